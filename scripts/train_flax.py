@@ -1,0 +1,17 @@
+"""Trains a language model with the Flax twin."""
+
+from slm_core.cli import Invocation, main
+
+
+def run(invocation: Invocation) -> None:
+    from slm_core.platform import quiet_jax
+
+    quiet_jax()  # before anything imports jax
+    from slm_core.loop import train
+    from slm_flax.trainer import build
+
+    train(invocation.config, build, "flax", invocation.preset, invocation.overrides)
+
+
+if __name__ == "__main__":
+    main(run, "Trains a small language model in Flax; the same config trains its twin with scripts/train_torch.py.")

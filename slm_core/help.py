@@ -1,0 +1,156 @@
+"""`--help`: description, examples, presets, a script's own flags, and every field of the config, at 100 columns."""
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from slm_core import presets
+from slm_core.config_dict import field_table, sections, type_name
+
+_SECTION_DOCS = {
+    "": "the whole run",
+    "model": "the network",
+    "model.attention": "attention of every block",
+    "model.position": "how the order of tokens enters",
+    "model.norm": "normalisation",
+    "model.mlp": "feed-forward layer of every block",
+    "data": "text, tokens, batches",
+    "optim": "optimizer and learning rate",
+    "train": "length, batch, evaluation, checkpoints, samples",
+    "precision": "number formats and loss scaling",
+    "memory": "what is traded for memory",
+    "run": "folder, device",
+}
+_BOLD, _CYAN, _DIM = "1", "36", "2"
+_SPACE = "\u00a0"  # keeps a bound on one line; printed as a space
+
+
+def show(program: str, description: str, extra_flags: Sequence[Any] = (), takes_config: bool = True) -> None:
+    """Prints the help of a script to stdout, in colour on a terminal."""
+    for line in lines(program, description, extra_flags, takes_config, _Style(sys.stdout.isatty()), _width()):
+        print(line)
+
+
+def _width() -> int:
+    return min(100, max(80, shutil.get_terminal_size((100, 24)).columns))
+
+
+class _Style:
+    """Wraps text in ANSI codes, or leaves it as it is."""
+
+    def __init__(self, colour: bool) -> None:
+        self._colour = colour and "NO_COLOR" not in os.environ
+
+    def __call__(self, text: str, code: str) -> str:
+        return f"\033[{code}m{text}\033[0m" if self._colour and text else text
+
+
+def lines(
+    program: str, description: str, extra_flags: Sequence[Any], takes_config: bool, style: _Style, width: int
+) -> Iterator[str]:
+    """Yields the lines of the help.
+
+    Args:
+      program: how the user calls the script, after `uv run`.
+      description: what it does.
+      extra_flags: `slm_core.cli.Flag`s.
+      takes_config: whether it reads --config.
+      style: colours.
+      width: columns.
+    """
+    yield from textwrap.wrap(description, width)
+    yield from _usage(program, extra_flags, takes_config, style)
+    if extra_flags:
+        yield ""
+        yield style("Flags", _BOLD)
+        yield from _table([_flag_row(flag) for flag in extra_flags], style, width)
+    if takes_config:
+        yield from _presets(style, width)
+        yield ""
+        legend = "field, type, default, meaning; then its valid values, and the values under which it is read"
+        yield from _hanging(style("Configuration", _BOLD) + "   ", 16, legend, width)
+        for section, names in sections().items():
+            yield ""
+            yield from _section(section, names, style, width)
+
+
+def _usage(program: str, extra_flags: Sequence[Any], takes_config: bool, style: _Style) -> Iterator[str]:
+    needed = "".join(f" --{flag.name}=..." for flag in extra_flags if flag.required)
+    yield ""
+    yield style("Usage", _BOLD)
+    yield f"  uv run {program}{needed}"
+    if takes_config:
+        yield f"  uv run {program}{needed} --config configs/llama.py:tiny"
+        yield f"  uv run {program}{needed} --config.model.attention.n_kv_heads=2 --config.optim.betas=0.9,0.99"
+        yield f"  uv run {program}{needed} --config.data.source=text --config.data.path=FOLDER"
+
+
+def _presets(style: _Style, width: int) -> Iterator[str]:
+    yield ""
+    yield style("Presets", _BOLD) + f"   --config PATH[:variant]; without it {presets.DEFAULT}"
+    for preset in presets.listing():
+        yield from _hanging(f"  {style(preset.path, _CYAN)}  ", 4 + len(preset.path), preset.doc, width)
+        for variant, doc in preset.variants.items():
+            doc += " [default]" if variant == preset.default else ""
+            yield from _hanging(f"    {style((':' + variant).ljust(14), _CYAN)}", 18, doc, width)
+
+
+def _section(section: str, names: Sequence[str], style: _Style, width: int) -> Iterator[str]:
+    prefix = f"--config.{section}." if section else "--config."
+    yield f"{style(prefix, _BOLD)}   {style(_SECTION_DOCS.get(section, ''), _DIM)}"
+    yield from _table([_field_row(f"{section}.{name}".lstrip(".")) for name in names], style, width)
+
+
+def _field_row(name: str) -> tuple[str, str, str, str, list[tuple[str, str]]]:
+    info = field_table()[name]
+    metadata = info.field.metadata
+    doc = metadata["doc"] + _bounds(metadata)
+    notes = list((metadata["choices"] or {}).items())
+    for selector, kinds in (metadata["read_by"] or {}).items():
+        notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
+    return name.rpartition(".")[2], type_name(info.type), _default(info.field.default), doc, notes
+
+
+def _flag_row(flag: Any) -> tuple[str, str, str, str, list[tuple[str, str]]]:
+    notes = [("one of", ", ".join(flag.choices))] if flag.choices else []
+    default = "required" if flag.required else _default(flag.default)
+    return f"--{flag.name}", flag.type.__name__, default, flag.help, notes
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "''" if value == "" else str(value)
+
+
+def _bounds(metadata: Any) -> str:
+    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
+    parts = [f"{sign}{_SPACE}{metadata[key]}" for key, sign in signs.items() if metadata[key] is not None]
+    return f" ({f',{_SPACE}'.join(parts)})" if parts else ""
+
+
+def _table(
+    rows: Sequence[tuple[str, str, str, str, list[tuple[str, str]]]], style: _Style, width: int
+) -> Iterator[str]:
+    sizes = [max(len(row[column]) for row in rows) for column in range(3)]
+    indent = 2 + sum(sizes) + 6
+    for name, kind, default, doc, notes in rows:
+        cells = f"{style(name.ljust(sizes[0]), _CYAN)}  {style(kind.ljust(sizes[1]), _DIM)}  {default.ljust(sizes[2])}"
+        yield from _hanging(f"  {cells}  ", indent, doc, width)
+        label_width = max((len(label) for label, _ in notes), default=0)
+        for label, text in notes:
+            head = " " * (indent + 1) + style(label.ljust(label_width), _DIM) + "  "
+            yield from _hanging(head, indent + 3 + label_width, text, width)
+
+
+def _hanging(head: str, indent: int, text: str, width: int) -> Iterator[str]:
+    """Yields `head` and the text wrapped beside it; `indent` is the head's width on the screen."""
+    wrapped = textwrap.wrap(text, max(20, width - indent)) or [""]
+    wrapped = [line.replace(_SPACE, " ") for line in wrapped]
+    yield (head + wrapped[0]).rstrip()
+    yield from (" " * indent + line for line in wrapped[1:])

@@ -1,0 +1,221 @@
+"""The folder of a run: its name, its config.json, its lock, and who may continue it."""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from slm_core.checkpoints import latest_checkpoint, repair
+from slm_core.config import Config
+from slm_core.config_dict import flatten, from_config_dict
+from slm_core.errors import UserError, nearest
+from slm_core.files import sync_tree, write_atomically
+from slm_core.provenance import commit, versions
+
+MAY_DIFFER = ("run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_")
+"""Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
+
+_BEFORE_CONFIG = {".lock", "tokenizer", "config.json.tmp"}  # what a run that died while being created leaves
+
+
+class SavedRun(NamedTuple):
+    """What a run folder says of itself."""
+
+    config: Config
+    framework: str  # the twin that trained it: "torch" or "flax"
+    folder: Path
+    checkpoint: Path  # the latest; checkpoint / "state" is for the engine
+    vocab_size: int
+    fingerprint: str  # of the prepared data
+
+
+def automatic_name(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> str:
+    """Returns "<preset>-<framework>", and "-<6 hex digits>" of the overrides that shape the run, if there are any.
+
+    Args:
+      overrides: dotted names of the fields set on the command line; those of `run` are where and how, not what.
+    """
+    values = flatten(config)
+    shaping = {name: values[name] for name in sorted(overrides) if not name.startswith("run.")}
+    name = f"{preset}-{framework}"
+    if shaping:
+        name += "-" + hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:6]
+    return name
+
+
+class RunFolder:
+    """An open run: this process alone may write to it until `close`. Use it in a `with`."""
+
+    def __init__(self, path: Path, lock: int):
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self._lock = lock
+
+    def save_sample(self, step: int, text: str) -> None:
+        folder = self.path / "samples"
+        folder.mkdir(exist_ok=True)
+        (folder / f"step-{step:08d}.txt").write_text(text, encoding="utf-8")
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_run(config: Config, framework: str, preset: str, overrides: Iterable[str], dataset: Any) -> RunFolder:
+    """Creates the run's folder, or opens the one that is there to continue it, and locks it.
+
+    A run that has no checkpoint yet starts over, whatever its config was. With `run.resume` off, an existing name gets
+    the next free "-2", "-3", ...
+
+    Args:
+      dataset: the prepared data: `fingerprint`, `vocab_size`, `tokenizer`.
+
+    Raises:
+      UserError: the folder is no run, another process trains in it, or the run in it is a different one.
+    """
+    name = config.run.name or automatic_name(config, framework, preset, overrides)
+    if name != Path(name).name or name.startswith("."):
+        raise UserError(f"run.name={name!r}: must be a plain name of a folder; its parent is run.dir")
+    path = _make(Path(config.run.dir), name, config.run.resume)
+    lock = _acquire(path)
+    try:
+        _refuse_foreign(path)
+        repair(path / "checkpoints")
+        if latest_checkpoint(path / "checkpoints"):
+            _refuse_different(path, config, framework, dataset.fingerprint)
+        else:
+            _describe(path, config, framework, preset, dataset)
+    except BaseException:
+        os.close(lock)
+        raise
+    return RunFolder(path, lock)
+
+
+def _make(root: Path, name: str, resume: bool) -> Path:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for number in range(1, 1_000_000):
+            path = root / (name if number == 1 else f"{name}-{number}")
+            if resume:
+                path.mkdir(exist_ok=True)
+                return path
+            try:
+                path.mkdir()  # not "is it free?" first: two processes may ask at once
+                return path
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"run.dir={str(root)!r}: cannot make {error.filename} ({error.strerror})") from error
+    raise UserError(f"run.name={name!r}: a million runs have this name; choose another")
+
+
+def _acquire(path: Path) -> int:
+    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UserError(
+            f"run.name={path.name!r}: another process is training in {path}; wait for it, or choose another run.name"
+        ) from error
+    return lock
+
+
+def _refuse_foreign(path: Path) -> None:
+    if (path / "config.json").exists():
+        return
+    foreign = sorted({entry.name for entry in path.iterdir()} - _BEFORE_CONFIG)
+    if foreign:
+        raise UserError(
+            f"run.name={path.name!r}: {path} is not a run (it holds {foreign[0]} and no config.json); choose another"
+        )
+
+
+def _describe(path: Path, config: Config, framework: str, preset: str, dataset: Any) -> None:
+    """Writes what makes the folder a run; config.json last, for it says that the rest is there."""
+    from slm_core.data import save_tokenizer
+
+    shutil.rmtree(path / "tokenizer", ignore_errors=True)  # of an attempt that never reached a checkpoint
+    save_tokenizer(dataset.tokenizer, path / "tokenizer")
+    sync_tree(path / "tokenizer")
+    description = {
+        "framework": framework,
+        "preset": preset,
+        "config": dataclasses.asdict(config),
+        "data": {"fingerprint": dataset.fingerprint, "vocab_size": dataset.vocab_size},
+        "versions": versions(),
+        "commit": commit(),
+    }
+    write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads((folder / "config.json").read_text())
+        saved["config"] = from_config_dict(saved["config"])
+        return {"framework": saved["framework"], "config": saved["config"], **saved["data"]}
+    except FileNotFoundError as error:
+        raise UserError(f"{folder}: not a run: it has no config.json{_neighbour(folder)}") from error
+    except UserError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / 'config.json'}: broken ({error!r}); restore the file or train anew") from error
+
+
+def _neighbour(folder: Path) -> str:
+    runs = [path.parent.name for path in folder.parent.glob("*/config.json")]
+    if not runs:
+        return f"; there are no runs in {folder.parent}"
+    return nearest(folder.name, runs) or f"; runs in {folder.parent}: {', '.join(sorted(runs)[:5])}"
+
+
+def _refuse_different(path: Path, config: Config, framework: str, fingerprint: str) -> None:
+    saved = _read(path)
+    anew = "start a new run with --config.run.resume=False, or another --config.run.name"
+    if saved["framework"] != framework:
+        raise UserError(
+            f"run.name={path.name!r}: {path} was trained by the {saved['framework']} twin (now {framework}); "
+            "choose another run.name"
+        )
+    before, now = flatten(saved["config"]), flatten(config)
+    differing = [name for name in now if before[name] != now[name] and not name.startswith(MAY_DIFFER)]
+    if differing:
+        shown = ", ".join(f"{name}={before[name]!r} (now {now[name]!r})" for name in differing[:4])
+        more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise UserError(f"{differing[0]}: {path} was begun with {shown}{more}; go on with its values, or {anew}")
+    if saved["fingerprint"] != fingerprint:
+        raise UserError(
+            f"data.source={config.data.source!r}: the text changed since {path} was begun (fingerprint "
+            f"{saved['fingerprint']}, now {fingerprint}); put the old text back, or {anew}"
+        )
+
+
+def load_run(path: Path | str) -> SavedRun:
+    """Reads a run folder and finds its latest checkpoint, for generating text or continuing elsewhere.
+
+    Raises:
+      UserError: there is no such run, it is broken, or it has no checkpoint yet.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such run{_neighbour(folder)}")
+    saved = _read(folder)
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    if checkpoint is None:
+        raise UserError(f"{folder}: has no checkpoint yet; train it to its first one (train.checkpoint_every)")
+    try:
+        return SavedRun(
+            saved["config"], saved["framework"], folder, checkpoint, saved["vocab_size"], saved["fingerprint"]
+        )
+    except KeyError as error:
+        raise UserError(f"{folder / 'config.json'}: broken (no data.{error.args[0]}); train anew") from error

@@ -1,0 +1,58 @@
+"""The learning rate of every update, as one float64 table that both twins read.
+
+Update k (counted from 0) uses `learning_rates(...)[k]`. Warm-up rises in a straight line, lr * (k + 1) / (warmup_steps
++ 1), so that no update has rate 0 and update number `warmup_steps` is the first at the full rate. From there each
+schedule gives the share f of the way that is left between the floor and the peak, lr * (f + min_lr_ratio * (1 - f)):
+both ends are exact, and the last update stands on the floor.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from slm_core.config import Optim
+
+
+def _fall(since: np.ndarray, length: int) -> np.ndarray:
+    """Returns a straight line from 1 where since <= 0 down to 0 where since >= length; all 1 when length is 0."""
+    return 1.0 - np.clip(since / max(length, 1), 0.0, 1.0)
+
+
+def _constant(since: np.ndarray, last: int, decay_steps: int) -> np.ndarray:
+    return np.ones_like(since)
+
+
+def _linear(since: np.ndarray, last: int, decay_steps: int) -> np.ndarray:
+    return _fall(since, last)
+
+
+def _cosine(since: np.ndarray, last: int, decay_steps: int) -> np.ndarray:
+    return 0.5 * (1.0 + np.cos(np.pi * (1.0 - _fall(since, last))))
+
+
+def _wsd(since: np.ndarray, last: int, decay_steps: int) -> np.ndarray:
+    length = min(decay_steps, last)  # the decay never reaches back into the warm-up
+    return _fall(since - (last - length), length)
+
+
+SCHEDULES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "constant": _constant,
+    "linear": _linear,
+    "cosine": _cosine,
+    "wsd": _wsd,
+}
+"""Each takes the updates done since warm-up (float64 [steps], negative within it), that number at the last update, and
+the length of WSD's decay, and returns f, float64 [steps]."""
+
+
+def learning_rates(optim: Optim, steps: int) -> np.ndarray:
+    """Returns the learning rate of each update, float64 [steps].
+
+    Where warm-up leaves one update only, that update has the full rate.
+    """
+    k = np.arange(steps, dtype=np.float64)
+    decay_steps = max(1, round(optim.decay_fraction * steps))
+    share = SCHEDULES[optim.schedule](k - optim.warmup_steps, max(0, steps - 1 - optim.warmup_steps), decay_steps)
+    after = share + optim.min_lr_ratio * (1.0 - share)
+    warmup = (k + 1.0) / (optim.warmup_steps + 1.0)
+    return optim.lr * np.where(k < optim.warmup_steps, warmup, after)

@@ -1,0 +1,264 @@
+"""What a config must satisfy before work starts. One error at a time: values, then unread fields, then relations."""
+
+import dataclasses
+import math
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from slm_core.config import Config, Model
+from slm_core.config_dict import FieldInfo, field_table, flatten, with_values
+from slm_core.errors import UserError, nearest
+from slm_core.pattern import Entry, layer_entries, layer_fields, overridden, parse, reads, selected
+
+_WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+_BY_PATTERN = "leave it unset, or change model.pattern"
+_BOUNDS = {
+    "low": (lambda value, bound: value >= bound, "must be at least"),
+    "above": (lambda value, bound: value > bound, "must be more than"),
+    "high": (lambda value, bound: value <= bound, "must be at most"),
+    "below": (lambda value, bound: value < bound, "must be less than"),
+}
+
+
+def validate(config: Config, explicit: Collection[str] = ()) -> None:
+    """Checks a config.
+
+    Args:
+      config: what the run would use.
+      explicit: dotted names that the user has set; one that nothing reads is an error even at its default value.
+
+    Raises:
+      UserError: the first mistake in schema order, with field, value and remedy.
+    """
+    check_values(config)
+    _check_all_read(config, explicit)
+    _check_model(config.model)
+    _check_data(config)
+    _check_optim(config)
+    _check_train(config)
+    _check_precision(config)
+    _check_run(config)
+
+
+def check_values(config: Config) -> None:
+    """Raises UserError for the first field whose own value is not among its choices or out of its bounds."""
+    for name, value in flatten(config).items():
+        _check_value(name, value, field_table()[name])
+        if name == "model.pattern":
+            _check_entries(config.model)
+
+
+def _check_value(name: str, value: Any, info: FieldInfo) -> None:
+    metadata = info.field.metadata
+    for item in value if isinstance(value, tuple) else (value,):
+        if isinstance(item, float) and not math.isfinite(item):
+            raise UserError(f"{name}={item} must be a finite number")
+    if metadata["choices"]:
+        _check_choice(name, value, tuple(metadata["choices"]))
+    for key, (holds, words) in _BOUNDS.items():
+        bound = metadata[key]
+        if bound is not None and value is not None and not holds(value, bound):
+            raise UserError(f"{name}={value} {words} {bound}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    heads = tuple(choice.removesuffix("PATH") for choice in choices if choice.endswith(":PATH"))
+    if value not in choices and not (heads and value.startswith(heads) and value not in heads):
+        raise UserError(f"{name}={value} is not one of {', '.join(choices)}{nearest(value, choices)}")
+
+
+def _check_entries(model: Model) -> None:
+    for entry in parse(model.pattern):
+        for name, value in entry.values.items():
+            _check_value(f"model.pattern, entry '{entry.text}': {name}", value, layer_fields()[name])
+
+
+class Unread(NamedTuple):
+    """Why nothing reads a field: what decides it, and what to do."""
+
+    by: str
+    remedy: str
+
+
+def unread(config: Config, name: str) -> Unread | None:
+    """Returns why nothing reads the field of this dotted name, or None when something reads it."""
+    section_name, _, field = name.rpartition(".")
+    section: Any = config
+    for part in section_name.split(".") if section_name else ():
+        section = getattr(section, part)
+    in_model = name.removeprefix("model.")
+    if not name.startswith("model.") or in_model not in layer_fields():
+        return None if reads(section, field) else _decided(section_name, section, field)
+    entries = {entry.text: entry for entry in layer_entries(config.model) if in_model not in entry.values}
+    readers = [getattr(overridden(config.model, entry), in_model.split(".")[0]) for entry in entries.values()]
+    if _acts_outside_layers(config.model, in_model):
+        readers.append(section)
+    if not readers:
+        return Unread("any layer, because model.pattern sets it in each", _BY_PATTERN)
+    if any(reads(reader, field) for reader in readers):
+        return None
+    if reads(section, field):
+        return Unread(f"any layer: {_decided(section_name, readers[-1], field).by} in model.pattern", _BY_PATTERN)
+    return _decided(section_name, section, field)
+
+
+def _acts_outside_layers(model: Model, in_model: str) -> bool:
+    """Returns whether a section is also used outside the blocks: the final norm, a position added to the embedding."""
+    final_norm = in_model.startswith("norm.") and model.norm.placement == "pre"
+    embedded = in_model.startswith("position.") and model.position.kind in ("learned", "sinusoidal")
+    return final_norm or embedded
+
+
+def _decided(section_name: str, section: Any, field: str) -> Unread:
+    """Returns the selector that leaves `field` unread, and the values of it that would not."""
+    rules = {f.name: f.metadata for f in dataclasses.fields(section)}[field]["read_by"]
+    for selector, kinds in rules.items():
+        if selected(section, selector) not in kinds:
+            name = f"{section_name}.{selector}"
+            return Unread(
+                f"{name}={getattr(section, selector)}", f"leave it unset, or set {name} to {' or '.join(kinds)}"
+            )
+        if not reads(section, selector):
+            return _decided(section_name, section, selector)
+    raise ValueError(f"{section_name}.{field} is read")
+
+
+def _check_all_read(config: Config, explicit: Collection[str]) -> None:
+    for name, value in flatten(config).items():
+        if name == "model.pattern":
+            _check_entries_read(config.model)
+        if value == field_table()[name].field.default and name not in explicit:
+            continue
+        if why := unread(config, name):
+            raise UserError(f"{name}={_text(value)} is not read by {why.by}: {why.remedy}")
+
+
+def _check_entries_read(model: Model) -> None:
+    for entry in parse(model.pattern):
+        layer = overridden(model, entry)
+        for name, value in entry.values.items():
+            section_name, field = name.split(".")
+            section = getattr(layer, section_name)
+            if not reads(section, field):
+                why = _decided(section_name, section, field)
+                raise UserError(
+                    f"model.pattern, entry '{entry.text}': {name}={_text(value)} is not read by {why.by}: {why.remedy}"
+                )
+
+
+def drop_unread(preset: Config, config: Config, explicit: Collection[str]) -> tuple[Config, list[str]]:
+    """Resets what a preset has set and an override leaves unread, such as theta under another position.kind.
+
+    Args:
+      preset: the preset as it was, without overrides.
+      config: the preset with overrides.
+      explicit: dotted names of the overrides.
+
+    Returns:
+      The config with those fields at their defaults, and one line about each.
+
+    Raises:
+      UserError: a value that is no value of its field (see `check_values`).
+    """
+    check_values(config)
+    notes = []
+    for name, value in flatten(config).items():
+        default = field_table()[name].field.default
+        if name in explicit or value == default or unread(preset, name):
+            continue
+        if why := unread(config, name):
+            config = with_values(config, {name: default})
+            notes.append(f"{name}={_text(value)} of the preset is not read by {why.by}; left at its default")
+    return config, notes
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _check_model(model: Model) -> None:
+    seen: set[str] = set()
+    for layer, entry in enumerate(layer_entries(model)):
+        if entry.text not in seen:
+            seen.add(entry.text)
+            _check_layer(overridden(model, entry), _where(entry, layer))
+    if model.position.kind == "sinusoidal" and model.d_model % 2:
+        raise UserError(
+            f"model.d_model={model.d_model} must be even for model.position.kind=sinusoidal (sine and cosine)"
+        )
+
+
+def _where(entry: Entry, layer: int) -> str:
+    return f"layer {layer} (model.pattern entry '{entry.text}'): " if entry.values else ""
+
+
+def _check_layer(model: Model, where: str) -> None:
+    attention, position = model.attention, model.position
+    if attention.head_dim is None and model.d_model % attention.n_heads:
+        raise UserError(
+            f"{where}model.attention.n_heads={attention.n_heads} does not divide model.d_model={model.d_model}:"
+            f" use {_nearest_divisor(model.d_model, attention.n_heads)} heads, or set model.attention.head_dim"
+        )
+    if attention.n_kv_heads is not None and attention.n_heads % attention.n_kv_heads:
+        raise UserError(
+            f"{where}model.attention.n_kv_heads={attention.n_kv_heads} does not divide n_heads={attention.n_heads}:"
+            f" use {_nearest_divisor(attention.n_heads, attention.n_kv_heads)}"
+        )
+    head_dim = attention.head_dim or model.d_model // attention.n_heads
+    rotated = round(position.fraction * head_dim)
+    if position.kind == "rope" and (rotated < 2 or rotated % 2):
+        raise UserError(
+            f"{where}model.position.fraction={position.fraction} rotates {rotated} of {head_dim} elements of a head:"
+            " rope turns pairs, so make round(fraction * head_dim) even and at least 2"
+        )
+
+
+def _nearest_divisor(number: int, wanted: int) -> int:
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: abs(d - wanted))
+
+
+def _check_data(config: Config) -> None:
+    data = config.data
+    if not data.path and reads(data, "path"):
+        raise UserError(f"data.path is empty and data.source={data.source} reads it: give --config.data.path=PATH")
+
+
+def _check_optim(config: Config) -> None:
+    optim, steps = config.optim, config.train.steps
+    if not all(0 <= beta < 1 for beta in optim.betas):
+        raise UserError(f"optim.betas={_text(optim.betas)} must each be at least 0 and less than 1")
+    if optim.warmup_steps >= steps:
+        raise UserError(
+            f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"
+            f" set --config.optim.warmup_steps={steps // 10}"
+        )
+
+
+def _check_train(config: Config) -> None:
+    batch, micro = config.train.batch_size, config.train.micro_batch_size
+    if micro and batch % micro:
+        raise UserError(
+            f"train.micro_batch_size={micro} does not divide train.batch_size={batch}:"
+            f" use {_nearest_divisor(batch, micro)}"
+        )
+
+
+def _check_precision(config: Config) -> None:
+    precision = config.precision
+    if _WIDTH.get(precision.compute, 0) > _WIDTH[precision.params]:
+        raise UserError(
+            f"precision.compute={precision.compute} is wider than precision.params={precision.params}:"
+            f" set precision.params={precision.compute} too, or compute in {precision.params}"
+        )
+    if precision.loss_scale_init > precision.loss_scale_max:
+        raise UserError(
+            f"precision.loss_scale_init={precision.loss_scale_init} must be at most"
+            f" precision.loss_scale_max={precision.loss_scale_max}"
+        )
+
+
+def _check_run(config: Config) -> None:
+    name = config.run.name
+    if name in (".", "..") or any(mark in name for mark in "/\\\0"):
+        raise UserError(f"run.name={name} must be a plain folder name: set run.dir for the folder that holds it")

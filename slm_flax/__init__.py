@@ -1,0 +1,1 @@
+"""The Flax (NNX) twin: the same files, classes and attributes as slm_torch."""

@@ -1,0 +1,50 @@
+"""Decoding one sequence with a KV cache."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from slm_flax.layers.gqa import Cache
+from slm_flax.model import Transformer
+from slm_flax.params import Params, bind
+
+
+class Decoder:
+    """See `slm_core.engine.Decoder`."""
+
+    def __init__(self, model: Transformer, params: Params):
+        self.model = model
+        self.params = params
+        self.context = model.context
+        self.caches = model.empty_caches(1, model.embed.dtype)
+        self.length = 0
+
+    def prefill(self, tokens: list[int]) -> np.ndarray:
+        self.length = 0
+        return self._append(tokens)
+
+    def step(self, token: int) -> np.ndarray:
+        return self._append([token])
+
+    def _append(self, tokens: list[int]) -> np.ndarray:
+        # Padding to a power of two compiles few shapes. What padding writes into the cache lies after the last token,
+        # where the mask hides it until a real token overwrites it.
+        room = min(1 << (len(tokens) - 1).bit_length(), self.context - self.length)
+        padded = np.pad(np.array([tokens], np.int32), ((0, 0), (0, room - len(tokens))))
+        start, last = np.int32(self.length), np.int32(len(tokens) - 1)
+        logits, self.caches = _decode(self.model, self.params, padded, start, last, self.caches)
+        self.length += len(tokens)
+        return np.asarray(logits)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnames="caches")
+def _decode(
+    model: Transformer, params: Params, tokens: Array, start: Array, last: Array, caches: list[Cache]
+) -> tuple[Array, list[Cache]]:
+    """Returns the logits after token `last` of `tokens`, and the extended caches."""
+    model = bind(model, params)
+    hidden = model(tokens, start, caches=caches)
+    return model.logits(jnp.take(hidden[0], last, axis=0)), caches

@@ -1,0 +1,62 @@
+"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
+hash.
+
+    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+The hash is specified in `slm_core.hashing`; i is the element's flat index in the global batch, and the key comes from
+(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, UInt32
+
+from slm_core.hashing import MULTIPLIERS, SHIFTS, threshold
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """The keys of one update, from `slm_core.hashing.site_keys`, and which row of the global batch the first row is."""
+
+    sites: UInt32[Array, "sites"]
+    first_row: UInt32[Array, ""]
+
+
+class Dropout(nnx.Module):
+    """Zeroes elements of [batch, time, width] with probability `rate`; `site` is unique in the model."""
+
+    def __init__(self, rate: float, site: int):
+        self.rate = rate
+        self.site = site
+
+    def __call__(self, x: Float[Array, "batch time width"], key: DropoutKey | None) -> Float[Array, "batch time width"]:
+        if key is None or self.rate == 0:
+            return x
+        keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
+        return jnp.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def keep_mask(
+    key: UInt32[Array, ""], shape: tuple[int, int, int], first_row: UInt32[Array, ""], rate: float
+) -> Bool[Array, "batch time width"]:
+    """`slm_core.hashing.keep_mask` in uint32 tensors, which wrap around."""
+    rows, time, width = shape
+    index = jnp.arange(rows * time * width, dtype=jnp.uint32) + first_row * jnp.uint32(time * width)
+    hashed = _mix(_mix(index) ^ key)
+    return (hashed >= jnp.uint32(threshold(rate))).reshape(shape)
+
+
+def _mix(x: UInt32[Array, "n"]) -> UInt32[Array, "n"]:
+    x = x ^ _shift(x, SHIFTS[0])
+    x = x * jnp.uint32(MULTIPLIERS[0])
+    x = x ^ _shift(x, SHIFTS[1])
+    x = x * jnp.uint32(MULTIPLIERS[1])
+    return x ^ _shift(x, SHIFTS[2])
+
+
+def _shift(x: UInt32[Array, "n"], by: int) -> UInt32[Array, "n"]:
+    """Logical right shift."""
+    return x >> jnp.uint32(by)

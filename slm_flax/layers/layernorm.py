@@ -1,0 +1,30 @@
+"""Layer normalisation (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias
+
+Two passes: the variance is taken of the centred values. Statistics are float32 or wider.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from slm_core.config import Norm
+from slm_core.params import BIAS, NORM_WEIGHT
+from slm_flax.numerics import wide
+from slm_flax.params import declare
+
+
+class LayerNorm(nnx.Module):
+    def __init__(self, width: int, norm: Norm):
+        self.weight = declare((width,), NORM_WEIGHT)
+        self.bias = declare((width,), BIAS) if norm.bias else None
+        self.eps = norm.eps
+
+    def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        centred = x.astype(wide(x.dtype))
+        centred = centred - centred.mean(-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps) * self.weight
+        return (y if self.bias is None else y + self.bias).astype(x.dtype)

@@ -1,0 +1,23 @@
+"""Learned positions (Radford et al. 2018, Improving language understanding by generative pre-training).
+
+x'[t] = x[t] + table[t]
+"""
+
+from flax import nnx
+from jax import Array
+from jax.lax import dynamic_slice_in_dim
+from jaxtyping import Float
+
+from slm_core.config import Model
+from slm_core.params import embedding
+from slm_flax.params import declare
+
+
+class LearnedPosition(nnx.Module):
+    site = "embedding"
+
+    def __init__(self, model: Model, context: int):
+        self.weight = declare((context, model.d_model), embedding(model))
+
+    def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
+        return x + dynamic_slice_in_dim(self.weight[...], start, x.shape[1]).astype(x.dtype)

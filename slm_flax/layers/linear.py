@@ -1,0 +1,36 @@
+"""Linear map and embedding table, the two layers that hold matrices.
+
+Parameters keep their own dtype (float32, or float64 for proofs) and are cast where they are used: the linear map
+follows its input, the embedding starts the compute dtype.
+"""
+
+import numpy as np
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from slm_core.params import BIAS, Spec
+from slm_flax.params import declare
+
+
+class Linear(nnx.Module):
+    """y = x W + b, with W stored as [in, out]."""
+
+    def __init__(self, d_in: int, d_out: int, spec: Spec, bias: bool):
+        self.weight = declare((d_in, d_out), spec)
+        self.bias = declare((d_out,), BIAS) if bias else None
+
+    def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
+        y = x @ self.weight.astype(x.dtype)
+        return y if self.bias is None else y + self.bias.astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Rows of a table [vocab, width] by index, in the compute dtype."""
+
+    def __init__(self, vocab: int, width: int, spec: Spec, dtype: np.dtype):
+        self.weight = declare((vocab, width), spec)
+        self.dtype = dtype
+
+    def __call__(self, index: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
+        return self.weight[index].astype(self.dtype)

@@ -1,0 +1,25 @@
+"""Sinusoidal positions (Vaswani et al. 2017, section 3.5, https://arxiv.org/abs/1706.03762).
+
+x'[t, 2i] = x[t, 2i] + sin(t theta^(-2i / d_model)),  x'[t, 2i + 1] = x[t, 2i + 1] + cos(t theta^(-2i / d_model))
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.lax import dynamic_slice_in_dim
+from jaxtyping import Float
+
+from slm_core.config import Model
+
+
+class SinusoidalPosition(nnx.Module):
+    site = "embedding"
+
+    def __init__(self, model: Model, context: int):
+        frequency = model.position.theta ** (-np.arange(0, model.d_model, 2) / model.d_model)
+        angle = np.outer(np.arange(context), frequency)
+        self.table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, model.d_model)
+
+    def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
+        return x + dynamic_slice_in_dim(jnp.asarray(self.table, x.dtype), start, x.shape[1])

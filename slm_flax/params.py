@@ -1,0 +1,41 @@
+"""Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from slm_core.params import Spec, initial_value
+
+Params = dict[str, jax.Array]
+
+
+def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
+    """Returns a parameter with a shape and a spec but no storage."""
+    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), spec=spec)
+
+
+def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
+    """Returns {canonical name: (shape, spec)} of a model, in its own order."""
+    state = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {canonical(path): (tuple(p.get_value().shape), p.get_metadata()["spec"]) for path, p in state}
+
+
+def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
+    """Returns the storage and initial value of every declared parameter of `model`, made one at a time."""
+    return {
+        name: jnp.asarray(initial_value(name, shape, spec, seed).astype(dtype))
+        for name, (shape, spec) in specs(model).items()
+    }
+
+
+def bind(model: nnx.Module, params: Params) -> nnx.Module:
+    """Returns the module with `params` (canonical name: array) in the place of its declared parameters."""
+    graph, declared, constants = nnx.split(model, nnx.Param, ...)
+    filled = [(path, variable.replace(params[canonical(path)])) for path, variable in nnx.to_flat_state(declared)]
+    return nnx.merge(graph, nnx.from_flat_state(filled), constants)
+
+
+def canonical(path: tuple) -> str:
+    """Returns the canonical name of a path in an NNX state."""
+    return ".".join(str(part) for part in path)

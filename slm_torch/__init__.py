@@ -1,0 +1,1 @@
+"""The PyTorch twin: the same files, classes and attributes as slm_flax."""

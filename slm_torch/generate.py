@@ -1,0 +1,30 @@
+"""Decoding one sequence with a KV cache."""
+
+import numpy as np
+import torch
+
+from slm_torch.model import Transformer
+
+
+class Decoder:
+    """See `slm_core.engine.Decoder`."""
+
+    def __init__(self, model: Transformer):
+        self.model = model
+        self.context = model.context
+        self.device = model.embed.weight.device
+        self.caches = model.empty_caches(1, model.embed.dtype, self.device)
+        self.length = 0
+
+    def prefill(self, tokens: list[int]) -> np.ndarray:
+        self.length = 0
+        return self._append(tokens)
+
+    def step(self, token: int) -> np.ndarray:
+        return self._append([token])
+
+    @torch.inference_mode()
+    def _append(self, tokens: list[int]) -> np.ndarray:
+        hidden = self.model(torch.tensor([tokens], device=self.device), self.length, caches=self.caches)
+        self.length += len(tokens)
+        return self.model.logits(hidden[0, -1]).cpu().numpy()

@@ -1,0 +1,69 @@
+"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
+hash.
+
+    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+The hash is specified in `slm_core.hashing`; i is the element's flat index in the global batch, and the key comes from
+(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from slm_core.hashing import MULTIPLIERS, SHIFTS, threshold
+
+
+@dataclass(frozen=True)
+class DropoutKey:
+    """The keys of one update, from `slm_core.hashing.site_keys`, and which row of the global batch the first row is."""
+
+    sites: Int[Tensor, "sites"]  # int32, the bits of uint32
+    first_row: int
+
+
+class Dropout(nn.Module):
+    """Zeroes elements of [batch, time, width] with probability `rate`; `site` is unique in the model."""
+
+    def __init__(self, rate: float, site: int):
+        super().__init__()
+        self.rate = rate
+        self.site = site
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], key: DropoutKey | None
+    ) -> Float[Tensor, "batch time width"]:
+        if key is None or self.rate == 0:
+            return x
+        keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
+        return torch.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:
+    """`slm_core.hashing.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
+    rows, time, width = shape
+    index = torch.arange(rows * time * width, dtype=torch.int64, device=key.device) + first_row * time * width
+    hashed = _mix(_mix(index.to(torch.int32)) ^ key)
+    # Flipping the sign bit orders int32 as the unsigned integers they stand for.
+    flip = -(2**31)
+    return ((hashed ^ flip) >= _signed(threshold(rate) ^ 2**31)).view(rows, time, width)
+
+
+def _mix(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    x = x ^ _shift(x, SHIFTS[0])
+    x = x * _signed(MULTIPLIERS[0])
+    x = x ^ _shift(x, SHIFTS[1])
+    x = x * _signed(MULTIPLIERS[1])
+    return x ^ _shift(x, SHIFTS[2])
+
+
+def _shift(x: Int[Tensor, "n"], by: int) -> Int[Tensor, "n"]:
+    """Logical right shift: the arithmetic one, with the copied sign bits masked off."""
+    return (x >> by) & ((1 << (32 - by)) - 1)
+
+
+def _signed(value: int) -> int:
+    """The int32 with the bits of an unsigned 32-bit integer."""
+    return value - 2**32 if value >= 2**31 else value

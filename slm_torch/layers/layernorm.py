@@ -1,0 +1,29 @@
+"""Layer normalisation (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    y = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight + bias
+
+Two passes: the variance is taken of the centred values. Statistics are float32 or wider.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Norm
+from slm_core.params import BIAS, NORM_WEIGHT
+from slm_torch.numerics import wide
+from slm_torch.params import declare
+
+
+class LayerNorm(nn.Module):
+    def __init__(self, width: int, norm: Norm):
+        super().__init__()
+        self.weight = declare((width,), NORM_WEIGHT)
+        self.bias = declare((width,), BIAS) if norm.bias else None
+        self.eps = norm.eps
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        centred = x.to(wide(x.dtype))
+        centred = centred - centred.mean(-1, keepdim=True)
+        y = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        return (y if self.bias is None else y + self.bias).to(x.dtype)

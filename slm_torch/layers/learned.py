@@ -1,0 +1,22 @@
+"""Learned positions (Radford et al. 2018, Improving language understanding by generative pre-training).
+
+x'[t] = x[t] + table[t]
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import embedding
+from slm_torch.params import declare
+
+
+class LearnedPosition(nn.Module):
+    site = "embedding"
+
+    def __init__(self, model: Model, context: int):
+        super().__init__()
+        self.weight = declare((context, model.d_model), embedding(model))
+
+    def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
+        return x + self.weight[start : start + x.shape[1]].to(x.dtype)

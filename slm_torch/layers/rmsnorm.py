@@ -1,0 +1,27 @@
+"""Root mean square normalisation (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
+
+    y = x / sqrt(mean(x^2) + eps) * weight
+
+Statistics are float32 or wider.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Norm
+from slm_core.params import NORM_WEIGHT
+from slm_torch.numerics import wide
+from slm_torch.params import declare
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, width: int, norm: Norm):
+        super().__init__()
+        self.weight = declare((width,), NORM_WEIGHT)
+        self.eps = norm.eps
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        y = x.to(wide(x.dtype))
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps) * self.weight
+        return y.to(x.dtype)

@@ -1,0 +1,25 @@
+"""Sinusoidal positions (Vaswani et al. 2017, section 3.5, https://arxiv.org/abs/1706.03762).
+
+x'[t, 2i] = x[t, 2i] + sin(t theta^(-2i / d_model)),  x'[t, 2i + 1] = x[t, 2i + 1] + cos(t theta^(-2i / d_model))
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+
+
+class SinusoidalPosition(nn.Module):
+    site = "embedding"
+
+    def __init__(self, model: Model, context: int):
+        super().__init__()
+        frequency = model.position.theta ** (-np.arange(0, model.d_model, 2) / model.d_model)
+        angle = np.outer(np.arange(context), frequency)
+        table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, model.d_model)
+        self.register_buffer("table", torch.from_numpy(table), persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
+        return x + self.table[start : start + x.shape[1]].to(x.dtype)

@@ -1,0 +1,15 @@
+"""Dtypes: what "float32 or wider" means for a given compute dtype."""
+
+import torch
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
+    return torch.promote_types(dtype, torch.float32)

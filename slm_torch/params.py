@@ -1,0 +1,39 @@
+"""Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from slm_core.params import Spec, initial_value
+
+
+def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
+    """Returns a parameter with a shape and a spec but no storage."""
+    parameter = nn.Parameter(torch.empty(shape, device="meta"))
+    parameter.spec = spec
+    return parameter
+
+
+def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
+    """Returns {canonical name: (shape, spec)} of a model, in its own order."""
+    return {name: (tuple(p.shape), p.spec) for name, p in model.named_parameters()}
+
+
+def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Gives every declared parameter of `model` its initial value, one at a time, and returns the model on `device`."""
+    for name, (shape, spec) in specs(model).items():
+        value = torch.from_numpy(initial_value(name, shape, spec, seed)).to(dtype)
+        parameter = nn.Parameter(value.to(device))
+        parameter.spec = spec
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, parameter)
+    return model.to(device)
+
+
+def load(params: dict[str, nn.Parameter], values: Mapping[str, np.ndarray]) -> None:
+    """Copies `values` into `params`, both by canonical name."""
+    with torch.no_grad():
+        for name, parameter in params.items():
+            parameter.copy_(torch.from_numpy(np.array(values[name])))

@@ -1,0 +1,154 @@
+"""The PyTorch engine: model, loss, gradients, clipping, scaling and update on one device."""
+
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slm_core.config import Config
+from slm_core.engine import IGNORE, check_state
+from slm_core.errors import UserError
+from slm_core.hashing import site_keys
+from slm_core.precision import choose_compute
+from slm_torch import checkpoint, params
+from slm_torch.generate import Decoder
+from slm_torch.layers.dropout import DropoutKey
+from slm_torch.loss import loss_sum
+from slm_torch.model import Transformer
+from slm_torch.numerics import DTYPES
+from slm_torch.optim import OPTIMIZERS, clip_factor
+from slm_torch.scaler import LossScaler
+
+
+def build(config: Config, vocab_size: int) -> "Engine":
+    """Returns the engine of a run. Raises UserError when the machine lacks what the config asks for."""
+    return Engine(config, vocab_size)
+
+
+class Engine:
+    """See `slm_core.engine.Engine`."""
+
+    framework = "torch"
+
+    def __init__(self, config: Config, vocab_size: int):
+        self.config = config
+        self.device = _prepare_device(config)
+        capability = torch.cuda.get_device_capability() if self.device.type == "cuda" else None
+        self.compute, self.reason = choose_compute(config.precision, capability)
+        dtype = DTYPES[config.precision.params]
+        self.model = params.initialise(
+            Transformer(config, vocab_size, DTYPES[self.compute]), config.seed, dtype, self.device
+        )
+        self.params = dict(sorted(self.model.named_parameters()))
+        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.params)
+        self.scaler = LossScaler(config.precision, active=self.compute == "float16")
+        self.loss_sum = torch.compile(self._loss_sum) if config.run.compile else self._loss_sum
+
+    def facts(self) -> dict[str, str]:
+        count = sum(p.numel() for p in self.params.values())
+        device = (
+            torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        )
+        return {
+            "framework": f"PyTorch {torch.__version__}",
+            "device": device,
+            "parameters": f"{count:,} in {self.config.precision.params}",
+            "compute": f"{self.compute} ({self.reason})",
+            "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
+        }
+
+    def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
+        count = int((tokens[:, 1:] != IGNORE).sum())
+        micro = self.config.train.micro_batch_size or len(tokens)
+        sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
+        sites = sites.to(self.device)
+        scale = self.scaler.scale
+        losses = []
+        for first in range(0, len(tokens), micro):
+            loss = self.loss_sum(self._to_device(tokens[first : first + micro]), DropoutKey(sites, first))
+            (loss * (scale / count)).backward()
+            losses.append(loss.detach())
+        norm = self._update(lr, scale)
+        finite = np.isfinite(norm)
+        self.scaler.update(finite)
+        return {"loss": sum(losses) / count, "grad_norm": norm, "loss_scale": scale, "skipped": float(not finite)}
+
+    def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
+        return {name: float(value) for name, value in metrics.items()}
+
+    @torch.inference_mode()
+    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        total = self._loss_sum(self._to_device(tokens), None)
+        return float(total), int((tokens[:, 1:] != IGNORE).sum())
+
+    def decoder(self) -> Decoder:
+        return Decoder(self.model)
+
+    def save(self, folder: Path) -> None:
+        checkpoint.save(folder, self.export_state())
+
+    def restore(self, folder: Path) -> None:
+        self.import_state(checkpoint.restore(folder))
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        tensors = {f"params/{name}": p.detach() for name, p in self.params.items()}
+        tensors |= {f"optim/{name}": value for name, value in self.optimizer.export().items()}
+        scaler = {
+            "scaler/scale": np.array(self.scaler.scale, np.float32),
+            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
+        }
+        return {name: tensor.cpu().numpy() for name, tensor in tensors.items()} | scaler
+
+    def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        check_state(state, {name: value.shape for name, value in self.export_state().items()})
+        params.load(self.params, {name: state[f"params/{name}"] for name in self.params})
+        prefix = "optim/"
+        self.optimizer.load({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        self.scaler.scale = float(state["scaler/scale"])
+        self.scaler.good_steps = int(state["scaler/good_steps"])
+
+    def peak_memory_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _to_device(self, tokens: np.ndarray) -> Tensor:
+        return torch.from_numpy(tokens).to(self.device, torch.int64)
+
+    def _loss_sum(self, tokens: Tensor, key: DropoutKey | None) -> Tensor:
+        hidden = self.model(tokens[:, :-1], key=key)
+        return loss_sum(self.model, hidden, tokens[:, 1:], self.config.memory.loss_chunk)
+
+    @torch.no_grad()
+    def _update(self, lr: float, scale: float) -> float:
+        """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
+        grads = [p.grad for p in self.params.values()]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
+        if np.isfinite(norm):
+            factor = clip_factor(norm, self.config.optim.clip_norm) / scale
+            if factor != 1:
+                torch._foreach_mul_(grads, factor)
+            self.optimizer.update(lr)
+        for p in self.params.values():
+            p.grad = None
+        return norm
+
+
+def _prepare_device(config: Config) -> torch.device:
+    """Picks the device and applies the process-wide settings that the config names."""
+    wanted = config.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("run.device=cuda, but PyTorch finds no NVIDIA GPU here: set run.device=auto or cpu")
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    torch.backends.fp32_precision = "ieee"
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    budget, total = config.memory.budget_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
+    if 0 < budget < total:
+        torch.cuda.set_per_process_memory_fraction(budget / total)
+    return torch.device("cuda")

@@ -1,0 +1,210 @@
+"""Validation: every bound, choice and read_by of the schema, and the relations between fields."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slm_core.config import Config
+from slm_core.config_dict import base_type, fields, flatten, with_values
+from slm_core.errors import UserError
+from slm_core.validate import drop_unread, unread, validate
+
+
+def _error(values, explicit=()):
+    with pytest.raises(UserError) as caught:
+        validate(with_values(Config(), values), explicit)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_valid():
+    validate(Config())
+
+
+_CHOICES = [info.name for info in fields() if info.field.metadata["choices"]]
+
+
+@pytest.mark.parametrize("name", _CHOICES)
+def test_a_misspelt_value_names_the_nearest(name):
+    choice = list({info.name: info for info in fields()}[name].field.metadata["choices"])[-1]
+    message = _error({name: choice + "x" if ":" not in choice else "file"})
+    assert message.startswith(f"{name}=") and f"did you mean {choice}?" in message
+
+
+_STEPS = {"low": -1, "above": 0, "high": 1, "below": 0}
+_BOUNDED = [(info.name, key) for info in fields() for key in _STEPS if info.field.metadata[key] is not None]
+
+
+@pytest.mark.parametrize(("name", "key"), _BOUNDED)
+def test_a_value_beyond_its_bound_is_an_error(name, key):
+    info = {info.name: info for info in fields()}[name]
+    bound = info.field.metadata[key]
+    message = _error({name: base_type(info.type)(bound + _STEPS[key])})
+    assert message.startswith(f"{name}=") and message.endswith(str(bound))
+
+
+_FLOATS = [info.name for info in fields() if info.type is float]
+
+
+@pytest.mark.parametrize("name", _FLOATS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_float_must_be_finite(name, value):
+    assert _error({name: value}) == f"{name}={value} must be a finite number"
+
+
+def _selectors():
+    for name, field, _ in fields():
+        for selector, kinds in (field.metadata["read_by"] or {}).items():
+            yield name, f"{name.rpartition('.')[0]}.{selector}", kinds
+
+
+@pytest.mark.parametrize(("name", "selector", "kinds"), list(_selectors()))
+def test_setting_a_field_that_the_kind_does_not_read_is_an_error(name, selector, kinds):
+    table = {info.name: info.field for info in fields()}
+    base = with_values(Config(), {"data.path": "x"} if selector == "data.source" and name != "data.path" else {})
+    for kind in table[selector].metadata["choices"]:
+        config = with_values(base, {selector: kind.replace("PATH", "x.json")})
+        why = unread(config, name)
+        assert (why is None) == (kind in kinds)
+        if why is None:
+            continue
+        with pytest.raises(UserError) as caught:
+            validate(with_values(config, {"data.path": ""}), explicit=[name])
+        message = str(caught.value)
+        assert message.startswith(f"{name}=") and f"set {selector} to {' or '.join(kinds)}" in message
+
+
+def test_a_selector_that_is_itself_unread_reads_nothing():
+    values = {"model.position.kind": "none", "model.position.scaling": "linear", "model.position.scaling_factor": 2.0}
+    config = with_values(Config(), values)
+    assert "model.position.kind=none" in unread(config, "model.position.scaling_factor").by
+    assert _error(values).startswith("model.position.scaling=linear is not read by model.position.kind=none")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.attention.n_heads": 3}, "model.attention.n_heads=3 does not divide model.d_model=128: use 2 heads"),
+        ({"model.attention.n_kv_heads": 3}, "model.attention.n_kv_heads=3 does not divide n_heads=4: use 2"),
+        ({"model.attention.n_kv_heads": 8}, "model.attention.n_kv_heads=8 does not divide"),
+        ({"model.attention.head_dim": 3}, "model.position.fraction=1.0 rotates 3"),
+        ({"model.position.fraction": 0.01}, "rotates 0 of 32"),
+        ({"model.d_model": 9, "model.attention.n_heads": 1, "model.position.kind": "sinusoidal"}, "model.d_model=9"),
+        ({"train.batch_size": 10, "train.micro_batch_size": 4}, "use 5"),
+        ({"train.steps": 50}, "optim.warmup_steps=50 must be less than train.steps=50"),
+        ({"optim.betas": (1.0, 0.9)}, "optim.betas=1.0,0.9"),
+        ({"optim.betas": (0.9, -0.1)}, "optim.betas=0.9,-0.1"),
+        ({"optim.betas": (0.9, float("nan"))}, "optim.betas=nan must be a finite number"),
+        ({"data.source": "text"}, "data.path is empty and data.source=text reads it"),
+        ({"data.tokenizer": "file:"}, "data.tokenizer=file: is not one of"),
+        ({"precision.compute": "float64"}, "precision.compute=float64 is wider than precision.params=float32"),
+        ({"precision.loss_scale_max": 1.0}, "precision.loss_scale_init=65536.0 must be at most"),
+        ({"run.name": "../x"}, "run.name=../x must be a plain folder name"),
+        ({"model.pattern": "attention.n_heads=3"}, "layer 0 (model.pattern entry 'attention.n_heads=3')"),
+        ({"model.pattern": ". | attention.n_kv_heads=3"}, "layer 1 (model.pattern entry 'attention.n_kv_heads=3')"),
+        ({"model.pattern": "attention.window=-1"}, "attention.window=-1 must be at least 0"),
+        ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, swiglu (did you mean swiglu?)"),
+        ({"model.pattern": "mlp.gelu=tanh"}, "mlp.gelu=tanh is not read by mlp.kind=swiglu"),
+        ({"model.pattern": "position.kind=none,position.theta=5"}, "theta=5.0 is not read by position.kind=none"),
+        ({"model.pattern": "attention.windw=1"}, "did you mean attention.window?"),
+    ],
+)  # fmt: skip
+def test_relations(values, message):
+    assert message in _error(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model.attention.n_heads": 3, "model.attention.head_dim": 16},
+        {"model.d_model": 9, "model.attention.n_heads": 1, "model.position.kind": "none"},
+        {"precision.compute": "float16", "precision.params": "float64"},
+        {"precision.compute": "float64", "precision.params": "float64"},
+        {"train.batch_size": 12, "train.micro_batch_size": 4},
+        {"data.tokenizer": "file:x.json"},
+        {"model.pattern": "mlp.kind=gelu,mlp.gelu=tanh | .", "model.mlp.hidden": 64},
+        {"model.pattern": "position.kind=rope | .", "model.position.kind": "learned", "model.position.theta": 5.0},
+        {"model.pattern": "position.kind=none | .", "model.position.theta": 5.0},
+        {"model.pattern": "norm.kind=layernorm", "model.norm.eps": 1e-6},
+        {"model.pattern": "mlp.kind=gelu | .", "model.mlp.gelu": "tanh"},
+    ],
+)
+def test_what_is_allowed(values):
+    validate(with_values(Config(), values), explicit=values)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"model.pattern": "position.kind=none", "model.position.theta": 5.0}, "model.position.theta"),
+        ({"model.pattern": "attention.window=4", "model.attention.window": 8}, "model.attention.window"),
+        ({"model.pattern": "norm.eps=1e-3", "model.norm.placement": "post", "model.norm.eps": 1e-6}, "model.norm.eps"),
+    ],
+)
+def test_a_field_that_every_layer_overrides_is_not_read(values, name):
+    message = _error(values)
+    assert message.startswith(f"{name}=") and "is not read by any layer" in message and "model.pattern" in message
+
+
+def test_values_come_before_what_reads_them():
+    assert _error({"model.position.kind": "rop", "model.position.theta": 5.0}).startswith("model.position.kind=rop")
+
+
+def test_drop_unread_resets_what_the_preset_set():
+    preset = with_values(Config(), {"model.position.theta": 5.0, "model.position.scaling": "linear"})
+    config = with_values(preset, {"model.position.kind": "learned"})
+    settled, notes = drop_unread(preset, config, {"model.position.kind"})
+    assert settled == with_values(Config(), {"model.position.kind": "learned"})
+    assert notes == [
+        "model.position.theta=5.0 of the preset is not read by model.position.kind=learned; left at its default",
+        "model.position.scaling=linear of the preset is not read by model.position.kind=learned; left at its default",
+    ]
+    validate(settled, {"model.position.kind"})
+
+
+def test_drop_unread_leaves_the_users_own_and_the_presets_own_mistakes():
+    explicit = {"model.position.kind": "learned", "model.position.theta": 5.0}
+    config = with_values(Config(), explicit)
+    assert drop_unread(Config(), config, explicit) == (config, [])
+    assert drop_unread(config, config, ()) == (config, [])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            info.name: st.sampled_from([c.replace("PATH", "x") for c in info.field.metadata["choices"]])
+            for info in fields()
+            if info.field.metadata["choices"]
+        },
+    )
+)
+def test_drop_unread_makes_any_choice_of_kinds_valid(values):
+    every = {info.name: _other(info) for info in fields() if info.field.metadata["read_by"]}
+    readers = {"model.position.kind": "rope", "model.norm.kind": "layernorm", "model.mlp.kind": "gelu"}
+    readers |= {"data.source": "hf", "data.tokenizer": "bpe", "optim.schedule": "wsd", "precision.compute": "float16"}
+    preset = with_values(Config(), every | readers | {"model.position.scaling": "linear"})
+    validate(preset)
+    values |= {"precision.params": "float64"}
+    config, _ = drop_unread(preset, with_values(preset, values), values)
+    unread_explicit = [name for name in values if unread(config, name)]
+    validate(with_values(config, {name: flatten(Config())[name] for name in unread_explicit}))
+
+
+def _other(info):
+    default = info.field.default
+    if info.field.metadata["choices"]:
+        return next(choice for choice in info.field.metadata["choices"] if choice != default)
+    if info.type is str:
+        return default + "x"
+    return (not default) if info.type is bool else type(default)(default * 3) if default > 1 else default * 0.5
+
+
+def test_configs_stay_as_they_are():
+    config = Config()
+    before = dataclasses.asdict(config)
+    validate(config)
+    assert dataclasses.asdict(config) == before

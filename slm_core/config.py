@@ -144,7 +144,7 @@ class Model:
     depth_scaled_init: bool = option(True, "projections into the residual stream start at init_std / sqrt(2 n_layers)")
     pattern: str = option(
         "",
-        "overrides of model fields a layer, tiled over the stack, like '5*attention.window=256 | .' (configs/README.md)",
+        "overrides of model fields a layer, tiled over the stack: '5*attention.window=256 | .' (configs/README.md)",
     )
     attention: Attention = dataclasses.field(default_factory=Attention)
     position: Position = dataclasses.field(default_factory=Position)

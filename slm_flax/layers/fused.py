@@ -8,6 +8,7 @@ import functools
 import logging
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
@@ -26,6 +27,8 @@ def fused(
 ) -> Float[Array, "batch time heads head_dim"]:
     if softcap:
         _say_once("model.attention.kernel=fused cannot apply softcap in JAX: dot_product computes those layers")
+        return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=softcap)
+    if q.dtype == jnp.float64:
         return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=softcap)
     causal = isinstance(start, int) and start == 0 and q.shape[1] == k.shape[1] and not window
     mask = None if causal else visible(q.shape[1], k.shape[1], start, window)[None, None]

@@ -43,7 +43,7 @@ class GroupedQueryAttention(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
     ) -> Float[Array, "batch time d_model"]:
-        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and attends to all of it."""
+        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it."""
         q = self.q_proj(x).reshape(*x.shape[:-1], self.heads, self.head_dim)
         k = self.k_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
         v = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)

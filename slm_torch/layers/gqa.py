@@ -41,7 +41,7 @@ class GroupedQueryAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
     ) -> Float[Tensor, "batch time d_model"]:
-        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and attends to all of it."""
+        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it."""
         q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
         k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))

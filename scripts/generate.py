@@ -10,7 +10,9 @@ from slm_core.errors import UserError
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("prompt", str, "", "text to continue", required=True),
-    Flag("framework", str, "", "twin that computes; empty: the one that trained the run", choices=("", "torch", "flax")),
+    Flag(
+        "framework", str, "", "twin that computes; empty: the one that trained the run", choices=("", "torch", "flax")
+    ),
     Flag("max_tokens", int, 300, "tokens to generate"),
     Flag("temperature", float, 0.8, "divides the logits; 0: always the likeliest token"),
     Flag("top_k", int, 0, "samples from the k likeliest tokens; 0: from all"),

@@ -1,0 +1,59 @@
+"""scripts/generate.py continues a run of either twin with either twin."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(script: str, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "scripts" / script, *words], capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "text.txt").write_text("".join(f"the {i}th line, of {i % 5} kinds\n" for i in range(2000)))
+    for twin in ("torch", "flax"):
+        done = command(
+            f"train_{twin}.py", "--config", "configs/llama.py:tiny", "--config.data.source=text",
+            f"--config.data.path={folder / 'text.txt'}", f"--config.data.dir={folder / 'data'}",
+            f"--config.run.dir={folder / 'models'}", f"--config.run.name={twin}", "--config.run.device=cpu",
+            "--config.optim.warmup_steps=2", "--config.train.steps=10",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert all(line.startswith("prepared ") for line in done.stderr.splitlines()), done.stderr
+    return folder / "models"
+
+
+def test_every_twin_continues_every_run_with_the_same_text(runs: Path):
+    words = ("--prompt", "the 1", "--max_tokens=40", "--device=cpu")
+    texts = {
+        (run, twin): command("generate.py", "--run", str(runs / run), "--framework", twin, *words)
+        for run in ("torch", "flax")
+        for twin in ("torch", "flax")
+    }
+    for (run, twin), done in texts.items():
+        assert done.returncode == 0 and not done.stderr, (run, twin, done.stderr)
+        assert done.stdout.startswith("the 1") and len(done.stdout) > len("the 1")
+    assert len({done.stdout for done in texts.values()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--run=models/nothing-here", "--prompt=x"], "nothing-here"),
+        (["--prompt=x"], "--run"),
+        (["--run=RUN", "--prompt="], "--prompt"),
+        (["--run=RUN", "--prompt=x", "--top_p=2"], "top_p"),
+        (["--run=RUN", "--prompt=x", "--framework=tensorflow"], "--framework"),
+    ],
+)
+def test_a_mistake_is_one_line(runs: Path, words: list[str], named: str):
+    done = command("generate.py", *(word.replace("RUN", str(runs / "torch")) for word in words))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and named in done.stderr
+    assert not done.stdout

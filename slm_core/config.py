@@ -184,7 +184,7 @@ class Data:
         "hash",
         "how validation is held out",
         choices={
-            "hash": "by a hash of each document (of each block where documents are few and long)",
+            "hash": "by a hash of each document; documents over 256 KiB and a lone text file by blocks of 64 KiB",
             "tail": "the last val_fraction of the text",
         },
     )

@@ -1,0 +1,14 @@
+"""Prepares a run's dataset ahead of time: uv run scripts/prepare_data.py --config configs/llama.py:60m ..."""
+
+from slm_core.cli import Invocation, main
+
+
+def run(invocation: Invocation) -> None:
+    from slm_core.data import prepare
+
+    dataset = prepare(invocation.config.data)
+    print(f"ready: {dataset.folder}, vocabulary {dataset.vocab_size:,}")
+
+
+if __name__ == "__main__":
+    main(run, "Prepares the dataset of a run ahead of time; the trainers find it.")

@@ -1,0 +1,178 @@
+"""The second pass: units become tokens in parallel, tokens are appended to the split's files in order, resumably."""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slm_core.data.progress import Progress
+from slm_core.data.sources import Unit
+from slm_core.data.split import SIDES, Rule
+from slm_core.data.survey import Survey
+from slm_core.data.tokenizers import Tokenizer, load_tokenizer
+from slm_core.data.workers import Workers
+
+_SEGMENT = 64 * 1024  # bytes of text given to a tokenizer at once, about
+_COMMIT = 16  # units between commits to disk
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every unit needs to become tokens. `separate`: a token ends each document."""
+
+    rule: Rule
+    tokenizer: Path
+    dtype: str
+    separate: bool
+
+
+def smallest_dtype(vocab_size: int) -> str:
+    """Returns the smallest unsigned integer type that holds the token ids."""
+    return "uint8" if vocab_size <= 2**8 else "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def encode(
+    units: list[Unit], survey: Survey, recipe: Recipe, work: Path, workers: Workers, progress: Progress
+) -> dict[str, int]:
+    """Writes `work`/dataset/{train,validation}.bin and returns tokens and bytes of text by side.
+
+    A journal names the units that are safely in those files; an interrupted call is continued after them.
+    """
+    shards, target, journal = work / "shards", work / "dataset", work / "encoded.jsonl"
+    shutil.rmtree(shards, ignore_errors=True)
+    shards.mkdir()
+    target.mkdir(exist_ok=True)
+    done = _resume(target, journal)
+    tasks = ((units[i], survey.offsets[i], recipe, shards / f"{i:08d}") for i in range(len(done), len(units)))
+    with progress.phase("encoding", sum(unit.size for unit in units)) as advance:
+        advance(sum(unit.size for unit in units[: len(done)]))
+        results = workers.map(_encode_unit, tasks)
+        for result in _append(results, shards, target, journal, len(done)):
+            advance(units[len(done)].size)
+            done.append(result)
+    counts = {f"{side}_{what}": sum(unit[f"{side}_{what}"] for unit in done) for side in SIDES for what in _WHATS}
+    size = np.dtype(recipe.dtype).itemsize
+    return counts | {f"{side}_tokens": counts[f"{side}_stored"] // size for side in SIDES}
+
+
+_WHATS = ("stored", "bytes")
+
+
+def _append(results: Iterator[dict], shards: Path, target: Path, journal: Path, first: int) -> Iterator[dict]:
+    """Appends finished shards to the split's files and commits them now and then, and when interrupted."""
+    pending: list[dict] = []
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(target / f"{side}.bin", "ab")) for side in SIDES]
+        stack.callback(lambda: _commit(files, journal, pending))
+        for index, result in enumerate(results, first):
+            for side, file in zip(SIDES, files, strict=True):
+                shard = shards / f"{index:08d}.{side}"
+                with open(shard, "rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
+                shard.unlink()
+            pending.append({"unit": index} | result)
+            if len(pending) == _COMMIT:
+                _commit(files, journal, pending)
+                pending.clear()
+            yield result
+
+
+def _commit(files: list, journal: Path, results: list[dict]) -> None:
+    for file in files:
+        file.flush()
+        os.fsync(file.fileno())
+    with open(journal, "a") as file:
+        file.writelines(json.dumps(result) + "\n" for result in results)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _resume(target: Path, journal: Path) -> list[dict]:
+    """Cuts the split's files and the journal back to the units that both hold whole, and returns those units."""
+    paths = [target / f"{side}.bin" for side in SIDES]
+    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
+    done, ends = [], [0, 0]
+    for line in journal.read_bytes().splitlines() if journal.exists() else []:
+        try:
+            unit = json.loads(line)
+        except ValueError:
+            break
+        if unit["unit"] != len(done):
+            break
+        after = [end + unit[f"{side}_stored"] for end, side in zip(ends, SIDES, strict=True)]
+        if any(end > size for end, size in zip(after, sizes, strict=True)):
+            break
+        done.append(unit)
+        ends = after
+    for path, end in zip(paths, ends, strict=True):
+        path.touch()
+        os.truncate(path, end)
+    journal.write_text("".join(json.dumps(unit) + "\n" for unit in done))
+    return done
+
+
+def _encode_unit(task: tuple[Unit, int, Recipe, Path]) -> dict:
+    """Writes the tokens of one unit into two shards and returns how many bytes went in and out by side."""
+    unit, offset, recipe, shard = task
+    tokenizer = _tokenizer(recipe.tokenizer)
+    outputs = [_Output(Path(f"{shard}.{side}"), tokenizer, recipe) for side in SIDES]
+    current = outputs[0]
+    for piece in unit.pieces():
+        for side, text in recipe.rule.sides(piece, offset):
+            if outputs[side] is not current:
+                current.flush()
+                current = outputs[side]
+            current.add(text)
+        offset += len(piece.text)
+        if piece.last:
+            current.end_document()
+    for output in outputs:
+        output.close()
+    return {
+        f"{side}_{what}": getattr(output, what) for side, output in zip(SIDES, outputs, strict=True) for what in _WHATS
+    }
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder)
+
+
+class _Output:
+    """One side's shard: gathers text that belongs together, writes its tokens."""
+
+    def __init__(self, path: Path, tokenizer: Tokenizer, recipe: Recipe):
+        self._file = path.open("wb")
+        self._tokenizer = tokenizer
+        self._dtype = np.dtype(recipe.dtype)
+        self._end = b""
+        if recipe.separate and tokenizer.end is not None:
+            self._end = self._dtype.type(tokenizer.end).tobytes()
+        self._text = bytearray()
+        self.stored = self.bytes = 0
+
+    def add(self, text: bytes) -> None:
+        self._text += text
+        if len(self._text) >= _SEGMENT:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._text:
+            self.bytes += len(self._text)
+            tokens = self._tokenizer.array(bytes(self._text))
+            self.stored += self._file.write(tokens.astype(self._dtype, copy=False).tobytes())
+            self._text.clear()
+
+    def end_document(self) -> None:
+        self.flush()
+        self.stored += self._file.write(self._end)
+
+    def close(self) -> None:
+        self.flush()
+        self._file.close()

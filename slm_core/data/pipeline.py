@@ -1,0 +1,132 @@
+"""From tokens to batches: one Grain pipeline for both twins."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from slm_core.data.dataset import Dataset
+from slm_core.engine import IGNORE
+from slm_core.errors import UserError
+from slm_core.platform import quiet_jax
+
+_ROWS = 2**48  # rows before a run has to end
+
+
+class Windows:
+    """Window i of a token file: tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
+
+    Windows overlap by the one token that is the last target of one and the first input of the next.
+    """
+
+    def __init__(self, tokens: np.ndarray, seq_len: int):
+        self._tokens, self._seq_len = np.asarray(tokens), seq_len
+
+    def __len__(self) -> int:
+        return max(len(self._tokens) - 1, 0) // self._seq_len
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        start = index * self._seq_len
+        return self._tokens[start : start + self._seq_len + 1].astype(np.int32)
+
+
+def open_windows(dataset: Dataset, split: str, seq_len: int) -> Windows:
+    """Returns the windows of a split. Raises UserError when it is shorter than one."""
+    tokens = dataset.tokens(split)
+    windows = Windows(tokens, seq_len)
+    if not len(windows):
+        raise UserError(
+            f"data.seq_len={seq_len}: the {split} split of {dataset.folder.name} has {len(tokens)} tokens and a window "
+            f"takes {seq_len + 1}; give more text"
+            + (" or a larger data.val_fraction" if split == "validation" else "")
+            + ", or a shorter data.seq_len"
+        )
+    return windows
+
+
+class Batches:
+    """Endless batches of shuffled windows: int32 [batch_size / process_count, seq_len + 1] from `next`.
+
+    All windows in an order given by (seed, epoch), each once an epoch, in batches that run on from one epoch into the
+    next. Batch k of `process_count` processes holds, all together, the rows that batch k of one process holds. The next
+    batches are read ahead in a thread; `state` counts only those that were handed out.
+
+    Args:
+      dataset, split: what to read.
+      seq_len: tokens of context a row.
+      batch_size: rows a batch, over all processes.
+      seed: of the order.
+      process_index, process_count: this process takes rows process_index, process_index + process_count, ...
+
+    Raises:
+      UserError: the split is shorter than one window, or batch_size is no multiple of process_count.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        seq_len: int,
+        batch_size: int,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+    ):
+        if batch_size % process_count:
+            raise UserError(
+                f"train.batch_size={batch_size}: {process_count} processes share it; choose a multiple of that"
+            )
+        quiet_jax()
+        import grain
+
+        windows = open_windows(dataset, split, seq_len)
+        # Not repeat() without end: Grain then overflows when batch_size is 1.
+        rows = grain.MapDataset.source(windows).seed(seed).shuffle().repeat(_ROWS // len(windows) + 1)
+        rows = rows[process_index::process_count]
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+        self._iterator = iter(rows.batch(batch_size // process_count).to_iter_dataset(options))
+
+    def __iter__(self) -> "Batches":
+        return self
+
+    def __next__(self) -> np.ndarray:
+        return next(self._iterator)
+
+    def state(self) -> dict[str, Any]:
+        """Returns where it stands, as a small JSON object: {"next_index": batches handed out}."""
+        return {"next_index": int(self._iterator.get_state()["next_index"])}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes to where `state` was taken. Raises UserError for something else than a `state`."""
+        index = state.get("next_index") if isinstance(state, dict) else None
+        if type(index) is not int or index < 0:
+            raise UserError(f"data state {state!r}: expected {{'next_index': batches so far}}; use another checkpoint")
+        self._iterator.set_state({"next_index": index})
+
+
+def validation_batches(
+    dataset: Dataset, seq_len: int, batch_size: int, max_batches: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Yields the same validation batches at each call: int32 [batch_size, seq_len + 1].
+
+    When there are more windows than fit, one is drawn at random from each of as many equal stretches of the split, so
+    that no window counts twice and every part of the text is represented. Rows that remain of the last batch are
+    IGNORE throughout.
+
+    Raises:
+      UserError: the split is shorter than one window.
+    """
+    return _draw(open_windows(dataset, "validation", seq_len), batch_size, max_batches, seed)
+
+
+def _draw(windows: Windows, batch_size: int, max_batches: int, seed: int) -> Iterator[np.ndarray]:
+    total = len(windows)
+    count = min(total, batch_size * max_batches)
+    edges = np.arange(count + 1, dtype=np.int64) * total // count
+    draws = np.random.Generator(np.random.Philox(seed)).random(count)
+    chosen = edges[:-1] + (draws * np.diff(edges)).astype(np.int64)
+    for start in range(0, count, batch_size):
+        batch = np.full((batch_size, len(windows[0])), IGNORE, np.int32)
+        for row, index in enumerate(chosen[start : start + batch_size]):
+            batch[row] = windows[int(index)]
+        yield batch

@@ -1,0 +1,245 @@
+"""Tokenizers: text to token ids and back, and streams that never break a character.
+
+Every tokenizer has `kind`, `vocab_size`, `end` (the id that ends a document, or None), `encode`, `decode`, `array`
+(UTF-8 to a NumPy array, for preparation) and `stream`. In `byte` and `char` a document ends with NUL, which clean text
+never holds.
+"""
+
+import codecs
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from slm_core.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+_ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<end_of_text>", "[EOS]", "[SEP]")
+
+
+class Stream(Protocol):
+    """Turns one token after the other into text, holding back a character until it is whole."""
+
+    def push(self, token: int) -> str:
+        """Takes one token, returns the text that is certain now."""
+
+    def flush(self) -> str:
+        """Returns what is still held back, as U+FFFD where it is no whole character."""
+
+
+class Tokenizer(Protocol):
+    kind: str
+    vocab_size: int
+    end: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of `text`."""
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Returns the text of token ids, U+FFFD where they are not valid text."""
+
+    def array(self, text: bytes) -> np.ndarray:
+        """Returns the token ids of UTF-8 text, an unsigned integer array."""
+
+    def stream(self) -> Stream:
+        """Returns a new incremental decoder."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load_tokenizer` reads."""
+
+
+class Byte:
+    """UTF-8 bytes."""
+
+    kind, vocab_size, end = "byte", 256, 0
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode("utf-8", "surrogateescape"))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return bytes(tokens).decode("utf-8", "replace")
+
+    def array(self, text: bytes) -> np.ndarray:
+        return np.frombuffer(text, np.uint8)
+
+    def stream(self) -> Stream:
+        return _ByteStream()
+
+    def save(self, folder: Path) -> None:
+        _write(folder, {"kind": self.kind})
+
+
+class _ByteStream:
+    def __init__(self):
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, token: int) -> str:
+        return self._decoder.decode(bytes((token,)))
+
+    def flush(self) -> str:
+        return self._decoder.decode(b"", final=True)
+
+
+class Char:
+    """The characters of the corpus, sorted; NUL is one of them when it has more than one document."""
+
+    kind = "char"
+
+    def __init__(self, characters: str):
+        self.characters = characters
+        self.vocab_size = len(characters)
+        self._ids = {character: i for i, character in enumerate(characters)}
+        self.end = self._ids.get("\0")
+        codes = np.array([ord(c) for c in characters], np.int64)
+        self._table = np.zeros(codes.max() + 1, np.uint32)
+        self._table[codes] = np.arange(len(codes))
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return [self._ids[character] for character in text]
+        except KeyError as error:
+            raise UserError(
+                f"data.tokenizer='char': the character {error.args[0]!r} is not among the {self.vocab_size} characters "
+                "of the corpus; leave it out"
+            ) from None
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return "".join(self.characters[token] for token in tokens)
+
+    def array(self, text: bytes) -> np.ndarray:
+        return self._table[np.frombuffer(text.decode("utf-8").encode("utf-32-le"), np.uint32)]
+
+    def stream(self) -> Stream:
+        return _CharStream(self.characters)
+
+    def save(self, folder: Path) -> None:
+        _write(folder, {"kind": self.kind, "characters": self.characters})
+
+
+class _CharStream:
+    def __init__(self, characters: str):
+        self._characters = characters
+
+    def push(self, token: int) -> str:
+        return self._characters[token]
+
+    def flush(self) -> str:
+        return ""
+
+
+class Library:
+    """A tokenizer of the `tokenizers` library: trained here ("bpe") or given ("file")."""
+
+    def __init__(self, inner, kind: str):
+        self.kind = kind
+        self._inner = inner
+        inner.no_truncation()
+        inner.no_padding()
+        # A special token's name that stands in the text is text, never the token itself.
+        inner.encode_special_tokens = True
+        self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
+        special = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+        self.end = next((special[end] for end in _ENDS if end in special), None)
+
+    def encode(self, text: str) -> list[int]:
+        return self._inner.encode(text, add_special_tokens=False).ids
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return self._inner.decode(list(tokens), skip_special_tokens=False)
+
+    def array(self, text: bytes) -> np.ndarray:
+        encoding = self._inner.encode_batch_fast([text.decode("utf-8")], add_special_tokens=False)[0]
+        return np.array(encoding.ids, np.uint32)
+
+    def stream(self) -> Stream:
+        return _LibraryStream(self.decode)
+
+    def save(self, folder: Path) -> None:
+        _write(folder, {"kind": self.kind})
+        self._inner.save(str(folder / "tokenizer.json"), pretty=False)
+
+
+class _LibraryStream:
+    """Decodes each token beside the ones just before it, since what a token reads as may depend on them."""
+
+    def __init__(self, decode):
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._shown = 0  # leading tokens whose text was returned
+
+    def push(self, token: int) -> str:
+        self._tokens.append(token)
+        text = self._decode(self._tokens)
+        return "" if text.endswith("\ufffd") else self._emit(text)
+
+    def flush(self) -> str:
+        return self._emit(self._decode(self._tokens))
+
+    def _emit(self, text: str) -> str:
+        new = text[len(self._decode(self._tokens[: self._shown])) :]
+        self._tokens = self._tokens[self._shown :]
+        self._shown = len(self._tokens)
+        return new
+
+
+def open_tokenizer(path: str) -> Library:
+    """Reads a tokenizer.json of the `tokenizers` library. Raises UserError when it is missing or not one."""
+    import tokenizers
+
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"data.tokenizer='file:{path}': there is no such file; give the path of a tokenizer.json")
+    try:
+        inner = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises bare Exception
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"data.tokenizer='file:{path}': not a tokenizer.json ({reason}); save it again") from None
+    return Library(inner, "file")
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Library:
+    """Trains a byte-level BPE (Sennrich 2016) whose vocabulary is 256 bytes, merges and one end-of-text token."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    return Library(inner, "bpe")
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a tokenizer into `folder`, which is made where it is missing."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Reads what `save_tokenizer` wrote. Raises UserError when the folder holds no tokenizer."""
+    folder = Path(folder)
+    try:
+        stored = json.loads((folder / "kind.json").read_text(encoding="utf-8"))
+        if stored["kind"] == "byte":
+            return Byte()
+        if stored["kind"] == "char":
+            return Char(stored["characters"])
+        import tokenizers
+
+        return Library(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), stored["kind"])
+    except Exception as error:  # missing, not JSON, or refused by the library
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"tokenizer folder {str(folder)!r}: cannot be read ({reason}); restore it") from None
+
+
+def _write(folder: Path, stored: dict) -> None:
+    (folder / "kind.json").write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")

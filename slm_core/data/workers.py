@@ -1,0 +1,80 @@
+"""Runs units of work on all cores, results in order, with a bounded number of units in flight."""
+
+import collections
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Self
+
+from slm_core.data.spool import Resumable
+
+
+def cores() -> int:
+    """Returns the CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Workers:
+    """A context that maps functions over items: in `count` processes started at first use, or in this one when 1.
+
+    Processes are spawned, never forked: the caller may hold a framework with threads, which a fork would break.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Yields `function(item)` for each item in order. A failing item raises its error in its turn."""
+        if self.count == 1:
+            yield from map(function, items)
+            return
+        from concurrent.futures.process import BrokenProcessPool
+
+        waiting: collections.deque = collections.deque()
+        try:
+            for item in items:
+                waiting.append(self._submit(function, item))
+                if len(waiting) > 2 * self.count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise Resumable(
+                "data.path: a preparing process was killed (out of memory?); free some memory and run the same command "
+                "again to go on"
+            ) from None
+
+    def _submit(self, function: Callable[[Any], Any], item: Any):
+        if self._pool is None:
+            import multiprocessing
+            from concurrent.futures import ProcessPoolExecutor
+
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.count, mp_context=context, initializer=_start)
+        return self._pool.submit(function, item)
+
+
+def _start() -> None:
+    """Makes a worker leave Ctrl-C to its parent, use one thread, and end when its parent dies."""
+    import multiprocessing
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        with contextlib.suppress(Exception):
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

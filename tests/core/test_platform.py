@@ -1,0 +1,48 @@
+"""JAX is kept on the CPU only where there is no NVIDIA driver and nobody decided."""
+
+import os
+import sys
+
+import pytest
+
+from slm_core import platform
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    monkeypatch.setenv("JAX_PLATFORMS", "")  # so that the test's changes are undone
+    monkeypatch.delenv("JAX_PLATFORMS")
+
+
+def test_no_driver_means_cpu(monkeypatch):
+    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: False)
+    platform.quiet_jax()
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+
+
+def test_a_gpu_is_never_hidden(monkeypatch):
+    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: True)
+    platform.quiet_jax()
+    assert "JAX_PLATFORMS" not in os.environ
+
+
+def test_a_choice_is_kept(monkeypatch):
+    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: False)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    platform.quiet_jax()
+    assert os.environ["JAX_PLATFORMS"] == "cuda"
+
+
+def test_a_device_without_its_library_is_no_driver(monkeypatch, tmp_path):
+    monkeypatch.setattr(platform, "_DEVICES", (str(tmp_path),))
+
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(platform.ctypes, "CDLL", missing)
+    assert not platform.has_nvidia_driver()
+    monkeypatch.setattr(platform.ctypes, "CDLL", lambda name: None)
+    assert platform.has_nvidia_driver()
+    monkeypatch.setattr(platform, "_DEVICES", (str(tmp_path / "none"),))
+    assert not platform.has_nvidia_driver()

@@ -116,7 +116,8 @@ class Engine:
 
     def _loss_sum(self, values: Params, tokens: Array, key: DropoutKey | None) -> Array:
         model = bind(self.model, values)
-        hidden = model(tokens[:, :-1], key=key)
+        inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
+        hidden = model(inputs, key=key)
         return loss_sum(model, hidden, tokens[:, 1:], self.config.memory.loss_chunk)
 
     def _update(

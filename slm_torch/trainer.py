@@ -1,5 +1,6 @@
 """The PyTorch engine: model, loss, gradients, clipping, scaling and update on one device."""
 
+import math
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -73,7 +74,7 @@ class Engine:
             (loss * (scale / count)).backward()
             losses.append(loss.detach())
         norm = self._update(lr, scale)
-        finite = np.isfinite(norm)
+        finite = math.isfinite(norm)
         self.scaler.update(finite)
         return {"loss": sum(losses) / count, "grad_norm": norm, "loss_scale": scale, "skipped": float(not finite)}
 
@@ -120,7 +121,8 @@ class Engine:
         return torch.from_numpy(tokens).to(self.device, torch.int64)
 
     def _loss_sum(self, tokens: Tensor, key: DropoutKey | None) -> Tensor:
-        hidden = self.model(tokens[:, :-1], key=key)
+        inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
+        hidden = self.model(inputs, key=key)
         return loss_sum(self.model, hidden, tokens[:, 1:], self.config.memory.loss_chunk)
 
     @torch.no_grad()
@@ -128,7 +130,7 @@ class Engine:
         """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
         grads = [p.grad for p in self.params.values()]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
-        if np.isfinite(norm):
+        if math.isfinite(norm):
             factor = clip_factor(norm, self.config.optim.clip_norm) / scale
             if factor != 1:
                 torch._foreach_mul_(grads, factor)

@@ -21,7 +21,9 @@ class Linear(nnx.Module):
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        y = x @ self.weight.astype(x.dtype)
+        # As rows: of a product with more axes XLA's CPU backend computes the weight's gradient half as fast.
+        rows = x.reshape(-1, x.shape[-1])
+        y = (rows @ self.weight.astype(x.dtype)).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
 

@@ -1,0 +1,50 @@
+"""Logits and gradients of either twin, from the model and loss that its engine trains with."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import torch
+
+import slm_flax.trainer
+import slm_torch.trainer
+from slm_flax.params import bind
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One pass over a batch, without dropout.
+
+    Args:
+      logits: [rows, length, vocab].
+      loss: sum of the token losses, nats.
+      gradients: of the loss, by canonical name.
+    """
+
+    logits: np.ndarray
+    loss: np.ndarray
+    gradients: dict[str, np.ndarray]
+
+
+def probe_torch(engine: slm_torch.trainer.Engine, tokens: np.ndarray) -> Probe:
+    """Runs the PyTorch twin over tokens, int32 [rows, length + 1]."""
+    tokens = torch.from_numpy(tokens).to(engine.device, torch.int64)
+    with torch.no_grad():
+        logits = engine.model.logits(engine.model(tokens[:, :-1].clamp(min=0)))
+    loss = engine.loss_sum(tokens, None)
+    gradients = torch.autograd.grad(loss, list(engine.params.values()))
+    arrays = {name: g.cpu().numpy() for name, g in zip(engine.params, gradients, strict=True)}
+    return Probe(logits.cpu().numpy(), loss.detach().cpu().numpy(), arrays)
+
+
+def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
+    """Runs the Flax twin over tokens, int32 [rows, length + 1]."""
+
+    @jax.jit
+    def run(values, tokens):
+        model = bind(engine.model, values)
+        logits = model.logits(model(jax.numpy.maximum(tokens[:, :-1], 0)))
+        return logits, jax.value_and_grad(engine.loss_sum)(values, tokens, None)
+
+    logits, (loss, gradients) = jax.device_get(run(engine.state["params"], tokens))
+    return Probe(np.asarray(logits), np.asarray(loss), gradients)

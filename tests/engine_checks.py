@@ -1,0 +1,188 @@
+"""What the engine of either twin must do. Each check takes the twin's `build`."""
+
+import numpy as np
+import pytest
+
+from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Precision, Run, Train
+from slm_core.config_dict import with_values
+from slm_core.engine import IGNORE
+from slm_core.errors import UserError
+
+VOCAB = 11
+CONFIG = Config(
+    model=Model(d_model=8, n_layers=1, dropout=0.2, attention=Attention(n_heads=2, kernel="dot_product")),
+    data=Data(seq_len=6),
+    optim=Optim(clip_norm=0.5),
+    train=Train(batch_size=4),
+    precision=Precision(params="float64", compute="float64"),
+    run=Run(device="cpu"),
+)
+
+
+def batch(ignored: bool = True) -> np.ndarray:
+    """Returns tokens [4, 7]; with targets that do not count, unevenly over the rows, and a whole row of them."""
+    tokens = np.random.default_rng(0).integers(0, VOCAB, (4, 7)).astype(np.int32)
+    if ignored:
+        tokens[0, 4:] = IGNORE
+        tokens[3] = IGNORE
+    return tokens
+
+
+def updated(build, overrides: dict, updates: int = 1) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Returns the state and the metrics after some updates."""
+    engine = build(with_values(CONFIG, overrides), VOCAB)
+    for step in range(updates):
+        metrics = engine.fetch(engine.train_step(batch(), 1e-2, step))
+    return {name: np.array(value) for name, value in engine.export_state().items()}, metrics
+
+
+def check_equal_updates(build, overrides: dict, other: dict) -> None:
+    """Two configs are the same function."""
+    (a, x), (b, y) = updated(build, overrides), updated(build, other)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-11, atol=1e-14, err_msg=name)
+    assert x == pytest.approx(y, rel=1e-12)
+
+
+def check_evaluation_ignores(build) -> None:
+    """Targets that are IGNORE, rows of them included, neither add to the loss nor to the number."""
+    engine = build(CONFIG, VOCAB)
+    total, count = engine.eval_step(batch())
+    rows = [engine.eval_step(np.repeat(row[None], 4, 0)) for row in batch(ignored=False)]
+    assert count == 3 + 6 + 6
+    assert engine.eval_step(np.full((4, 7), IGNORE, np.int32)) == (0.0, 0)
+    whole = sum(total for total, _ in rows[1:3]) / 4
+    assert whole < total < whole + rows[0][0] / 4
+
+
+def check_clipping(build) -> None:
+    """The first moment after one update is (1 - beta1) times a gradient cut to the limit; the norm told is uncut."""
+    for limit, scaled in ((1e-3, True), (1e3, False)):
+        state, metrics = updated(build, {"optim.clip_norm": limit})
+        norm = np.sqrt(sum(np.square(v).sum() for name, v in state.items() if name.startswith("optim/m/")))
+        assert norm == pytest.approx(0.1 * (limit if scaled else metrics["grad_norm"]), rel=1e-12)
+
+
+def check_overflow_is_skipped(build) -> None:
+    """An overflowing float16 update leaves parameters and optimizer bitwise as they were and halves the scale."""
+    half = {"precision.params": "float32", "precision.compute": "float16", "precision.loss_scale_init": 2.0**40}
+    engine = build(with_values(CONFIG, half), VOCAB)
+    before = {name: np.array(value) for name, value in engine.export_state().items()}
+    metrics = engine.fetch(engine.train_step(batch(), 1e-2, 0))
+    after = engine.export_state()
+    assert metrics["skipped"] == 1 and metrics["loss_scale"] == 2.0**40 and np.isfinite(metrics["loss"])
+    for name in before:
+        if not name.startswith("scaler/"):
+            assert before[name].tobytes() == np.asarray(after[name]).tobytes(), name
+    assert float(after["scaler/scale"]) == 2.0**39
+    for step in range(1, 40):
+        metrics = engine.fetch(engine.train_step(batch(), 1e-2, step))
+    assert metrics["skipped"] == 0
+    assert any(np.asarray(after[name]).tobytes() != before[name].tobytes() for name in engine.export_state())
+
+
+def check_non_finite_is_skipped(build) -> None:
+    """Without loss scaling, too, an update of NaN is not applied, and the scale stays 1."""
+    engine = build(CONFIG, VOCAB)
+    state = {name: np.array(value) for name, value in engine.export_state().items()}
+    state["params/embed.weight"][:] = np.inf
+    engine.import_state(state)
+    metrics = engine.fetch(engine.train_step(batch(), 1e-2, 0))
+    after = engine.export_state()
+    assert metrics["skipped"] == 1 and metrics["loss_scale"] == 1
+    assert all(np.asarray(after[name]).tobytes() == state[name].tobytes() for name in state)
+
+
+def check_state_comes_back(build, folder) -> None:
+    """What is saved is what is restored, bitwise, and training goes on the same."""
+    folder.mkdir()
+    engine, other = build(CONFIG, VOCAB), build(with_values(CONFIG, {"seed": 1}), VOCAB)
+    engine.train_step(batch(), 1e-2, 0)
+    engine.save(folder)
+    other.restore(folder)
+    a, b = engine.export_state(), other.export_state()
+    assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def check_damaged_checkpoints(build, folder) -> None:
+    """A checkpoint that is missing is an error of one line."""
+    folder.mkdir()
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        build(CONFIG, VOCAB).restore(folder)
+    assert "\n" not in str(caught.value)
+
+
+def check_import_errors(build) -> None:
+    """A state of another model is refused, naming the entry."""
+    engine = build(CONFIG, VOCAB)
+    state = engine.export_state()
+    for name, change in (
+        ("params/embed.weight", lambda s: s | {"params/embed.weight": np.zeros((3, 8))}),
+        ("optim/count", lambda s: {k: v for k, v in s.items() if k != "optim/count"}),
+        ("params/extra", lambda s: s | {"params/extra": np.zeros(1)}),
+    ):
+        with pytest.raises(UserError, match=name):
+            engine.import_state(change(state))
+
+
+def check_half_decodes(build) -> None:
+    """Either kernel decodes in either half precision: prefill and steps, close to float32."""
+    for kernel in ("dot_product", "fused"):
+        single = {"precision.params": "float32", "model.attention.kernel": kernel}
+        logits = {}
+        for compute in ("float32", "float16", "bfloat16"):
+            decoder = build(with_values(CONFIG, single | {"precision.compute": compute}), VOCAB).decoder()
+            logits[compute] = np.stack([decoder.prefill([1, 2, 3]), decoder.step(4)]).astype(np.float32)
+        for half in ("float16", "bfloat16"):
+            np.testing.assert_allclose(logits[half], logits["float32"], atol=2e-3)
+
+
+def check_automatic_precision(build) -> None:
+    """On a CPU, auto is float32, or float64 where the parameters are."""
+    for params in ("float32", "float64"):
+        values = {"precision.params": params, "precision.compute": "auto"}
+        assert build(with_values(CONFIG, values), VOCAB).compute == params
+
+
+SAME_FUNCTION = {
+    "accumulation": ({}, {"train.micro_batch_size": 1}),
+    "accumulation by two": ({}, {"train.micro_batch_size": 2}),
+    "remat": ({}, {"memory.remat": "block"}),
+    "loss chunks": ({}, {"memory.loss_chunk": 5}),
+    "one loss chunk": ({}, {"memory.loss_chunk": 100}),
+    "everything": ({}, {"memory": Memory(remat="block", loss_chunk=5), "train.micro_batch_size": 2}),
+}
+"""Pairs of overrides that must train alike, to 1e-12 in float64."""
+
+
+def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
+    """Returns (precision, which updates were finite, the scale after each)."""
+    plain = Precision(loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0)
+    return [
+        (plain, [True, True, True, True, True, True], [8, 16, 16, 32, 32, 32]),
+        (plain, [True, False, True, True], [8, 2, 2, 4]),
+        (plain, [False, False, False, True], [2, 1, 1, 1]),
+    ]
+
+
+def adamw_case() -> tuple[Optim, dict, dict, list, list[float]]:
+    """Returns (optim, {name: role}, parameters, gradients of each update, learning rates)."""
+    rng = np.random.default_rng(0)
+    roles = {"a": "matrix", "b": "norm", "c": "embedding"}
+    params = {name: rng.standard_normal((3, 2)) for name in roles}
+    grads = [{name: rng.standard_normal((3, 2)) for name in roles} for _ in range(5)]
+    optim = Optim(betas=(0.8, 0.99), eps=1e-3, weight_decay=0.3, decay_embeddings=True)
+    return optim, roles, params, grads, [1e-2, 2e-2, 5e-3, 1e-1, 1e-3]
+
+
+def check_adamw(run) -> None:
+    """run(optim, roles, params, grads, rates) gives the parameters at the end, as the paper's formula does."""
+    from oracles import adamw
+
+    optim, roles, params, grads, rates = adamw_case()
+    found = run(optim, roles, params, grads, rates)
+    for name, start in params.items():
+        decay = 0.0 if roles[name] == "norm" else optim.weight_decay
+        expected = adamw(start, [g[name] for g in grads], rates, optim.betas, optim.eps, decay)
+        np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,99 @@
+"""The twins mirror each other: files, classes, registries, parameters."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+import slm_flax.layers
+import slm_flax.optim
+import slm_torch.layers
+import slm_torch.optim
+from parity.cells import cells
+from slm_core.config_dict import field_table
+from slm_core.schedules import SCHEDULES
+
+ROOT = Path(__file__).parents[2]
+FIELDS = {
+    "ATTENTION": "model.attention.kind",
+    "KERNEL": "model.attention.kernel",
+    "POSITION": "model.position.kind",
+    "NORM": "model.norm.kind",
+    "MLP": "model.mlp.kind",
+}
+
+
+def modules(package: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT / package)) for path in (ROOT / package).rglob("*.py"))
+
+
+def public(module) -> dict[str, type]:
+    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
+    return {name: type(value) for name, value in own.items() if not name.startswith("_")}
+
+
+def load(package: str, path: str):
+    import importlib
+
+    return importlib.import_module(f"{package}.{path.removesuffix('.py').replace('/', '.')}")
+
+
+def test_the_same_files():
+    assert modules("slm_torch") == modules("slm_flax")
+
+
+@pytest.mark.parametrize("path", [path for path in modules("slm_torch") if "__init__" not in path])
+def test_the_same_public_classes(path):
+    ours = [{n for n, kind in public(load(package, path)).items() if kind is type or issubclass(kind, type)}
+            for package in ("slm_torch", "slm_flax")]  # fmt: skip
+    assert ours[0] == ours[1]
+
+
+@pytest.mark.parametrize("path", [path for path in modules("slm_torch/layers") if "__init__" not in path])
+def test_the_same_names_in_a_layer(path):
+    names = [set(public(load(f"{package}.layers", path))) for package in ("slm_torch", "slm_flax")]
+    # Each framework's own kernel has limits of its own, which a helper may name.
+    helpers = {"in_blocks"} if path == "fused.py" else set()
+    assert names[0] ^ names[1] <= helpers
+
+
+def test_the_same_registries_in_the_same_order():
+    for name in FIELDS:
+        a, b = getattr(slm_torch.layers, name), getattr(slm_flax.layers, name)
+        assert list(a) == list(b)
+        assert [entry.__name__ for entry in a.values()] == [entry.__name__ for entry in b.values()]
+
+
+@pytest.mark.parametrize(("registry", "field"), FIELDS.items())
+def test_a_registry_holds_the_choices_of_its_field(registry, field):
+    assert set(getattr(slm_torch.layers, registry)) == set(field_table()[field].field.metadata["choices"])
+
+
+def test_optimizers_and_schedules_are_the_choices_of_their_fields():
+    kinds = set(field_table()["optim.kind"].field.metadata["choices"])
+    assert set(slm_torch.optim.OPTIMIZERS) == set(slm_flax.optim.OPTIMIZERS) == kinds
+    assert set(SCHEDULES) == set(field_table()["optim.schedule"].field.metadata["choices"])
+
+
+def test_every_component_opens_with_a_citation_or_says_whose_function_it_is():
+    for registry in FIELDS:
+        for twin in (slm_torch.layers, slm_flax.layers):
+            for entry in getattr(twin, registry).values():
+                doc = inspect.getmodule(entry).__doc__
+                assert "et al." in doc or "and " in doc or "framework" in doc or "own" in doc, entry
+
+
+@pytest.mark.parametrize("cell", [cell for cell in cells() if not cell.slow], ids=lambda cell: cell.name)
+def test_the_same_parameters_with_the_same_shapes_and_roles(cell):
+    import slm_flax.model
+    import slm_flax.numerics
+    import slm_flax.params
+    import slm_torch.model
+    import slm_torch.numerics
+    import slm_torch.params
+
+    twins = [
+        twin.params.specs(twin.model.Transformer(cell.config, cell.vocab_size, twin.numerics.DTYPES["float32"]))
+        for twin in (slm_torch, slm_flax)
+    ]
+    assert twins[0] == twins[1]

@@ -35,6 +35,8 @@ class Cell:
       precisions: those worth climbing in.
       rows, length: shape of a batch, [rows, length + 1].
       budgets: {(rung, precision): budget} where it is not the table's.
+      optimized: compiled as a run compiles it. One-layer cells are not, which halves their time: the larger cells prove
+        XLA's optimizations.
       slow: left out unless asked for.
     """
 
@@ -46,6 +48,7 @@ class Cell:
     rows: int = 4
     length: int = 16
     budgets: Mapping[tuple[int, str], float] = field(default_factory=dict)
+    optimized: bool = True
     slow: bool = False
 
 
@@ -97,6 +100,7 @@ KERNEL_OPTIONS: dict[str, dict[str, Any]] = {
     "multi-head": {"model.attention.n_kv_heads": None},
     "window": {"model.attention.window": 5},
     "softcap": {"model.attention.softcap": 2.0},
+    "long": {"data.seq_len": 160},  # more than one block of a kernel that works in blocks
 }
 """What every kernel must do, whichever it is."""
 
@@ -177,7 +181,13 @@ def _tiny(name: str, overrides: Mapping[str, Any]) -> Cell:
     config, _ = drop_unread(BASE, changed, overrides)
     validate(config, overrides)
     training_only = overrides and all(field.startswith("optim.") for field in overrides)
-    return Cell(name, config, rungs=TRAINING if training_only else ALL)
+    return Cell(
+        name,
+        config,
+        rungs=TRAINING if training_only else ALL,
+        length=config.data.seq_len,
+        optimized=config.model.n_layers > 1,
+    )
 
 
 def _choice_cells(found: list[Cell]) -> list[Cell]:

@@ -27,6 +27,7 @@ class Pair:
         # Many cells compile the same programs: a small one is worth keeping, too.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        jax.config.update("jax_disable_most_optimizations", not cell.optimized)
         self.flax = slm_flax.trainer.build(self.config, cell.vocab_size)
         self.torch = slm_torch.trainer.build(self.config, cell.vocab_size)
         self.engines = {"torch": self.torch, "flax": self.flax}
@@ -73,6 +74,7 @@ def release() -> None:
     import gc
 
     gc.collect()
+    jax.config.update("jax_disable_most_optimizations", False)
     jax.clear_caches()
 
 

@@ -1,6 +1,7 @@
 """The training loops of nanoGPT and nanoDO as contenders of the benchmark, imported from checkouts that the user has.
 
-Nothing of theirs is here: these adapters build their model, their optimizer and their step with our setting, and feed them.
+Nothing of theirs is here: these adapters build their model, their optimizer and their step with our setting
+and feed them.
 """
 
 import functools
@@ -40,9 +41,7 @@ class NanoGPT:
             )
         )
         optim = config.optim
-        self.optimizer = self.model.configure_optimizers(
-            optim.weight_decay, optim.lr, optim.betas, "cpu"
-        )
+        self.optimizer = self.model.configure_optimizers(optim.weight_decay, optim.lr, optim.betas, "cpu")
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.clip = optim.clip_norm
         self.rates = iter(learning_rates(optim, config.train.steps))
@@ -54,9 +53,7 @@ class NanoGPT:
         import torch
 
         x, y = next(self.batches)
-        return torch.from_numpy(x.astype(np.int64)), torch.from_numpy(
-            y.astype(np.int64)
-        )
+        return torch.from_numpy(x.astype(np.int64)), torch.from_numpy(y.astype(np.int64))
 
     def run(self, updates: int) -> list[float]:
         import torch
@@ -105,9 +102,7 @@ class NanoDO:
         settings = _nanodo_settings(config)
         mesh = Mesh(mesh_utils.create_device_mesh((1,)), ("data",))
         model, get_loss_fn = model_factory.get_model_and_loss(settings, 256)
-        shardings, state = train._init_train_state(
-            settings, model, jax.random.PRNGKey(0), mesh
-        )
+        shardings, state = train._init_train_state(settings, model, jax.random.PRNGKey(0), mesh)
         self.trainer = train.Trainer(settings, state, mesh, shardings, get_loss_fn)
         self.batches = _random_batches(config)
         self.step = 0
@@ -162,24 +157,20 @@ def _nanodo_settings(config: Config):
 
 
 def _random_batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields inputs and targets, int32 [batch, seq_len], at random places of the same prepared tokens that our twins read."""
+    """Yields inputs and targets, int32 [batch, seq_len], at random places of the tokens that our twins read."""
     from slm_core.data import prepare
 
     tokens, length = prepare(config.data).tokens("train"), config.data.seq_len
     random = np.random.default_rng(0)
     while True:
         starts = random.integers(0, len(tokens) - length, config.train.batch_size)
-        rows = np.stack(
-            [tokens[start : start + length + 1] for start in starts]
-        ).astype(np.int32)
+        rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int32)
         yield rows[:, :-1], rows[:, 1:]
 
 
 def _use_checkout(name: str, checkout: str, needed: str) -> None:
     if not (Path(checkout) / needed).is_file():
-        raise UserError(
-            f"--{name}={checkout} has no {needed}: give the folder of a {name} checkout"
-        )
+        raise UserError(f"--{name}={checkout} has no {needed}: give the folder of a {name} checkout")
     sys.path.insert(0, str(Path(checkout).resolve()))
 
 

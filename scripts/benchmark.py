@@ -9,9 +9,10 @@ from pathlib import Path
 from slm_core.cli import Flag, Invocation, main
 from slm_core.errors import UserError
 
-DESCRIPTION = """Measures training speed in tokens a second: contenders take turns in short rounds, each in its own process.
-Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins with both
-attention kernels. With --config: that config in both twins. With --nanogpt or --nanodo: each twin beside its peer."""
+DESCRIPTION = """Measures training speed in tokens a second: contenders take turns in short rounds, each in its own
+process. Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins
+with both attention kernels. With --config: that config in both twins. With --nanogpt or --nanodo: each twin
+beside its peer."""
 
 FLAGS = [
     Flag(
@@ -98,19 +99,13 @@ def contests(invocation: Invocation):
             raise UserError(
                 "--config with --nanogpt or --nanodo: peers are measured in one setting, leave --config out"
             )
-        return {
-            invocation.preset: [
-                Contender(name, make, invocation.config) for name, make in TWINS.items()
-            ]
-        }
+        return {invocation.preset: [Contender(name, make, invocation.config) for name, make in TWINS.items()]}
     found = {}
     if flags["nanogpt"]:
         from _peers import nanogpt
 
         config = setting("erf")
-        peer = Contender(
-            "nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config
-        )
+        peer = Contender("nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config)
         found["PyTorch: exact GELU"] = [
             Contender("PyTorch twin", torch_twin, config),
             peer,
@@ -124,9 +119,7 @@ def contests(invocation: Invocation):
             functools.partial(nanodo_bare, checkout=flags["nanodo"]),
             config,
         )
-        peer = Contender(
-            "nanoDO", functools.partial(nanodo, checkout=flags["nanodo"]), config
-        )
+        peer = Contender("nanoDO", functools.partial(nanodo, checkout=flags["nanodo"]), config)
         found["Flax: tanh GELU"] = [
             Contender("Flax twin", flax_twin, config),
             bare,
@@ -171,8 +164,7 @@ def run(invocation: Invocation) -> None:
         results[title] = [dataclasses.asdict(m) for m in measured]
     if flags["json"]:
         Path(flags["json"]).write_text(
-            json.dumps({"machine": benchmark.machine(), "contests": results}, indent=1)
-            + "\n"
+            json.dumps({"machine": benchmark.machine(), "contests": results}, indent=1) + "\n"
         )
 
 

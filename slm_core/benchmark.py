@@ -1,6 +1,8 @@
-"""Training speed, measured so that noise cannot decide it: every contender has a process of its own, and they take
-turns in
-short rounds, so that what disturbs the machine disturbs all of them. Medians and ratios of the same round are reported."""
+"""Training speed, measured so that noise cannot decide it.
+
+Every contender has a process of its own, and they take turns in short rounds, so that what disturbs the machine
+disturbs all of them. Medians, and ratios of speeds in the same round, are reported.
+"""
 
 import multiprocessing
 import os
@@ -80,15 +82,11 @@ class TwinTrainee:
 
         dataset = data.prepare(config.data)
         self.engine = build(config, dataset.vocab_size)
-        self.batches = data.Batches(
-            dataset, "train", config.data.seq_len, config.train.batch_size, config.seed
-        )
+        self.batches = data.Batches(dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
         self.rates = learning_rates(config.optim, config.train.steps)
         self.step = 0
         state = self.engine.export_state()
-        self.parameters = sum(
-            value.size for name, value in state.items() if name.startswith("params/")
-        )
+        self.parameters = sum(value.size for name, value in state.items() if name.startswith("params/"))
 
     def run(self, updates: int) -> list[float]:
         losses, pending = [], None
@@ -131,16 +129,10 @@ def compare(
     try:
         for contender in contenders:
             processes.append(_Process(contender))
-            say(
-                f"{contender.name}: {processes[-1].measurement.parameters:,} parameters, warm"
-            )
+            say(f"{contender.name}: {processes[-1].measurement.parameters:,} parameters, warm")
         for turn in range(rounds):
             speeds = [process.turn(updates) for process in processes]
-            say(
-                f"round {turn + 1}/{rounds}: "
-                + ", ".join(f"{speed:,.0f}" for speed in speeds)
-                + " tokens/s"
-            )
+            say(f"round {turn + 1}/{rounds}: " + ", ".join(f"{speed:,.0f}" for speed in speeds) + " tokens/s")
         return [process.measurement for process in processes]
     finally:
         for process in processes:
@@ -154,9 +146,7 @@ class _Process:
         # Spawned, not forked: a fork would inherit whatever threads and settings this process has.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(contender, theirs), daemon=True
-        )
+        self._process = context.Process(target=_serve, args=(contender, theirs), daemon=True)
         self._process.start()
         theirs.close()
         self._name = contender.name
@@ -169,12 +159,8 @@ class _Process:
     def turn(self, updates: int) -> float:
         """Lets it do `updates`; returns and records its tokens a second."""
         self._pipe.send(updates)
-        seconds, self.measurement.last_loss, self.measurement.peak_memory_bytes = (
-            self._receive()
-        )
-        self.measurement.speeds.append(
-            updates * self.measurement.tokens_per_update / seconds
-        )
+        seconds, self.measurement.last_loss, self.measurement.peak_memory_bytes = self._receive()
+        self.measurement.speeds.append(updates * self.measurement.tokens_per_update / seconds)
         return self.measurement.speeds[-1]
 
     def stop(self) -> None:
@@ -196,16 +182,12 @@ class _Process:
 def _serve(contender: Contender, pipe: Any) -> None:
     """The measured side: warms up, then does as many updates as it is told, until it is stopped."""
     try:
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = (
-            "false"  # or the first update would not show the compilation
-        )
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # or the first update would not show the compilation
         trainee = contender.make(contender.config)
         tokens = contender.config.train.batch_size * contender.config.data.seq_len
         seconds, losses = _timed(trainee, 1)
         trainee.run(WARM_UP_STEPS)
-        pipe.send(
-            Measurement(contender.name, trainee.parameters, tokens, seconds, losses[0])
-        )
+        pipe.send(Measurement(contender.name, trainee.parameters, tokens, seconds, losses[0]))
         while True:
             seconds, losses = _timed(trainee, pipe.recv())
             pipe.send((seconds, losses[-1], trainee.peak_memory_bytes()))
@@ -229,9 +211,7 @@ def ratios(ours: Measurement, theirs: Measurement) -> tuple[float, float, float]
     return statistics.median(pairs), min(pairs), max(pairs)
 
 
-def table(
-    measurements: Sequence[Measurement], reference: Measurement | None = None
-) -> str:
+def table(measurements: Sequence[Measurement], reference: Measurement | None = None) -> str:
     """Returns a Markdown table, one row a contender; the last column is the speed over the reference's."""
     head = [
         "contender",
@@ -248,21 +228,14 @@ def table(
         row = [m.name, f"{m.parameters:,}", f"{m.speed:,.0f}", f"{m.update_ms:,.0f}"]
         row += [f"{m.peak_memory_bytes / 1e9:.2f}", f"{m.compile_s:.1f}", loss]
         if reference:
-            row.append(
-                "1"
-                if m is reference
-                else "{:.3f} ({:.3f} to {:.3f})".format(*ratios(m, reference))
-            )
+            row.append("1" if m is reference else "{:.3f} ({:.3f} to {:.3f})".format(*ratios(m, reference)))
         rows.append(row)
     if reference:
         head.append(f"over {reference.name}, median (range)")
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
-        "| "
-        + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True))
-        + " |"
-        for line in lines
+        "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
 
@@ -281,9 +254,5 @@ def machine() -> str:
 def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (
-        line.partition(":")[2].strip()
-        for line in lines
-        if line.startswith("model name")
-    )
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())

@@ -64,7 +64,11 @@ class Engine:
 
     def facts(self) -> dict[str, str]:
         count = sum(p.size for p in self.state["params"].values())
-        device = self.device.device_kind if self.device.platform == "gpu" else f"CPU, {os.cpu_count()} threads"
+        device = (
+            self.device.device_kind
+            if self.device.platform == "gpu"
+            else f"CPU, {self.config.run.threads or os.cpu_count()} threads"
+        )
         return {
             "framework": f"JAX {jax.__version__}",
             "device": device,
@@ -103,7 +107,10 @@ class Engine:
         return {name: np.array(array) for name, array in arrays.items()}
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
-        check_state(state, {name: value.shape for name, value in self.export_state().items()})
+        check_state(
+            state,
+            {f"{part}/{name}": own.shape for part, entries in self.state.items() for name, own in entries.items()},
+        )
         self.state = {
             part: {name: jnp.asarray(state[f"{part}/{name}"], own.dtype) for name, own in entries.items()}
             for part, entries in self.state.items()
@@ -165,6 +172,8 @@ def _prepare_device(config: Config) -> jax.Device:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "lm-workbench" / "jax"))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if config.run.threads:
+        os.environ["NPROC"] = str(config.run.threads)  # XLA sizes its CPU thread pool by it
     if config.run.device != "cpu" and config.memory.budget_gb:
         _limit_gpu_memory(config.memory.budget_gb * 1e9)
     if config.run.device == "cpu":

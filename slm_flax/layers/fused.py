@@ -54,7 +54,8 @@ def _in_blocks(q: Array, k: Array, v: Array, *, scale: float, window: int) -> Ar
 
 
 def _attend(q: Array, k: Array, v: Array, *, start: int | Array, scale: float, window: int) -> Array:
-    if q.dtype == jnp.float64:  # JAX's function takes its softmax in float32
+    # JAX's function takes its softmax in float32, and has no float16 on a CPU.
+    if q.dtype == jnp.float64 or (q.dtype == jnp.float16 and jax.default_backend() == "cpu"):
         return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=0.0)
     causal = _whole(q, k, start) and not window
     mask = None if causal else visible(q.shape[1], k.shape[1], start, window)[None, None]

@@ -1,5 +1,7 @@
 """The Flax layers against the papers' formulas, in float64."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import layer_checks as checks
@@ -50,6 +52,20 @@ def test_fused_is_dot_product_in_float32(case):
     options = dict(start=case["start"], window=case["window"], scale=0.7, softcap=0.0)
     found, expected = layers.KERNEL["fused"](q, k, v, **options), layers.KERNEL["dot_product"](q, k, v, **options)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [0, 1, 3, 4, 9])
+@pytest.mark.parametrize("time", [8, 11])
+def test_fused_in_blocks_is_dot_product(monkeypatch, time, window):
+    """Several blocks of queries, the last one short, with windows shorter and longer than a block."""
+    monkeypatch.setattr(sys.modules["slm_flax.layers.fused"], "SMALLEST_BLOCK", 2)
+    rng = np.random.default_rng(0)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, time, heads, 5))) for heads in (4, 2, 2))
+    options = dict(start=0, window=window, scale=0.7, softcap=0.0)
+    expected = layers.KERNEL["dot_product"](q, k, v, **options)
+    np.testing.assert_allclose(layers.KERNEL["fused"](q, k, v, **options), expected, **checks.TOLERANCE)
+    single = (x.astype(jnp.float32) for x in (q, k, v))
+    np.testing.assert_allclose(layers.KERNEL["fused"](*single, **options), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_rope():

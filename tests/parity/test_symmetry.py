@@ -52,9 +52,7 @@ def test_the_same_public_classes(path):
 @pytest.mark.parametrize("path", [path for path in modules("slm_torch/layers") if "__init__" not in path])
 def test_the_same_names_in_a_layer(path):
     names = [set(public(load(f"{package}.layers", path))) for package in ("slm_torch", "slm_flax")]
-    # Each framework's own kernel has limits of its own, which a helper may name.
-    helpers = {"in_blocks"} if path == "fused.py" else set()
-    assert names[0] ^ names[1] <= helpers
+    assert names[0] == names[1]
 
 
 def test_the_same_registries_in_the_same_order():

@@ -81,7 +81,9 @@ class Transformer(nn.Module):
           key: turns dropout on.
           caches: one a layer, from `empty_caches`, holding the positions before `start`; extended in place.
         """
-        x = self.embed(tokens) * self.embed_scale
+        x = self.embed(tokens)
+        if self.embed_scale != 1:
+            x = x * self.embed_scale
         if self.position is not None:
             x = self.position(x, start)
         x = self.dropout(x, key)

@@ -16,6 +16,7 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir uv && ln -
 # The environment lies outside /app, because users mount their checkout over /app.
 # PIP_CONSTRAINT and PYTHONPATH of the PyTorch images point at packages of their own, which must not leak in.
 ENV UV_PROJECT_ENVIRONMENT=/opt/venv \
+    UV_CACHE_DIR=/opt/uv-cache \
     UV_LINK_MODE=copy \
     UV_COMPILE_BYTECODE=1 \
     PIP_CONSTRAINT= \
@@ -25,9 +26,9 @@ WORKDIR /app
 
 # Dependencies first: this layer is built again only when the lock changes.
 COPY pyproject.toml uv.lock README.md ./
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-install-project
+RUN --mount=type=cache,target=/opt/uv-cache uv sync --locked --no-install-project
 
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked
+RUN --mount=type=cache,target=/opt/uv-cache uv sync --locked
 
 CMD ["bash"]

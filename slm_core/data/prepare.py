@@ -32,6 +32,7 @@ from slm_core.data.tokenizers import Byte, Char, Tokenizer, load_tokenizer, open
 from slm_core.data.units import Entry
 from slm_core.data.workers import Workers, cores
 from slm_core.errors import UserError
+from slm_core.files import sync, sync_tree
 
 MAX_WORKERS = 16
 """Processes at most: each holds up to 100 MB."""
@@ -196,15 +197,14 @@ def _publish(built: Path, folder: Path, manifest: dict) -> Path:
     with open(built / "manifest.json", "w", encoding="utf-8") as file:
         json.dump(manifest, file, indent=2, ensure_ascii=False)
         file.write("\n")
-    for path in [*(p for p in built.rglob("*") if p.is_file()), built]:
-        _sync(path)
+    sync_tree(built)
     try:
         os.rename(built, folder)
     except OSError:
         if read_manifest(folder) is None:  # else the same content, prepared at the same time from another path
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(built, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     return folder
 
 
@@ -213,14 +213,6 @@ def _add_signature(dataset: Dataset, signature: str) -> None:
     temporary = dataset.folder / f"manifest.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, dataset.folder / "manifest.json")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

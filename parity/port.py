@@ -8,6 +8,10 @@ from slm_core.engine import Engine
 from slm_core.params import Spec, initial_value
 
 State = dict[str, np.ndarray]
+COUNTERS = {"count": 3, "weight_sum": 0.03}
+"""Single numbers of an optimizer's state and their values three updates in, at the learning rate of rung 3."""
+SQUARES = ("v/", "row/", "col/")
+"""Parts of an optimizer's state that hold squared gradients."""
 
 
 def snapshot(engine: Engine) -> State:
@@ -29,7 +33,7 @@ def perturbed(state: Mapping[str, np.ndarray], seed: int) -> State:
 
     Initial zeros and ones hide faults: a bias that is never added, a norm weight that is never multiplied. Matrices
     become normal with a standard deviation of 1 / sqrt(their smaller side), which keeps activations and logits of order
-    1; vectors vary by 0.2 about 0.7. Moments are those of an optimizer three updates in, with gradients of about 0.01.
+    1; vectors vary by 0.2 about 0.7. An optimizer's state is that of three updates with gradients of about 0.01.
     """
     return {name: _perturbed(name, value, seed) for name, value in state.items()}
 
@@ -38,12 +42,15 @@ def _perturbed(name: str, value: np.ndarray, seed: int) -> np.ndarray:
     part, _, rest = name.partition("/")
     if part == "scaler":
         return np.array(value)
-    if rest == "count":
-        return np.full_like(value, 3)
+    if rest in COUNTERS:
+        return np.full_like(value, COUNTERS[rest])
+    if rest.startswith("z/"):  # parameters that run ahead of the ones in training
+        ahead = _perturbed(f"params/{rest.removeprefix('z/')}", value, seed)
+        return (ahead + 1e-2 * initial_value(name, value.shape, Spec("matrix", std=1.0), seed)).astype(value.dtype)
     noise = initial_value(name, value.shape, Spec("matrix", std=1.0), seed)
     if part == "optim":
         # Squared gradients stay away from zero, where an update magnifies the rounding of its gradient.
-        moved = 1e-4 * (0.5 + np.abs(noise)) if rest.startswith("v/") else 1e-2 * noise
+        moved = 1e-4 * (0.5 + np.abs(noise)) if rest.startswith(SQUARES) else 1e-2 * noise
     elif value.ndim >= 2:
         moved = noise / min(value.shape[-2:]) ** 0.5
     else:

@@ -17,7 +17,7 @@ class Probe:
 
     Args:
       logits: [rows, length, vocab].
-      loss: sum of the token losses, nats.
+      loss: what training minimises, as a sum over the tokens.
       gradients: of the loss, by canonical name.
     """
 
@@ -30,8 +30,8 @@ def probe_torch(engine: slm_torch.trainer.Engine, tokens: np.ndarray) -> Probe:
     """Runs the PyTorch twin over tokens, int32 [rows, length + 1]."""
     tokens = torch.from_numpy(tokens).to(engine.device, torch.int64)
     with torch.no_grad():
-        logits = engine.model.logits(engine.model(tokens[:, :-1].clamp(min=0)))
-    loss = engine.loss_sum(tokens, None)
+        logits = engine.model.logits(engine.model(tokens[:, :-1].clamp(min=0))[0])
+    loss = engine.loss_sums(tokens, None).objective
     gradients = torch.autograd.grad(loss, list(engine.params.values()))
     arrays = {name: g.cpu().numpy() for name, g in zip(engine.params, gradients, strict=True)}
     return Probe(logits.cpu().numpy(), loss.detach().cpu().numpy(), arrays)
@@ -43,8 +43,18 @@ def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
     @jax.jit
     def run(values, tokens):
         model = bind(engine.model, values)
-        logits = model.logits(model(jax.numpy.maximum(tokens[:, :-1], 0)))
-        return logits, jax.value_and_grad(engine.loss_sum)(values, tokens, None)
+        logits = model.logits(model(jax.numpy.maximum(tokens[:, :-1], 0))[0])
+        return logits, jax.value_and_grad(lambda values: engine.loss_sums(values, tokens, None).objective)(values)
 
     logits, (loss, gradients) = jax.device_get(run(engine.state["params"], tokens))
     return Probe(np.asarray(logits), np.asarray(loss), gradients)
+
+
+def evaluated_logits(engine: slm_torch.trainer.Engine | slm_flax.trainer.Engine, tokens: np.ndarray) -> np.ndarray:
+    """Returns the logits that an engine evaluates and decodes with, of tokens without targets, int [rows, length]."""
+    if isinstance(engine, slm_torch.trainer.Engine):
+        model = engine.evaluated()
+        with torch.no_grad():
+            return model.logits(model(torch.from_numpy(tokens).to(engine.device, torch.int64))[0]).cpu().numpy()
+    model = bind(engine.model, engine.evaluated())
+    return np.asarray(jax.jit(lambda tokens: model.logits(model(tokens)[0]))(tokens))

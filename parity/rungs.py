@@ -9,6 +9,7 @@ from parity.budgets import GRADIENT_FLOOR
 from parity.errors import largest, of_order_one, relative
 from parity.pair import Pair
 from parity.port import State, port, snapshot
+from parity.probe import evaluated_logits
 from slm_core.engine import Engine
 from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
@@ -62,6 +63,8 @@ def decode(pair: Pair) -> Error:
     """Rung 5: prefill and steps against the full forward, then greedy and sampled tokens, past the context's end."""
     row, full = pair.tokens[-1, :-1].tolist(), {"torch": pair.probes[0].logits[-1], "flax": pair.probes[1].logits[-1]}
     pair.perturb()
+    if pair.torch.optimizer.averages:  # what is decoded with is not what was probed
+        full = {name: evaluated_logits(engine, pair.tokens[-1:, :-1])[0] for name, engine in pair.engines.items()}
     decoders = {name: engine.decoder() for name, engine in pair.engines.items()}
     errors = []
     for name, decoder in decoders.items():

@@ -26,6 +26,7 @@ _SECTION_DOCS = {
 }
 _BOLD, _CYAN, _DIM = "1", "36", "2"
 _SPACE = "\u00a0"  # keeps a bound on one line; printed as a space
+_NOTE_WIDTH = 48  # columns that a note gets at least, however wide names and defaults are
 
 
 def show(program: str, description: str, extra_flags: Sequence[Any] = (), takes_config: bool = True) -> None:
@@ -139,13 +140,14 @@ def _table(
 ) -> Iterator[str]:
     sizes = [max(len(row[column]) for row in rows) for column in range(3)]
     indent = 2 + sum(sizes) + 6
+    note_indent = min(indent + 1, width - _NOTE_WIDTH)
     for name, kind, default, doc, notes in rows:
         cells = f"{style(name.ljust(sizes[0]), _CYAN)}  {style(kind.ljust(sizes[1]), _DIM)}  {default.ljust(sizes[2])}"
         yield from _hanging(f"  {cells}  ", indent, doc, width)
         label_width = max((len(label) for label, _ in notes), default=0)
         for label, text in notes:
-            head = " " * (indent + 1) + style(label.ljust(label_width), _DIM) + "  "
-            yield from _hanging(head, indent + 3 + label_width, text, width)
+            head = " " * note_indent + style(label.ljust(label_width), _DIM) + "  "
+            yield from _hanging(head, note_indent + 2 + label_width, text, width)
 
 
 def _hanging(head: str, indent: int, text: str, width: int) -> Iterator[str]:

@@ -13,8 +13,14 @@ from slm_core.config_dict import FieldInfo, field_table, parse_value, with_value
 from slm_core.errors import UserError, nearest
 
 _SECTIONS = ("attention.", "position.", "mlp.")
-_NORM = ("norm.kind", "norm.eps", "norm.bias")  # the placement shapes a whole block and the final norm
-LAYER_POSITIONS = ("rope", "none")
+_NORM = (
+    "norm.kind",
+    "norm.eps",
+    "norm.weight",
+    "norm.bias",
+    "norm.alpha",
+)  # the placement shapes a whole block and the final norm
+LAYER_POSITIONS = ("rope", "alibi", "t5", "none")
 """Kinds of position that act inside attention. The others act on the embedding, once a model."""
 
 
@@ -90,24 +96,44 @@ def overridden(model: Model, entry: Entry) -> Model:
 
 
 def resolve(model: Model) -> Model:
-    """Returns the model with n_kv_heads, head_dim and mlp.hidden filled in.
+    """Returns the model with every width that may be unset filled in, as the fields' own lines in the schema say.
 
-    The inner width is 4 d_model for gelu and 8/3 d_model rounded up to a multiple of 32 for swiglu (Shazeer 2020: two
-    thirds, because there are three matrices).
+    Gated MLPs take two thirds of 4 d_model, because they have three matrices (Shazeer 2020).
     """
-    attention, mlp = model.attention, model.mlp
-    hidden = {"gelu": 4 * model.d_model, "swiglu": -(-8 * model.d_model // 96) * 32}
+    attention = model.attention
+    head_dim = model.d_model // attention.n_heads // (2 if attention.kind == "differential" else 1)
+    head_dim = attention.head_dim or head_dim
+    rope_dim = attention.rope_dim or head_dim // 2
+    query = head_dim + rope_dim if attention.kind == "mla" else head_dim
     filled = {
         "attention.n_kv_heads": attention.n_heads,
-        "attention.head_dim": model.d_model // attention.n_heads,
-        "mlp.hidden": hidden[mlp.kind],
+        "attention.head_dim": head_dim,
+        "attention.kv_rank": 4 * head_dim,
+        "attention.rope_dim": rope_dim,
+        "attention.v_dim": head_dim,
+        "attention.scale": _default_scale(model, query),
+        "attention.output_bias": attention.bias,
+        "mlp.hidden": default_hidden(model),
     }
-    given = {
-        "attention.n_kv_heads": attention.n_kv_heads,
-        "attention.head_dim": attention.head_dim,
-        "mlp.hidden": mlp.hidden,
-    }
-    return with_values(model, {name: value for name, value in filled.items() if given[name] is None})
+    unset = (name for name in filled if functools.reduce(getattr, name.split("."), model) is None)
+    return with_values(model, {name: filled[name] for name in unset})
+
+
+def _default_scale(model: Model, query: int) -> float:
+    """Under muP scores fall with the width, not with its root; at a width of 64 the two agree."""
+    if model.attention.qk_norm == "l2":
+        return query**0.5
+    return 8 / query if model.mup_base_width else query**-0.5
+
+
+def default_hidden(model: Model) -> int:
+    """Returns the inner width of an MLP (of one expert) whose config leaves it unset."""
+    dense = {"gelu": 4 * model.d_model, "swiglu": -(-8 * model.d_model // 96) * 32}
+    dense |= {"relu2": dense["gelu"], "geglu": dense["swiglu"]}
+    if model.mlp.kind != "moe":
+        return dense[model.mlp.kind]
+    visited = model.mlp.top_k + model.mlp.shared_experts
+    return -(-dense[model.mlp.expert] // (8 * visited)) * 8
 
 
 def reads(section: Any, field: str) -> bool:
@@ -135,9 +161,9 @@ def _without_unread(model: Model, entry: Entry) -> Model:
 
 @functools.lru_cache(maxsize=256)
 def layer_models(model: Model) -> tuple[Model, ...]:
-    """Returns one resolved Model a layer: the pattern's values in, n_kv_heads, head_dim and mlp.hidden filled in.
+    """Returns one resolved Model a layer: the pattern's values in, unset widths filled in.
 
-    `position.kind` of a layer may also be "learned" or "sinusoidal", as the model says: those act on the embedding, so
+    `position.kind` of a layer may also be "learned" or "sinusoidal", as the model says: those act on the embedding, and
     attention does nothing for them. Equal layers are equal values.
 
     Raises:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from slm_core.config import Config, Model
 from slm_core.config_dict import FieldInfo, field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
-from slm_core.pattern import Entry, layer_entries, layer_fields, overridden, parse, reads, selected
+from slm_core.model_checks import check_model, nearest_divisor
+from slm_core.pattern import layer_entries, layer_fields, overridden, parse, reads, selected
 
 _WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 _BY_PATTERN = "leave it unset, or change model.pattern"
@@ -32,7 +33,7 @@ def validate(config: Config, explicit: Collection[str] = ()) -> None:
     """
     check_values(config)
     _check_all_read(config, explicit)
-    _check_model(config.model)
+    check_model(config)
     _check_data(config)
     _check_optim(config)
     _check_train(config)
@@ -104,7 +105,7 @@ def unread(config: Config, name: str) -> Unread | None:
 
 def _acts_outside_layers(model: Model, in_model: str) -> bool:
     """Returns whether a section is also used outside the blocks: the final norm, a position added to the embedding."""
-    final_norm = in_model.startswith("norm.") and model.norm.placement == "pre"
+    final_norm = in_model.startswith("norm.") and model.norm.placement != "post"
     embedded = in_model.startswith("position.") and model.position.kind in ("learned", "sinusoidal")
     return final_norm or embedded
 
@@ -176,48 +177,6 @@ def _text(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _check_model(model: Model) -> None:
-    seen: set[str] = set()
-    for layer, entry in enumerate(layer_entries(model)):
-        if entry.text not in seen:
-            seen.add(entry.text)
-            _check_layer(overridden(model, entry), _where(entry, layer))
-    if model.position.kind == "sinusoidal" and model.d_model % 2:
-        raise UserError(
-            f"model.d_model={model.d_model} must be even for model.position.kind=sinusoidal (sine and cosine)"
-        )
-
-
-def _where(entry: Entry, layer: int) -> str:
-    return f"layer {layer} (model.pattern entry '{entry.text}'): " if entry.values else ""
-
-
-def _check_layer(model: Model, where: str) -> None:
-    attention, position = model.attention, model.position
-    if attention.head_dim is None and model.d_model % attention.n_heads:
-        raise UserError(
-            f"{where}model.attention.n_heads={attention.n_heads} does not divide model.d_model={model.d_model}:"
-            f" use {_nearest_divisor(model.d_model, attention.n_heads)} heads, or set model.attention.head_dim"
-        )
-    if attention.n_kv_heads is not None and attention.n_heads % attention.n_kv_heads:
-        raise UserError(
-            f"{where}model.attention.n_kv_heads={attention.n_kv_heads} does not divide n_heads={attention.n_heads}:"
-            f" use {_nearest_divisor(attention.n_heads, attention.n_kv_heads)}"
-        )
-    head_dim = attention.head_dim or model.d_model // attention.n_heads
-    rotated = round(position.fraction * head_dim)
-    if position.kind == "rope" and (rotated < 2 or rotated % 2):
-        raise UserError(
-            f"{where}model.position.fraction={position.fraction} rotates {rotated} of {head_dim} elements of a head:"
-            " rope turns pairs, so make round(fraction * head_dim) even and at least 2"
-        )
-
-
-def _nearest_divisor(number: int, wanted: int) -> int:
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    return min(divisors, key=lambda d: abs(d - wanted))
-
-
 def _check_data(config: Config) -> None:
     data = config.data
     if not data.path and reads(data, "path"):
@@ -228,6 +187,8 @@ def _check_optim(config: Config) -> None:
     optim, steps = config.optim, config.train.steps
     if not all(0 <= beta < 1 for beta in optim.betas):
         raise UserError(f"optim.betas={_text(optim.betas)} must each be at least 0 and less than 1")
+    if optim.kind == "schedule_free" and optim.betas[0] == 0:
+        raise UserError("optim.betas=0,... leaves optim.kind=schedule_free nothing to average: set the first above 0")
     if optim.warmup_steps >= steps:
         raise UserError(
             f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"
@@ -240,7 +201,7 @@ def _check_train(config: Config) -> None:
     if micro and batch % micro:
         raise UserError(
             f"train.micro_batch_size={micro} does not divide train.batch_size={batch}:"
-            f" use {_nearest_divisor(batch, micro)}"
+            f" use {nearest_divisor(batch, micro)}"
         )
 
 

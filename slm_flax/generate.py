@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from slm_flax.layers.gqa import Cache
+from slm_flax.layers.cache import Cache, trim
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind
 
@@ -30,8 +30,8 @@ class Decoder:
         return self._append([token])
 
     def _append(self, tokens: list[int]) -> np.ndarray:
-        # Padding to a power of two compiles few shapes. What padding writes into the cache lies after the last token,
-        # where the mask hides it until a real token overwrites it.
+        # Padding to a power of two compiles few shapes. What it writes into a cache lies after the last token, where the
+        # mask hides it until a real token overwrites it; from a rolling cache it is cut off.
         room = min(1 << (len(tokens) - 1).bit_length(), self.context - self.length)
         padded = np.pad(np.array([tokens], np.int32), ((0, 0), (0, room - len(tokens))))
         start, last = np.int32(self.length), np.int32(len(tokens) - 1)
@@ -46,5 +46,7 @@ def _decode(
 ) -> tuple[Array, list[Cache]]:
     """Returns the logits after token `last` of `tokens`, and the extended caches."""
     model = bind(model, params)
-    hidden = model(tokens, start, caches=caches)
+    extended = [dict(cache) for cache in caches]
+    hidden, _ = model(tokens, start, caches=extended)
+    caches = [trim(*pair, last + 1) for pair in zip(extended, caches, strict=True)]
     return model.logits(jnp.take(hidden[0], last, axis=0)), caches

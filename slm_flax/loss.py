@@ -1,4 +1,6 @@
-"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly."""
+"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly, and what training adds to it."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +11,58 @@ from slm_core.engine import IGNORE
 from slm_flax.model import Transformer
 
 
-def loss_sum(
+class Losses(NamedTuple):
+    """Sums over the targets that are not IGNORE, float32 or wider.
+
+    Args:
+      tokens: -log p(target), nats: what is reported.
+      objective: that and the penalties: what is minimised.
+    """
+
+    tokens: Float[Array, ""]
+    objective: Float[Array, ""]
+
+
+def loss_sums(
     model: Transformer,
     hidden: Float[Array, "batch time d_model"],
+    penalty: Float[Array, ""] | float,
     targets: Int[Array, "batch time"],
     chunk: int,
-) -> Float[Array, ""]:
-    """Returns the sum of -log p(target) in nats over the targets that are not IGNORE, float32 or wider.
+) -> Losses:
+    """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
 
     With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
     there.
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
+    valid = (targets != IGNORE).sum()
+
+    def piece_sums(piece: Array, target: Array) -> Losses:
+        return sums(model.logits(piece), target, model.z_loss)
+
     if not chunk:
-        return token_losses(model.logits(hidden), targets).sum()
-    padding = -len(targets) % chunk
-    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-    targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
+        total = piece_sums(hidden, targets)
+    else:
+        padding = -len(targets) % chunk
+        hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
+        targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
+        found = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
+        total = Losses(*(values.sum() for values in found))
+    return total._replace(objective=total.objective + penalty * valid)
 
-    @jax.checkpoint
-    def piece_loss(piece: Array, target: Array) -> Array:
-        return token_losses(model.logits(piece), target).sum()
 
-    return jax.lax.map(lambda pieces: piece_loss(*pieces), (hidden, targets)).sum()
+def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: float) -> Losses:
+    """Returns the losses of some tokens.
+
+    z_loss adds z logsumexp(logits)^2 a token to the objective (PaLM; Chowdhery et al. 2022,
+    https://arxiv.org/abs/2204.02311).
+    """
+    tokens = token_losses(logits, targets).sum()
+    if not z_loss:
+        return Losses(tokens, tokens)
+    squares = jnp.where(targets == IGNORE, 0, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
+    return Losses(tokens, tokens + z_loss * squares.sum())
 
 
 def token_losses(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Float[Array, "n"]:

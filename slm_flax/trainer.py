@@ -16,14 +16,17 @@ from slm_core.config import Config
 from slm_core.engine import IGNORE, check_state
 from slm_core.errors import UserError
 from slm_core.hashing import site_keys
+from slm_core.params import balance_steps, treatments
 from slm_core.precision import choose_compute
 from slm_flax import checkpoint, params
 from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import loss_sum
+from slm_flax.loss import Losses, loss_sums
 from slm_flax.model import Transformer
 from slm_flax.numerics import DTYPES, wide
-from slm_flax.optim import OPTIMIZERS, clip_factor
+from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim.balance import balance
+from slm_flax.optim.clipping import clip_factor
 from slm_flax.params import Params, bind
 from slm_flax.scaler import LossScaler
 
@@ -52,15 +55,17 @@ class Engine:
         self.model = Transformer(config, vocab_size, DTYPES[self.compute])
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, specs)
+        self.treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
+        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.treated)
+        self.averaged: Params | None = None
         values = dict(sorted(params.initialise(self.model, config.seed, dtype).items()))
         self.state: State = {
             "params": values,
-            "optim": self.optimizer.init(values),
+            "optim": self.optimizer.init(self._trained(values)),
             "scaler": self.scaler.init(),
         }
         self.update = jax.jit(self._update, donate_argnums=0)
-        self.loss_sum = jax.jit(self._loss_sum)
+        self.loss_sums = jax.jit(self._loss_sums)
 
     def facts(self) -> dict[str, str]:
         count = sum(p.size for p in self.state["params"].values())
@@ -82,6 +87,7 @@ class Engine:
         micro = self.config.train.micro_batch_size or len(tokens)
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
         dtype = DTYPES[self.config.precision.params]
+        self.averaged = None
         pieces = tokens.reshape(-1, micro, tokens.shape[1])
         self.state, metrics = self.update(self.state, pieces, dtype.type(lr), sites, dtype.type(count))
         return metrics
@@ -90,11 +96,11 @@ class Engine:
         return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        total = self.loss_sum(self.state["params"], tokens, None)
-        return float(total), int((tokens[:, 1:] != IGNORE).sum())
+        sums = self.loss_sums(self.evaluated(), tokens, None)
+        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
-        return Decoder(self.model, self.state["params"])
+        return Decoder(self.model, self.evaluated())
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -115,17 +121,33 @@ class Engine:
             part: {name: jnp.asarray(state[f"{part}/{name}"], own.dtype) for name, own in entries.items()}
             for part, entries in self.state.items()
         }
+        self.averaged = None
 
     def peak_memory_bytes(self) -> int:
         if self.device.platform == "gpu":
             return self.device.memory_stats()["peak_bytes_in_use"]
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    def _loss_sum(self, values: Params, tokens: Array, key: DropoutKey | None) -> Array:
+    def _trained(self, values: Params) -> Params:
+        """Returns those of the parameters, or of their gradients, that the optimizer trains."""
+        return {name: value for name, value in values.items() if name in self.treated}
+
+    def evaluated(self) -> Params:
+        """Returns the parameters to evaluate and decode with: the trained ones, or the optimizer's averages of them,
+        which are kept until training goes on.
+        """
+        values = self.state["params"]
+        if not self.optimizer.averages:
+            return values
+        if self.averaged is None:
+            self.averaged = values | self.optimizer.evaluated(self._trained(values), self.state["optim"])
+        return self.averaged
+
+    def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
         model = bind(self.model, values)
         inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
-        hidden = model(inputs, key=key)
-        return loss_sum(model, hidden, tokens[:, 1:], self.config.memory.loss_chunk)
+        hidden, penalty = model(inputs, key=key)
+        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
 
     def _update(
         self, state: State, pieces: Array, lr: Array, sites: Array, count: Array
@@ -135,8 +157,8 @@ class Engine:
 
         def scaled_loss(values: Params, piece: Array, index: Array) -> tuple[Array, Array]:
             first_row = (index * piece.shape[0]).astype(jnp.uint32)
-            total = self._loss_sum(values, piece, DropoutKey(sites, first_row))
-            return total * (scale / count).astype(total.dtype), total
+            sums = self._loss_sums(values, piece, DropoutKey(sites, first_row))
+            return sums.objective * (scale / count).astype(sums.objective.dtype), sums.tokens
 
         def add_piece(sums: tuple[Array, Params], piece: tuple[Array, Array]) -> tuple[tuple[Array, Params], None]:
             (_, total), grads = jax.value_and_grad(scaled_loss, has_aux=True)(values, *piece)
@@ -150,11 +172,13 @@ class Engine:
             sums = (zero, jax.tree.map(jnp.zeros_like, values))
             (total, grads), _ = jax.lax.scan(add_piece, sums, (pieces, index))
 
+        loads, grads = grads, self._trained(grads)
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in grads.values())) / scale
         finite = jnp.isfinite(norm)
         factor = clip_factor(norm, self.config.optim.clip_norm) / scale
         grads = {name: g * factor for name, g in grads.items()}
-        updated, moments = self.optimizer.update(grads, state["optim"], values, lr)
+        updated, moments = self.optimizer.update(grads, state["optim"], self._trained(values), lr)
+        updated |= balance(values, loads, self.balance_steps)
         keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)  # noqa: E731
         metrics = {"loss": total / count, "grad_norm": norm, "loss_scale": scale, "skipped": 1.0 - finite}
         return {

@@ -25,6 +25,6 @@ class Decoder:
 
     @torch.inference_mode()
     def _append(self, tokens: list[int]) -> np.ndarray:
-        hidden = self.model(torch.tensor([tokens], device=self.device), self.length, caches=self.caches)
+        hidden, _ = self.model(torch.tensor([tokens], device=self.device), self.length, caches=self.caches)
         self.length += len(tokens)
         return self.model.logits(hidden[0, -1]).cpu().numpy()

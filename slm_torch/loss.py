@@ -1,4 +1,6 @@
-"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly."""
+"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly, and what training adds to it."""
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -9,26 +11,55 @@ from slm_core.engine import IGNORE
 from slm_torch.model import Transformer
 
 
-def loss_sum(
+class Losses(NamedTuple):
+    """Sums over the targets that are not IGNORE, float32 or wider.
+
+    Args:
+      tokens: -log p(target), nats: what is reported.
+      objective: that and the penalties: what is minimised.
+    """
+
+    tokens: Float[Tensor, ""]
+    objective: Float[Tensor, ""]
+
+
+def loss_sums(
     model: Transformer,
     hidden: Float[Tensor, "batch time d_model"],
+    penalty: Float[Tensor, ""] | float,
     targets: Int[Tensor, "batch time"],
     chunk: int,
-) -> Float[Tensor, ""]:
-    """Returns the sum of -log p(target) in nats over the targets that are not IGNORE, float32 or wider.
+) -> Losses:
+    """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
 
     With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
     there.
     """
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
+
+    def piece_sums(piece: Tensor, target: Tensor) -> Losses:
+        return sums(model.logits(piece), target, model.z_loss)
+
     if not chunk:
-        return token_losses(model.logits(hidden), targets).sum()
-    pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        total = piece_sums(hidden, targets)
+    else:
+        pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+        found = [checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
+        total = Losses(*(sum(values) for values in zip(*found, strict=True)))
+    return total._replace(objective=total.objective + penalty * (targets != IGNORE).sum())
 
-    def piece_loss(piece: Tensor, target: Tensor) -> Tensor:
-        return token_losses(model.logits(piece), target).sum()
 
-    return sum(checkpoint(piece_loss, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces)
+def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: float) -> Losses:
+    """Returns the losses of some tokens.
+
+    z_loss adds z logsumexp(logits)^2 a token to the objective (PaLM; Chowdhery et al. 2022,
+    https://arxiv.org/abs/2204.02311).
+    """
+    tokens = token_losses(logits, targets).sum()
+    if not z_loss:
+        return Losses(tokens, tokens)
+    squares = torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())
+    return Losses(tokens, tokens + z_loss * squares.sum())
 
 
 def token_losses(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]) -> Float[Tensor, "n"]:

@@ -1,51 +1,80 @@
 """The decoder-only transformer: embedding, blocks, norm, head."""
 
+from functools import partial
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from slm_core.config import Config, Model
-from slm_core.params import embedding, matrix
+from slm_core.params import embedding, head, logit_factor
 from slm_core.pattern import layer_models
 from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
+from slm_torch.layers.cache import Cache
 from slm_torch.layers.dropout import Dropout, DropoutKey
-from slm_torch.layers.gqa import Cache
 from slm_torch.layers.linear import Embedding, Linear
+from slm_torch.layers.placement import PLACEMENT
 from slm_torch.numerics import wide
+
+
+class Stream(NamedTuple):
+    """What one block hands to the next.
+
+    Args:
+      x: the residual stream.
+      first_values: the first layer's values, where a later layer mixes them in.
+      penalty: what the layers so far add to the loss a token.
+    """
+
+    x: Float[Tensor, "batch time d_model"]
+    first_values: Float[Tensor, "batch time kv_heads head_dim"] | None
+    penalty: Float[Tensor, ""] | float
 
 
 class Block(nn.Module):
     """Attention and MLP on the residual stream; `model` is this layer's, with its pattern applied."""
 
-    def __init__(self, model: Model, index: int, context: int):
+    def __init__(self, model: Model, index: int, context: int, gives_values: bool):
+        """`gives_values`: later layers mix this one's values into theirs."""
         super().__init__()
-        position = position_at("attention", model, context)
-        self.attention = ATTENTION[model.attention.kind](model, KERNEL[model.attention.kernel], position)
-        self.attention_norm = NORM[model.norm.kind](model.d_model, model.norm)
+        position = partial(position_at, model=model, context=context)
+        self.attention = ATTENTION[model.attention.kind](model, index, KERNEL[model.attention.kernel], position)
         self.attention_dropout = Dropout(model.dropout, site=2 * index + 1)
         self.mlp = MLP[model.mlp.kind](model)
-        self.mlp_norm = NORM[model.norm.kind](model.d_model, model.norm)
         self.mlp_dropout = Dropout(model.dropout, site=2 * index + 2)
-        self.residual = RESIDUAL[model.norm.placement]
+        self.placement, norms = PLACEMENT[model.norm.placement]
+        norm = {name: NORM[model.norm.kind](model.d_model, model.norm) for name in norms}
+        self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
+        self.mlp_norm, self.mlp_output_norm = norm.get("mlp"), norm.get("mlp_output")
+        self.residual_multiplier = model.residual_multiplier
+        self.gives_values = gives_values
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch time d_model"],
-        start: int,
-        key: DropoutKey | None,
-        cache: Cache | None,
+    def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
+        first_values, penalty = stream.first_values, stream.penalty
+
+        def attend(y: Tensor) -> Tensor:
+            nonlocal first_values
+            y, values = self.attention(y, start, cache, first_values)
+            if self.gives_values:
+                first_values = values
+            return self.attention_dropout(y, key)
+
+        def feed(y: Tensor) -> Tensor:
+            nonlocal penalty
+            if hasattr(self.mlp, "penalty"):
+                penalty = penalty + self.mlp.penalty(y)
+            return self.mlp_dropout(self.mlp(y), key)
+
+        x = self.placement(self, stream.x, attend, feed)
+        return Stream(x, first_values, penalty)
+
+    def add(
+        self, x: Float[Tensor, "batch time d_model"], y: Float[Tensor, "batch time d_model"]
     ) -> Float[Tensor, "batch time d_model"]:
-        x = self.residual(
-            x, self.attention_norm, lambda y: self.attention_dropout(self.attention(y, start, cache), key)
-        )
-        return self.residual(x, self.mlp_norm, lambda y: self.mlp_dropout(self.mlp(y), key))
-
-
-RESIDUAL = {
-    "pre": lambda x, norm, f: x + f(norm(x)),
-    "post": lambda x, norm, f: norm(x + f(x)),
-}
+        """Adds to the residual stream."""
+        return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
 
 
 class Transformer(nn.Module):
@@ -55,14 +84,19 @@ class Transformer(nn.Module):
         """Declares the parameters, without storage. `dtype` is the compute dtype."""
         super().__init__()
         model, context = config.model, config.data.seq_len
+        layers = layer_models(model)
+        mixed = any(layer.attention.value_residual for layer in layers[1:])
         self.embed = Embedding(vocab_size, model.d_model, embedding(model), dtype)
         self.embed_scale = model.embed_scale
         self.position = position_at("embedding", model, context)
         self.dropout = Dropout(model.dropout, site=0)
-        self.layers = nn.ModuleList(Block(layer, i, context) for i, layer in enumerate(layer_models(model)))
-        self.final_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.norm.placement == "pre" else None
-        self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, matrix(model), bias=False)
-        self.logit_softcap = model.logit_softcap
+        self.layers = nn.ModuleList(
+            Block(layer, i, context, gives_values=mixed and i == 0) for i, layer in enumerate(layers)
+        )
+        self.final_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.norm.placement != "post" else None
+        self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
+        self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
+        self.z_loss = model.z_loss
         self.remat = config.memory.remat
         self.context = context
 
@@ -72,8 +106,8 @@ class Transformer(nn.Module):
         start: int = 0,
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
-    ) -> Float[Tensor, "batch time d_model"]:
-        """Returns the normed hidden state.
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
+        """Returns the normed hidden state, and what the layers add to the loss a token.
 
         Args:
           tokens: ids at positions start, start + 1, ...
@@ -86,19 +120,22 @@ class Transformer(nn.Module):
             x = x * self.embed_scale
         if self.position is not None:
             x = self.position(x, start)
-        x = self.dropout(x, key)
+        stream = Stream(self.dropout(x, key), None, 0.0)
         for i, layer in enumerate(self.layers):
             cache = None if caches is None else caches[i]
             if self.remat == "block" and torch.is_grad_enabled():
-                x = checkpoint(layer, x, start, key, cache, use_reentrant=False, preserve_rng_state=False)
+                stream = checkpoint(layer, stream, start, key, cache, use_reentrant=False, preserve_rng_state=False)
             else:
-                x = layer(x, start, key, cache)
-        return x if self.final_norm is None else self.final_norm(x)
+                stream = layer(stream, start, key, cache)
+        x = stream.x if self.final_norm is None else self.final_norm(stream.x)
+        return x, stream.penalty
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """Returns the logits of the next token, float32 or wider."""
         logits = hidden @ self.embed.weight.to(hidden.dtype).T if self.head is None else self.head(hidden)
         logits = logits.to(wide(logits.dtype))
+        if self.logit_factor != 1:
+            logits = logits * self.logit_factor
         return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
@@ -107,6 +144,9 @@ class Transformer(nn.Module):
 
 
 def position_at(site: str, model: Model, context: int) -> nn.Module | None:
-    """Returns the model's position component if it acts at `site` ("embedding" or "attention"), else None."""
+    """Returns the model's position component if it acts at `site`, else None.
+
+    Sites: the "embedding", the "heads" (queries and keys) or the "scores".
+    """
     kind = POSITION[model.position.kind]
     return kind(model, context) if kind.site == site else None

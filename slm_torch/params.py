@@ -32,8 +32,8 @@ def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.de
     return model.to(device)
 
 
-def load(params: dict[str, nn.Parameter], values: Mapping[str, np.ndarray]) -> None:
-    """Copies `values` into `params`, both by canonical name."""
+def load(tensors: Mapping[str, torch.Tensor], values: Mapping[str, np.ndarray]) -> None:
+    """Copies `values` into `tensors`, both by name."""
     with torch.no_grad():
-        for name, parameter in params.items():
-            parameter.copy_(torch.from_numpy(np.array(values[name])))
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(np.array(values[name])))

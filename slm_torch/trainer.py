@@ -1,5 +1,6 @@
 """The PyTorch engine: model, loss, gradients, clipping, scaling and update on one device."""
 
+import copy
 import ctypes
 import math
 import resource
@@ -10,20 +11,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slm_core.config import Config
 from slm_core.engine import IGNORE, check_state
 from slm_core.errors import UserError
 from slm_core.hashing import site_keys
+from slm_core.params import balance_steps, treatments
 from slm_core.precision import choose_compute
 from slm_torch import checkpoint, params
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import loss_sum
+from slm_torch.loss import Losses, loss_sums
 from slm_torch.model import Transformer
 from slm_torch.numerics import DTYPES
-from slm_torch.optim import OPTIMIZERS, clip_factor
+from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim.balance import balance
+from slm_torch.optim.clipping import clip_factor
 from slm_torch.scaler import LossScaler
 
 
@@ -47,9 +51,14 @@ class Engine:
             Transformer(config, vocab_size, DTYPES[self.compute]), config.seed, dtype, self.device
         )
         self.params = dict(sorted(self.model.named_parameters()))
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.params)
+        specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
+        treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
+        self.trained = {name: p for name, p in self.params.items() if name in treated}
+        self.balanced = {name: p for name, p in self.params.items() if name in self.balance_steps}
+        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.trained, treated)
+        self.averaged: Transformer | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
-        self.loss_sum = torch.compile(self._loss_sum) if config.run.compile else self._loss_sum
+        self.loss_sums = torch.compile(self._loss_sums) if config.run.compile else self._loss_sums
 
     def facts(self) -> dict[str, str]:
         count = sum(p.numel() for p in self.params.values())
@@ -72,9 +81,9 @@ class Engine:
         scale = self.scaler.scale
         losses = []
         for first in range(0, len(tokens), micro):
-            loss = self.loss_sum(self._to_device(tokens[first : first + micro]), DropoutKey(sites, first))
-            (loss * (scale / count)).backward()
-            losses.append(loss.detach())
+            sums = self.loss_sums(self._to_device(tokens[first : first + micro]), DropoutKey(sites, first))
+            (sums.objective * (scale / count)).backward()
+            losses.append(sums.tokens.detach())
         norm = self._update(lr, scale)
         finite = math.isfinite(norm)
         self.scaler.update(finite)
@@ -85,11 +94,11 @@ class Engine:
 
     @torch.inference_mode()
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        total = self._loss_sum(self._to_device(tokens), None)
-        return float(total), int((tokens[:, 1:] != IGNORE).sum())
+        sums = self._loss_sums(self._to_device(tokens), None, self.evaluated())
+        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
-        return Decoder(self.model)
+        return Decoder(self.evaluated())
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -98,19 +107,19 @@ class Engine:
         self.import_state(checkpoint.restore(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
-        tensors = {f"params/{name}": p.detach() for name, p in self.params.items()}
-        tensors |= {f"optim/{name}": value for name, value in self.optimizer.export().items()}
+        tensors = self._tensors()
         scaler = {
             "scaler/scale": np.array(self.scaler.scale, np.float32),
             "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
         }
-        return {name: tensor.cpu().numpy() for name, tensor in tensors.items()} | scaler
+        return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()} | scaler
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
-        check_state(state, {name: value.shape for name, value in self.export_state().items()})
-        params.load(self.params, {name: state[f"params/{name}"] for name in self.params})
-        prefix = "optim/"
-        self.optimizer.load({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        tensors = self._tensors()
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        check_state(state, shapes | {"scaler/scale": (), "scaler/good_steps": ()})
+        params.load(tensors, state)
+        self.averaged = None
         self.scaler.scale = float(state["scaler/scale"])
         self.scaler.good_steps = int(state["scaler/good_steps"])
 
@@ -119,24 +128,44 @@ class Engine:
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    def _tensors(self) -> dict[str, Tensor]:
+        """Returns the live parameters and optimizer state, by the names of an exported state."""
+        named = {f"params/{name}": p for name, p in self.params.items()}
+        return named | {f"optim/{name}": value for name, value in self.optimizer.state.items()}
+
+    def evaluated(self) -> Transformer:
+        """Returns the model to evaluate and decode with: the trained one, or a copy that holds the optimizer's averages
+        until training goes on.
+        """
+        if not self.optimizer.averages:
+            return self.model
+        if self.averaged is None:
+            averages = self.optimizer.evaluated()
+            held = {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
+            self.averaged = copy.deepcopy(self.model, held)
+        return self.averaged
+
     def _to_device(self, tokens: np.ndarray) -> Tensor:
         return torch.from_numpy(tokens).to(self.device, torch.int64)
 
-    def _loss_sum(self, tokens: Tensor, key: DropoutKey | None) -> Tensor:
+    def _loss_sums(self, tokens: Tensor, key: DropoutKey | None, model: Transformer | None = None) -> Losses:
+        model = self.model if model is None else model
         inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
-        hidden = self.model(inputs, key=key)
-        return loss_sum(self.model, hidden, tokens[:, 1:], self.config.memory.loss_chunk)
+        hidden, penalty = model(inputs, key=key)
+        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
 
     @torch.no_grad()
     def _update(self, lr: float, scale: float) -> float:
         """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
-        grads = [p.grad for p in self.params.values()]
+        self.averaged = None
+        grads = [p.grad for p in self.trained.values()]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
         if math.isfinite(norm):
             factor = clip_factor(norm, self.config.optim.clip_norm) / scale
             if factor != 1:
                 torch._foreach_mul_(grads, factor)
             self.optimizer.update(lr)
+            balance(self.balanced, self.balance_steps)
         for p in self.params.values():
             p.grad = None
         return norm

@@ -166,23 +166,11 @@ def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     ]
 
 
-def adamw_case() -> tuple[Optim, dict, dict, list, list[float]]:
-    """Returns (optim, {name: role}, parameters, gradients of each update, learning rates)."""
-    rng = np.random.default_rng(0)
-    roles = {"a": "matrix", "b": "norm", "c": "embedding"}
-    params = {name: rng.standard_normal((3, 2)) for name in roles}
-    grads = [{name: rng.standard_normal((3, 2)) for name in roles} for _ in range(5)]
-    optim = Optim(betas=(0.8, 0.99), eps=1e-3, weight_decay=0.3, decay_embeddings=True)
-    return optim, roles, params, grads, [1e-2, 2e-2, 5e-3, 1e-1, 1e-3]
+CHECKS = [
+    check_evaluation_ignores, check_clipping, check_overflow_is_skipped, check_non_finite_is_skipped,
+    check_import_errors, check_automatic_precision, check_half_decodes,
+]  # fmt: skip
+"""Those that take `build` alone."""
 
-
-def check_adamw(run) -> None:
-    """run(optim, roles, params, grads, rates) gives the parameters at the end, as the paper's formula does."""
-    from oracles import adamw
-
-    optim, roles, params, grads, rates = adamw_case()
-    found = run(optim, roles, params, grads, rates)
-    for name, start in params.items():
-        decay = 0.0 if roles[name] == "norm" else optim.weight_decay
-        expected = adamw(start, [g[name] for g in grads], rates, optim.betas, optim.eps, decay)
-        np.testing.assert_allclose(found[name], expected, rtol=1e-12, atol=1e-14)
+FOLDER_CHECKS = [check_state_comes_back, check_damaged_checkpoints]
+"""Those that also take a folder that is not there yet."""

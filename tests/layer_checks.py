@@ -1,11 +1,18 @@
-"""What the layers of either twin must do. Each check takes the layer as a function of NumPy arrays."""
+"""What the layers of either twin must do, against the papers' formulas.
+
+Each check takes a `twin`: `twin.kernel(name)` is a kernel on NumPy arrays, and `twin.apply(registry, kind, arguments,
+weights, *inputs)` builds a component, gives it weights {name: array} and calls it on arrays.
+"""
 
 import numpy as np
 import oracles
+import pytest
 
 from slm_core import hashing
 from slm_core.config import Attention, Mlp, Model, Norm, Position
+from slm_core.heads import rotated
 from slm_core.pattern import resolve
+from slm_core.positions import rotation
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-13)
 KERNEL_CASES = [
@@ -21,99 +28,260 @@ def model(**sections) -> Model:
     return resolve(Model(d_model=8, **{"attention": Attention(n_heads=2)} | sections))
 
 
+def numbers(*shapes):
+    """Returns an array of each shape."""
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def named(**shapes) -> dict[str, np.ndarray]:
+    """Returns weights by name; "__" stands for a dot."""
+    return dict(zip((name.replace("__", ".") for name in shapes), numbers(*shapes.values()), strict=True))
+
+
 def check_kernel(kernel, kv_heads, start, window, softcap):
     """kernel(q, k, v, start=, scale=, window=, softcap=)."""
-    rng = np.random.default_rng(0)
     time, width = 6, 5
-    q = rng.standard_normal((2, time, 4, width))
-    k, v = rng.standard_normal((2, 2, start + time, kv_heads, width))
+    q, k, v = numbers((2, time, 4, width), (2, start + time, kv_heads, width), (2, start + time, kv_heads, width))
     options = dict(start=start, scale=0.7, window=window, softcap=softcap)
+    np.testing.assert_allclose(kernel(q, k, v, **options), oracles.attention(q, k, v, **options), **TOLERANCE)
+
+
+def check_kernel_with_everything(kernel):
+    """A rolling cache that is not full, values of another width, biases by distance and sinks."""
+    q, k, v, bias, sinks = numbers((2, 3, 4, 5), (2, 6, 2, 5), (2, 6, 2, 3), (4, 9), (4,))
+    options = dict(start=2, keys_start=-1, scale=0.7, window=3, softcap=2.0, bias=bias, sinks=sinks)
     np.testing.assert_allclose(kernel(q, k, v, **options), oracles.attention(q, k, v, **options), **TOLERANCE)
 
 
 def check_unwritten_cache_is_hidden(kernel):
     """Keys after the last query change nothing, however large."""
-    rng = np.random.default_rng(0)
-    q, (k, v) = rng.standard_normal((1, 2, 4, 5)), rng.standard_normal((2, 1, 6, 2, 5))
+    q, k, v = numbers((1, 2, 4, 5), (1, 6, 2, 5), (1, 6, 2, 5))
     options = dict(start=2, scale=0.7, window=0, softcap=0.0)
     sound = kernel(q, k, v, **options)
     k[:, 4:], v[:, 4:] = 1e6, 1e6
     np.testing.assert_array_equal(kernel(q, k, v, **options), sound)
 
 
-def check_rope(apply):
-    """apply(model, context, x, start)."""
-    x = np.random.default_rng(0).standard_normal((2, 3, 2, 8))
+def check_rope(twin):
+    (x,) = numbers((2, 3, 2, 8))
     for fraction, theta, factor in ((1.0, 1e4, 1.0), (0.5, 100.0, 1.0), (0.25, 1e4, 4.0)):
         scaling = {} if factor == 1 else dict(scaling="linear", scaling_factor=factor)
         position = Position(theta=theta, fraction=fraction, **scaling)
         wide = model(attention=Attention(n_heads=2, head_dim=8), position=position)
         expected = oracles.rope(x, 4, theta=theta, fraction=fraction, factor=factor)
-        np.testing.assert_allclose(apply(wide, 9, x, 4), expected, **TOLERANCE)
+        np.testing.assert_allclose(twin.apply("POSITION", "rope", (wide, 9), {}, x, 4), expected, **TOLERANCE)
 
 
-def check_sinusoidal(apply):
-    """apply(model, context, x, start)."""
-    x = np.random.default_rng(0).standard_normal((2, 3, 8))
+def check_alibi(twin):
+    """With two heads the slopes are 2^-4 and 2^-8."""
+    table = twin.apply("POSITION", "alibi", (model(position=Position(kind="alibi")), 9), {}, twin.float64)
+    np.testing.assert_allclose(table, -np.outer([1 / 16, 1 / 256], np.arange(9)), **TOLERANCE)
+
+
+def check_t5(twin):
+    """8 buckets up to distance 16: four of one distance, then 4 to 5, 6 to 7, 8 to 11, and all from 12 on."""
+    (weight,) = numbers((8, 2))
+    config = model(position=Position(kind="t5", buckets=8, max_distance=16))
+    buckets = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7]
+    found = twin.apply("POSITION", "t5", (config, 19), {"weight": weight}, twin.float64)
+    np.testing.assert_allclose(found, weight[buckets].T, **TOLERANCE)
+
+
+def check_sinusoidal(twin):
+    (x,) = numbers((2, 3, 8))
     table = oracles.sinusoidal(9, 8, 100.0)
-    found = apply(model(position=Position(kind="sinusoidal", theta=100.0)), 9, x, 4)
+    config = model(position=Position(kind="sinusoidal", theta=100.0))
+    np.testing.assert_allclose(twin.apply("POSITION", "sinusoidal", (config, 9), {}, x, 4), x + table[4:7], **TOLERANCE)
+
+
+def check_learned(twin):
+    x, table = numbers((2, 3, 8), (9, 8))
+    config = model(position=Position(kind="learned"))
+    found = twin.apply("POSITION", "learned", (config, 9), {"weight": table}, x, 4)
     np.testing.assert_allclose(found, x + table[4:7], **TOLERANCE)
 
 
-def check_learned(apply):
-    """apply(model, context, weights, x, start) with weights {name: array}."""
-    rng = np.random.default_rng(0)
-    x, table = rng.standard_normal((2, 3, 8)), rng.standard_normal((9, 8))
-    found = apply(model(position=Position(kind="learned")), 9, {"weight": table}, x, 4)
-    np.testing.assert_allclose(found, x + table[4:7], **TOLERANCE)
-
-
-def check_layernorm(apply):
-    """apply(width, norm, weights, x); a mean far from 0 shows a variance taken in one pass."""
-    rng = np.random.default_rng(0)
-    x, weight, bias = rng.standard_normal((4, 8)) + 1e4, rng.standard_normal(8), rng.standard_normal(8)
-    found = apply(8, Norm(kind="layernorm", eps=0.1, bias=True), {"weight": weight, "bias": bias}, x)
+def check_layernorm(twin):
+    """A mean far from 0 shows a variance taken in one pass."""
+    x, weight, bias = numbers((4, 8), (8,), (8,))
+    x = x + 1e4
+    norm = Norm(kind="layernorm", eps=0.1, bias=True)
+    found = twin.apply("NORM", "layernorm", (8, norm), {"weight": weight, "bias": bias}, x)
     np.testing.assert_allclose(found, oracles.layernorm(x, weight, bias, 0.1), rtol=1e-9, atol=1e-9)
 
 
-def check_rmsnorm(apply):
-    """apply(width, norm, weights, x)."""
-    rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((4, 8)), rng.standard_normal(8)
-    found = apply(8, Norm(kind="rmsnorm", eps=0.1), {"weight": weight}, x)
-    np.testing.assert_allclose(found, oracles.rmsnorm(x, weight, 0.1), **TOLERANCE)
+def check_rmsnorm(twin):
+    x, weight = numbers((4, 8), (8,))
+    for form, weights, scale in (("scale", {"weight": weight}, weight), ("one_plus", {"weight": weight}, 1 + weight)):
+        found = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight=form)), weights, x)
+        np.testing.assert_allclose(found, oracles.rmsnorm(x, scale, 0.1), **TOLERANCE)
+    found = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight="none")), {}, x)
+    np.testing.assert_allclose(found, oracles.rmsnorm(x, 1, 0.1), **TOLERANCE)
 
 
-def check_gelu(apply):
-    """apply(model, weights, x)."""
-    rng = np.random.default_rng(0)
-    x, up, down, b, c = (rng.standard_normal(s) for s in ((1, 3, 8), (8, 12), (12, 8), (12,), (8,)))
+def check_dyt(twin):
+    x, alpha, weight, bias = numbers((4, 8), (1,), (8,), (8,))
+    weights = {"alpha": alpha, "weight": weight, "bias": bias}
+    found = twin.apply("NORM", "dyt", (8, Norm(kind="dyt", bias=True)), weights, x)
+    np.testing.assert_allclose(found, np.tanh(alpha * x) * weight + bias, **TOLERANCE)
+
+
+def check_dense_mlps(twin):
+    x, up, down, b, c = numbers((1, 3, 8), (8, 12), (12, 8), (12,), (8,))
     weights = {"up_proj.weight": up, "up_proj.bias": b, "down_proj.weight": down, "down_proj.bias": c}
-    for kind in ("erf", "tanh"):
-        found = apply(model(mlp=Mlp(kind="gelu", gelu=kind, hidden=12, bias=True)), weights, x)
-        np.testing.assert_allclose(found, oracles.gelu(x @ up + b, kind) @ down + c, **TOLERANCE)
+    activations = {
+        ("gelu", "erf"): lambda x: oracles.gelu(x, "erf"),
+        ("gelu", "tanh"): lambda x: oracles.gelu(x, "tanh"),
+        ("relu2", "erf"): lambda x: np.maximum(x, 0) ** 2,
+    }
+    for (kind, gelu), f in activations.items():
+        config = model(mlp=Mlp(kind=kind, gelu=gelu, hidden=12, bias=True))
+        found = twin.apply("MLP", kind, (config,), weights, x)
+        np.testing.assert_allclose(found, f(x @ up + b) @ down + c, **TOLERANCE)
 
 
-def check_swiglu(apply):
-    """apply(model, weights, x)."""
-    rng = np.random.default_rng(0)
-    x, gate, up, down = (rng.standard_normal(s) for s in ((1, 3, 8), (8, 12), (8, 12), (12, 8)))
+def check_gated_mlps(twin):
+    x, gate, up, down = numbers((1, 3, 8), (8, 12), (8, 12), (12, 8))
     weights = {"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": down}
-    found = apply(model(mlp=Mlp(kind="swiglu", hidden=12)), weights, x)
-    np.testing.assert_allclose(found, oracles.silu(x @ gate) * (x @ up) @ down, **TOLERANCE)
+    activations = {
+        ("swiglu", "erf"): oracles.silu,
+        ("geglu", "erf"): lambda x: oracles.gelu(x, "erf"),
+        ("geglu", "tanh"): lambda x: oracles.gelu(x, "tanh"),
+    }
+    for (kind, gelu), f in activations.items():
+        found = twin.apply("MLP", kind, (model(mlp=Mlp(kind=kind, gelu=gelu, hidden=12)),), weights, x)
+        np.testing.assert_allclose(found, f(x @ gate) * (x @ up) @ down, **TOLERANCE)
 
 
-def check_keep_mask(keep_mask):
-    """keep_mask(key, shape, first_row, rate)."""
+def check_grouped_query_attention(twin):
+    """QK-norm over all heads, values mixed with the first layer's, a gate an element, a scale and biases."""
+    attention = Attention(
+        n_heads=4, n_kv_heads=2, head_dim=3, qk_norm="rmsnorm", qk_norm_over="whole", value_residual=True,
+        gate="element", scale=0.3, bias=True, output_bias=False,
+    )  # fmt: skip
+    x, first = numbers((2, 5, 8), (2, 5, 2, 3))
+    w = named(
+        q_proj__weight=(8, 12), q_proj__bias=(12,), k_proj__weight=(8, 6), k_proj__bias=(6,), v_proj__weight=(8, 6),
+        v_proj__bias=(6,), o_proj__weight=(12, 8), q_norm__norm__weight=(12,), k_norm__norm__weight=(6,),
+        value_residual__weight=(2,), gate__gate_proj__weight=(8, 12), gate__gate_proj__bias=(12,),
+    )  # fmt: skip
+    q, k, v = (x @ w[f"{name}_proj.weight"] + w[f"{name}_proj.bias"] for name in "qkv")
+    q, k = (oracles.rmsnorm(y, w[f"{name}_norm.norm.weight"], 1e-5) for name, y in (("q", q), ("k", k)))
+    q, k, v = q.reshape(2, 5, 4, 3), k.reshape(2, 5, 2, 3), v.reshape(2, 5, 2, 3)
+    mixed = w["value_residual.weight"][0] * v + w["value_residual.weight"][1] * first
+    y = oracles.attention(q, k, mixed, start=0, scale=0.3).reshape(2, 5, 12)
+    y = y * oracles.sigmoid(x @ w["gate.gate_proj.weight"] + w["gate.gate_proj.bias"]) @ w["o_proj.weight"]
+    found = twin.attention(model(attention=attention, position=Position(kind="none")), 1, w, x, first)
+    np.testing.assert_allclose(found[0], y, **TOLERANCE)
+    np.testing.assert_allclose(found[1], v, **TOLERANCE)
+
+
+def check_qk_norm_by_head(twin):
+    """Each head to length 1, with one gate a head."""
+    attention = Attention(n_heads=2, head_dim=3, qk_norm="l2", gate="head")
+    (x,) = numbers((2, 5, 8))
+    w = named(
+        q_proj__weight=(8, 6), k_proj__weight=(8, 6), v_proj__weight=(8, 6), o_proj__weight=(6, 8),
+        gate__gate_proj__weight=(8, 2),
+    )  # fmt: skip
+    q, k, v = ((x @ w[f"{name}_proj.weight"]).reshape(2, 5, 2, 3) for name in "qkv")
+    q, k = (y / np.sqrt((y**2).sum(-1, keepdims=True) + 1e-5) for y in (q, k))
+    y = oracles.attention(q, k, v, start=0, scale=3**0.5) * oracles.sigmoid(x @ w["gate.gate_proj.weight"])[..., None]
+    found = twin.attention(model(attention=attention, position=Position(kind="none")), 0, w, x, None)[0]
+    np.testing.assert_allclose(found, y.reshape(2, 5, 6) @ w["o_proj.weight"], **TOLERANCE)
+
+
+def check_latent_attention(twin):
+    attention = Attention(kind="mla", n_heads=2, head_dim=3, q_rank=6, kv_rank=7, rope_dim=4, v_dim=5)
+    config = model(attention=attention, position=Position(theta=100.0))
+    (x,) = numbers((2, 5, 8))
+    w = named(
+        q_down_proj__weight=(8, 6), q_latent_norm__weight=(6,), q_up_proj__weight=(6, 14),
+        kv_down_proj__weight=(8, 7), kv_latent_norm__weight=(7,), k_rope_proj__weight=(8, 4),
+        k_up_proj__weight=(7, 6), v_up_proj__weight=(7, 10), o_proj__weight=(10, 8),
+    )  # fmt: skip
+    angles = np.outer(np.arange(5), 100.0 ** (-np.arange(0, 4, 2) / 4))
+    expected = oracles.latent_attention(x, w, heads=2, angles=angles, eps=1e-5)
+    np.testing.assert_allclose(twin.attention(config, 0, w, x, None)[0], expected, **TOLERANCE)
+
+
+def check_differential_attention(twin):
+    attention = Attention(kind="differential", n_heads=2, n_kv_heads=1, head_dim=3)
+    config = model(attention=attention, position=Position(kind="none"))
+    (x,) = numbers((2, 5, 8))
+    w = named(
+        q_proj__weight=(8, 12), k_proj__weight=(8, 6), v_proj__weight=(8, 6), o_proj__weight=(12, 8),
+        lambda_q1=(3,), lambda_k1=(3,), lambda_q2=(3,), lambda_k2=(3,), head_norm__weight=(6,),
+    )  # fmt: skip
+    expected = oracles.differential_attention(x, w, heads=2, kv_heads=1, layer=3, eps=1e-5)
+    np.testing.assert_allclose(twin.attention(config, 3, w, x, None)[0], expected, **TOLERANCE)
+
+
+def check_placements(twin):
+    """With functions of one number that tell every order of calls apart."""
+    a, a2, m, m2 = ((lambda x, i=i: (i + 2) * x + i) for i in range(4))
+    f, g = (lambda x: x**2), (lambda x: 3 * x + 1)
+    h = {
+        "pre": lambda x: x + f(a(x)) / 2,
+        "post": lambda x: a(x + f(x) / 2),
+        "sandwich": lambda x: x + a2(f(a(x))) / 2,
+        "output": lambda x: x + a(f(x)) / 2,
+    }
+    expected = {
+        "pre": lambda x: h["pre"](x) + g(m(h["pre"](x))) / 2,
+        "post": lambda x: m(h["post"](x) + g(h["post"](x)) / 2),
+        "sandwich": lambda x: h["sandwich"](x) + m2(g(m(h["sandwich"](x)))) / 2,
+        "output": lambda x: h["output"](x) + m(g(h["output"](x))) / 2,
+        "parallel": lambda x: x + f(a(x)) / 2 + g(m(x)) / 2,
+        "parallel_shared": lambda x: x + f(a(x)) / 2 + g(a(x)) / 2,
+    }
+
+    norms = dict(attention_norm=a, attention_output_norm=a2, mlp_norm=m, mlp_output_norm=m2, add=lambda x, y: x + y / 2)
+    block = type("Block", (twin.module,), {name: staticmethod(norm) for name, norm in norms.items()})()
+    assert twin.placements.keys() == expected.keys()
+    for name, (place, _) in twin.placements.items():
+        assert float(place(block, twin.array(np.array(1.5)), f, g)) == expected[name](1.5), name
+
+
+def check_yarn_temperature(twin):
+    """YaRN's tables turn and stretch: what is rotated is as long as before, times 0.1 ln(factor) + 1."""
+    position = Position(scaling="yarn", scaling_factor=4.0)
+    config = model(attention=Attention(n_heads=2, head_dim=8), position=position)
+    (x,) = numbers((2, 3, 2, 8))
+    found = twin.apply("POSITION", "rope", (config, 16), {}, x, 4)
+    assert rotated(config) == 8 and rotation(config, 16)[0].shape == (16, 4)
+    length = np.linalg.norm(x, axis=-1) * (0.1 * np.log(4) + 1)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), length, **TOLERANCE)
+
+
+def check_keep_mask(twin):
     keys = hashing.site_keys(seed=7, step=3, n_layers=2)
     for key, rate in zip(keys.tolist(), (0.1, 0.5, 0.9, 0.0, 0.999), strict=True):
         for first_row, shape in ((0, (2, 3, 5)), (6, (2, 3, 5)), (400_000_000, (1, 3, 5))):
             expected = hashing.keep_mask(key, shape, first_row, rate)
-            np.testing.assert_array_equal(keep_mask(key, shape, first_row, rate), expected)
+            np.testing.assert_array_equal(twin.keep_mask(key, shape, first_row, rate), expected)
 
 
-def check_token_losses(token_losses):
-    """token_losses(logits, targets)."""
-    rng = np.random.default_rng(0)
-    logits, targets = 30 * rng.standard_normal((5, 7)), np.array([0, 6, -1, 3, -1])
-    np.testing.assert_allclose(token_losses(logits, targets), oracles.token_losses(logits, targets), **TOLERANCE)
+def check_token_losses(twin):
+    (logits,) = numbers((5, 7))
+    logits, targets = 30 * logits, np.array([0, 6, -1, 3, -1])
+    np.testing.assert_allclose(twin.token_losses(logits, targets), oracles.token_losses(logits, targets), **TOLERANCE)
+
+
+def check_z_loss(twin):
+    """What is minimised has z logsumexp^2 more for each target that counts; what is reported has not."""
+    (logits,) = numbers((5, 7))
+    targets = np.array([0, 6, -1, 3, -1])
+    tokens, objective = twin.losses(logits, targets, 0.1)
+    assert tokens == pytest.approx(oracles.token_losses(logits, targets).sum(), rel=1e-12)
+    squares = np.log(np.exp(logits).sum(-1))[targets >= 0] ** 2
+    assert objective - tokens == pytest.approx(0.1 * squares.sum(), rel=1e-12)
+
+
+CHECKS = [
+    check_rope, check_alibi, check_t5, check_sinusoidal, check_learned, check_yarn_temperature, check_layernorm,
+    check_rmsnorm, check_dyt, check_dense_mlps, check_gated_mlps, check_grouped_query_attention, check_qk_norm_by_head,
+    check_latent_attention, check_differential_attention, check_placements, check_keep_mask, check_token_losses,
+    check_z_loss,
+]  # fmt: skip

@@ -5,21 +5,25 @@ import math
 import numpy as np
 
 
-def attention(q, k, v, *, start, scale, window, softcap):
+def attention(q, k, v, *, start, keys_start=0, scale, window=0, softcap=0.0, bias=None, sinks=None):
     """Softmax attention one query at a time; [batch, time, heads, head_dim], keys and values with their own heads."""
     batch, time, heads, _ = q.shape
     repeat = heads // k.shape[2]
-    y = np.zeros_like(q)
+    y = np.zeros((batch, time, heads, v.shape[-1]))
     for b in range(batch):
         for t in range(time):
             last = start + t
-            first = max(0, last - window + 1) if window else 0
+            first = max(0, keys_start, last - window + 1 if window else 0)
+            seen = np.arange(first, last + 1)
             for h in range(heads):
-                scores = k[b, first : last + 1, h // repeat] @ q[b, t, h] * scale
+                keys, values = k[b, seen - keys_start, h // repeat], v[b, seen - keys_start, h // repeat]
+                scores = keys @ q[b, t, h] * scale
                 if softcap:
                     scores = softcap * np.tanh(scores / softcap)
-                weights = np.exp(scores - scores.max())
-                y[b, t, h] = weights / weights.sum() @ v[b, first : last + 1, h // repeat]
+                if bias is not None:
+                    scores = scores + bias[h, last - seen]
+                weights = np.exp(scores)
+                y[b, t, h] = weights @ values / (weights.sum() + (0 if sinks is None else np.exp(sinks[h])))
     return y
 
 
@@ -42,6 +46,44 @@ def sinusoidal(context, width, theta):
     return table
 
 
+def latent_attention(x, w, *, heads, angles, eps):
+    """Multi-head latent attention over [batch, time, d_model]; `w` by canonical name, `angles` [time, rope_dim / 2]."""
+
+    def turn(y):
+        half = y.shape[-1] // 2
+        z = (y[..., :half] + 1j * y[..., half:]) * np.exp(1j * angles)[:, None]
+        return np.concatenate([z.real, z.imag], axis=-1)
+
+    def split(y):
+        return y.reshape(*y.shape[:-1], heads, -1)
+
+    rope_dim = 2 * angles.shape[1]
+    latent = rmsnorm(x @ w["kv_down_proj.weight"], w["kv_latent_norm.weight"], eps)
+    q = split(rmsnorm(x @ w["q_down_proj.weight"], w["q_latent_norm.weight"], eps) @ w["q_up_proj.weight"])
+    q = np.concatenate([q[..., :-rope_dim], turn(q[..., -rope_dim:])], axis=-1)
+    k = split(latent @ w["k_up_proj.weight"])
+    shared = turn((x @ w["k_rope_proj.weight"])[:, :, None])
+    k = np.concatenate([k, np.repeat(shared, heads, axis=2)], axis=-1)
+    y = attention(q, k, split(latent @ w["v_up_proj.weight"]), start=0, scale=q.shape[-1] ** -0.5)
+    return y.reshape(*x.shape[:2], -1) @ w["o_proj.weight"]
+
+
+def differential_attention(x, w, *, heads, kv_heads, layer, eps):
+    """Differential attention without positions over [batch, time, d_model], one pair of maps at a time."""
+    init = 0.8 - 0.6 * math.exp(-0.3 * layer)
+    first, second = (math.exp(w[f"lambda_q{i}"] @ w[f"lambda_k{i}"]) for i in (1, 2))
+    q = (x @ w["q_proj.weight"]).reshape(*x.shape[:2], 2, heads, -1)
+    k = (x @ w["k_proj.weight"]).reshape(*x.shape[:2], 2, kv_heads, -1)
+    v = (x @ w["v_proj.weight"]).reshape(*x.shape[:2], kv_heads, -1)
+    maps = [attention(q[:, :, i], k[:, :, i], v, start=0, scale=q.shape[-1] ** -0.5) for i in (0, 1)]
+    y = rmsnorm(maps[0] - (first - second + init) * maps[1], w["head_norm.weight"], eps) * (1 - init)
+    return y.reshape(*x.shape[:2], -1) @ w["o_proj.weight"]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
 def gelu(x, kind):
     if kind == "erf":
         return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
@@ -59,16 +101,6 @@ def layernorm(x, weight, bias, eps):
 
 def rmsnorm(x, weight, eps):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
-
-
-def adamw(p, grads, rates, betas, eps, decay):
-    """Loshchilov and Hutter's algorithm 2 with decay scaled by the learning rate; returns p after every gradient."""
-    m, v = np.zeros_like(p), np.zeros_like(p)
-    for t, (g, lr) in enumerate(zip(grads, rates, strict=True), start=1):
-        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
-        unbiased_m, unbiased_v = m / (1 - betas[0] ** t), v / (1 - betas[1] ** t)
-        p = p - lr * (unbiased_m / (np.sqrt(unbiased_v) + eps) + decay * p)
-    return p
 
 
 def token_losses(logits, targets):

@@ -1,26 +1,40 @@
 """The registries: one line a component. A kind is a value of the schema's `kind` field and has a twin in slm_torch."""
 
+from slm_flax.layers.alibi import ALiBi
+from slm_flax.layers.differential import DifferentialAttention
 from slm_flax.layers.dot_product import dot_product
+from slm_flax.layers.dyt import DynamicTanh
+from slm_flax.layers.flash import flash
 from slm_flax.layers.fused import fused
+from slm_flax.layers.geglu import GegluMLP
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.gqa import GroupedQueryAttention
 from slm_flax.layers.layernorm import LayerNorm
 from slm_flax.layers.learned import LearnedPosition
+from slm_flax.layers.mla import LatentAttention
+from slm_flax.layers.moe import MixtureOfExperts
 from slm_flax.layers.none import NoPosition
+from slm_flax.layers.relu2 import Relu2MLP
 from slm_flax.layers.rmsnorm import RMSNorm
 from slm_flax.layers.rope import RoPE
 from slm_flax.layers.sinusoidal import SinusoidalPosition
 from slm_flax.layers.swiglu import SwigluMLP
+from slm_flax.layers.t5 import T5Bias
 
 ATTENTION = {
     "gqa": GroupedQueryAttention,
+    "mla": LatentAttention,
+    "differential": DifferentialAttention,
 }
 KERNEL = {
     "dot_product": dot_product,
+    "flash": flash,
     "fused": fused,
 }
 POSITION = {
     "rope": RoPE,
+    "alibi": ALiBi,
+    "t5": T5Bias,
     "learned": LearnedPosition,
     "sinusoidal": SinusoidalPosition,
     "none": NoPosition,
@@ -28,8 +42,12 @@ POSITION = {
 NORM = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
+    "dyt": DynamicTanh,
 }
 MLP = {
     "gelu": GeluMLP,
+    "relu2": Relu2MLP,
     "swiglu": SwigluMLP,
+    "geglu": GegluMLP,
+    "moe": MixtureOfExperts,
 }

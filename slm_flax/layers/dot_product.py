@@ -1,16 +1,19 @@
 """Scaled dot-product attention, written out (Vaswani et al. 2017, section 3.2.1, https://arxiv.org/abs/1706.03762).
 
-    y = softmax(mask(cap tanh(q k^T scale / cap))) v
+    y = softmax(mask(cap tanh(q k^T scale / cap) + bias)) v
 
-Query t stands at position start + t and sees the keys at positions in (start + t - window, start + t]. Each group of
-heads / kv_heads query heads shares one key and value head. Scores, mask and softmax are float32 or wider.
+Query t stands at position start + t, key j at keys_start + j; a query at position p sees the keys at positions in
+(p - window, p] that are not negative: those do not exist. Each group of heads / kv_heads query heads shares one key and
+value head. `bias` adds a score by head and distance. `sinks` adds a score a head to the softmax that attends to nothing
+(gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453). Scores, mask and
+softmax are float32 or wider.
 """
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from slm_flax.numerics import wide
 
@@ -21,27 +24,44 @@ MASKED = -1e30
 def dot_product(
     q: Float[Array, "batch time heads head_dim"],
     k: Float[Array, "batch keys kv_heads head_dim"],
-    v: Float[Array, "batch keys kv_heads head_dim"],
+    v: Float[Array, "batch keys kv_heads v_dim"],
     *,
     start: int | Array,
+    keys_start: int | Array = 0,
     scale: float,
-    window: int,
-    softcap: float,
-) -> Float[Array, "batch time heads head_dim"]:
+    window: int = 0,
+    softcap: float = 0.0,
+    bias: Float[Array, "heads distances"] | None = None,
+    sinks: Float[Array, "heads"] | None = None,
+) -> Float[Array, "batch time heads v_dim"]:
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
     scores = (q @ k.mT).astype(wide(q.dtype)) * scale
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
-    mask = visible(q.shape[-2], k.shape[-2], start, window)
+    distance = distances(q.shape[-2], k.shape[-2], start - keys_start)
+    if bias is not None:
+        by_distance = bias[:, jnp.clip(distance, 0, bias.shape[1] - 1)]
+        scores = scores + rearrange(by_distance, "(g r) t s -> g r t s", r=scores.shape[2])
+    mask = visible(distance, start, window)
     scores = jnp.where(mask, scores, MASKED)
-    weights = jnp.where(mask, jax.nn.softmax(scores, axis=-1), 0)
+    if sinks is None:
+        weights = jax.nn.softmax(scores, axis=-1)
+    else:
+        sink = rearrange(sinks, "(g r) -> g r 1 1", r=scores.shape[2])
+        sink = jnp.broadcast_to(sink, (*scores.shape[:-1], 1))
+        weights = jax.nn.softmax(jnp.concatenate([scores, sink], axis=-1), axis=-1)[..., :-1]
+    weights = jnp.where(mask, weights, 0)
     return rearrange(weights.astype(v.dtype) @ v, "b g r t d -> b t (g r) d")
 
 
-def visible(time: int, keys: int, start: int | Array, window: int) -> Bool[Array, "time keys"]:
+def distances(time: int, keys: int, offset: int | Array) -> Int[Array, "time keys"]:
+    """Returns how many positions each key lies before each query; the first query is `offset` after the first key."""
+    return offset + jnp.arange(time)[:, None] - jnp.arange(keys)[None, :]
+
+
+def visible(distance: Int[Array, "time keys"], start: int | Array, window: int) -> Bool[Array, "time keys"]:
     """Returns which keys each query sees: itself and those before it, at most `window` of them (0: all)."""
-    query = start + jnp.arange(time)[:, None]
-    key = jnp.arange(keys)[None, :]
-    mask = key <= query
-    return mask & (key > query - window) if window else mask
+    position = start + jnp.arange(distance.shape[0])[:, None]
+    oldest = jnp.minimum(position, window - 1) if window else position
+    return (distance >= 0) & (distance <= oldest)

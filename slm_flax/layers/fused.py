@@ -1,19 +1,18 @@
 """Softmax attention by JAX's own function (`jax.nn.dot_product_attention`).
 
 The function is that of `dot_product`. JAX picks the implementation: XLA, or cuDNN's FlashAttention where the device has
-it. It has no soft-cap, so a capped layer is computed by `dot_product`, and says so once. On a CPU it would compute what
-the mask hides as well: there a sequence goes through in blocks of queries, each with only the keys that it can see.
+it. What it cannot do, `flash` does, and says so once. On a CPU it would compute what the mask hides as well: there a
+sequence goes through in blocks of queries, each with only the keys that it can see.
 """
-
-import functools
-import logging
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from slm_flax.layers.dot_product import dot_product, visible
+from slm_core.notice import say_once
+from slm_flax.layers.dot_product import distances, dot_product, visible
+from slm_flax.layers.flash import flash
 
 BLOCKS, SMALLEST_BLOCK = 4, 64
 """Four blocks compute 5/8 of the scores; more would compute a little less, in products too small to be fast."""
@@ -22,46 +21,63 @@ BLOCKS, SMALLEST_BLOCK = 4, 64
 def fused(
     q: Float[Array, "batch time heads head_dim"],
     k: Float[Array, "batch keys kv_heads head_dim"],
-    v: Float[Array, "batch keys kv_heads head_dim"],
+    v: Float[Array, "batch keys kv_heads v_dim"],
     *,
     start: int | Array,
+    keys_start: int | Array = 0,
     scale: float,
-    window: int,
-    softcap: float,
-) -> Float[Array, "batch time heads head_dim"]:
-    if softcap:
-        _say_once("model.attention.kernel=fused cannot apply softcap in JAX: dot_product computes those layers")
-        return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=softcap)
-    if _whole(q, k, start) and jax.default_backend() == "cpu":
-        return _in_blocks(q, k, v, scale=scale, window=window)
-    return _attend(q, k, v, start=start, scale=scale, window=window)
+    window: int = 0,
+    softcap: float = 0.0,
+    bias: Float[Array, "heads distances"] | None = None,
+    sinks: Float[Array, "heads"] | None = None,
+) -> Float[Array, "batch time heads v_dim"]:
+    # JAX's function wants values as wide as keys.
+    lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
+    lacking = lacking or ("values of another width than keys" if q.shape[-1] != v.shape[-1] else "")
+    if lacking:
+        say_once(f"model.attention.kernel=fused cannot apply {lacking} in JAX: flash computes those layers")
+        options = dict(scale=scale, window=window, softcap=softcap, bias=bias, sinks=sinks)
+        return flash(q, k, v, start=start, keys_start=keys_start, **options)
+    if _whole(q, k, start, keys_start) and jax.default_backend() == "cpu":
+        return _in_blocks(q, k, v, scale=scale, window=window, bias=bias)
+    return _attend(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
 
 
-def _whole(q: Array, k: Array, start: int | Array) -> bool:
-    return isinstance(start, int) and start == 0 and q.shape[1] == k.shape[1]
+def _whole(q: Array, k: Array, start: int | Array, keys_start: int | Array) -> bool:
+    known = isinstance(start, int) and isinstance(keys_start, int)
+    return known and start == keys_start == 0 and q.shape[1] == k.shape[1]
 
 
-def _in_blocks(q: Array, k: Array, v: Array, *, scale: float, window: int) -> Array:
+def _in_blocks(q: Array, k: Array, v: Array, *, scale: float, window: int, bias: Array | None) -> Array:
     time = q.shape[1]
     size = max(-(-time // BLOCKS), SMALLEST_BLOCK)
     blocks = []
     for begin in range(0, time, size):
         oldest = max(begin - window + 1, 0) if window else 0
         keys = slice(oldest, min(begin + size, time))
-        block = q[:, begin : begin + size]
-        blocks.append(_attend(block, k[:, keys], v[:, keys], start=begin - oldest, scale=scale, window=window))
+        options = dict(start=begin, keys_start=oldest, scale=scale, window=window, bias=bias)
+        blocks.append(_attend(q[:, begin : begin + size], k[:, keys], v[:, keys], **options))
     return jnp.concatenate(blocks, axis=1)
 
 
-def _attend(q: Array, k: Array, v: Array, *, start: int | Array, scale: float, window: int) -> Array:
+def _attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    start: int | Array,
+    keys_start: int | Array,
+    scale: float,
+    window: int,
+    bias: Array | None,
+) -> Array:
     # JAX's function takes its softmax in float32, and has no float16 on a CPU.
     if q.dtype == jnp.float64 or (q.dtype == jnp.float16 and jax.default_backend() == "cpu"):
-        return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=0.0)
-    causal = _whole(q, k, start) and not window
-    mask = None if causal else visible(q.shape[1], k.shape[1], start, window)[None, None]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask, is_causal=causal, scale=scale)
-
-
-@functools.cache
-def _say_once(message: str) -> None:
-    logging.getLogger(__name__).warning(message)
+        return dot_product(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
+    causal = _whole(q, k, start, keys_start) and not window and bias is None
+    if causal:
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    distance = distances(q.shape[1], k.shape[1], start - keys_start)
+    mask = visible(distance, start, window)[None, None]
+    added = None if bias is None else bias[:, jnp.clip(distance, 0, bias.shape[1] - 1)][None].astype(q.dtype)
+    return jax.nn.dot_product_attention(q, k, v, bias=added, mask=mask, scale=scale)

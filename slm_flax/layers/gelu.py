@@ -6,23 +6,19 @@ Phi by the error function ("erf"), or GPT-2's 0.5 (1 + tanh(sqrt(2 / pi) (x + 0.
 """
 
 import jax
-from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import matrix, residual_matrix
-from slm_flax.layers.linear import Linear
+from slm_flax.layers.dense import DenseMLP
 
 APPROXIMATE = {"erf": False, "tanh": True}
 
 
-class GeluMLP(nnx.Module):
+class GeluMLP(DenseMLP):
     def __init__(self, model: Model):
-        mlp = model.mlp
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
-        self.approximate = APPROXIMATE[mlp.gelu]
+        super().__init__(model)
+        self.approximate = APPROXIMATE[model.mlp.gelu]
 
-    def __call__(self, x: Float[Array, "batch time d_model"]) -> Float[Array, "batch time d_model"]:
-        return self.down_proj(jax.nn.gelu(self.up_proj(x), approximate=self.approximate))
+    def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+        return jax.nn.gelu(x, approximate=self.approximate)

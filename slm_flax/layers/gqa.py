@@ -1,68 +1,82 @@
 """Grouped-query attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245).
 
-    q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv;  y = attention(q, k, v) Wo
+    q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv;  y = gate(attention(q, k, v)) Wo
 
 n_kv_heads = n_heads is multi-head attention (Vaswani et al. 2017), n_kv_heads = 1 multi-query attention (Shazeer 2019).
-QK-norm is RMSNorm over each head (Dehghani et al. 2023, https://arxiv.org/abs/2302.05442; Gemma 3 and Qwen3 use this
-form).
 """
 
-import jax.numpy as jnp
+from collections.abc import Callable
+
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.lax import dynamic_update_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config import Model
 from slm_core.params import matrix, residual_matrix
+from slm_flax.layers.attend import Attend
+from slm_flax.layers.cache import Cache, empty_cache, extend
 from slm_flax.layers.linear import Linear
-from slm_flax.layers.rmsnorm import RMSNorm
-
-Cache = dict[str, Array]
-"""Keys and values of the positions read so far: {"k", "v"}: [batch, context, kv_heads, head_dim]."""
+from slm_flax.layers.output_gate import output_gate
+from slm_flax.layers.qk_norm import qk_norm
+from slm_flax.layers.value_residual import value_residual
 
 
 class GroupedQueryAttention(nnx.Module):
-    def __init__(self, model: Model, kernel, position: nnx.Module | None):
-        """`kernel` computes softmax attention; `position` turns queries and keys, if positions act inside attention."""
+    def __init__(self, model: Model, index: int, kernel: Callable[..., Array], position: Callable):
+        """Builds the attention of layer `index`.
+
+        Args:
+          model: this layer's.
+          index: counted from 0.
+          kernel: computes softmax attention.
+          position: gives the component that acts on "heads" or on "scores", or None.
+        """
         attention = model.attention
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
         self.q_proj = Linear(model.d_model, width, matrix(model), attention.bias)
         self.k_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
         self.v_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
-        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.bias)
-        normed = attention.qk_norm == "rmsnorm"
-        self.q_norm = RMSNorm(self.head_dim, model.norm) if normed else None
-        self.k_norm = RMSNorm(self.head_dim, model.norm) if normed else None
-        self.position = position
-        self.kernel = kernel
-        self.options = dict(scale=self.head_dim**-0.5, window=attention.window, softcap=attention.softcap)
+        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.output_bias)
+        self.q_norm = qk_norm(model, self.heads, self.head_dim)
+        self.k_norm = qk_norm(model, self.kv_heads, self.head_dim)
+        self.position = position("heads")
+        self.value_residual = value_residual(model, index)
+        self.attend = Attend(model, kernel, position("scores"))
+        self.gate = output_gate(model, self.heads, self.head_dim)
+        self.window = attention.window
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
-    ) -> Float[Array, "batch time d_model"]:
-        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it."""
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        first_values: Float[Array, "batch time kv_heads head_dim"] | None,
+    ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time kv_heads head_dim"]]:
+        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it.
+
+        Returns the output and the values of these positions; `first_values` are those of the first layer.
+        """
         q = self.q_proj(x).reshape(*x.shape[:-1], self.heads, self.head_dim)
         k = self.k_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
-        v = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
+        v = values = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
+        if self.value_residual is not None:
+            v = self.value_residual(v, first_values)
+        keys_start = start
         if cache is not None:
-            k, v = self._extend(cache, k, v, start)
-        y = self.kernel(q, k, v, start=start, **self.options)
-        return self.o_proj(y.reshape(*x.shape[:-1], -1))
+            seen, keys_start = extend(cache, {"k": k, "v": v}, start, self.window)
+            k, v = seen["k"], seen["v"]
+        y = self.attend(q, k, v, start, keys_start)
+        if self.gate is not None:
+            y = self.gate(y, x)
+        return self.o_proj(y.reshape(*x.shape[:-1], -1)), values
 
     def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
-        """Returns a cache with room for `context` positions."""
-        shape = (batch, context, self.kv_heads, self.head_dim)
-        return {name: jnp.zeros(shape, dtype) for name in ("k", "v")}
-
-    def _extend(self, cache: Cache, k: Array, v: Array, start: int | Array) -> tuple[Array, Array]:
-        """Returns the whole cache: shapes are static under jit, and the kernel's mask hides what is not written yet."""
-        cache["k"] = dynamic_update_slice_in_dim(cache["k"], k, start, axis=1)
-        cache["v"] = dynamic_update_slice_in_dim(cache["v"], v, start, axis=1)
-        return cache["k"], cache["v"]
+        """Returns a cache with room for `context` positions, or for the window."""
+        shape = (self.kv_heads, self.head_dim)
+        return empty_cache({"k": shape, "v": shape}, batch, context, self.window, dtype)

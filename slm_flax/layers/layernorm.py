@@ -12,19 +12,22 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Norm
-from slm_core.params import BIAS, NORM_WEIGHT
+from slm_core.params import BIAS
+from slm_flax.layers.norm_weight import norm_scale, norm_weight
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
 
 class LayerNorm(nnx.Module):
     def __init__(self, width: int, norm: Norm):
-        self.weight = declare((width,), NORM_WEIGHT)
+        self.weight = norm_weight(width, norm)
         self.bias = declare((width,), BIAS) if norm.bias else None
-        self.eps = norm.eps
+        self.form, self.eps = norm.weight, norm.eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         centred = x.astype(wide(x.dtype))
         centred = centred - centred.mean(-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps) * self.weight
+        y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
+        scale = norm_scale(self.weight, self.form)
+        y = y if scale is None else y * scale
         return (y if self.bias is None else y + self.bias).astype(x.dtype)

@@ -11,7 +11,7 @@ from slm_core.config import Model
 
 
 class NoPosition(nnx.Module):
-    site = "attention"
+    site = "heads"
 
     def __init__(self, model: Model, context: int):
         pass

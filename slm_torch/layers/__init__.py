@@ -1,26 +1,40 @@
 """The registries: one line a component. A kind is a value of the schema's `kind` field and has a twin in slm_flax."""
 
+from slm_torch.layers.alibi import ALiBi
+from slm_torch.layers.differential import DifferentialAttention
 from slm_torch.layers.dot_product import dot_product
+from slm_torch.layers.dyt import DynamicTanh
+from slm_torch.layers.flash import flash
 from slm_torch.layers.fused import fused
+from slm_torch.layers.geglu import GegluMLP
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.gqa import GroupedQueryAttention
 from slm_torch.layers.layernorm import LayerNorm
 from slm_torch.layers.learned import LearnedPosition
+from slm_torch.layers.mla import LatentAttention
+from slm_torch.layers.moe import MixtureOfExperts
 from slm_torch.layers.none import NoPosition
+from slm_torch.layers.relu2 import Relu2MLP
 from slm_torch.layers.rmsnorm import RMSNorm
 from slm_torch.layers.rope import RoPE
 from slm_torch.layers.sinusoidal import SinusoidalPosition
 from slm_torch.layers.swiglu import SwigluMLP
+from slm_torch.layers.t5 import T5Bias
 
 ATTENTION = {
     "gqa": GroupedQueryAttention,
+    "mla": LatentAttention,
+    "differential": DifferentialAttention,
 }
 KERNEL = {
     "dot_product": dot_product,
+    "flash": flash,
     "fused": fused,
 }
 POSITION = {
     "rope": RoPE,
+    "alibi": ALiBi,
+    "t5": T5Bias,
     "learned": LearnedPosition,
     "sinusoidal": SinusoidalPosition,
     "none": NoPosition,
@@ -28,8 +42,12 @@ POSITION = {
 NORM = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
+    "dyt": DynamicTanh,
 }
 MLP = {
     "gelu": GeluMLP,
+    "relu2": Relu2MLP,
     "swiglu": SwigluMLP,
+    "geglu": GegluMLP,
+    "moe": MixtureOfExperts,
 }

@@ -1,14 +1,17 @@
 """Scaled dot-product attention, written out (Vaswani et al. 2017, section 3.2.1, https://arxiv.org/abs/1706.03762).
 
-    y = softmax(mask(cap tanh(q k^T scale / cap))) v
+    y = softmax(mask(cap tanh(q k^T scale / cap) + bias)) v
 
-Query t stands at position start + t and sees the keys at positions in (start + t - window, start + t]. Each group of
-heads / kv_heads query heads shares one key and value head. Scores, mask and softmax are float32 or wider.
+Query t stands at position start + t, key j at keys_start + j; a query at position p sees the keys at positions in
+(p - window, p] that are not negative: those do not exist. Each group of heads / kv_heads query heads shares one key and
+value head. `bias` adds a score by head and distance. `sinks` adds a score a head to the softmax that attends to nothing
+(gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453). Scores, mask and
+softmax are float32 or wider.
 """
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from slm_torch.numerics import wide
@@ -20,27 +23,43 @@ MASKED = -1e30
 def dot_product(
     q: Float[Tensor, "batch time heads head_dim"],
     k: Float[Tensor, "batch keys kv_heads head_dim"],
-    v: Float[Tensor, "batch keys kv_heads head_dim"],
+    v: Float[Tensor, "batch keys kv_heads v_dim"],
     *,
     start: int,
+    keys_start: int = 0,
     scale: float,
-    window: int,
-    softcap: float,
-) -> Float[Tensor, "batch time heads head_dim"]:
+    window: int = 0,
+    softcap: float = 0.0,
+    bias: Float[Tensor, "heads distances"] | None = None,
+    sinks: Float[Tensor, "heads"] | None = None,
+) -> Float[Tensor, "batch time heads v_dim"]:
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
     scores = (q @ k.mT).to(wide(q.dtype)) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    mask = visible(q.shape[-2], k.shape[-2], start, window, q.device)
+    distance = distances(q.shape[-2], k.shape[-2], start - keys_start, q.device)
+    if bias is not None:
+        by_distance = bias[:, distance.clamp(0, bias.shape[1] - 1)]
+        scores = scores + rearrange(by_distance, "(g r) t s -> g r t s", r=scores.shape[2])
+    mask = visible(distance, start, window)
     scores = torch.where(mask, scores, MASKED)
-    weights = torch.where(mask, torch.softmax(scores, dim=-1), 0)
+    if sinks is None:
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        sink = rearrange(sinks, "(g r) -> g r 1 1", r=scores.shape[2]).expand(*scores.shape[:-1], 1)
+        weights = torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]
+    weights = torch.where(mask, weights, 0)
     return rearrange(weights.to(v.dtype) @ v, "b g r t d -> b t (g r) d")
 
 
-def visible(time: int, keys: int, start: int, window: int, device: torch.device) -> Bool[Tensor, "time keys"]:
+def distances(time: int, keys: int, offset: int, device: torch.device) -> Int[Tensor, "time keys"]:
+    """Returns how many positions each key lies before each query; the first query is `offset` after the first key."""
+    return offset + torch.arange(time, device=device)[:, None] - torch.arange(keys, device=device)[None, :]
+
+
+def visible(distance: Int[Tensor, "time keys"], start: int, window: int) -> Bool[Tensor, "time keys"]:
     """Returns which keys each query sees: itself and those before it, at most `window` of them (0: all)."""
-    query = start + torch.arange(time, device=device)[:, None]
-    key = torch.arange(keys, device=device)[None, :]
-    mask = key <= query
-    return mask & (key > query - window) if window else mask
+    position = start + torch.arange(distance.shape[0], device=distance.device)[:, None]
+    oldest = position.clamp(max=window - 1) if window else position
+    return (distance >= 0) & (distance <= oldest)

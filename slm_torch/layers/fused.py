@@ -1,42 +1,52 @@
 """Softmax attention by PyTorch's own kernels (`torch.nn.functional.scaled_dot_product_attention`).
 
 The function is that of `dot_product`. PyTorch picks the kernel: FlashAttention or memory-efficient attention where the
-device has them. It has no soft-cap, so a capped layer is computed by `dot_product`, and says so once.
+device has them. What they cannot do, `flash` does, and says so once.
 """
 
-import functools
-import logging
-
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from slm_torch.layers.dot_product import dot_product, visible
+from slm_core.notice import say_once
+from slm_torch.layers.dot_product import MASKED, distances, visible
+from slm_torch.layers.flash import flash
 
 
 def fused(
     q: Float[Tensor, "batch time heads head_dim"],
     k: Float[Tensor, "batch keys kv_heads head_dim"],
-    v: Float[Tensor, "batch keys kv_heads head_dim"],
+    v: Float[Tensor, "batch keys kv_heads v_dim"],
     *,
     start: int,
+    keys_start: int = 0,
     scale: float,
-    window: int,
-    softcap: float,
-) -> Float[Tensor, "batch time heads head_dim"]:
-    if softcap:
-        _say_once("model.attention.kernel=fused cannot apply softcap in PyTorch: dot_product computes those layers")
-        return dot_product(q, k, v, start=start, scale=scale, window=window, softcap=softcap)
-    heads, kv_heads = q.shape[2], k.shape[2]
+    window: int = 0,
+    softcap: float = 0.0,
+    bias: Float[Tensor, "heads distances"] | None = None,
+    sinks: Float[Tensor, "heads"] | None = None,
+) -> Float[Tensor, "batch time heads v_dim"]:
+    lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
+    if lacking:
+        say_once(f"model.attention.kernel=fused cannot apply {lacking} in PyTorch: flash computes those layers")
+        options = dict(scale=scale, window=window, softcap=softcap, bias=bias, sinks=sinks)
+        return flash(q, k, v, start=start, keys_start=keys_start, **options)
+    time, heads, keys, kv_heads = *q.shape[1:3], *k.shape[1:3]
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    causal = start == 0 and q.shape[2] == k.shape[2] and not window
-    mask = None if causal else visible(q.shape[2], k.shape[2], start, window, q.device)
+    causal = start == keys_start == 0 and time == keys and not window and bias is None
+    mask = None if causal else _mask(time, keys, start, keys_start, window, bias, q)
     y = scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=heads != kv_heads
     )
     return y.transpose(1, 2)
 
 
-@functools.cache
-def _say_once(message: str) -> None:
-    logging.getLogger(__name__).warning(message)
+def _mask(time: int, keys: int, start: int, keys_start: int, window: int, bias: Tensor | None, q: Tensor) -> Tensor:
+    """Returns which keys are seen, bool [time, keys]; with a bias what is added to the scores, [heads, time, keys]."""
+    distance = distances(time, keys, start - keys_start, q.device)
+    mask = visible(distance, start, window)
+    if bias is None:
+        return mask
+    # Beyond the range of float16 a hidden key's score is -inf there; a query always sees itself.
+    return torch.where(mask, bias[:, distance.clamp(0, bias.shape[1] - 1)], MASKED).to(q.dtype)

@@ -6,22 +6,19 @@ Phi by the error function ("erf"), or GPT-2's 0.5 (1 + tanh(sqrt(2 / pi) (x + 0.
 """
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.functional import gelu
 
 from slm_core.config import Model
-from slm_core.params import matrix, residual_matrix
-from slm_torch.layers.linear import Linear
+from slm_torch.layers.dense import DenseMLP
 
 APPROXIMATE = {"erf": "none", "tanh": "tanh"}
 
 
-class GeluMLP(nn.Module):
+class GeluMLP(DenseMLP):
     def __init__(self, model: Model):
-        super().__init__()
-        mlp = model.mlp
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
-        self.approximate = APPROXIMATE[mlp.gelu]
+        super().__init__(model)
+        self.approximate = APPROXIMATE[model.mlp.gelu]
 
-    def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
-        return self.down_proj(nn.functional.gelu(self.up_proj(x), approximate=self.approximate))
+    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        return gelu(x, approximate=self.approximate)

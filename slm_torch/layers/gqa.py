@@ -1,11 +1,11 @@
 """Grouped-query attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245).
 
-    q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv;  y = attention(q, k, v) Wo
+    q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv;  y = gate(attention(q, k, v)) Wo
 
 n_kv_heads = n_heads is multi-head attention (Vaswani et al. 2017), n_kv_heads = 1 multi-query attention (Shazeer 2019).
-QK-norm is RMSNorm over each head (Dehghani et al. 2023, https://arxiv.org/abs/2302.05442; Gemma 3 and Qwen3 use this
-form).
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -13,16 +13,24 @@ from torch import Tensor, nn
 
 from slm_core.config import Model
 from slm_core.params import matrix, residual_matrix
+from slm_torch.layers.attend import Attend
+from slm_torch.layers.cache import Cache, empty_cache, extend
 from slm_torch.layers.linear import Linear
-from slm_torch.layers.rmsnorm import RMSNorm
-
-Cache = dict[str, Tensor]
-"""Keys and values of the positions read so far: {"k", "v"}: [batch, context, kv_heads, head_dim]."""
+from slm_torch.layers.output_gate import output_gate
+from slm_torch.layers.qk_norm import qk_norm
+from slm_torch.layers.value_residual import value_residual
 
 
 class GroupedQueryAttention(nn.Module):
-    def __init__(self, model: Model, kernel, position: nn.Module | None):
-        """`kernel` computes softmax attention; `position` turns queries and keys, if positions act inside attention."""
+    def __init__(self, model: Model, index: int, kernel: Callable[..., Tensor], position: Callable):
+        """Builds the attention of layer `index`.
+
+        Args:
+          model: this layer's.
+          index: counted from 0.
+          kernel: computes softmax attention.
+          position: gives the component that acts on "heads" or on "scores", or None.
+        """
         super().__init__()
         attention = model.attention
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
@@ -30,36 +38,45 @@ class GroupedQueryAttention(nn.Module):
         self.q_proj = Linear(model.d_model, width, matrix(model), attention.bias)
         self.k_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
         self.v_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
-        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.bias)
-        normed = attention.qk_norm == "rmsnorm"
-        self.q_norm = RMSNorm(self.head_dim, model.norm) if normed else None
-        self.k_norm = RMSNorm(self.head_dim, model.norm) if normed else None
-        self.position = position
-        self.kernel = kernel
-        self.options = dict(scale=self.head_dim**-0.5, window=attention.window, softcap=attention.softcap)
+        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.output_bias)
+        self.q_norm = qk_norm(model, self.heads, self.head_dim)
+        self.k_norm = qk_norm(model, self.kv_heads, self.head_dim)
+        self.position = position("heads")
+        self.value_residual = value_residual(model, index)
+        self.attend = Attend(model, kernel, position("scores"))
+        self.gate = output_gate(model, self.heads, self.head_dim)
+        self.window = attention.window
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
-    ) -> Float[Tensor, "batch time d_model"]:
-        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it."""
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        first_values: Float[Tensor, "batch time kv_heads head_dim"] | None,
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time kv_heads head_dim"]]:
+        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it.
+
+        Returns the output and the values of these positions; `first_values` are those of the first layer.
+        """
         q = self.q_proj(x).unflatten(-1, (self.heads, self.head_dim))
         k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
-        v = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
+        v = values = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
+        if self.value_residual is not None:
+            v = self.value_residual(v, first_values)
+        keys_start = start
         if cache is not None:
-            k, v = self._extend(cache, k, v, start)
-        y = self.kernel(q, k, v, start=start, **self.options)
-        return self.o_proj(y.flatten(-2))
+            seen, keys_start = extend(cache, {"k": k, "v": v}, start, self.window)
+            k, v = seen["k"], seen["v"]
+        y = self.attend(q, k, v, start, keys_start)
+        if self.gate is not None:
+            y = self.gate(y, x)
+        return self.o_proj(y.flatten(-2)), values
 
     def empty_cache(self, batch: int, context: int, dtype: torch.dtype, device: torch.device) -> Cache:
-        """Returns a cache with room for `context` positions."""
-        shape = (batch, context, self.kv_heads, self.head_dim)
-        return {name: torch.zeros(shape, dtype=dtype, device=device) for name in ("k", "v")}
-
-    def _extend(self, cache: Cache, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        end = start + k.shape[1]
-        cache["k"][:, start:end], cache["v"][:, start:end] = k, v
-        return cache["k"][:, :end], cache["v"][:, :end]
+        """Returns a cache with room for `context` positions, or for the window."""
+        shape = (self.kv_heads, self.head_dim)
+        return empty_cache({"k": shape, "v": shape}, batch, context, self.window, dtype, device)

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Norm
-from slm_core.params import BIAS, NORM_WEIGHT
+from slm_core.params import BIAS
+from slm_torch.layers.norm_weight import norm_scale, norm_weight
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
@@ -18,12 +19,16 @@ from slm_torch.params import declare
 class LayerNorm(nn.Module):
     def __init__(self, width: int, norm: Norm):
         super().__init__()
-        self.weight = declare((width,), NORM_WEIGHT)
+        self.weight = norm_weight(width, norm)
         self.bias = declare((width,), BIAS) if norm.bias else None
-        self.eps = norm.eps
+        self.form, self.eps = norm.weight, norm.eps
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         dtype = wide(x.dtype)
-        bias = None if self.bias is None else self.bias.to(dtype)
-        y = nn.functional.layer_norm(x.to(dtype), self.weight.shape, self.weight.to(dtype), bias, self.eps)
+        scale = norm_scale(self.weight, self.form)
+        y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:], _cast(scale, dtype), _cast(self.bias, dtype), self.eps)
         return y.to(x.dtype)
+
+
+def _cast(value: Tensor | None, dtype) -> Tensor | None:
+    return None if value is None else value.to(dtype)

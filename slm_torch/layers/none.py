@@ -10,7 +10,7 @@ from slm_core.config import Model
 
 
 class NoPosition(nn.Module):
-    site = "attention"
+    site = "heads"
 
     def __init__(self, model: Model, context: int):
         super().__init__()

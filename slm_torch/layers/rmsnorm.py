@@ -10,18 +10,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Norm
-from slm_core.params import NORM_WEIGHT
+from slm_torch.layers.norm_weight import norm_scale, norm_weight
 from slm_torch.numerics import wide
-from slm_torch.params import declare
 
 
 class RMSNorm(nn.Module):
     def __init__(self, width: int, norm: Norm):
         super().__init__()
-        self.weight = declare((width,), NORM_WEIGHT)
-        self.eps = norm.eps
+        self.weight = norm_weight(width, norm)
+        self.form, self.eps = norm.weight, norm.eps
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         y = x.to(wide(x.dtype))
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps) * self.weight
-        return y.to(x.dtype)
+        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        scale = norm_scale(self.weight, self.form)
+        return (y if scale is None else y * scale).to(x.dtype)

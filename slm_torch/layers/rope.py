@@ -1,34 +1,32 @@
 """Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), half-split layout.
 
-    angle[t, i] = t / scaling_factor * theta^(-2i / rotary),  i < rotary / 2
+    angle[t, i] = t frequency[i],  frequency[i] = theta^(-2i / rotary) unless scaled,  i < rotary / 2
     (x[i], x[i + rotary/2])' = (x[i] cos - x[i + rotary/2] sin, x[i + rotary/2] cos + x[i] sin)
 
-The first rotary = round(fraction * head_dim) features of a head turn, the rest pass (GPT-NeoX,
-https://arxiv.org/abs/2204.06745). Linear scaling divides positions (Chen et al. 2023,
-https://arxiv.org/abs/2306.15595). Angles are float64 on the host, so that both twins turn by the same amounts and late
-positions lose nothing.
+The first rotary = round(fraction * width) features of a head turn, the rest pass (GPT-NeoX,
+https://arxiv.org/abs/2204.06745). Angles and their scaling (linear, NTK-aware, YaRN, Llama 3) are in
+`slm_core.positions`, float64 on the host.
 """
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
+from slm_core.heads import rotated
+from slm_core.positions import rotation
 from slm_torch.numerics import wide
 
 
 class RoPE(nn.Module):
-    site = "attention"
+    site = "heads"
 
     def __init__(self, model: Model, context: int):
         super().__init__()
-        position = model.position
-        self.rotary = round(position.fraction * model.attention.head_dim)
-        frequency = position.theta ** (-np.arange(0, self.rotary, 2) / self.rotary)
-        angle = np.outer(np.arange(context) / position.scaling_factor, frequency)
-        self.register_buffer("cos", torch.from_numpy(np.cos(angle)), persistent=False)
-        self.register_buffer("sin", torch.from_numpy(np.sin(angle)), persistent=False)
+        self.rotary = rotated(model)
+        cos, sin = rotation(model, context)
+        self.register_buffer("cos", torch.from_numpy(cos), persistent=False)
+        self.register_buffer("sin", torch.from_numpy(sin), persistent=False)
 
     def forward(
         self, x: Float[Tensor, "batch time heads head_dim"], start: int

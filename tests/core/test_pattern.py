@@ -47,7 +47,27 @@ def test_what_is_unset_is_filled_in(kind, d_model, hidden):
 def test_what_is_set_stays():
     model = Model(n_layers=1, attention=Attention(n_kv_heads=2, head_dim=24), mlp=Mlp(hidden=100))
     (layer,) = layer_models(model)
-    assert layer == model
+    assert layer.mlp == model.mlp
+    assert (layer.attention.n_kv_heads, layer.attention.head_dim) == (2, 24)
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "width"),
+    [
+        (Model(d_model=64, attention=Attention(kind="differential", n_heads=4)), "attention.head_dim", 8),
+        (Model(d_model=64, attention=Attention(kind="mla", n_heads=4)), "attention.kv_rank", 64),
+        (Model(d_model=64, attention=Attention(kind="mla", n_heads=4)), "attention.rope_dim", 8),
+        (Model(d_model=64, attention=Attention(kind="mla", n_heads=4)), "attention.scale", 24**-0.5),
+        (Model(d_model=64, attention=Attention(n_heads=4, qk_norm="l2")), "attention.scale", 4.0),
+        (Model(d_model=64, attention=Attention(n_heads=4), mup_base_width=32), "attention.scale", 0.5),
+        (Model(d_model=64, attention=Attention(n_heads=4, bias=True)), "attention.output_bias", True),
+        (Model(d_model=96, mlp=Mlp(kind="moe", top_k=2)), "mlp.hidden", 128),
+        (Model(d_model=96, mlp=Mlp(kind="moe", expert="gelu", top_k=2, shared_experts=1)), "mlp.hidden", 128),
+    ],
+)
+def test_what_is_unset_follows_the_kind(model, name, width):
+    section, field = name.split(".")
+    assert getattr(getattr(layer_models(model)[0], section), field) == width
 
 
 def test_layers_resolve_their_own_values():
@@ -81,7 +101,8 @@ def test_equal_layers_are_equal_and_resolving_is_idempotent():
 
 def test_which_fields_a_layer_may_change():
     assert {name.partition(".")[0] for name in layer_fields()} == {"attention", "position", "norm", "mlp"}
-    assert {name for name in layer_fields() if name.startswith("norm")} == {"norm.kind", "norm.eps", "norm.bias"}
+    assert {name for name in layer_fields() if name.startswith("norm")} >= {"norm.kind", "norm.eps", "norm.weight"}
+    assert "norm.placement" not in layer_fields()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +125,7 @@ def test_which_fields_a_layer_may_change():
         (". |", "empty entry"),
         ("|", "empty entry"),
         ("2*", "nothing is not a field"),
-        ("position.kind=learned", "use rope or none"),
+        ("position.kind=learned", "use rope or alibi or t5 or none"),
         ("position.kind=rop", "did you mean rope?"),
     ],
 )

@@ -105,7 +105,16 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.pattern": "attention.n_heads=3"}, "layer 0 (model.pattern entry 'attention.n_heads=3')"),
         ({"model.pattern": ". | attention.n_kv_heads=3"}, "layer 1 (model.pattern entry 'attention.n_kv_heads=3')"),
         ({"model.pattern": "attention.window=-1"}, "attention.window=-1 must be at least 0"),
-        ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, swiglu (did you mean swiglu?)"),
+        ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, "),
+        ({"model.pattern": "mlp.kind=swigl"}, "geglu, moe (did you mean swiglu?)"),
+        ({"model.attention.kind": "differential", "model.d_model": 36}, "does not divide two maps for each of"),
+        ({"model.attention.kind": "mla", "model.attention.rope_dim": 5}, "rotates 5 of 5 elements"),
+        ({"model.mlp.kind": "moe", "model.mlp.experts": 2, "model.mlp.top_k": 3}, "model.mlp.top_k=3 must be at most"),
+        ({"model.position.kind": "t5", "model.position.max_distance": 16}, "model.position.max_distance=16 must be"),
+        ({"model.position.scaling": "llama3", "model.position.low_freq_factor": 4.0}, "low_freq_factor=4.0 must"),
+        ({"model.position.scaling": "yarn", "model.position.beta_slow": 32.0}, "beta_slow=32.0 must be less"),
+        ({"model.attention.value_residual": True, "model.n_layers": 1}, "set model.n_layers above 1"),
+        ({"model.attention.value_residual": True, "model.pattern": ". | attention.n_kv_heads=1"}, "layer 1 has 1"),
         ({"model.pattern": "mlp.gelu=tanh"}, "mlp.gelu=tanh is not read by mlp.kind=swiglu"),
         ({"model.pattern": "position.kind=none,position.theta=5"}, "theta=5.0 is not read by position.kind=none"),
         ({"model.pattern": "attention.windw=1"}, "did you mean attention.window?"),
@@ -171,36 +180,42 @@ def test_drop_unread_leaves_the_users_own_and_the_presets_own_mistakes():
     assert drop_unread(config, config, ()) == (config, [])
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.fixed_dictionaries(
-        {},
-        optional={
-            info.name: st.sampled_from([c.replace("PATH", "x") for c in info.field.metadata["choices"]])
-            for info in fields()
-            if info.field.metadata["choices"]
-        },
-    )
+_KINDS = st.fixed_dictionaries(
+    {},
+    optional={
+        info.name: st.sampled_from([c.replace("PATH", "x") for c in info.field.metadata["choices"]])
+        for info in fields()
+        if info.field.metadata["choices"] and info.name != "precision.params"
+    },
 )
-def test_drop_unread_makes_any_choice_of_kinds_valid(values):
-    every = {info.name: _other(info) for info in fields() if info.field.metadata["read_by"]}
-    readers = {"model.position.kind": "rope", "model.norm.kind": "layernorm", "model.mlp.kind": "gelu"}
-    readers |= {"data.source": "hf", "data.tokenizer": "bpe", "optim.schedule": "wsd", "precision.compute": "float16"}
-    preset = with_values(Config(), every | readers | {"model.position.scaling": "linear"})
+
+
+@settings(max_examples=60, deadline=None)
+@given(_KINDS, _KINDS)
+def test_drop_unread_makes_any_choice_of_kinds_valid(first, second):
+    """A preset that sets all that its kinds read, and an override of every kind."""
+    preset = with_values(Config(), first | {"precision.params": "float64"})
+    read = [i for i in fields() if i.field.metadata["read_by"] and not i.field.metadata["choices"]]
+    preset = with_values(preset, {info.name: _other(info) for info in read if not unread(preset, info.name)})
+    preset, _ = drop_unread(preset, preset, [])
+    chosen = {name: value for name, value in first.items() if not unread(preset, name)}
+    preset = with_values(preset, {name: flatten(Config())[name] for name in first.keys() - chosen.keys()})
     validate(preset)
-    values |= {"precision.params": "float64"}
-    config, _ = drop_unread(preset, with_values(preset, values), values)
-    unread_explicit = [name for name in values if unread(config, name)]
+    second |= {"data.path": "x"} if second.get("data.source", "stdlib") != "stdlib" else {}
+    config, _ = drop_unread(preset, with_values(preset, second), second)
+    unread_explicit = [name for name in second if unread(config, name)]
     validate(with_values(config, {name: flatten(Config())[name] for name in unread_explicit}))
 
 
 def _other(info):
-    default = info.field.default
-    if info.field.metadata["choices"]:
-        return next(choice for choice in info.field.metadata["choices"] if choice != default)
-    if info.type is str:
+    default, plain = info.field.default, base_type(info.type)
+    if default is None:
+        return plain(4)
+    if plain is tuple:
+        return tuple(value / 2 for value in default)
+    if plain is str:
         return default + "x"
-    return (not default) if info.type is bool else type(default)(default * 3) if default > 1 else default * 0.5
+    return (not default) if plain is bool else plain(default * 3) if default > 1 else default / 2
 
 
 def test_configs_stay_as_they_are():

@@ -1,16 +1,20 @@
 """The Flax layers against the papers' formulas, in float64."""
 
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import layer_checks as checks
 import numpy as np
 import pytest
+from flax import nnx
 
 from slm_flax import layers, params
 from slm_flax.layers.dropout import keep_mask
-from slm_flax.loss import token_losses
+from slm_flax.layers.placement import PLACEMENT
+from slm_flax.loss import sums, token_losses
+from slm_flax.model import position_at
 
 
 @pytest.fixture(autouse=True)
@@ -18,28 +22,67 @@ def wide():
     jax.config.update("jax_enable_x64", True)
 
 
-def kernel(name):
-    def run(q, k, v, **options):
-        return np.asarray(layers.KERNEL[name](*(jnp.asarray(x) for x in (q, k, v)), **options))
-
-    return run
+def array(value):
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
 
 
-def filled(module, weights, x, *arguments):
-    """Runs a module with weights {name: array} on an array."""
-    bound = params.bind(module, {name: jnp.asarray(value) for name, value in weights.items()})
-    return np.asarray(bound(jnp.asarray(x), *arguments))
+class Twin:
+    float64 = jnp.dtype("float64")
+    placements = PLACEMENT
+    module = nnx.Module
+    array = staticmethod(array)
+
+    def kernel(self, name):
+        def run(*arrays, **options):
+            options = {key: array(value) for key, value in options.items()}
+            return np.asarray(layers.KERNEL[name](*map(array, arrays), **options))
+
+        return run
+
+    def apply(self, registry, kind, arguments, weights, *inputs):
+        return np.asarray(self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs)))
+
+    def attention(self, model, index, weights, x, first_values):
+        position = partial(position_at, model=model, context=9)
+        module = layers.ATTENTION[model.attention.kind](model, index, layers.KERNEL["dot_product"], position)
+        found = self._filled(module, weights)(array(x), 0, None, array(first_values))
+        return [np.asarray(y) for y in found]
+
+    def keep_mask(self, key, shape, first_row, rate):
+        return np.asarray(keep_mask(jnp.uint32(key), shape, jnp.uint32(first_row), rate))
+
+    def token_losses(self, logits, targets):
+        return np.asarray(token_losses(array(logits), array(targets)))
+
+    def losses(self, logits, targets, z_loss):
+        return [float(value) for value in sums(array(logits), array(targets), z_loss)]
+
+    def _filled(self, module, weights):
+        return params.bind(module, {name: array(value) for name, value in weights.items()})
+
+
+TWIN = Twin()
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_layers(check):
+    check(TWIN)
 
 
 @pytest.mark.parametrize("name", layers.KERNEL)
 @pytest.mark.parametrize("case", checks.KERNEL_CASES, ids=str)
 def test_kernel(name, case):
-    checks.check_kernel(kernel(name), **case)
+    checks.check_kernel(TWIN.kernel(name), **case)
+
+
+@pytest.mark.parametrize("name", layers.KERNEL)
+def test_kernel_with_everything(name):
+    checks.check_kernel_with_everything(TWIN.kernel(name))
 
 
 @pytest.mark.parametrize("name", layers.KERNEL)
 def test_kernel_hides_the_unwritten_cache(name):
-    checks.check_unwritten_cache_is_hidden(kernel(name))
+    checks.check_unwritten_cache_is_hidden(TWIN.kernel(name))
 
 
 @pytest.mark.parametrize("case", [case for case in checks.KERNEL_CASES if not case["softcap"]], ids=str)
@@ -66,44 +109,3 @@ def test_fused_in_blocks_is_dot_product(monkeypatch, time, window):
     np.testing.assert_allclose(layers.KERNEL["fused"](q, k, v, **options), expected, **checks.TOLERANCE)
     single = (x.astype(jnp.float32) for x in (q, k, v))
     np.testing.assert_allclose(layers.KERNEL["fused"](*single, **options), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_rope():
-    checks.check_rope(lambda model, context, x, start: filled(layers.POSITION["rope"](model, context), {}, x, start))
-
-
-def test_sinusoidal():
-    kind = layers.POSITION["sinusoidal"]
-    checks.check_sinusoidal(lambda model, context, x, start: filled(kind(model, context), {}, x, start))
-
-
-def test_learned():
-    kind = layers.POSITION["learned"]
-    checks.check_learned(lambda model, context, weights, x, start: filled(kind(model, context), weights, x, start))
-
-
-def test_layernorm():
-    checks.check_layernorm(lambda width, norm, weights, x: filled(layers.NORM["layernorm"](width, norm), weights, x))
-
-
-def test_rmsnorm():
-    checks.check_rmsnorm(lambda width, norm, weights, x: filled(layers.NORM["rmsnorm"](width, norm), weights, x))
-
-
-def test_gelu():
-    checks.check_gelu(lambda model, weights, x: filled(layers.MLP["gelu"](model), weights, x))
-
-
-def test_swiglu():
-    checks.check_swiglu(lambda model, weights, x: filled(layers.MLP["swiglu"](model), weights, x))
-
-
-def test_dropout_keeps_what_the_hash_keeps():
-    def run(key, shape, first_row, rate):
-        return np.asarray(keep_mask(jnp.uint32(key), shape, jnp.uint32(first_row), rate))
-
-    checks.check_keep_mask(run)
-
-
-def test_token_losses():
-    checks.check_token_losses(lambda x, t: np.asarray(token_losses(jnp.asarray(x), jnp.asarray(t))))

@@ -1,5 +1,7 @@
 """The PyTorch layers against the papers' formulas, in float64."""
 
+from functools import partial
+
 import layer_checks as checks
 import numpy as np
 import pytest
@@ -8,76 +10,77 @@ import torch
 from slm_core.params import Spec
 from slm_torch import layers, params
 from slm_torch.layers.dropout import keep_mask
-from slm_torch.loss import token_losses
+from slm_torch.layers.placement import PLACEMENT
+from slm_torch.loss import sums, token_losses
+from slm_torch.model import position_at
 
 
-def kernel(name):
-    def run(q, k, v, **options):
-        return layers.KERNEL[name](*(torch.from_numpy(x.copy()) for x in (q, k, v)), **options).numpy()
-
-    return run
+def tensor(value):
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value
 
 
-def filled(module, weights, x, *arguments):
-    """Runs a module with weights {name: array} on an array."""
-    module = params.initialise(module, 0, torch.float64, torch.device("cpu"))
-    params.load(dict(module.named_parameters()), weights)
-    return module(torch.from_numpy(x), *arguments).detach().numpy()
+class Twin:
+    float64 = torch.float64
+    placements = PLACEMENT
+    module = torch.nn.Module
+    array = staticmethod(tensor)
+
+    def kernel(self, name):
+        def run(*arrays, **options):
+            options = {key: tensor(value) for key, value in options.items()}
+            return layers.KERNEL[name](*map(tensor, arrays), **options).numpy()
+
+        return run
+
+    def apply(self, registry, kind, arguments, weights, *inputs):
+        return self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(tensor, inputs)).detach().numpy()
+
+    def attention(self, model, index, weights, x, first_values):
+        position = partial(position_at, model=model, context=9)
+        module = layers.ATTENTION[model.attention.kind](model, index, layers.KERNEL["dot_product"], position)
+        found = self._filled(module, weights)(tensor(x), 0, None, tensor(first_values))
+        return [y.detach().numpy() for y in found]
+
+    def keep_mask(self, key, shape, first_row, rate):
+        bits = torch.from_numpy(np.array(key, np.uint32).view(np.int32))
+        return keep_mask(bits, torch.Size(shape), first_row, rate).numpy()
+
+    def token_losses(self, logits, targets):
+        return token_losses(tensor(logits), tensor(targets)).numpy()
+
+    def losses(self, logits, targets, z_loss):
+        return [float(value) for value in sums(tensor(logits), tensor(targets), z_loss)]
+
+    def _filled(self, module, weights):
+        module = params.initialise(module, 0, torch.float64, torch.device("cpu"))
+        params.load(dict(module.named_parameters()), weights)
+        return module
 
 
-def test_specs_are_kept():
-    parameter = params.declare((2,), Spec("bias"))
-    assert parameter.is_meta and parameter.spec == Spec("bias")
+TWIN = Twin()
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_layers(check):
+    check(TWIN)
 
 
 @pytest.mark.parametrize("name", layers.KERNEL)
 @pytest.mark.parametrize("case", checks.KERNEL_CASES, ids=str)
 def test_kernel(name, case):
-    checks.check_kernel(kernel(name), **case)
+    checks.check_kernel(TWIN.kernel(name), **case)
+
+
+@pytest.mark.parametrize("name", layers.KERNEL)
+def test_kernel_with_everything(name):
+    checks.check_kernel_with_everything(TWIN.kernel(name))
 
 
 @pytest.mark.parametrize("name", layers.KERNEL)
 def test_kernel_hides_the_unwritten_cache(name):
-    checks.check_unwritten_cache_is_hidden(kernel(name))
+    checks.check_unwritten_cache_is_hidden(TWIN.kernel(name))
 
 
-def test_rope():
-    checks.check_rope(lambda model, context, x, start: filled(layers.POSITION["rope"](model, context), {}, x, start))
-
-
-def test_sinusoidal():
-    kind = layers.POSITION["sinusoidal"]
-    checks.check_sinusoidal(lambda model, context, x, start: filled(kind(model, context), {}, x, start))
-
-
-def test_learned():
-    kind = layers.POSITION["learned"]
-    checks.check_learned(lambda model, context, weights, x, start: filled(kind(model, context), weights, x, start))
-
-
-def test_layernorm():
-    checks.check_layernorm(lambda width, norm, weights, x: filled(layers.NORM["layernorm"](width, norm), weights, x))
-
-
-def test_rmsnorm():
-    checks.check_rmsnorm(lambda width, norm, weights, x: filled(layers.NORM["rmsnorm"](width, norm), weights, x))
-
-
-def test_gelu():
-    checks.check_gelu(lambda model, weights, x: filled(layers.MLP["gelu"](model), weights, x))
-
-
-def test_swiglu():
-    checks.check_swiglu(lambda model, weights, x: filled(layers.MLP["swiglu"](model), weights, x))
-
-
-def test_dropout_keeps_what_the_hash_keeps():
-    def run(key, shape, first_row, rate):
-        bits = torch.from_numpy(np.array(key, np.uint32).view(np.int32))
-        return keep_mask(bits, torch.Size(shape), first_row, rate).numpy()
-
-    checks.check_keep_mask(run)
-
-
-def test_token_losses():
-    checks.check_token_losses(lambda x, t: token_losses(torch.from_numpy(x), torch.from_numpy(t)).numpy())
+def test_specs_are_kept():
+    parameter = params.declare((2,), Spec("bias"))
+    assert parameter.is_meta and parameter.spec == Spec("bias")

@@ -1,0 +1,146 @@
+"""Attention and positions."""
+
+from dataclasses import dataclass
+
+from slm_core.config.option import option
+
+
+@dataclass(frozen=True)
+class Attention:
+    kind: str = option(
+        "gqa",
+        "attention mechanism",
+        choices={
+            "gqa": "grouped-query attention (Ainslie 2023)",
+            "mla": "multi-head latent attention: low-rank keys and values, decoupled rotary part (DeepSeek-V2 2024)",
+            "differential": "the difference of two softmax maps (Ye 2024)",
+        },
+    )
+    kernel: str = option(
+        "fused",
+        "how softmax attention is computed",
+        choices={
+            "dot_product": "written out in tensor operations (Vaswani 2017)",
+            "flash": "in tiles with an online softmax; memory linear in the context (Dao 2022)",
+            "fused": "the framework's own kernel; options that it lacks are computed by flash",
+        },
+    )
+    n_heads: int = option(4, "query heads", low=1)
+    n_kv_heads: int | None = option(
+        None,
+        "key/value heads; unset: n_heads (multi-head); 1: multi-query",
+        read_by={"kind": ("gqa", "differential")},
+        low=1,
+    )
+    head_dim: int | None = option(
+        None,
+        "width of a head (mla: of its part without position); unset: d_model / n_heads, half of that (differential)",
+        low=1,
+    )
+    q_rank: int | None = option(
+        None, "width of the queries' latent; unset: queries come straight from the input", read_by={"kind": ("mla",)},
+        low=1,
+    )  # fmt: skip
+    kv_rank: int | None = option(
+        None, "width of the latent of keys and values; unset: 4 head_dim", read_by={"kind": ("mla",)}, low=1
+    )
+    rope_dim: int | None = option(
+        None, "width of the rotary part of a head; unset: head_dim / 2", read_by={"kind": ("mla",)}, low=2
+    )
+    v_dim: int | None = option(None, "width of a value head; unset: head_dim", read_by={"kind": ("mla",)}, low=1)
+    scale: float | None = option(
+        None,
+        "scores are multiplied by this; unset: 1 / sqrt(width of a query), or sqrt(width) with qk_norm=l2",
+        above=0,
+    )
+    qk_norm: str = option(
+        "none",
+        "normalisation of queries and keys before the position is applied",
+        choices={
+            "none": "no normalisation",
+            "rmsnorm": "RMSNorm with a learned weight (Dehghani 2023)",
+            "l2": "to length 1, so that scores are cosines (Henry 2020)",
+        },
+    )
+    qk_norm_over: str = option(
+        "head",
+        "what is normalised at once",
+        read_by={"qk_norm": ("rmsnorm", "l2")},
+        choices={"head": "each head by itself (Gemma 3, Qwen3)", "whole": "all heads together (OLMo 2)"},
+    )
+    window: int = option(0, "sliding window: tokens that a query sees, itself included; 0: all before it", low=0)
+    softcap: float = option(0.0, "cap * tanh(scores / cap) before the softmax (Gemma 2); 0: off", low=0)
+    sinks: bool = option(False, "a learned score a head that joins the softmax and attends to nothing (gpt-oss 2025)")
+    gate: str = option(
+        "none",
+        "sigmoid gate on the attention output before its projection (Qiu 2025)",
+        choices={"none": "no gate", "head": "one gate a head", "element": "one gate an element"},
+    )
+    value_residual: bool = option(False, "values mix with the first layer's, by two learned weights (Zhou 2024)")
+    bias: bool = option(False, "biases in the projections of attention")
+    output_bias: bool | None = option(None, "bias in the output projection; unset: as bias")
+
+
+@dataclass(frozen=True)
+class Position:
+    kind: str = option(
+        "rope",
+        "how the model knows the order of tokens",
+        choices={
+            "rope": "rotary embedding of queries and keys (Su 2021)",
+            "alibi": "scores fall linearly with distance, by a slope a head (Press 2022)",
+            "t5": "a learned score a head and bucket of distances (Raffel 2020)",
+            "learned": "a learned vector a position, added to the embedding (Radford 2018)",
+            "sinusoidal": "fixed sines and cosines, added to the embedding (Vaswani 2017)",
+            "none": "no position: the causal mask alone orders tokens (Kazemnejad 2023)",
+        },
+    )
+    theta: float = option(
+        10_000.0, "base of the geometric series of wavelengths", read_by={"kind": ("rope", "sinusoidal")}, above=0
+    )
+    fraction: float = option(
+        1.0, "share of a head's width that is rotated (GPT-NeoX: 0.25)", read_by={"kind": ("rope",)}, above=0, high=1
+    )
+    scaling: str = option(
+        "none",
+        "how rotation is stretched to a context longer than the trained one",
+        read_by={"kind": ("rope",)},
+        choices={
+            "none": "as trained",
+            "linear": "positions divided by scaling_factor (Chen 2023)",
+            "ntk": "a larger theta: low frequencies stretch, high ones stay (bloc97 2023)",
+            "yarn": "by parts, with a softmax temperature (Peng 2023)",
+            "llama3": "by parts, smoothly between two wavelengths (Llama 3.1 2024)",
+        },
+    )
+    scaling_factor: float = option(
+        1.0, "context extension factor", read_by={"scaling": ("linear", "ntk", "yarn", "llama3")}, above=0
+    )
+    original_context: int | None = option(
+        None, "trained context, tokens; unset: data.seq_len / scaling_factor", read_by={"scaling": ("yarn", "llama3")},
+        low=1,
+    )  # fmt: skip
+    beta_fast: float = option(
+        32.0, "dimensions that turn more often than this in original_context stay", read_by={"scaling": ("yarn",)},
+        above=0,
+    )  # fmt: skip
+    beta_slow: float = option(
+        1.0, "dimensions that turn less often than this are divided by scaling_factor", read_by={"scaling": ("yarn",)},
+        above=0,
+    )  # fmt: skip
+    attention_factor: float | None = option(
+        None, "rotated queries and keys are multiplied by this; unset: 0.1 ln(scaling_factor) + 1",
+        read_by={"scaling": ("yarn",)}, above=0,
+    )  # fmt: skip
+    truncate: bool = option(
+        True, "those two dimensions are rounded outwards to whole ones (gpt-oss: false)", read_by={"scaling": ("yarn",)}
+    )
+    low_freq_factor: float = option(
+        1.0, "wavelengths over original_context / this are divided by scaling_factor", read_by={"scaling": ("llama3",)},
+        above=0,
+    )  # fmt: skip
+    high_freq_factor: float = option(
+        4.0, "wavelengths under original_context / this stay", read_by={"scaling": ("llama3",)}, above=0
+    )
+    buckets: int = option(32, "buckets of distances, each with a score a head", read_by={"kind": ("t5",)}, low=2)
+    max_distance: int = option(128, "distances from here on share the last bucket", read_by={"kind": ("t5",)}, low=2)

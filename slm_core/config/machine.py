@@ -1,0 +1,63 @@
+"""Precision, memory, and where and how a run lives on the machine."""
+
+from dataclasses import dataclass
+
+from slm_core.config.option import option
+
+DTYPES = {
+    "float64": "for proofs",
+    "float32": "full precision",
+    "bfloat16": "needs hardware with bfloat16 (NVIDIA compute capability 8.0 or later) to be fast",
+    "float16": "half the memory; trained with dynamic loss scaling",
+}
+
+
+@dataclass(frozen=True)
+class Precision:
+    params: str = option(
+        "float32",
+        "parameters and optimizer state",
+        choices={k: DTYPES[k] for k in ("float64", "float32")},
+    )
+    compute: str = option(
+        "auto",
+        "matrix products and activations (softmax, norm statistics and the loss are float32 or wider)",
+        choices=DTYPES | {"auto": "float32 on a CPU; on a GPU what its hardware is good at"},
+    )
+    loss_scale_init: float = option(65536.0, "first loss scale", read_by={"compute": ("float16", "auto")}, above=0)
+    loss_scale_growth_interval: int = option(
+        2000, "finite steps before the loss scale doubles", read_by={"compute": ("float16", "auto")}, low=1
+    )
+    loss_scale_backoff: float = option(
+        0.5, "loss scale is multiplied by this after a skipped step", read_by={"compute": ("float16", "auto")},
+        above=0, below=1,
+    )  # fmt: skip
+    loss_scale_max: float = option(
+        16777216.0, "the loss scale never grows beyond", read_by={"compute": ("float16", "auto")}, above=0
+    )
+
+
+@dataclass(frozen=True)
+class Memory:
+    budget_gb: float = option(6.0, "GPU memory that the run may take, in GB of 1e9 bytes; 0: all", low=0)
+    remat: str = option(
+        "none",
+        "what is recomputed in the backward pass instead of stored",
+        choices={"none": "nothing", "block": "every block (Chen 2016)"},
+    )
+    loss_chunk: int = option(0, "tokens whose logits are held at once; 0: all", low=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    dir: str = option("models", "folder of runs")
+    name: str = option("", "folder of this run inside run.dir; empty: made from the preset, twin and overrides")
+    resume: bool = option(True, "continue an interrupted run of this name; False: start a new one beside it")
+    device: str = option(
+        "auto",
+        "where to compute",
+        choices={"auto": "a GPU where there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU"},
+    )
+    compile: bool = option(False, "torch.compile (the Flax twin always compiles)")
+    threads: int = option(0, "CPU threads; 0: one a core", low=0)
+    tensorboard: bool = option(True, "also write TensorBoard events")

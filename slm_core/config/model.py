@@ -1,0 +1,145 @@
+"""Norms, MLPs and the model that they make up."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from slm_core.config.attention import Attention, Position
+from slm_core.config.option import option
+
+
+@dataclass(frozen=True)
+class Norm:
+    kind: str = option(
+        "rmsnorm",
+        "normalisation of the residual stream",
+        choices={
+            "layernorm": "mean and variance (Ba 2016)",
+            "rmsnorm": "root mean square (Zhang 2019)",
+            "dyt": "Dynamic Tanh: tanh(alpha x), no statistics (Zhu 2025)",
+        },
+    )
+    eps: float = option(
+        1e-5, "added to the variance or mean square", read_by={"kind": ("layernorm", "rmsnorm")}, above=0
+    )
+    weight: str = option(
+        "scale",
+        "learned scale of what is normalised",
+        read_by={"kind": ("layernorm", "rmsnorm")},
+        choices={
+            "scale": "times w, which starts at 1",
+            "one_plus": "times 1 + w, which starts at 0 (Gemma)",
+            "none": "no weight (OLMo 2024)",
+        },
+    )
+    bias: bool = option(False, "a bias beside the weight", read_by={"kind": ("layernorm", "dyt")})
+    alpha: float = option(0.5, "initial value of the learned alpha", read_by={"kind": ("dyt",)}, above=0)
+    placement: str = option(
+        "pre",
+        "where the norms of a block stand; all but post have a final norm",
+        choices={
+            "pre": "x + f(norm(x)) (Xiong 2020)",
+            "post": "norm(x + f(x)) (Vaswani 2017)",
+            "sandwich": "x + norm(f(norm(x))) (Ding 2021; Gemma 2)",
+            "output": "x + norm(f(x)) (OLMo 2 2024)",
+            "parallel": "x + attention(norm(x)) + mlp(norm'(x)) (GPT-NeoX 2022)",
+            "parallel_shared": "x + attention(norm(x)) + mlp(norm(x)) (GPT-J 2021)",
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Mlp:
+    kind: str = option(
+        "swiglu",
+        "feed-forward layer",
+        choices={
+            "gelu": "down(gelu(up(x))) (Hendrycks 2016)",
+            "relu2": "down(relu(up(x))^2) (So 2021)",
+            "swiglu": "down(silu(gate(x)) * up(x)) (Shazeer 2020)",
+            "geglu": "down(gelu(gate(x)) * up(x)) (Shazeer 2020)",
+            "moe": "mixture of experts: dropless top-k routing (Shazeer 2017)",
+        },
+    )
+    gelu: str = option(
+        "erf",
+        "which GELU",
+        read_by={"kind": ("gelu", "geglu")},
+        choices={"erf": "exact, by the error function", "tanh": "GPT-2's tanh approximation"},
+    )
+    hidden: int | None = option(
+        None,
+        "inner width, of an expert in moe; unset: 4 d_model (gelu, relu2), 8/3 d_model rounded up to a multiple of 32"
+        " (swiglu, geglu), that over the experts that a token visits, rounded up to a multiple of 8 (moe)",
+        low=1,
+    )
+    bias: bool = option(False, "biases in its linear layers (not in the router)")
+    expert: str = option(
+        "swiglu",
+        "what an expert computes",
+        read_by={"kind": ("moe",)},
+        choices={
+            "gelu": "as mlp.kind=gelu, exact",
+            "relu2": "as mlp.kind=relu2",
+            "swiglu": "as mlp.kind=swiglu",
+            "geglu": "as mlp.kind=geglu, exact",
+        },
+    )
+    experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1)
+    top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1)
+    shared_experts: int = option(
+        0, "experts that every token visits, as one of that many times the width (DeepSeekMoE 2024)",
+        read_by={"kind": ("moe",)}, low=0,
+    )  # fmt: skip
+    router: str = option(
+        "softmax",
+        "scores of the experts",
+        read_by={"kind": ("moe",)},
+        choices={"softmax": "softmax over all experts", "sigmoid": "each by itself (DeepSeek-V3 2024)"},
+    )
+    renormalise: bool = option(True, "the top_k scores are divided by their sum", read_by={"kind": ("moe",)})
+    routed_scale: float = option(
+        1.0, "the routed experts' sum is multiplied by this", read_by={"kind": ("moe",)}, above=0
+    )
+    balance_loss: float = option(
+        0.01, "coefficient of the load-balancing loss (Fedus 2021); 0: off", read_by={"kind": ("moe",)}, low=0
+    )
+    balance_bias: float = option(
+        0.0, "step of the routing bias that balances without a loss (Wang 2024: 0.001); 0: off",
+        read_by={"kind": ("moe",)}, low=0,
+    )  # fmt: skip
+    router_z_loss: float = option(
+        0.0,
+        "coefficient of the router's mean logsumexp^2 (Zoph 2022: 0.001); 0: off",
+        read_by={"kind": ("moe",)},
+        low=0,
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    d_model: int = option(128, "width of the residual stream", low=1)
+    n_layers: int = option(5, "blocks", low=1)
+    tie_embeddings: bool = option(True, "the output head reuses the embedding matrix")
+    dropout: float = option(
+        0.0, "probability of zeroing an element after the embedding, attention and the MLP", low=0, below=1
+    )
+    embed_scale: float = option(1.0, "multiplies the token embedding (Gemma: sqrt(d_model))", above=0)
+    residual_multiplier: float = option(1.0, "multiplies what attention and MLP add to the stream (Granite)", above=0)
+    logit_multiplier: float = option(1.0, "multiplies the logits, before the soft-cap (Granite)", above=0)
+    logit_softcap: float = option(0.0, "cap * tanh(logits / cap) (Gemma 2); 0: off", low=0)
+    z_loss: float = option(0.0, "coefficient of the mean logsumexp(logits)^2 in training (PaLM: 1e-4); 0: off", low=0)
+    init_std: float = option(0.02, "standard deviation of initial matrices and embeddings", above=0)
+    depth_scaled_init: bool = option(True, "projections into the residual stream start at init_std / sqrt(2 n_layers)")
+    mup_base_width: int = option(
+        0,
+        "width whose learning rates and initial weights carry over to any d_model (muP, Yang 2022); 0: off",
+        low=0,
+    )
+    pattern: str = option(
+        "",
+        "overrides of model fields a layer, tiled over the stack: '5*attention.window=256 | .' (configs/README.md)",
+    )
+    attention: Attention = dataclasses.field(default_factory=Attention)
+    position: Position = dataclasses.field(default_factory=Position)
+    norm: Norm = dataclasses.field(default_factory=Norm)
+    mlp: Mlp = dataclasses.field(default_factory=Mlp)

@@ -1,0 +1,28 @@
+"""How a field of the schema is declared."""
+
+import dataclasses
+from typing import Any
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    choices: dict[str, str] | None = None,
+    read_by: dict[str, tuple[str, ...]] | None = None,
+    low: float | None = None,
+    above: float | None = None,
+    high: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declares one config field.
+
+    Args:
+      default: the value when nothing sets it.
+      doc: meaning and unit, one line; shown by `--help`.
+      choices: the valid values of a kind-like field, each with one line of meaning.
+      read_by: {selector field of the same section: values of it under which this field is read}; absent means always.
+      low, above, high, below: inclusive minimum, exclusive minimum, inclusive maximum, exclusive maximum.
+    """
+    metadata = dict(doc=doc, choices=choices, read_by=read_by, low=low, above=above, high=high, below=below)
+    return dataclasses.field(default=default, metadata=metadata)

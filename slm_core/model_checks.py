@@ -1,0 +1,107 @@
+"""How the fields of a model must fit each other."""
+
+from slm_core.config import Config, Model
+from slm_core.errors import UserError
+from slm_core.heads import rotated, value_shape
+from slm_core.pattern import Entry, layer_entries, layer_models, overridden, resolve
+
+
+def check_model(config: Config) -> None:
+    """Raises UserError for the first relation between model fields that does not hold, naming the layer's entry."""
+    model = config.model
+    seen: set[str] = set()
+    for layer, entry in enumerate(layer_entries(model)):
+        if entry.text not in seen:
+            seen.add(entry.text)
+            for check in _LAYER_CHECKS:
+                check(overridden(model, entry), _where(entry, layer))
+    _check_values_fit(model)
+    if model.position.kind == "sinusoidal" and model.d_model % 2:
+        raise UserError(
+            f"model.d_model={model.d_model} must be even for model.position.kind=sinusoidal (sine and cosine)"
+        )
+
+
+def _where(entry: Entry, layer: int) -> str:
+    return f"layer {layer} (model.pattern entry '{entry.text}'): " if entry.values else ""
+
+
+def _check_heads(model: Model, where: str) -> None:
+    attention = model.attention
+    parts = attention.n_heads * (2 if attention.kind == "differential" else 1)
+    if attention.head_dim is None and model.d_model % parts:
+        halves = " two maps for each of" if attention.kind == "differential" else ""
+        raise UserError(
+            f"{where}model.attention.n_heads={attention.n_heads} does not divide{halves} model.d_model={model.d_model}:"
+            f" use {nearest_divisor(model.d_model // (parts // attention.n_heads), attention.n_heads)} heads, or set"
+            " model.attention.head_dim"
+        )
+    if attention.n_kv_heads is not None and attention.n_heads % attention.n_kv_heads:
+        raise UserError(
+            f"{where}model.attention.n_kv_heads={attention.n_kv_heads} does not divide n_heads={attention.n_heads}:"
+            f" use {nearest_divisor(attention.n_heads, attention.n_kv_heads)}"
+        )
+
+
+def _check_rotation(model: Model, where: str) -> None:
+    position = model.position
+    if position.kind != "rope":
+        return
+    model = resolve(model)
+    turning = rotated(model)
+    if turning < 2 or turning % 2:
+        field = "rope_dim" if model.attention.kind == "mla" else "head_dim"
+        raise UserError(
+            f"{where}model.position.fraction={position.fraction} rotates {turning} of {getattr(model.attention, field)}"
+            f" elements of a head: rope turns pairs, so make round(fraction * {field}) even and at least 2"
+        )
+    if position.scaling == "llama3" and position.low_freq_factor >= position.high_freq_factor:
+        raise UserError(
+            f"{where}model.position.low_freq_factor={position.low_freq_factor} must be less than"
+            f" high_freq_factor={position.high_freq_factor}"
+        )
+    if position.scaling == "yarn" and position.beta_slow >= position.beta_fast:
+        raise UserError(
+            f"{where}model.position.beta_slow={position.beta_slow} must be less than beta_fast={position.beta_fast}"
+        )
+    if position.scaling == "yarn" and position.theta == 1:
+        raise UserError(f"{where}model.position.theta=1 gives every pair the same wavelength: set it above 1 for yarn")
+
+
+def _check_buckets(model: Model, where: str) -> None:
+    position = model.position
+    if position.kind == "t5" and position.max_distance <= position.buckets // 2:
+        raise UserError(
+            f"{where}model.position.max_distance={position.max_distance} must be more than half of"
+            f" buckets={position.buckets}, each of which holds one distance"
+        )
+
+
+def _check_experts(model: Model, where: str) -> None:
+    mlp = model.mlp
+    if mlp.kind == "moe" and mlp.top_k > mlp.experts:
+        raise UserError(f"{where}model.mlp.top_k={mlp.top_k} must be at most experts={mlp.experts}")
+
+
+_LAYER_CHECKS = (_check_heads, _check_rotation, _check_buckets, _check_experts)
+
+
+def _check_values_fit(model: Model) -> None:
+    """Layers whose values mix with the first layer's have values of its shape."""
+    layers = layer_models(model)
+    if model.attention.value_residual and len(layers) == 1:
+        raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
+    first = value_shape(layers[0].attention)
+    for i, layer in enumerate(layers):
+        own = value_shape(layer.attention)
+        if layer.attention.value_residual and own != first:
+            raise UserError(
+                f"model.attention.value_residual=True: layer {i} has {own[0]} value heads of {own[1]}, the first layer"
+                f" {first[0]} of {first[1]}: give both the same, or turn value_residual off in that layer"
+            )
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """Returns the divisor of `number` closest to `wanted`."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    return min(divisors, key=lambda d: abs(d - wanted))

@@ -1,0 +1,108 @@
+"""Numbers of positions that both twins take from the host, in float64: rotation angles, ALiBi's slopes, T5's buckets.
+
+So both twins turn by the same amounts, and late positions lose nothing.
+"""
+
+import math
+
+import numpy as np
+
+from slm_core.config import Model, Position
+from slm_core.heads import rotated
+
+
+def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the cosines and sines of rotary positions, each [context, rotated / 2].
+
+    Feature i of pair i < rotated / 2 turns by t * frequency[i] at position t (Su et al. 2021,
+    https://arxiv.org/abs/2104.09864). YaRN multiplies both tables by its temperature.
+    """
+    position, width = model.position, rotated(model)
+    frequency = _SCALING[position.scaling](position, width, context)
+    angle = np.outer(np.arange(context), frequency)
+    factor = _attention_factor(position)
+    return factor * np.cos(angle), factor * np.sin(angle)
+
+
+def _frequency(theta: float, width: int) -> np.ndarray:
+    return theta ** (-np.arange(0, width, 2) / width)
+
+
+def _unscaled(position: Position, width: int, context: int) -> np.ndarray:
+    return _frequency(position.theta, width)
+
+
+def _linear(position: Position, width: int, context: int) -> np.ndarray:
+    """Positions are divided by the factor (Chen et al. 2023, https://arxiv.org/abs/2306.15595)."""
+    return _frequency(position.theta, width) / position.scaling_factor
+
+
+def _ntk(position: Position, width: int, context: int) -> np.ndarray:
+    """theta' = theta s^(d / (d - 2)): the lowest frequency is divided by s, the highest stays (bloc97 2023; Peng et al.
+    2023, section 3.1)."""
+    exponent = width / (width - 2) if width > 2 else 1.0
+    return _frequency(position.theta * position.scaling_factor**exponent, width)
+
+
+def _yarn(position: Position, width: int, context: int) -> np.ndarray:
+    """Between the pairs that turn beta_fast and beta_slow times in the original context, frequencies go over from
+    unscaled to divided by s (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2)."""
+    original = _original_context(position, context)
+
+    def pair_turning(times: float) -> float:
+        return width * math.log(original / (times * 2 * math.pi)) / (2 * math.log(position.theta))
+
+    low, high = pair_turning(position.beta_fast), pair_turning(position.beta_slow)
+    if position.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, width - 1)
+    ramp = np.clip((np.arange(width // 2) - low) / max(high - low, 1e-3), 0, 1)
+    unscaled = _frequency(position.theta, width)
+    return unscaled * (1 - ramp) + unscaled / position.scaling_factor * ramp
+
+
+def _llama3(position: Position, width: int, context: int) -> np.ndarray:
+    """Wavelengths over original / low_freq_factor are stretched by s, those under original / high_freq_factor stay,
+    and between them frequencies are mixed (Llama 3.1; Dubey et al. 2024, https://arxiv.org/abs/2407.21783)."""
+    unscaled = _frequency(position.theta, width)
+    low, high = position.low_freq_factor, position.high_freq_factor
+    turns = _original_context(position, context) * unscaled / (2 * math.pi)
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    return unscaled * kept + unscaled / position.scaling_factor * (1 - kept)
+
+
+_SCALING = {"none": _unscaled, "linear": _linear, "ntk": _ntk, "yarn": _yarn, "llama3": _llama3}
+
+
+def _original_context(position: Position, context: int) -> float:
+    return position.original_context or context / position.scaling_factor
+
+
+def _attention_factor(position: Position) -> float:
+    if position.scaling != "yarn":
+        return 1.0
+    return position.attention_factor or 0.1 * math.log(max(position.scaling_factor, 1.0)) + 1
+
+
+def alibi_slopes(heads: int) -> np.ndarray:
+    """Returns the slope of each head, [heads]: 2^(-8 h / heads) for h = 1, 2, ... where `heads` is a power of two.
+
+    Else the slopes of the next lower power, then every other one of the next higher (Press et al. 2022,
+    https://arxiv.org/abs/2108.12409, and its authors' code).
+    """
+    power = 2 ** int(math.log2(heads))
+    slopes = 2.0 ** (-8 * np.arange(1, power + 1) / power)
+    finer = 2.0 ** (-4 * np.arange(1, 2 * power + 1, 2) / power)
+    return np.concatenate([slopes, finer[: heads - power]])
+
+
+def t5_buckets(buckets: int, max_distance: int, context: int) -> np.ndarray:
+    """Returns the bucket of each distance 0, 1, ..., context - 1, int [context].
+
+    The first half of the buckets holds one distance each; those after it grow geometrically up to `max_distance`
+    (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1, for causal attention).
+    """
+    distance, exact = np.arange(context), buckets // 2
+    growth = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)
+    coarse = np.minimum(exact + np.floor(growth * (buckets - exact)).astype(int), buckets - 1)
+    return np.where(distance < exact, distance, coarse)

@@ -1,0 +1,39 @@
+"""One softmax attention over given queries, keys and values: the kernel with all that acts on scores.
+
+Scores may be changed by the position (a bias by distance), a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118) and
+learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925); the window limits what is seen.
+"""
+
+from collections.abc import Callable
+
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from slm_core.config import Model
+from slm_core.params import SCALAR
+from slm_flax.numerics import wide
+from slm_flax.params import declare
+
+
+class Attend(nnx.Module):
+    def __init__(self, model: Model, kernel: Callable[..., Array], bias: nnx.Module | None):
+        """`bias` is a position that acts on scores."""
+        attention = model.attention
+        self.kernel = kernel
+        self.bias = bias
+        self.sinks = declare((attention.n_heads,), SCALAR) if attention.sinks else None
+        self.options = dict(scale=attention.scale, window=attention.window, softcap=attention.softcap)
+
+    def __call__(
+        self,
+        q: Float[Array, "batch time heads head_dim"],
+        k: Float[Array, "batch keys kv_heads head_dim"],
+        v: Float[Array, "batch keys kv_heads v_dim"],
+        start: int | Array,
+        keys_start: int | Array,
+    ) -> Float[Array, "batch time heads v_dim"]:
+        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ..."""
+        bias = None if self.bias is None else self.bias(wide(q.dtype))
+        sinks = None if self.sinks is None else self.sinks[...]
+        return self.kernel(q, k, v, start=start, keys_start=keys_start, bias=bias, sinks=sinks, **self.options)

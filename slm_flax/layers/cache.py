@@ -1,0 +1,50 @@
+"""The KV cache: what attention keeps of the positions that it has read.
+
+With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
+https://arxiv.org/abs/2310.06825).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim
+
+Cache = dict[str, Array]
+"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+
+
+def empty_cache(entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype) -> Cache:
+    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+    room = min(context, window) if window else context
+    return {name: jnp.zeros((batch, room, *shape), dtype) for name, shape in entries.items()}
+
+
+def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[Cache, int | Array]:
+    """Adds the positions start, start + 1, ... to a cache, in place; `trim` must follow, at the end of the step.
+
+    Returns:
+      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
+      a rolling cache is not full yet. Without a window that is the whole cache: shapes are static under jit, and the
+      kernel's mask hides what is not written yet.
+    """
+    if not window:
+        for name, value in new.items():
+            cache[name] = dynamic_update_slice_in_dim(cache[name], value, start, axis=1)
+        return dict(cache), 0
+    room = next(iter(cache.values())).shape[1]
+    for name, value in new.items():
+        cache[name] = jnp.concatenate([cache[name], value], axis=1)
+    return dict(cache), start - room
+
+
+def trim(cache: Cache, room: Cache, count: Array) -> Cache:
+    """Returns an extended cache with as many positions as `room` has: the newest of which `count` were added.
+
+    What was added may end in padding, which goes.
+    """
+    return {
+        name: value
+        if value.shape == room[name].shape
+        else dynamic_slice_in_dim(value, count, room[name].shape[1], axis=1)
+        for name, value in cache.items()
+    }

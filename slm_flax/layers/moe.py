@@ -1,0 +1,231 @@
+"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+s are the softmax or sigmoid of x W. b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
+shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Each token adds to the loss
+
+    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(x W)^2)
+
+by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
+mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+Every choice is computed: rows are sorted by expert, and each expert's filled up with zeros to whole blocks, so that
+shapes are static; a matrix product takes one block. (`jax.lax.ragged_dot` runs every expert on every row on a CPU.)
+"""
+
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from slm_core.config import Model
+from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_flax.layers.dense import GatedMLP
+from slm_flax.layers.geglu import GegluMLP
+from slm_flax.layers.gelu import GeluMLP
+from slm_flax.layers.linear import Linear
+from slm_flax.layers.relu2 import Relu2MLP
+from slm_flax.layers.swiglu import SwigluMLP
+from slm_flax.numerics import wide
+from slm_flax.params import declare
+
+_GELU = partial(jax.nn.gelu, approximate=False)
+EXPERT = {
+    "gelu": (GeluMLP, _GELU),
+    "relu2": (Relu2MLP, lambda x: jnp.square(jax.nn.relu(x))),
+    "swiglu": (SwigluMLP, jax.nn.silu),
+    "geglu": (GegluMLP, _GELU),
+}
+"""{mlp.expert: (its dense MLP, its activation)}."""
+SCORES = {"softmax": lambda logits: jax.nn.softmax(logits, -1), "sigmoid": jax.nn.sigmoid}
+TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+SMALLEST_BLOCK = 16
+
+
+class Routing(NamedTuple):
+    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+
+    logits: Float[Array, "tokens experts"]
+    scores: Float[Array, "tokens experts"]
+    chosen: Int[Array, "tokens top_k"]
+
+
+class Groups(NamedTuple):
+    """Rows, sorted by expert and in blocks of one expert, for the pairs of a token and one of its choices.
+
+    Args:
+      pair: the pair in each row; past the last one in a row that fills up a block.
+      row: the row of each pair.
+      expert: the expert of each block.
+    """
+
+    pair: Int[Array, "rows"]
+    row: Int[Array, "pairs"]
+    expert: Int[Array, "blocks"]
+
+
+class ExpertLinear(nnx.Module):
+    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+
+    def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
+        self.weight = declare((experts, d_in, d_out), spec)
+        self.bias = declare((experts, d_out), BIAS) if bias else None
+
+    def __call__(self, x: Float[Array, "rows in"], expert: Int[Array, "blocks"]) -> Float[Array, "rows out"]:
+        y = _blocks_matmul(x.reshape(len(expert), -1, x.shape[-1]), self.weight[...], expert)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype)[expert][:, None]
+        return y.reshape(len(x), -1)
+
+
+class MixtureOfExperts(nnx.Module):
+    def __init__(self, model: Model):
+        mlp = model.mlp
+        dense, self.activation = EXPERT[mlp.expert]
+        inward = (mlp.experts, model.d_model, mlp.hidden, matrix(model), mlp.bias)
+        self.router = Linear(model.d_model, mlp.experts, matrix(model), bias=False)
+        self.balance = declare((mlp.experts,), Spec("balance", step=mlp.balance_bias)) if mlp.balance_bias else None
+        self.gate_proj = ExpertLinear(*inward) if issubclass(dense, GatedMLP) else None
+        self.up_proj = ExpertLinear(*inward)
+        self.down_proj = ExpertLinear(mlp.experts, mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+        width = mlp.shared_experts * mlp.hidden
+        shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
+        self.shared = dense(dataclasses.replace(model, mlp=shared)) if width else None
+        self.experts, self.top_k = mlp.experts, mlp.top_k
+        self.scores = SCORES[mlp.router]
+        self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
+        self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
+
+    def __call__(self, x: Float[Array, "batch time d_model"]) -> Float[Array, "batch time d_model"]:
+        tokens = x.reshape(-1, x.shape[-1])
+        routing = self.route(tokens)
+        y = self.expert(tokens, routing.chosen)
+        y = (y * self.weights(routing).astype(y.dtype)[..., None]).sum(1).reshape(x.shape)
+        return y if self.shared is None else y + self.shared(x)
+
+    def penalty(self, x: Float[Array, "batch time d_model"]) -> Float[Array, ""]:
+        """Returns what this layer adds to the loss a token, float32 or wider.
+
+        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        """
+        logits, scores, chosen = self.route(x.reshape(-1, x.shape[-1]))
+        counts = (chosen[..., None] == jnp.arange(self.experts)).sum((0, 1)).astype(logits.dtype)
+        total = jnp.zeros((), logits.dtype)
+        if self.balance_loss:
+            probability = scores / (scores.sum(-1, keepdims=True) + TINY)
+            balanced = self.experts * (counts / chosen.size * probability.mean(0)).sum()
+            total = total + self.balance_loss * balanced
+        if self.router_z_loss:
+            total = total + self.router_z_loss * jnp.square(jax.nn.logsumexp(logits, -1)).mean()
+        if self.balance is not None:
+            # Whole numbers until they are divided: an expert at the mean load gets exactly 0, whose sign is 0.
+            excess = (counts * self.experts - chosen.size) / (len(chosen) * self.experts)
+            moved = (self.balance[...].astype(excess.dtype) * excess).sum()
+            total = total + (moved - jax.lax.stop_gradient(moved))
+        return total
+
+    def route(self, x: Float[Array, "tokens d_model"]) -> Routing:
+        """Returns each token's experts; of equal scores the lower expert comes first."""
+        logits = self.router(x.astype(wide(x.dtype)))
+        scores = self.scores(logits)
+        ranked = scores if self.balance is None else scores + self.balance[...].astype(scores.dtype)
+        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(ranked), self.top_k)
+        return Routing(logits, scores, chosen)
+
+    def weights(self, routing: Routing) -> Float[Array, "tokens top_k"]:
+        """Returns what each chosen expert's output is multiplied by."""
+        weights = jnp.take_along_axis(routing.scores, routing.chosen, 1)
+        if self.renormalise:
+            weights = weights / (weights.sum(-1, keepdims=True) + TINY)
+        return weights if self.routed_scale == 1 else self.routed_scale * weights
+
+    def expert(
+        self, x: Float[Array, "tokens d_model"], chosen: Int[Array, "tokens top_k"]
+    ) -> Float[Array, "tokens top_k d_model"]:
+        """Returns the output of each token's chosen experts."""
+        groups = group(chosen.reshape(-1), self.experts)
+        x = _reorder(x.repeat(self.top_k, 0), groups.pair, groups.row)
+        h = self.up_proj(x, groups.expert)
+        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, groups.expert)) * h
+        y = self.down_proj(h, groups.expert)
+        return _reorder(y, groups.row, groups.pair).reshape(-1, self.top_k, x.shape[-1])
+
+
+def group(chosen: Int[Array, "pairs"], experts: int) -> Groups:
+    """Returns the rows of pairs whose experts are `chosen`.
+
+    A block is about a quarter of an expert's mean share: padding then costs at most a quarter, an eighth as a rule.
+    """
+    pairs = len(chosen)
+    block = SMALLEST_BLOCK * max(1, pairs // (4 * experts * SMALLEST_BLOCK))
+    blocks = (pairs + min(experts, pairs) * (block - 1)) // block  # enough for any routing
+    counts = (chosen[:, None] == jnp.arange(experts)).sum(0)
+    used = -(-counts // block)
+    last_block = jnp.cumsum(used)
+    padding = block * (last_block - used) - (jnp.cumsum(counts) - counts)  # rows of it before an expert's first
+    order = jnp.argsort(chosen, stable=True)
+    row_of_sorted = jnp.arange(pairs) + padding[chosen[order]]
+    pair = jnp.full(blocks * block, pairs).at[row_of_sorted].set(order, unique_indices=True)
+    row = jnp.zeros_like(order).at[order].set(row_of_sorted, unique_indices=True)
+    expert = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
+    return Groups(pair, row, jnp.minimum(expert, experts - 1))
+
+
+@jax.custom_vjp
+def _reorder(x: Array, index: Array, inverse: Array) -> Array:
+    """Returns the rows x[index], zeros where `index` is past the end; `inverse` takes the gradient back, row by row."""
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+def _reorder_forward(x: Array, index: Array, inverse: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _reorder(x, index, inverse), (index, inverse)
+
+
+def _reorder_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, None, None]:
+    index, inverse = saved
+    return _reorder(dy, inverse, index), None, None
+
+
+_reorder.defvjp(_reorder_forward, _reorder_backward)
+
+
+@jax.custom_vjp
+def _blocks_matmul(
+    x: Float[Array, "blocks size in"], weight: Float[Array, "experts in out"], expert: Int[Array, "blocks"]
+) -> Float[Array, "blocks size out"]:
+    """Returns x[i] @ weight[expert[i]], one block after the other: no copy of a matrix for each block.
+
+    JAX's own derivative would add a gradient of all experts for each block.
+    """
+
+    def step(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:
+        x, expert = block
+        return None, x @ weight[expert].astype(x.dtype)
+
+    return jax.lax.scan(step, None, (x, expert))[1]
+
+
+def _blocks_forward(x: Array, weight: Array, expert: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return _blocks_matmul(x, weight, expert), (x, weight, expert)
+
+
+def _blocks_backward(saved: tuple[Array, Array, Array], dy: Array) -> tuple[Array, Array, None]:
+    x, weight, expert = saved
+    dtype = wide(x.dtype)
+
+    def step(dw: Array, block: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        x, dy, expert = block
+        dx = dy @ weight[expert].astype(dy.dtype).T
+        return dw.at[expert].add(jnp.matmul(x.T, dy, preferred_element_type=dtype)), dx
+
+    dw, dx = jax.lax.scan(step, jnp.zeros(weight.shape, dtype), (x, dy, expert))
+    return dx, dw.astype(weight.dtype), None
+
+
+_blocks_matmul.defvjp(_blocks_forward, _blocks_backward)

@@ -1,0 +1,29 @@
+"""Sigmoid gate on the output of attention (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
+
+y' = y * sigmoid(x W),  one gate an element or one a head
+"""
+
+import jax
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from slm_core.config import Model
+from slm_core.params import matrix
+from slm_flax.layers.linear import Linear
+
+
+class OutputGate(nnx.Module):
+    def __init__(self, model: Model, heads: int, head_dim: int):
+        self.gates = (heads, head_dim if model.attention.gate == "element" else 1)
+        self.gate_proj = Linear(model.d_model, self.gates[0] * self.gates[1], matrix(model), model.attention.bias)
+
+    def __call__(
+        self, y: Float[Array, "batch time heads head_dim"], x: Float[Array, "batch time d_model"]
+    ) -> Float[Array, "batch time heads head_dim"]:
+        return y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*x.shape[:-1], *self.gates)
+
+
+def output_gate(model: Model, heads: int, head_dim: int) -> OutputGate | None:
+    """Returns the gate, or None where the config has none."""
+    return None if model.attention.gate == "none" else OutputGate(model, heads, head_dim)

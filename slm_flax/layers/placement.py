@@ -1,0 +1,58 @@
+"""Where the norms of a block stand. Each function takes the block, the stream, and attention and MLP as functions.
+
+    pre              x + f(norm(x))                           Xiong et al. 2020, https://arxiv.org/abs/2002.04745
+    post             norm(x + f(x))                           Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+    sandwich         x + norm'(f(norm(x)))                    Ding et al. 2021, https://arxiv.org/abs/2105.13290
+    output           x + norm(f(x))                           OLMo 2 2024, https://arxiv.org/abs/2501.00656
+    parallel         x + attention(norm(x)) + mlp(norm'(x))   GPT-NeoX 2022, https://arxiv.org/abs/2204.06745
+    parallel_shared  x + attention(norm(x)) + mlp(norm(x))    GPT-J 2021
+
+What is added to the stream is multiplied by model.residual_multiplier first: that is `block.add`.
+"""
+
+from collections.abc import Callable
+
+from flax import nnx
+from jax import Array
+
+Sublayer = Callable[[Array], Array]
+
+
+def pre(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    x = block.add(x, attend(block.attention_norm(x)))
+    return block.add(x, feed(block.mlp_norm(x)))
+
+
+def post(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    x = block.attention_norm(block.add(x, attend(x)))
+    return block.mlp_norm(block.add(x, feed(x)))
+
+
+def sandwich(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    x = block.add(x, block.attention_output_norm(attend(block.attention_norm(x))))
+    return block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))
+
+
+def output(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    x = block.add(x, block.attention_norm(attend(x)))
+    return block.add(x, block.mlp_norm(feed(x)))
+
+
+def parallel(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    return block.add(block.add(x, attend(block.attention_norm(x))), feed(block.mlp_norm(x)))
+
+
+def parallel_shared(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    y = block.attention_norm(x)
+    return block.add(block.add(x, attend(y)), feed(y))
+
+
+PLACEMENT = {
+    "pre": (pre, ("attention", "mlp")),
+    "post": (post, ("attention", "mlp")),
+    "sandwich": (sandwich, ("attention", "attention_output", "mlp", "mlp_output")),
+    "output": (output, ("attention", "mlp")),
+    "parallel": (parallel, ("attention", "mlp")),
+    "parallel_shared": (parallel_shared, ("attention",)),
+}
+"""{norm.placement: (the function, the norms that it uses)}."""

@@ -1,0 +1,26 @@
+"""Attention with linear biases (Press et al. 2022, https://arxiv.org/abs/2108.12409).
+
+    score[h, p, c] += -slope[h] (p - c)
+
+The slopes are in `slm_core.positions`; nothing is learned.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.positions import alibi_slopes
+
+
+class ALiBi(nn.Module):
+    site = "scores"
+
+    def __init__(self, model: Model, context: int):
+        super().__init__()
+        table = -np.outer(alibi_slopes(model.attention.n_heads), np.arange(context))
+        self.register_buffer("table", torch.from_numpy(table), persistent=False)
+
+    def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:
+        return self.table.to(dtype)

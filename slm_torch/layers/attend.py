@@ -1,0 +1,38 @@
+"""One softmax attention over given queries, keys and values: the kernel with all that acts on scores.
+
+Scores may be changed by the position (a bias by distance), a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118) and
+learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925); the window limits what is seen.
+"""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import SCALAR
+from slm_torch.numerics import wide
+from slm_torch.params import declare
+
+
+class Attend(nn.Module):
+    def __init__(self, model: Model, kernel: Callable[..., Tensor], bias: nn.Module | None):
+        """`bias` is a position that acts on scores."""
+        super().__init__()
+        attention = model.attention
+        self.kernel = kernel
+        self.bias = bias
+        self.sinks = declare((attention.n_heads,), SCALAR) if attention.sinks else None
+        self.options = dict(scale=attention.scale, window=attention.window, softcap=attention.softcap)
+
+    def forward(
+        self,
+        q: Float[Tensor, "batch time heads head_dim"],
+        k: Float[Tensor, "batch keys kv_heads head_dim"],
+        v: Float[Tensor, "batch keys kv_heads v_dim"],
+        start: int,
+        keys_start: int,
+    ) -> Float[Tensor, "batch time heads v_dim"]:
+        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ..."""
+        bias = None if self.bias is None else self.bias(wide(q.dtype))
+        return self.kernel(q, k, v, start=start, keys_start=keys_start, bias=bias, sinks=self.sinks, **self.options)

@@ -1,0 +1,38 @@
+"""The KV cache: what attention keeps of the positions that it has read.
+
+With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
+https://arxiv.org/abs/2310.06825).
+"""
+
+import torch
+from torch import Tensor
+
+Cache = dict[str, Tensor]
+"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+
+
+def empty_cache(
+    entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: torch.dtype, device: torch.device
+) -> Cache:
+    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+    room = min(context, window) if window else context
+    return {name: torch.zeros(batch, room, *shape, dtype=dtype, device=device) for name, shape in entries.items()}
+
+
+def extend(cache: Cache, new: Cache, start: int, window: int) -> tuple[Cache, int]:
+    """Adds the positions start, start + 1, ... to a cache, in place.
+
+    Returns:
+      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
+      a rolling cache is not full yet.
+    """
+    time = next(iter(new.values())).shape[1]
+    if not window:
+        for name, value in new.items():
+            cache[name][:, start : start + time] = value
+        return {name: value[:, : start + time] for name, value in cache.items()}, 0
+    room = next(iter(cache.values())).shape[1]
+    seen = {name: torch.cat([cache[name], value], dim=1) for name, value in new.items()}
+    for name, value in seen.items():
+        cache[name].copy_(value[:, time:])
+    return seen, start - room

@@ -1,0 +1,40 @@
+"""The two shapes of a dense MLP; a paper's file gives the activation.
+
+DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x)) * up(x))
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import matrix, residual_matrix
+from slm_torch.layers.linear import Linear
+
+
+class DenseMLP(nn.Module):
+    def __init__(self, model: Model):
+        super().__init__()
+        mlp = model.mlp
+        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+
+    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        return self.down_proj(self.activation(self.up_proj(x)))
+
+
+class GatedMLP(nn.Module):
+    def __init__(self, model: Model):
+        super().__init__()
+        mlp = model.mlp
+        self.gate_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
+        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+
+    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        raise NotImplementedError
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))

@@ -1,0 +1,89 @@
+"""Differential attention (Ye et al. 2024, https://arxiv.org/abs/2410.05258).
+
+    y[h] = (1 - init) norm((A1[h] - lambda A2[h]) v[h]),  A1, A2 the softmax maps of two halves of queries and keys
+    lambda = exp(lq1 . lk1) - exp(lq2 . lk2) + init,  init = 0.8 - 0.6 exp(-0.3 l) in layer l = 0, 1, ...
+
+A value head is as wide as both its queries. The norm is RMSNorm over each head.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import Spec, matrix, residual_matrix
+from slm_torch.layers.attend import Attend
+from slm_torch.layers.cache import Cache, empty_cache, extend
+from slm_torch.layers.linear import Linear
+from slm_torch.layers.output_gate import output_gate
+from slm_torch.layers.qk_norm import qk_norm
+from slm_torch.layers.rmsnorm import RMSNorm
+from slm_torch.layers.value_residual import value_residual
+from slm_torch.params import declare
+
+LAMBDA = Spec("scalar", std=0.1)
+
+
+class DifferentialAttention(nn.Module):
+    def __init__(self, model: Model, index: int, kernel: Callable[..., Tensor], position: Callable):
+        """See `gqa.GroupedQueryAttention`."""
+        super().__init__()
+        attention, spec, bias = model.attention, matrix(model), model.attention.bias
+        self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
+        width, kv_width = 2 * self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
+        self.q_proj = Linear(model.d_model, width, spec, bias)
+        self.k_proj = Linear(model.d_model, kv_width, spec, bias)
+        self.v_proj = Linear(model.d_model, kv_width, spec, bias)
+        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.output_bias)
+        self.q_norm = qk_norm(model, 2 * self.heads, self.head_dim)
+        self.k_norm = qk_norm(model, 2 * self.kv_heads, self.head_dim)
+        self.position = position("heads")
+        self.value_residual = value_residual(model, index)
+        self.attend_1 = Attend(model, kernel, position("scores"))
+        self.attend_2 = Attend(model, kernel, position("scores"))
+        self.lambda_q1, self.lambda_k1 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
+        self.lambda_q2, self.lambda_k2 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
+        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * index)
+        self.head_norm = RMSNorm(2 * self.head_dim, model.norm)
+        self.gate = output_gate(model, self.heads, 2 * self.head_dim)
+        self.window = attention.window
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        first_values: Float[Tensor, "batch time kv_heads v_dim"] | None,
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time kv_heads v_dim"]]:
+        """See `gqa.GroupedQueryAttention`."""
+        q = self.q_proj(x).unflatten(-1, (2 * self.heads, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (2 * self.kv_heads, self.head_dim))
+        v = values = self.v_proj(x).unflatten(-1, (self.kv_heads, 2 * self.head_dim))
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.position is not None:
+            q, k = self.position(q, start), self.position(k, start)
+        if self.value_residual is not None:
+            v = self.value_residual(v, first_values)
+        keys_start = start
+        if cache is not None:
+            seen, keys_start = extend(cache, {"k": k, "v": v}, start, self.window)
+            k, v = seen["k"], seen["v"]
+        y_1 = self.attend_1(q[:, :, : self.heads], k[:, :, : self.kv_heads], v, start, keys_start)
+        y_2 = self.attend_2(q[:, :, self.heads :], k[:, :, self.kv_heads :], v, start, keys_start)
+        y = self.head_norm(y_1 - self._lambda().to(x.dtype) * y_2) * (1 - self.lambda_init)
+        if self.gate is not None:
+            y = self.gate(y, x)
+        return self.o_proj(y.flatten(-2)), values
+
+    def empty_cache(self, batch: int, context: int, dtype: torch.dtype, device: torch.device) -> Cache:
+        """Returns a cache with room for `context` positions, or for the window."""
+        entries = {"k": (2 * self.kv_heads, self.head_dim), "v": (self.kv_heads, 2 * self.head_dim)}
+        return empty_cache(entries, batch, context, self.window, dtype, device)
+
+    def _lambda(self) -> Float[Tensor, ""]:
+        first = torch.exp((self.lambda_q1 * self.lambda_k1).sum())
+        return first - torch.exp((self.lambda_q2 * self.lambda_k2).sum()) + self.lambda_init

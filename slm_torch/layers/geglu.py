@@ -1,0 +1,21 @@
+"""Gated MLP with GELU (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+y = down(gelu(gate(x)) * up(x)),  gelu as in `gelu`
+"""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import gelu
+
+from slm_core.config import Model
+from slm_torch.layers.dense import GatedMLP
+from slm_torch.layers.gelu import APPROXIMATE
+
+
+class GegluMLP(GatedMLP):
+    def __init__(self, model: Model):
+        super().__init__(model)
+        self.approximate = APPROXIMATE[model.mlp.gelu]
+
+    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        return gelu(x, approximate=self.approximate)

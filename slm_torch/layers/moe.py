@@ -1,0 +1,167 @@
+"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+s are the softmax or sigmoid of x W. b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
+shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Each token adds to the loss
+
+    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(x W)^2)
+
+by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
+mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+Every choice is computed: rows are sorted by expert, and each matrix product takes one expert's rows.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn.functional import gelu, silu
+
+from slm_core.config import Model
+from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_torch.layers.dense import GatedMLP
+from slm_torch.layers.geglu import GegluMLP
+from slm_torch.layers.gelu import GeluMLP
+from slm_torch.layers.linear import Linear
+from slm_torch.layers.relu2 import Relu2MLP
+from slm_torch.layers.swiglu import SwigluMLP
+from slm_torch.numerics import wide
+from slm_torch.params import declare
+
+EXPERT = {
+    "gelu": (GeluMLP, gelu),
+    "relu2": (Relu2MLP, lambda x: torch.relu(x).square()),
+    "swiglu": (SwigluMLP, silu),
+    "geglu": (GegluMLP, gelu),
+}
+"""{mlp.expert: (its dense MLP, its activation)}."""
+SCORES = {"softmax": lambda logits: torch.softmax(logits, -1), "sigmoid": torch.sigmoid}
+TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+
+
+class Routing(NamedTuple):
+    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+
+    logits: Float[Tensor, "tokens experts"]
+    scores: Float[Tensor, "tokens experts"]
+    chosen: Int[Tensor, "tokens top_k"]
+
+
+class Groups(NamedTuple):
+    """Rows, sorted by expert, for the pairs of a token and one of its choices.
+
+    Args:
+      pair: the pair in each row.
+      row: the row of each pair.
+      sizes: rows of each expert.
+    """
+
+    pair: Int[Tensor, "rows"]
+    row: Int[Tensor, "pairs"]
+    sizes: list[int]
+
+
+class ExpertLinear(nn.Module):
+    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+
+    def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
+        super().__init__()
+        self.weight = declare((experts, d_in, d_out), spec)
+        self.bias = declare((experts, d_out), BIAS) if bias else None
+
+    def forward(self, x: Float[Tensor, "rows in"], sizes: list[int]) -> Float[Tensor, "rows out"]:
+        biases = [None] * len(sizes) if self.bias is None else self.bias.unbind()
+        pieces = []
+        for piece, weight, bias in zip(x.split(sizes), self.weight.unbind(), biases, strict=True):
+            if len(piece):
+                y = piece @ weight.to(x.dtype)
+                pieces.append(y if bias is None else y + bias.to(x.dtype))
+        return torch.cat(pieces)
+
+
+class MixtureOfExperts(nn.Module):
+    def __init__(self, model: Model):
+        super().__init__()
+        mlp = model.mlp
+        dense, self.activation = EXPERT[mlp.expert]
+        inward = (mlp.experts, model.d_model, mlp.hidden, matrix(model), mlp.bias)
+        self.router = Linear(model.d_model, mlp.experts, matrix(model), bias=False)
+        self.balance = declare((mlp.experts,), Spec("balance", step=mlp.balance_bias)) if mlp.balance_bias else None
+        self.gate_proj = ExpertLinear(*inward) if issubclass(dense, GatedMLP) else None
+        self.up_proj = ExpertLinear(*inward)
+        self.down_proj = ExpertLinear(mlp.experts, mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+        width = mlp.shared_experts * mlp.hidden
+        shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
+        self.shared = dense(dataclasses.replace(model, mlp=shared)) if width else None
+        self.experts, self.top_k = mlp.experts, mlp.top_k
+        self.scores = SCORES[mlp.router]
+        self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
+        self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
+
+    def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
+        tokens = x.flatten(0, 1)
+        routing = self.route(tokens)
+        y = self.expert(tokens, routing.chosen)
+        y = (y * self.weights(routing).to(y.dtype)[..., None]).sum(1).view_as(x)
+        return y if self.shared is None else y + self.shared(x)
+
+    def penalty(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, ""]:
+        """Returns what this layer adds to the loss a token, float32 or wider.
+
+        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        """
+        logits, scores, chosen = self.route(x.flatten(0, 1))
+        experts = torch.arange(self.experts, device=x.device)
+        counts = (chosen[..., None] == experts).sum((0, 1)).to(logits.dtype)
+        total = logits.new_zeros(())
+        if self.balance_loss:
+            probability = scores / (scores.sum(-1, keepdim=True) + TINY)
+            balanced = self.experts * (counts / chosen.numel() * probability.mean(0)).sum()
+            total = total + self.balance_loss * balanced
+        if self.router_z_loss:
+            total = total + self.router_z_loss * logits.logsumexp(-1).square().mean()
+        if self.balance is not None:
+            # Whole numbers until they are divided: an expert at the mean load gets exactly 0, whose sign is 0.
+            excess = (counts * self.experts - chosen.numel()) / (len(chosen) * self.experts)
+            moved = (self.balance.to(excess.dtype) * excess).sum()
+            total = total + (moved - moved.detach())
+        return total
+
+    def route(self, x: Float[Tensor, "tokens d_model"]) -> Routing:
+        """Returns each token's experts; of equal scores the lower expert comes first."""
+        logits = self.router(x.to(wide(x.dtype)))
+        scores = self.scores(logits)
+        ranked = scores.detach() if self.balance is None else (scores + self.balance.to(scores.dtype)).detach()
+        chosen = ranked.argsort(dim=-1, descending=True, stable=True)[:, : self.top_k]
+        return Routing(logits, scores, chosen)
+
+    def weights(self, routing: Routing) -> Float[Tensor, "tokens top_k"]:
+        """Returns what each chosen expert's output is multiplied by."""
+        weights = routing.scores.gather(1, routing.chosen)
+        if self.renormalise:
+            weights = weights / (weights.sum(-1, keepdim=True) + TINY)
+        return weights if self.routed_scale == 1 else self.routed_scale * weights
+
+    @torch.compiler.disable  # the sizes of groups differ from batch to batch, and each would be compiled anew
+    def expert(
+        self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
+    ) -> Float[Tensor, "tokens top_k d_model"]:
+        """Returns the output of each token's chosen experts."""
+        groups = group(chosen.flatten(), self.experts)
+        # Both reorderings are permutations: a gradient never adds up in an order of its own.
+        x = x.repeat_interleave(self.top_k, 0).index_select(0, groups.pair)
+        h = self.up_proj(x, groups.sizes)
+        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, groups.sizes)) * h
+        y = self.down_proj(h, groups.sizes)
+        return y.index_select(0, groups.row).unflatten(0, (-1, self.top_k))
+
+
+def group(chosen: Int[Tensor, "pairs"], experts: int) -> Groups:
+    """Returns the rows of pairs whose experts are `chosen`."""
+    pair = chosen.argsort(stable=True)
+    counts = (chosen[:, None] == torch.arange(experts, device=chosen.device)).sum(0)
+    return Groups(pair, pair.argsort(), counts.tolist())

@@ -1,0 +1,29 @@
+"""Sigmoid gate on the output of attention (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
+
+y' = y * sigmoid(x W),  one gate an element or one a head
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import matrix
+from slm_torch.layers.linear import Linear
+
+
+class OutputGate(nn.Module):
+    def __init__(self, model: Model, heads: int, head_dim: int):
+        super().__init__()
+        self.gates = (heads, head_dim if model.attention.gate == "element" else 1)
+        self.gate_proj = Linear(model.d_model, self.gates[0] * self.gates[1], matrix(model), model.attention.bias)
+
+    def forward(
+        self, y: Float[Tensor, "batch time heads head_dim"], x: Float[Tensor, "batch time d_model"]
+    ) -> Float[Tensor, "batch time heads head_dim"]:
+        return y * torch.sigmoid(self.gate_proj(x)).unflatten(-1, self.gates)
+
+
+def output_gate(model: Model, heads: int, head_dim: int) -> OutputGate | None:
+    """Returns the gate, or None where the config has none."""
+    return None if model.attention.gate == "none" else OutputGate(model, heads, head_dim)

@@ -1,0 +1,43 @@
+"""Normalisation of queries and keys: RMSNorm (Dehghani et al. 2023, https://arxiv.org/abs/2302.05442, there LayerNorm)
+or length 1 (Henry et al. 2020, https://arxiv.org/abs/2010.04245).
+
+    rmsnorm: x' = RMSNorm(x),  l2: x' = x / sqrt(sum(x^2) + eps)
+
+over each head by itself (Gemma 3, Qwen3) or over all heads at once (OLMo 2).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model, Norm
+from slm_torch.layers.rmsnorm import RMSNorm
+from slm_torch.numerics import wide
+
+
+class L2Norm(nn.Module):
+    def __init__(self, width: int, norm: Norm):
+        super().__init__()
+        self.eps = norm.eps
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        y = x.to(wide(x.dtype))
+        return (y * torch.rsqrt(y.square().sum(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+
+QK_NORM = {"rmsnorm": RMSNorm, "l2": L2Norm}
+
+
+class QKNorm(nn.Module):
+    def __init__(self, model: Model, heads: int, head_dim: int):
+        super().__init__()
+        self.whole = model.attention.qk_norm_over == "whole"
+        self.norm = QK_NORM[model.attention.qk_norm](heads * head_dim if self.whole else head_dim, model.norm)
+
+    def forward(self, x: Float[Tensor, "batch time heads head_dim"]) -> Float[Tensor, "batch time heads head_dim"]:
+        return self.norm(x.flatten(-2)).view(x.shape) if self.whole else self.norm(x)
+
+
+def qk_norm(model: Model, heads: int, head_dim: int) -> QKNorm | None:
+    """Returns the norm of queries or keys, or None where the config has none."""
+    return None if model.attention.qk_norm == "none" else QKNorm(model, heads, head_dim)

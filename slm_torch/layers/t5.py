@@ -1,0 +1,29 @@
+"""Relative position bias (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1).
+
+    score[h, p, c] += weight[bucket(p - c), h]
+
+The buckets are in `slm_core.positions`. Each layer has a table of its own (T5 itself shares one).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config import Model
+from slm_core.params import Spec
+from slm_core.positions import t5_buckets
+from slm_torch.params import declare
+
+
+class T5Bias(nn.Module):
+    site = "scores"
+
+    def __init__(self, model: Model, context: int):
+        super().__init__()
+        position = model.position
+        self.weight = declare((position.buckets, model.attention.n_heads), Spec("scalar", std=model.init_std))
+        buckets = t5_buckets(position.buckets, position.max_distance, context)
+        self.register_buffer("bucket", torch.from_numpy(buckets), persistent=False)
+
+    def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:
+        return self.weight[self.bucket].T.to(dtype)

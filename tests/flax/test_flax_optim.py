@@ -1,0 +1,127 @@
+"""The Flax optimizers against the papers' formulas and optax, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import optim_checks as checks
+import pytest
+
+from slm_core.config import Optim
+from slm_core.params import Treatment
+from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim.clipping import clip_factor
+from slm_flax.trainer import build
+
+
+@pytest.fixture(autouse=True)
+def wide():
+    jax.config.update("jax_enable_x64", True)
+
+
+def arrays(values):
+    return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def run(optim, treatments, values, grads, rates):
+    optimizer, params = OPTIMIZERS[optim.kind](optim, treatments), arrays(values)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for grad, lr in zip(grads, rates, strict=True):
+        dtype = next(iter(params.values())).dtype
+        params, state = update(arrays(grad), state, params, jnp.asarray(lr, dtype))
+    params = optimizer.evaluated(params, state) if optimizer.averages else params
+    return {name: np.asarray(value) for name, value in params.items()}
+
+
+@pytest.mark.parametrize("name", checks.CASES)
+@pytest.mark.parametrize("check", [checks.check_formula, checks.check_zero_gradients])
+def test_update(check, name):
+    check(run, name)
+
+
+def orthogonal(optim, u):
+    return np.asarray(OPTIMIZERS["muon"](optim, {}).orthogonal(jnp.asarray(u)))
+
+
+def test_orthogonal():
+    checks.check_orthogonal(orthogonal)
+
+
+@pytest.mark.parametrize("shape", [(8, 5), (5, 8)])
+def test_orthogonal_is_optax_s(shape):
+    from optax.contrib._muon import orthogonalize_via_newton_schulz
+
+    u = np.random.default_rng(0).standard_normal(shape)
+    theirs = orthogonalize_via_newton_schulz(jnp.asarray(u), jnp.asarray([3.4445, -4.7750, 2.0315]), eps=1e-7)
+    np.testing.assert_allclose(orthogonal(Optim(kind="muon"), u), theirs, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_state(kind):
+    checks.check_state(build, kind)
+
+
+def test_averages():
+    checks.check_averages(build)
+
+
+def test_balance(monkeypatch):
+    checks.check_balance(build, monkeypatch, "slm_flax.layers.linear")
+
+
+def test_clip_factor():
+    norm = jnp.asarray([4.0, 0.5])
+    assert clip_factor(norm[0], 1.0) == 0.25 and clip_factor(norm[1], 1.0) == 1 and clip_factor(norm[0], 0.0) == 1
+
+
+def free(rates):
+    """optax counts the wrapper's steps from 1 and the inner optimizer's from 0."""
+    inner = optax.adamw(lambda step: jnp.asarray(rates)[step], b1=0.0, b2=0.99, eps=1e-3, weight_decay=0.3)
+    return optax.contrib.schedule_free(inner, lambda step: jnp.asarray(rates)[step - 1], b1=0.8)
+
+
+RISING = [1e-3, 5e-3, 1e-2, 2e-2, 2e-2]  # optax's schedule_free weighs by the largest rate so far
+LIBRARY = {
+    "adamw": (
+        Optim(betas=(0.8, 0.99), eps=1e-3),
+        lambda rates: optax.adamw(lambda step: jnp.asarray(rates)[step], 0.8, 0.99, 1e-3, weight_decay=0.3),
+        0.3,
+    ),
+    "sgd": (
+        Optim(kind="sgd", momentum=0.8),
+        lambda rates: optax.sgd(lambda step: jnp.asarray(rates)[step], 0.8, nesterov=True),
+        0.0,
+    ),
+    "lion": (
+        Optim(kind="lion", betas=(0.7, 0.95)),
+        lambda rates: optax.lion(lambda step: jnp.asarray(rates)[step], 0.7, 0.95, weight_decay=0.3),
+        0.3,
+    ),
+    "adafactor": (
+        Optim(kind="adafactor"),
+        lambda rates: optax.adafactor(lambda step: jnp.asarray(rates)[step], min_dim_size_to_factor=1),
+        0.0,
+    ),
+    "schedule_free": (Optim(kind="schedule_free", betas=(0.8, 0.99), eps=1e-3), free, 0.3),
+}
+"""{kind: (ours, optax's from the learning rates, weight decay)} where both are the same function."""
+
+
+@pytest.mark.parametrize("kind", LIBRARY)
+def test_it_is_optax_s(kind):
+    optim, library, decay = LIBRARY[kind]
+    values, grads = checks.case()
+    values.pop("experts")  # optax's adafactor picks the two longest sides
+    grads = [{name: g[name] for name in values} for g in grads]
+    treatments = {name: Treatment("matrix", decay=decay) for name in values}
+    found = run(optim, treatments, values, grads, RISING)
+    transform, params = library(RISING), arrays(values)
+    state = transform.init(params)
+    for grad in grads:
+        moves, state = transform.update(arrays(grad), state, params)
+        params = optax.apply_updates(params, moves)
+    if kind == "schedule_free":
+        params = optax.contrib.schedule_free_eval_params(state, params)
+    for name, p in params.items():
+        tolerance = 1e-7 if kind == "adafactor" else 1e-11  # optax takes its decay in float32
+        np.testing.assert_allclose(found[name], p, rtol=tolerance, atol=tolerance / 100, err_msg=name)

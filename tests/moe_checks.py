@@ -1,0 +1,163 @@
+"""What a mixture of experts of either twin must do.
+
+A check takes `run(model, weights, x, dy, dtype)`: the layer's output, its penalty and the gradients of
+sum(output * dy) + penalty by name, "x" among them. Weights are {name: array}; x is cast to dtype, and so is the output.
+"""
+
+import numpy as np
+import oracles_moe
+from layer_checks import TOLERANCE
+
+from slm_core.config import Attention, Mlp, Model
+from slm_core.pattern import resolve
+
+CASES = {
+    "softmax": dict(),
+    "relu2": dict(expert="relu2", bias=True),
+    "geglu": dict(expert="geglu", bias=True),
+    "shared": dict(shared_experts=2),
+    "shared gelu, biases": dict(expert="gelu", shared_experts=1, bias=True),
+    "scores as they are": dict(renormalise=False, routed_scale=2.5),
+    "sigmoids as they are": dict(renormalise=False, router="sigmoid"),
+    "one choice": dict(top_k=1, router_z_loss=0.1),
+    "one expert": dict(experts=1, top_k=1),
+    "bias on softmax": dict(balance_bias=0.1, balance_loss=0.0),
+    "all of it": dict(
+        router="sigmoid", balance_bias=0.1, router_z_loss=0.2, shared_experts=1, bias=True, routed_scale=1.5, top_k=3
+    ),
+}
+SHAPES = {(1, 1): "decoding", (3, 80): "several blocks an expert"}
+"""Of batch and time."""
+
+
+def build(**fields) -> Model:
+    """Returns a model, 8 wide, with a mixture of 5 experts, 6 wide."""
+    mlp = Mlp(kind="moe", **dict(experts=5, top_k=2, hidden=6, balance_loss=0.3) | fields)
+    return resolve(Model(d_model=8, attention=Attention(n_heads=2), mlp=mlp))
+
+
+def random_weights(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns weights {name: array} of order one that route tokens unevenly."""
+    mlp, rng = model.mlp, np.random.default_rng(seed)
+    names = ["up_proj", "down_proj"] if mlp.expert in ("gelu", "relu2") else ["gate_proj", "up_proj", "down_proj"]
+    shapes = {"router.weight": (model.d_model, mlp.experts)}
+    shapes |= {"balance": (mlp.experts,)} if mlp.balance_bias else {}
+    for prefix, experts, hidden in (("", (mlp.experts,), mlp.hidden), ("shared.", (), mlp.shared_experts * mlp.hidden)):
+        for name in names if hidden else ():
+            d_in, d_out = (hidden, model.d_model) if name == "down_proj" else (model.d_model, hidden)
+            shapes[f"{prefix}{name}.weight"] = (*experts, d_in, d_out)
+            shapes |= {f"{prefix}{name}.bias": (*experts, d_out)} if mlp.bias else {}
+    return {name: 0.5 * rng.standard_normal(shape) for name, shape in shapes.items()}
+
+
+def inputs(model: Model, shape: tuple[int, int], seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.random.default_rng(seed).standard_normal((2, *shape, model.d_model)))
+
+
+def check_formula(run, name: str, shape: tuple[int, int] = (2, 20)) -> None:
+    """Output and penalty are those of loops over tokens and experts."""
+    model = build(**CASES[name])
+    weights, (x, dy) = random_weights(model), inputs(model, shape)
+    y, penalty, _ = run(model, weights, x, dy)
+    np.testing.assert_allclose(y, oracles_moe.layer(model.mlp, weights, x), **TOLERANCE)
+    np.testing.assert_allclose(penalty, oracles_moe.penalty(model.mlp, weights, x), **TOLERANCE)
+
+
+def check_shapes(run) -> None:
+    for shape in SHAPES:
+        check_formula(run, "all of it", shape)
+
+
+def check_gradients(run, name: str) -> None:
+    """Every gradient is the slope of the formula in a random direction."""
+    model = build(**CASES[name])
+    mlp, weights, (x, dy) = model.mlp, random_weights(model), inputs(model, (2, 20))
+    gradients = run(model, weights, x, dy)[2]
+    gradients.pop("balance", None)
+    values = {name: value for name, value in weights.items() if name != "balance"} | {"x": x}
+    assert gradients.keys() == values.keys()
+
+    def objective(changed: dict[str, np.ndarray]) -> float:
+        every = weights | changed
+        x = every.pop("x", values["x"])
+        return np.sum(oracles_moe.layer(mlp, every, x) * dy) + oracles_moe.penalty(mlp, every, x)
+
+    rng, step = np.random.default_rng(2), 1e-6
+    for name, value in values.items():
+        way = rng.standard_normal(value.shape)
+        slope = (objective({name: value + step * way}) - objective({name: value - step * way})) / (2 * step)
+        np.testing.assert_allclose(np.sum(gradients[name] * way), slope, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def check_dropless(run) -> None:
+    """All tokens may choose the same expert: each gets its output, and no other expert learns."""
+    model = build(top_k=1, balance_loss=0.0)
+    weights, (x, dy) = random_weights(model), inputs(model, (4, 50))
+    x[..., 0], weights["router.weight"][0] = 1, [0, 0, 0, 100, 0]
+    y, _, gradients = run(model, weights, x, dy)
+    expected = [oracles_moe.expert(model.mlp, weights, token, index=3) for token in x.reshape(-1, 8)]
+    np.testing.assert_allclose(y.reshape(-1, 8), expected, **TOLERANCE)
+    for name in ("gate_proj.weight", "up_proj.weight", "down_proj.weight"):
+        assert gradients[name][3].all() and not np.delete(gradients[name], 3, axis=0).any()
+
+
+def check_ties(run) -> None:
+    """Of equal scores the lower expert is chosen, by sorts that are stable even where they are long."""
+    model = build(experts=70, top_k=3)
+    weights, (x, dy) = random_weights(model), inputs(model, (2, 9))
+    weights["router.weight"] *= 0
+    touched = run(model, weights, x, dy)[2]["up_proj.weight"].any((1, 2))
+    np.testing.assert_array_equal(np.flatnonzero(touched), [0, 1, 2])
+
+
+def check_balance(run) -> None:
+    """The routing bias adds nothing to the loss, and its gradient is the load's deviation from the mean."""
+    model = build(balance_bias=0.1, balance_loss=0.0)
+    weights, (x, dy) = random_weights(model), inputs(model, (3, 20))
+    _, penalty, gradients = run(model, weights, x, dy)
+    load = oracles_moe.load(model.mlp, weights, x)
+    assert penalty == 0
+    np.testing.assert_allclose(gradients["balance"], load - load.mean(), **TOLERANCE)
+    assert np.ptp(load) > 0.3
+
+    model = build(balance_bias=0.1, balance_loss=0.0, experts=6, top_k=1)
+    weights, tokens = random_weights(model), np.tile(np.eye(8)[:6], (1, 7, 1))
+    weights["router.weight"] = 9 * np.eye(8, 6)
+    assert not run(model, weights, tokens, tokens)[2]["balance"].any(), "an even load has a sign"
+
+
+def check_half(run, dtype: str) -> None:
+    """Half precisions compute what float32 does, to their rounding; the router stays wide, and so chooses the same."""
+    model = build(**CASES["all of it"])
+    weights, (x, dy) = random_weights(model), inputs(model, (2, 30))
+    x, dy = (array.astype(np.float16).astype(np.float32) for array in (x, dy))
+    if dtype == "bfloat16":  # with 8 bits, so that casting changes no token's experts
+        x, dy = ((array.view(np.uint32) & 0xFFFF0000).view(np.float32) for array in (x, dy))
+    found, exact = run(model, weights, x, dy, dtype), run(model, weights, x.astype(float), dy.astype(float))
+    # The penalty is computed from x and the router alone.
+    np.testing.assert_allclose(found[1], exact[1], rtol=1e-5)
+    tolerance = {"float16": 5e-3, "bfloat16": 4e-2}[dtype]
+    pairs = {"y": (found[0], exact[0])} | {name: (found[2][name], exact[2][name]) for name in exact[2]}
+    for name, (a, b) in pairs.items():
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), name
+
+
+def check_training_evens_the_load(run) -> None:
+    """While the experts learn tanh(x) and no loss asks for balance: moving the routing bias evens the load."""
+    model = build(balance_bias=0.02, balance_loss=0.0, router="sigmoid")
+
+    def excess(step: float) -> float:
+        """Returns by how much of the mean the busiest expert is above it after training, on unseen tokens."""
+        weights = random_weights(model, seed=3) | {"balance": np.zeros(model.mlp.experts)}
+        for update in range(100):
+            x = inputs(model, (4, 32), seed=update)[0] + 0.5  # so that tokens have preferences in common
+            gradients = run(model, weights, x, run(model, weights, x, x)[0] - np.tanh(x))[2]
+            rates = {name: 1e-3 * gradients[name] for name in weights} | {
+                "balance": step * np.sign(gradients["balance"])
+            }
+            weights = {name: value - rates[name] for name, value in weights.items()}
+        x = inputs(model, (4, 32), seed=1000)[0] + 0.5
+        return run(model, weights, x, x)[2]["balance"].max() / (model.mlp.top_k / model.mlp.experts)
+
+    free, balanced = excess(0.0), excess(model.mlp.balance_bias)
+    assert free > 0.3 and balanced < 0.15, (free, balanced)

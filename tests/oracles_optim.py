@@ -1,0 +1,83 @@
+"""The optimizers' papers in NumPy float64, one parameter at a time: what tests of either twin compare with.
+
+Each takes (optim, treatment, p, gradients, learning rates) and returns the parameter to evaluate after the last update.
+"""
+
+import numpy as np
+
+
+def adamw(optim, treatment, p, grads, rates):
+    """Loshchilov and Hutter's algorithm 2, its decay scaled by the learning rate."""
+    (b1, b2), m, v = optim.betas, 0.0, 0.0
+    for t, (g, lr) in enumerate(zip(grads, rates, strict=True), start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        unbiased_m, unbiased_v = m / (1 - b1**t), v / (1 - b2**t)
+        p = p - lr * treatment.rate * unbiased_m / (np.sqrt(unbiased_v) + optim.eps) - lr * treatment.decay * p
+    return p
+
+
+def sgd(optim, treatment, p, grads, rates):
+    """The momentum is a sum over all gradients so far, each decayed by its age."""
+    for t, lr in enumerate(rates):
+        m = sum(optim.momentum ** (t - i) * grads[i] for i in range(t + 1))
+        step = grads[t] + optim.momentum * m if optim.nesterov else m
+        p = p - lr * (treatment.rate * step + treatment.decay * p)
+    return p
+
+
+def lion(optim, treatment, p, grads, rates):
+    """Chen et al.'s algorithm 2."""
+    (b1, b2), m = optim.betas, np.zeros_like(p)
+    for g, lr in zip(grads, rates, strict=True):
+        p = p - lr * (treatment.rate * np.sign(b1 * m + (1 - b1) * g) + treatment.decay * p)
+        m = b2 * m + (1 - b2) * g
+    return p
+
+
+def muon(optim, treatment, p, grads, rates):
+    """Jordan's update by the singular values: the iteration is an odd polynomial of each."""
+    if treatment.role != "matrix" or p.ndim < 2:
+        return adamw(optim, treatment, p, grads, rates)
+    if p.ndim == 3:
+        return np.stack([muon(optim, treatment, p[i], [g[i] for g in grads], rates) for i in range(len(p))])
+    mu, (d_in, d_out), m = optim.momentum, p.shape, np.zeros_like(p)
+    scales = {"rms": 0.2 * np.sqrt(max(d_in, d_out)), "spectral": np.sqrt(max(1, d_out / d_in))}
+    for g, lr in zip(grads, rates, strict=True):
+        m = mu * m + (1 - mu) * g
+        u, s, vh = np.linalg.svd(mu * m + (1 - mu) * g if optim.nesterov else m, full_matrices=False)
+        s = s / (np.sqrt(np.sum(s**2)) + 1e-7)
+        for _ in range(optim.newton_schulz_steps):
+            s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+        step = treatment.rate * scales[optim.muon_scale] * (u * s) @ vh
+        p = p - lr * (step + treatment.decay * p)
+    return p
+
+
+def adafactor(optim, treatment, p, grads, rates):
+    """Shazeer and Stern's algorithm 4 (matrices, by sums) or 5 (vectors); the rate is given, not relative to t."""
+    row, col, second, vector = 0.0, 0.0, 0.0, p.ndim < 2
+    for t, (g, lr) in enumerate(zip(grads, rates, strict=True), start=1):
+        b2, square = 1 - t**-optim.decay_power, g**2 + 1e-30
+        second = b2 * second + (1 - b2) * square
+        row, col = b2 * row + (1 - b2) * square.sum(-1), (
+            col if vector else b2 * col + (1 - b2) * square.sum(-2)
+        )  # fmt: skip
+        v = second if vector else np.einsum("...i,...j->...ij", row, col) / row.sum(-1)[..., None, None]
+        u = g / np.sqrt(v)
+        u = u / max(1, np.sqrt(np.mean(u**2)) / optim.clip_rms)
+        size = max(optim.min_rms, np.sqrt(np.mean(p**2)))
+        p = p - lr * (treatment.rate * size * u + treatment.decay * p)
+    return p
+
+
+def schedule_free(optim, treatment, p, grads, rates):
+    """Defazio et al.'s algorithm 1 with its three sequences written out; returns x."""
+    (b1, b2), v, x, z = optim.betas, 0.0, p, p
+    for t, (g, lr) in enumerate(zip(grads, rates, strict=True), start=1):
+        y = (1 - b1) * z + b1 * x
+        v = b2 * v + (1 - b2) * g**2
+        adam = g / (np.sqrt(v / (1 - b2**t)) + optim.eps)
+        z = z - lr * (treatment.rate * adam + treatment.decay * y)
+        c = lr**2 / sum(earlier**2 for earlier in rates[:t])
+        x = (1 - c) * x + c * z
+    return x

@@ -1,0 +1,127 @@
+"""The PyTorch optimizers against the papers' formulas and PyTorch's own, in float64."""
+
+import numpy as np
+import optim_checks as checks
+import pytest
+import torch
+
+from slm_core.config import Optim
+from slm_core.params import Treatment
+from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim.clipping import clip_factor
+from slm_torch.trainer import build
+
+
+def updates(params, grads, rates, update):
+    """Calls update(lr) with each of the gradients in place."""
+    for grad, lr in zip(grads, rates, strict=True):
+        for name, p in params.items():
+            p.grad = torch.from_numpy(grad[name].copy())
+        with torch.no_grad():
+            update(lr)
+
+
+def parameters(values):
+    return {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in values.items()}
+
+
+def run(optim, treatments, values, grads, rates):
+    params = parameters(values)
+    optimizer = OPTIMIZERS[optim.kind](optim, params, treatments)
+    updates(params, grads, rates, optimizer.update)
+    params = optimizer.evaluated() if optimizer.averages else params
+    return {name: p.detach().numpy() for name, p in params.items()}
+
+
+@pytest.mark.parametrize("name", checks.CASES)
+@pytest.mark.parametrize("check", [checks.check_formula, checks.check_zero_gradients])
+def test_update(check, name):
+    check(run, name)
+
+
+def orthogonal(optim, u):
+    muon = OPTIMIZERS["muon"](optim, {}, {})
+    return muon.orthogonal(torch.from_numpy(u.copy())).numpy()
+
+
+def test_orthogonal():
+    checks.check_orthogonal(orthogonal)
+
+
+def test_treatments():
+    checks.check_treatments()
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_state(kind):
+    checks.check_state(build, kind)
+
+
+def test_averages():
+    checks.check_averages(build)
+
+
+def test_balance(monkeypatch):
+    checks.check_balance(build, monkeypatch, "slm_torch.layers.linear")
+
+
+def test_clip_factor():
+    assert clip_factor(4.0, 1.0) == 0.25 and clip_factor(0.5, 1.0) == 1.0 and clip_factor(4.0, 0.0) == 1.0
+
+
+LIBRARY = {
+    "adamw": (
+        Optim(betas=(0.8, 0.99), eps=1e-3),
+        lambda params: torch.optim.AdamW(params, betas=(0.8, 0.99), eps=1e-3, weight_decay=0.3),
+        0.3,
+    ),
+    "sgd": (
+        Optim(kind="sgd", momentum=0.8),
+        lambda params: torch.optim.SGD(params, lr=1.0, momentum=0.8, nesterov=True),
+        0.0,
+    ),
+    "adafactor": (  # its rate is min(lr, t^-0.5), and its epsilon is elsewhere: neither shows here
+        Optim(kind="adafactor", clip_rms=1.0),
+        lambda params: torch.optim.Adafactor(params, eps=(1e-30, 1e-3), d=1.0, weight_decay=0.3),
+        0.3,
+    ),
+}
+"""{kind: (ours, PyTorch's, weight decay)} where both are the same function."""
+
+
+@pytest.mark.parametrize("kind", LIBRARY)
+def test_it_is_pytorch_s(kind):
+    optim, library, decay = LIBRARY[kind]
+    values, grads = checks.case()
+    treatments = {name: Treatment("matrix", decay=decay) for name in values}
+    found = run(optim, treatments, values, grads, checks.RATES)
+    params = parameters(values)
+    theirs = library(params.values())
+
+    def update(lr):
+        theirs.param_groups[0]["lr"] = lr
+        theirs.step()
+
+    updates(params, grads, checks.RATES, update)
+    for name, p in params.items():
+        np.testing.assert_allclose(found[name], p.detach().numpy(), rtol=1e-12, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("scale", ["rms", "spectral"])
+def test_it_is_nearly_pytorch_s_muon(scale):
+    """PyTorch iterates in bfloat16, and its matrices are [out, in]."""
+    values, grads = checks.case()
+    values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
+    optim = Optim(kind="muon", muon_scale=scale)
+    found = run(optim, {"wide": Treatment("matrix", decay=0.3)}, values, grads, checks.RATES)
+    theirs = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
+    name = {"rms": "match_rms_adamw", "spectral": "original"}[scale]
+    muon = torch.optim.Muon(theirs.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)
+
+    def update(lr):
+        muon.param_groups[0]["lr"] = lr
+        muon.step()
+
+    updates(theirs, [{"wide": g["wide"].T} for g in grads], checks.RATES, update)
+    moved, expected = found["wide"] - values["wide"], theirs["wide"].detach().numpy().T - values["wide"]
+    assert np.linalg.norm(moved - expected) < 0.03 * np.linalg.norm(expected)

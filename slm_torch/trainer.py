@@ -180,7 +180,7 @@ def _prepare_device(config: Config) -> torch.device:
         torch.set_num_threads(config.run.threads)
     torch.backends.fp32_precision = "ieee"
     if wanted == "cpu" or not torch.cuda.is_available():
-        _keep_freed_memory()
+        keep_freed_memory()
         return torch.device("cpu")
     budget, total = config.memory.budget_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
     if 0 < budget < total:
@@ -188,7 +188,7 @@ def _prepare_device(config: Config) -> torch.device:
     return torch.device("cuda")
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Lets glibc hand freed activations out again instead of returning them to the system: 3% of a step on a CPU."""
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h

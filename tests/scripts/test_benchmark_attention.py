@@ -1,0 +1,46 @@
+"""The attention benchmark as a user runs it, at contexts that take no time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--contexts=16,32", "--twins=PyTorch", "--rounds=1", "--head-dim=8")
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "benchmark_attention.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("measure", [(), ("--memory",)])
+def test_a_table_with_a_row_a_context(tmp_path, measure):
+    done = bench(*SMALL, "--kernels=dot_product,flash", *measure, f"--json={tmp_path / 'a.json'}")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in rows[0]] == ["", "context", "twin", "dot_product", "flash", ""]
+    assert [row[1].strip() for row in rows[2:]] == ["16", "32"] and all(row[4].strip() for row in rows[2:])
+    results = json.loads((tmp_path / "a.json").read_text())["results"]
+    assert len(results) == 4 and all(len(result["values"]) == 1 for result in results)
+
+
+def test_what_does_not_fit_is_left_out_with_the_reason():
+    done = bench("--memory", "--contexts=1000000", "--twins=PyTorch", "--kernels=dot_product")
+    assert done.returncode == 0 and "skipped: it may need" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--kernels=flesh", "--kernels: 'flesh' is not one of dot_product, flash, fused (did you mean flash?)"),
+        ("--contexts=1k", "--contexts=1k must be numbers of tokens"),
+        ("--kv-heads=4", "--kv-heads=4 must divide --heads=6"),
+        ("--rounds=0", "--rounds=0 must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(flag, message):
+    done = bench(flag)
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,26 +1,50 @@
 """What the ladder proves: one small model for every component and option of the schema, and every preset.
 
-A component enters by itself: each value of each `choices` field gets a cell (`_choice_cells`). An option that is a
-number needs one line in `OPTIONS`; a test fails for a field of `model`, `optim` or `memory` that no cell sets.
+A component enters by itself: each value of each `choices` field gets a cell (`_choice_cells`), and so does each other
+option that no cell sets (`_number_cells`). Mixtures of options are in `parity.options`.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
 from slm_core import presets
-from slm_core.config import DTYPES, Attention, Config, Data, Memory, Model, Optim, Run, Train
+from slm_core.config import DTYPES, Config
 from slm_core.config_dict import field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
-from slm_core.pattern import layer_models, reads
-from slm_core.validate import drop_unread, validate
+from slm_core.pattern import layer_models, overridden, parse, reads, selected
+from slm_core.validate import drop_unread, unread, validate
 
 PROOFS = ("float64", "float32")
 ALL = (0, 1, 2, 3, 4, 5, 6)
-TRAINING = (3, 4, 6)
+TRAINING = (0, 3, 4, 6)
+ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
 CHARACTERS = 65  # assumed for a `char` preset: those of the Shakespeare corpus
+FEW = 6
+"""Cells that prove one component in under a minute."""
+
+REGISTRIES = (
+    "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
+    "optim.kind", "optim.schedule",
+)  # fmt: skip
+"""The fields whose values are components."""
+
+SECTIONS = {
+    "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
+    "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
+    "optim": "optimizers and schedules",
+}  # fmt: skip
+"""{beginning of a field's name: the section of a cell about it}."""
+
+NO_NUMERICS = {"memory.budget_gb"}
+"""Fields of model, optim and memory that change nothing that is computed."""
+
+HALVES, CURVES, PRESETS = "half precisions", "curves of larger models", "presets"
+ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, CURVES, PRESETS]))
+"""Sections, as they are reported."""
 
 
 @dataclass(frozen=True)
@@ -30,95 +54,50 @@ class Cell:
     Args:
       name: what it shows.
       config: checked; the ladder sets the precision.
+      section: one of ORDER.
+      about: components ("mla") and choices ("yarn", "scaling=yarn") that it is there to prove.
       vocab_size: tokens.
       rungs: those worth climbing.
       precisions: those worth climbing in.
+      quick: those of them that are climbed by default.
       rows, length: shape of a batch, [rows, length + 1].
       budgets: {(rung, precision): budget} where it is not the table's.
-      optimized: compiled as a run compiles it. One-layer cells are not, which halves their time: the larger cells prove
-        XLA's optimizations.
-      slow: left out unless asked for.
+      optimized: compiled as a run compiles it. Most small cells are not, which more than halves their time: a few of
+        them and the larger ones prove XLA's optimizations.
     """
 
     name: str
     config: Config
+    section: str = "model"
+    about: frozenset[str] = frozenset()
     vocab_size: int = VOCAB
     rungs: tuple[int, ...] = ALL
     precisions: tuple[str, ...] = PROOFS
+    quick: tuple[str, ...] = ()
     rows: int = 4
     length: int = 16
     budgets: Mapping[tuple[int, str], float] = field(default_factory=dict)
     optimized: bool = True
-    slow: bool = False
 
-
-BASE = Config(
-    model=Model(
-        d_model=32, n_layers=1, dropout=0.1, attention=Attention(n_heads=4, n_kv_heads=2, kernel="dot_product")
-    ),
-    data=Data(seq_len=16),
-    optim=Optim(lr=3e-3, clip_norm=0.5, warmup_steps=10),
-    train=Train(steps=100, batch_size=4, micro_batch_size=2),
-    memory=Memory(remat="block"),
-    run=Run(device="cpu"),
-)
-"""Everything that training can turn on is on: dropout, accumulation, clipping, recomputation, warm-up, decay.
-One layer: compiling takes most of the ladder's time."""
-
-OPTIONS: dict[str, dict[str, Any]] = {
-    "two layers": {"model.n_layers": 2},
-    "everything off": {
-        "model.dropout": 0.0, "memory.remat": "none", "train.micro_batch_size": 0, "optim.clip_norm": 0.0,
-        "optim.warmup_steps": 0, "optim.weight_decay": 0.0,
-    },
-    "layernorm, biases": {
-        "model.norm.kind": "layernorm", "model.norm.bias": True, "model.attention.bias": True, "model.mlp.bias": True,
-    },
-    "shapes, norm eps": {
-        "model.attention.n_heads": 6, "model.attention.head_dim": 6, "model.mlp.hidden": 40, "model.norm.eps": 1e-2,
-    },
-    "part of rope": {"model.position.fraction": 0.5, "model.position.theta": 100.0},
-    "stretched rope": {"model.position.scaling": "linear", "model.position.scaling_factor": 4.0},
-    "sinusoidal, theta": {"model.position.kind": "sinusoidal", "model.position.theta": 100.0},
-    "untied, capped head": {"model.tie_embeddings": False, "model.logit_softcap": 3.0},
-    "embedding, init": {"model.embed_scale": 5.5, "model.init_std": 0.1, "model.depth_scaled_init": False},
-    "pattern": {
-        "model.n_layers": 2,
-        "model.pattern": "attention.window=5 | position.kind=none,attention.n_kv_heads=1,mlp.kind=gelu,norm.eps=1e-3",
-    },
-    "loss in chunks of 7": {"memory.loss_chunk": 7},
-    "optimizer": {
-        "optim.betas": (0.8, 0.99), "optim.eps": 1e-4, "optim.weight_decay": 0.3, "optim.decay_embeddings": True,
-        "optim.decay_norms": True, "optim.decay_biases": True, "optim.lr": 1e-2,
-    },
-    "wsd": {"optim.schedule": "wsd", "optim.decay_fraction": 0.5, "optim.min_lr_ratio": 0.2},
-}  # fmt: skip
-"""{name: overrides of BASE}: options that are no choices. Name a new number here."""
-
-KERNEL_OPTIONS: dict[str, dict[str, Any]] = {
-    "multi-query": {"model.attention.n_kv_heads": 1},
-    "multi-head": {"model.attention.n_kv_heads": None},
-    "window": {"model.attention.window": 5},
-    "softcap": {"model.attention.softcap": 2.0},
-    "long": {"data.seq_len": 160},  # more than one block of a kernel that works in blocks
-}
-"""What every kernel must do, whichever it is."""
-
-REGISTRIES = (
-    "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
-    "optim.kind", "optim.schedule",
-)  # fmt: skip
-"""The fields whose values are components."""
+    @property
+    def large(self) -> bool:
+        """Whether it takes minutes or gigabytes."""
+        return _parameters(self.config, self.vocab_size) > 500_000
 
 
 def cells() -> list[Cell]:
-    """Returns every cell, the quick ones and the slow ones; names are unique."""
-    found = [_tiny(name, overrides) for name, overrides in OPTIONS.items()]
-    for kernel in field_table()["model.attention.kernel"].field.metadata["choices"]:
+    """Returns every cell; names are unique. Those of a section stand together, in the order of ORDER."""
+    found = [_tiny("base", {}, "model")]
+    found += _choice_cells(found, REGISTRIES)
+    for section, table in OPTIONS.items():
+        found += [_tiny(name, overrides, section) for name, overrides in table.items() if name != "base"]
+    for kernel in _choices("model.attention.kernel"):
         for name, overrides in KERNEL_OPTIONS.items():
-            found.append(_tiny(f"{kernel}, {name}", {"model.attention.kernel": kernel, **overrides}))
-    found += _choice_cells(found)
-    return [*found, *_half_cells(), *_curve_cells(), *preset_cells()]
+            found.append(_tiny(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
+    found += _choice_cells(found, field_table())
+    found += _number_cells(found)
+    found += [*_half_cells(), *_curve_cells(), *preset_cells()]
+    return sorted(found, key=lambda cell: ORDER.index(cell.section))
 
 
 def preset_cells() -> Iterator[Cell]:
@@ -134,7 +113,8 @@ def config_cell(name: str, config: Config) -> Cell:
 
     Above 10M parameters one sequence is compared on rungs 0 to 2.
     """
-    size = _parameters(config)
+    vocabulary = _vocabulary(config)
+    size = _parameters(config, vocabulary)
     big = size > 10_000_000
     small = {
         "train.batch_size": 1 if big else 2,
@@ -143,27 +123,41 @@ def config_cell(name: str, config: Config) -> Cell:
         "run.device": "cpu",
         "run.compile": False,
     }
-    length = min(config.data.seq_len, 16 if big else 32)
-    return Cell(
-        name, with_values(config, small), _vocabulary(config), ALL[:3] if big else ALL, rows=1 if big else 2,
-        length=length, slow=size > 500_000,
+    cell = Cell(
+        name, with_values(config, small), PRESETS, frozenset(components(config)), vocabulary, ALL[:3] if big else ALL,
+        rows=1 if big else 2, length=min(config.data.seq_len, 16 if big else 32),
     )  # fmt: skip
+    return cell if cell.large else replace(cell, quick=PROOFS)
 
 
-def select(found: list[Cell], component: str = "", slow: bool = False) -> list[Cell]:
-    """Returns the cells that involve a component ("rope"; ""  is any), without the slow ones unless asked for.
+def select(found: list[Cell], component: str = "", everything: bool = False) -> list[Cell]:
+    """Returns the cells to climb.
+
+    Args:
+      found: all there are.
+      component: a registry entry ("rope") or choice ("yarn", "scaling=yarn"): only cells that are about it. "": any.
+      everything: all of them; else the quick ones, or a FEW small ones about the component, its own cell first.
 
     Raises:
-      UserError: no cell involves it.
+      UserError: no cell is about the component.
     """
-    known = {name for cell in found for name in components(cell.config)}
-    if component and component not in known:
+    if not component:
+        return [cell for cell in found if everything or cell.quick]
+    known = {name for cell in found for name in cell.about}
+    if component not in known:
+        entries = ", ".join(sorted(_registered()))
         raise UserError(
-            f"--component={component} is no registry entry{nearest(component, known)}: use {', '.join(sorted(known))}"
+            f"--component={component} is no registry entry{nearest(component, known)}: use {entries}, or a value of"
+            " another field with choices, such as yarn or qk_norm=l2"
         )
-    return [
-        cell for cell in found if (slow or not cell.slow) and (not component or component in components(cell.config))
-    ]
+    about = [cell for cell in found if component in cell.about]
+    if everything:
+        return about
+    value = component.rpartition("=")[2]
+    fields = [name for name in field_table() if value in _choices(name)]
+    own, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
+    small = [cell for cell in about if cell.section not in (CURVES, PRESETS)]
+    return sorted(small, key=lambda cell: (cell.name not in own, cell.section not in home))[:FEW]
 
 
 def components(config: Config) -> set[str]:
@@ -175,31 +169,117 @@ def components(config: Config) -> set[str]:
     return used
 
 
-def _tiny(name: str, overrides: Mapping[str, Any]) -> Cell:
+def _tiny(name: str, overrides: Overrides, section: str) -> Cell:
     """Returns the cell of BASE with overrides; fields that those leave unread go back to their defaults."""
-    changed = with_values(BASE, overrides)
-    config, _ = drop_unread(BASE, changed, overrides)
+    overrides = {name if name in field_table() else f"model.{name}": value for name, value in overrides.items()}
+    config, _ = drop_unread(BASE, with_values(BASE, overrides), overrides)
     validate(config, overrides)
-    training_only = overrides and all(field.startswith("optim.") for field in overrides)
+    # A kernel's cell is about the kernel, not about those whose options it must have.
+    fields = [name for name in overrides if section != "kernels" or name in REGISTRIES]
+    about = _about(config, fields) if overrides else components(config)
+    quick = PROOFS if name in FLOAT32_TOO else PROOFS[:1] if name in QUICK else ()
+    # Of optimizers only this one decodes with other parameters than those that it trains.
+    trains = section == "optimizers and schedules" and config.optim.kind != "schedule_free"
     return Cell(
         name,
         config,
-        rungs=TRAINING if training_only else ALL,
+        section,
+        frozenset(about),
+        rungs=TRAINING if trains else ONCE if config.data.seq_len > BASE.data.seq_len else ALL,
+        quick=quick,
         length=config.data.seq_len,
-        optimized=config.model.n_layers > 1,
+        optimized=name in OPTIMIZED,
     )
 
 
-def _choice_cells(found: list[Cell]) -> list[Cell]:
+def _about(config: Config, names: Iterable[str]) -> set[str]:
+    """Returns the components and choices that a cell is about which sets these fields."""
+    about: set[str] = set()
+    for name in names:
+        *path, leaf = name.split(".")
+        if name == "model.pattern":
+            for entry in parse(config.model.pattern):
+                layer = with_values(config, {"model": overridden(config.model, entry)})
+                about |= _about(layer, [f"model.{inner}" for inner in entry.values])
+        else:
+            about |= _readers(functools.reduce(getattr, path, config), ".".join(path), leaf)
+    return about
+
+
+def _readers(owner: Any, section: str, leaf: str) -> set[str]:
+    """Returns the names of a field's value, if it is a choice, and of the choices by which it is read."""
+    name = f"{section}.{leaf}"
+    field_ = field_table()[name].field.metadata
+    found: set[str] = set()
+    if field_["choices"]:
+        value = selected(owner, leaf)
+        found = {value} if name in REGISTRIES else {f"{leaf}={value}"} | ({value} - _registered())
+    if name not in REGISTRIES and hasattr(owner, "kind"):
+        found |= _readers(owner, section, "kind")
+    for selector in field_["read_by"] or ():
+        found |= _readers(owner, section, selector)
+    return found
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    return tuple(field_table()[name].field.metadata["choices"] or ())
+
+
+def _registered() -> set[str]:
+    return {value for name in REGISTRIES for value in _choices(name)}
+
+
+def _choice_cells(found: list[Cell], names: Iterable[str]) -> list[Cell]:
     """Returns a cell for each value of each choice that no cell found so far has."""
     missing: list[Cell] = []
-    for name, info in field_table().items():
-        if not name.startswith(("model.", "optim.", "memory.")):
-            continue
-        for value in info.field.metadata["choices"] or ():
-            if not any(_reads(cell.config, name, value) for cell in [*found, *missing]):
-                missing.append(_tiny(f"{_short(name)}={value}", _selected(name) | {name: value}))
+    for name in names:
+        for value in _choices(name) if name in numerics() else ():
+            if not any(_reads(cell.config, name, value) for cell in found):
+                overrides = _selected(name) | NEEDS.get(value, {}) | {name: value}
+                cell = _tiny(f"{_short(name)}={value}", overrides, _section(name))
+                missing.append(replace(cell, quick=PROOFS[:1]) if name in REGISTRIES else cell)
     return missing
+
+
+def _number_cells(found: list[Cell]) -> list[Cell]:
+    """Returns a cell for each field without choices that no cell found so far sets, with the first value that fits."""
+    cells = []
+    for name in numerics() - set().union(*(proven(cell) for cell in found)):
+        for value in () if _choices(name) else _other_values(field_table()[name].field.default):
+            try:
+                overrides = _selected(name) | {name: value}
+                cells.append(_tiny(f"{_short(name)}={value}", overrides, _section(name)))
+                break
+            except UserError:  # out of the field's bounds, or it does not fit the others
+                continue
+    return sorted(cells, key=lambda cell: cell.name)
+
+
+def _other_values(default: Any) -> tuple[Any, ...]:
+    if isinstance(default, bool):
+        return (not default,)
+    if isinstance(default, int | None):
+        return tuple(value for value in (4, 2, 3, 8, 1, 0) if value != default)
+    return (default / 2, default * 2, default + 0.5) if isinstance(default, float) else ()
+
+
+def numerics() -> set[str]:
+    """Returns the fields that change what is computed, each of which some cell must set."""
+    return {name for name in field_table() if name.startswith(("model.", "optim.", "memory."))} - NO_NUMERICS
+
+
+def proven(cell: Cell) -> set[str]:
+    """Returns the fields that a cell sets otherwise than BASE, and reads, in some layer."""
+    layers = layer_models(cell.config.model) if cell.config.model.pattern else ()
+    base, found = flatten(BASE), set()
+    for config in (cell.config, *(with_values(cell.config, {"model": layer}) for layer in layers)):
+        changed = {name for name, value in flatten(config).items() if value != base[name]}
+        found |= {name for name in changed if not unread(config, name)}
+    return found
+
+
+def _section(name: str) -> str:
+    return next(section for beginning, section in SECTIONS.items() if name.startswith(beginning))
 
 
 def _short(name: str) -> str:
@@ -208,11 +288,11 @@ def _short(name: str) -> str:
     return ".".join([*sections, leaf]) if leaf == "kind" else leaf
 
 
-def _selected(name: str) -> dict[str, Any]:
+def _selected(name: str) -> Overrides:
     """Returns the overrides of BASE under which a field is read."""
     section, _, leaf = name.rpartition(".")
     rules = field_table()[name].field.metadata["read_by"] or {}
-    chosen = {}
+    chosen: Overrides = {}
     for selector, kinds in rules.items():
         full = f"{section}.{selector}"
         chosen |= _selected(full)
@@ -231,12 +311,15 @@ def _reads(config: Config, name: str, value: str) -> bool:
 def _half_cells() -> Iterator[Cell]:
     """Yields BASE in the half precisions; float16 starts from a scale that overflows and soon grows into overflow."""
     for name in (name for name in DTYPES if name not in PROOFS):
-        overrides: dict[str, Any] = {"precision.compute": name}
+        overrides: Overrides = {"precision.compute": name}
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
-        for kernel in field_table()["model.attention.kernel"].field.metadata["choices"]:
+        for kernel in _choices("model.attention.kernel"):
             config = with_values(BASE, overrides | {"model.attention.kernel": kernel})
-            yield Cell(f"{name}, {kernel}", config, rungs=(0, 4, 6), precisions=(name,))
+            yield Cell(
+                f"{name}, {kernel}", config, HALVES, frozenset([kernel]), rungs=(0, 4, 6), precisions=(name,),
+                quick=(name,),
+            )  # fmt: skip
 
 
 def _curve_cells() -> Iterator[Cell]:
@@ -245,8 +328,9 @@ def _curve_cells() -> Iterator[Cell]:
         # BASE's rate is for a width of 32: at 256 the loss spikes, and a spike magnifies rounding 1e5 times.
         values = {"model.n_layers": layers, "model.d_model": width, "data.seq_len": 64, "optim.lr": 1e-3}
         config = with_values(BASE, values)
+        about = frozenset(components(config))
         budgets = {(4, "float32"): budget}
-        yield Cell(f"curve, {layers}x{width}", config, rungs=(0, 4), length=64, budgets=budgets, slow=True)
+        yield Cell(f"curve, {layers}x{width}", config, CURVES, about, rungs=(0, 4), length=64, budgets=budgets)
 
 
 def _vocabulary(config: Config) -> int:
@@ -254,7 +338,7 @@ def _vocabulary(config: Config) -> int:
     return sizes.get(config.data.tokenizer, config.data.vocab_size)
 
 
-def _parameters(config: Config) -> int:
+def _parameters(config: Config, vocab_size: int) -> int:
     """Returns about how many parameters a config has: 12 width^2 a layer, and the embedding."""
     model = config.model
-    return model.d_model * (12 * model.n_layers * model.d_model + _vocabulary(config))
+    return model.d_model * (12 * model.n_layers * model.d_model + vocab_size)

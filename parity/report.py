@@ -1,16 +1,22 @@
-"""The ladder as a table, while it is climbed, and as JSON."""
+"""The ladder as a table, while it is climbed, as JSON and as Markdown."""
 
+import functools
+import hashlib
 import json
+import os
+import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.budgets import BUDGETS, METRICS, RUNGS
+from parity.cells import ORDER, PROOFS
 from parity.ladder import Result
 from slm_core.files import write_atomically
+from slm_core.provenance import versions
 
-NAME, PRECISION, COLUMN = 25, 9, 11
+NAME, PRECISION, COLUMN = 33, 9, 11
 
 
 class Table:
@@ -73,9 +79,7 @@ def _number(value: float | None) -> str:
 
 
 def write_json(path: Path, results: list[Result]) -> None:
-    """Writes every result with its budget and metric, and the versions that gave them."""
-    from slm_core.provenance import versions
-
+    """Writes every result with its budget and metric, and what gave them."""
     rows: list[dict[str, Any]] = [
         {
             "cell": r.cell, "precision": r.precision, "rung": r.rung, "name": RUNGS[r.rung], "passed": r.passed,
@@ -85,6 +89,123 @@ def write_json(path: Path, results: list[Result]) -> None:
         for r in results
     ]  # fmt: skip
     passed = all(result.passed for result in results)
-    content = {"passed": passed, "versions": versions(), "metrics": METRICS, "results": rows}
+    content = {"passed": passed, **_origin(), "machine": machine(), "metrics": METRICS, "results": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_json(path: Path) -> list[Result]:
+    """Returns the results of a file of `write_json`, if the same sources and versions would give them again."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    if any(content.get(key) != value for key, value in _origin().items()):
+        return []
+    return [
+        Result(
+            row["cell"], row["precision"], row["rung"], float("inf") if row["error"] is None else row["error"],
+            row["budget"], row["where"], row["seconds"],
+        )
+        for row in content["results"]
+    ]  # fmt: skip
+
+
+@functools.cache
+def _origin() -> dict[str, Any]:
+    """Returns what a result depends on: the versions of libraries, and a hash of our sources."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for package in ("slm_core", "slm_torch", "slm_flax", "parity", "configs"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return {"versions": versions(), "sources": digest.hexdigest()}
+
+
+def machine() -> str:
+    """Returns the processor and its number of cores."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    name = names[0].partition(":")[2].strip() if names else platform.machine()
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+
+
+INTRODUCTION = """# Parity: what was measured
+
+Written by `{command}`, not by hand. A row is one small model, or a preset, built twice from one config.
+An entry is the worst error of a rung, in float64 · float32; 0 is bitwise equality.
+[numerics.md](numerics.md#budgets) says what each rung compares, and why float64 is the proof.
+`uv run scripts/parity.py --component NAME` measures one component again.
+
+{summary}
+
+{versions}. {machine}; on the CPU.
+"""
+
+
+def markdown(results: list[Result], sections: Mapping[str, str], command: str) -> str:
+    """Returns the results as a page: a table for each section.
+
+    Args:
+      results: of all cells that were climbed, perhaps not of all there are.
+      sections: {name of a cell: its section}.
+      command: what made them.
+    """
+    shown = {
+        name: version for name, version in versions().items() if name in ("python", "torch", "jax", "flax", "optax")
+    }
+    text = INTRODUCTION.format(
+        command=command,
+        summary=_summary(results),
+        versions=", ".join(f"{name} {version}" for name, version in shown.items()),
+        machine=machine(),
+    )
+    for section in ORDER:
+        own = [result for result in results if sections.get(result.cell, ORDER[-1]) == section]
+        if own:
+            text += f"\n## {section[0].upper()}{section[1:]}\n{_section_table(own)}"
+    return text
+
+
+def _summary(results: list[Result]) -> str:
+    failed = [result for result in results if not result.passed]
+    count = f"{len(results)} measurements of {len({result.cell for result in results})} models, "
+    if failed:
+        return count + f"**{len(failed)} over budget**:\n\n" + "\n".join(f"- {result}" for result in failed)
+    count += "all within their budgets."
+    for precision in PROOFS:
+        own = [result for result in results if result.precision == precision and result.error]
+        if own:
+            near = max(own, key=lambda result: result.error / result.budget)
+            where = f"{near.cell}, {RUNGS[near.rung]}"
+            count += f" Nearest to its budget in {precision}: {near.error:.1e} of {near.budget:.0e} ({where})."
+    return count
+
+
+def _section_table(results: list[Result]) -> str:
+    rungs = sorted({result.rung for result in results})
+    lines = ["| | " + " | ".join(RUNGS[rung] for rung in rungs) + " |", "|---" * (len(rungs) + 1) + "|"]
+    budgets = {(r.precision, r.rung): BUDGETS[r.precision][r.rung] for r in results}
+    head = {key: Result("budget", *key, value, value, "", 0.0) for key, value in budgets.items()}
+    if any(precision in PROOFS for precision, _ in head):
+        lines.append(_row("*budget*", head, rungs))
+    for cell in dict.fromkeys(result.cell for result in results):
+        by_key = {(result.precision, result.rung): result for result in results if result.cell == cell}
+        lines.append(_row(cell, by_key, rungs))
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str, by_key: Mapping[tuple[str, int], Result], rungs: list[int]) -> str:
+    found = {precision for precision, _ in by_key}
+    precisions = PROOFS if found & set(PROOFS) else sorted(found)
+    entries = []
+    for rung in rungs:
+        texts = [_entry(by_key.get((precision, rung))) for precision in precisions]
+        entries.append(" · ".join(text or "–" for text in texts) if any(texts) else "")
+    return f"| {name} | " + " | ".join(entries) + " |"
+
+
+def _entry(result: Result | None) -> str:
+    if result is None:
+        return ""
+    own = f" (budget {_number(result.budget)})" if result.budget != BUDGETS[result.precision][result.rung] else ""
+    return (_number(result.error) if result.passed else f"**{_number(result.error)}**") + own

@@ -16,7 +16,12 @@ update, a loss curve, decoding, hand-off. Prints the worst error of each rung; e
 Without --config: a small model for each component and option. With --config: that config at full size."""
 
 FLAGS = [
-    Flag("component", str, "", "only cells that use this registry entry, such as rope, swiglu, adamw"),
+    Flag(
+        "component",
+        str,
+        "",
+        "only a few cells about this component, such as mla, rope, adamw, or choice, such as yarn, qk_norm=l2",
+    ),
     Flag("rungs", str, "0,1,2,3,4,5,6", "rungs to climb, with commas"),
     Flag(
         "precision",
@@ -24,10 +29,10 @@ FLAGS = [
         "float64,float32,float16,bfloat16",
         "precisions, with commas; half ones have cells of their own",
     ),
-    Flag(
-        "all", bool, False, "also the slow cells: larger curves, and every preset at full size (about 13 GB of memory)"
-    ),
-    Flag("json", str, "models/parity.json", "file for all results, as JSON; empty: none"),
+    Flag("all", bool, False, "every cell: also larger curves, and every preset at full size (about 13 GB of memory)"),
+    Flag("json", str, "models/parity.json", "file for all results, as JSON, written as they come; empty: none"),
+    Flag("resume", bool, False, "go on from the --json file, if the same sources and versions wrote it"),
+    Flag("markdown", str, "", "file for the results as a page (docs/parity.md); empty: none"),
     Flag("jobs", int, 0, "processes; 0: one a core"),
 ]
 
@@ -36,41 +41,79 @@ def run(invocation: Invocation) -> None:
     from parity.budgets import BUDGETS, RUNGS
     from parity.cells import cells, config_cell, select
     from parity.ladder import rungs_of
-    from parity.workers import climb_all
+    from parity.report import read_json
 
     flags = invocation.flags
     rungs = [int(word) for word in _words("rungs", flags["rungs"], [str(rung) for rung in RUNGS])]
     precisions = _words("precision", flags["precision"], list(BUDGETS))
-    one = invocation.config_given or invocation.overrides
-    chosen = [config_cell(invocation.preset, invocation.config)] if one else cells()
-    chosen = select(chosen, flags["component"], slow=flags["all"] or bool(one))
-    tasks = [(cell, name) for cell in chosen for name in precisions if rungs_of(cell, name, rungs)]
+    one = invocation.config_given or bool(invocation.overrides)
+    if one:
+        chosen, thorough = [config_cell(invocation.preset, invocation.config)], True
+    else:
+        chosen = select(cells(), flags["component"], flags["all"])
+        thorough = bool(flags["component"] or flags["all"])
+    tasks = [
+        (cell, name)
+        for cell in chosen
+        for name in precisions
+        if (thorough or name in cell.quick) and rungs_of(cell, name, rungs)
+    ]
     if not tasks:
         raise UserError(
             f"--rungs={flags['rungs']} --precision={flags['precision']}: no cell climbs those; leave one out"
         )
+    # The name of a preset does not say what was overridden.
+    known = read_json(Path(flags["json"])) if flags["resume"] and flags["json"] and not one else []
+    _climb(tasks, known, rungs, precisions, flags)
+
+
+def _climb(tasks, known, rungs: list[int], precisions: list[str], flags) -> None:
+    from parity.ladder import rungs_of
+    from parity.report import Table, markdown, write_json
+    from parity.workers import climb_all
+
+    passed = {(result.cell, result.precision, result.rung): result for result in known if result.passed}
+    done, left = {}, []
+    for cell, name in tasks:
+        keys = [(cell.name, name, rung) for rung in rungs_of(cell, name, rungs)]
+        if all(key in passed for key in keys):
+            done[cell.name, name] = [passed[key] for key in keys]
+        else:
+            left.append((cell, name))
     jobs = flags["jobs"] or os.cpu_count() or 1
-    quick, slow = [task for task in tasks if not task[0].slow], [task for task in tasks if task[0].slow]
     # Large models one at a time: two of them need twice the memory.
-    results = chain(climb_all(quick, rungs, jobs), climb_all(slow, rungs, 1))
+    small, large = [task for task in left if not task[0].large], [task for task in left if task[0].large]
+    batches = chain(done.values(), climb_all(small, rungs, jobs), climb_all(large, rungs, 1))
     used = [name for name in precisions if any(name == task[1] for task in tasks)]
-    _climb(results, len(tasks), rungs, used, flags["json"])
-
-
-def _climb(batches, total: int, rungs: list[int], precisions: list[str], json: str) -> None:
-    from parity.report import Table, write_json
-
+    order = {(cell.name, name): i for i, (cell, name) in enumerate(tasks)}
+    others = [result for result in known if (result.cell, result.precision) not in order]
     results = []
-    with Table(total, rungs, precisions) as table:
+    with Table(len(tasks), rungs, used) as table:
         for batch in batches:
             table.add(batch)
             results += batch
+            if flags["json"]:
+                write_json(Path(flags["json"]), results + others)
         table.conclude(results)
-    if json:
-        write_json(Path(json), results)
-        print(f"written: {json}")
+    results.sort(key=lambda result: (order[result.cell, result.precision], result.rung))
+    if flags["markdown"]:
+        page = markdown(results, {cell.name: cell.section for cell, _ in tasks}, _command(flags))
+        Path(flags["markdown"]).write_text(page)
+    for file in (flags["json"], flags["markdown"]):
+        if file:
+            print(f"written: {file}")
     if not all(result.passed for result in results):
         raise SystemExit(1)
+
+
+def _command(flags) -> str:
+    """Returns the command line, without what leaves the results as they are."""
+    words = [word for word in sys.argv[1:] if word.startswith("--config")]
+    for flag in FLAGS:
+        value = flags[flag.name]
+        if value != flag.default and flag.name not in ("json", "resume", "jobs"):
+            words.append(f"--{flag.name}" if flag.type is bool else f"--{flag.name}={value}")
+    return " ".join(["uv run scripts/parity.py", *words])
 
 
 def _words(flag: str, text: str, known: list[str]) -> list[str]:

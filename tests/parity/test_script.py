@@ -112,11 +112,44 @@ def test_the_table_and_json(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "3e-5 FAIL" in out and "0 ok" in out and "1 passed, 2 failed" in out
     assert "FAIL one [float64] rung 1 (logits): 3.0e-05 > 1e-12 at logits" in out
-    assert max(map(len, out.splitlines())) <= 112
+    assert max(map(len, out.splitlines())) <= 120
     report.write_json(tmp_path / "deep" / "parity.json", results)
     content = json.loads((tmp_path / "deep" / "parity.json").read_text())
     assert content["passed"] is False and content["results"][1]["error"] == 3e-5 and "torch" in content["versions"]
     assert content["results"][2]["error"] is None
+
+
+def test_results_come_back_from_json_unless_a_source_has_changed(tmp_path, monkeypatch):
+    file = tmp_path / "parity.json"
+    results = [
+        Result("one", "float64", 1, 3e-15, 1e-12, "logits", 0.1),
+        Result("one", "float64", 2, np.inf, 1.0, "", 0),
+    ]
+    report.write_json(file, results)
+    assert report.read_json(file) == results
+    monkeypatch.setattr(report, "_origin", lambda: {"sources": "other"})
+    assert report.read_json(file) == []
+    assert report.read_json(tmp_path / "missing.json") == []
+
+
+def test_the_page_has_a_table_a_section_and_a_row_a_cell():
+    results = [
+        Result("one", "float64", 0, 0.0, 0.0, "", 0.1),
+        Result("one", "float64", 1, 3e-15, 1e-12, "logits", 0.1),
+        Result("one", "float32", 1, 5e-7, 1e-5, "logits", 0.1),
+        Result("big", "float32", 4, 2e-4, 5e-3, "step 9", 0.1),
+        Result("half", "float16", 4, 1e-3, 2e-2, "step 3", 0.1),
+    ]
+    sections = {"one": "norms", "big": "curves of larger models", "half": "half precisions"}
+    page = report.markdown(results, sections, "uv run scripts/parity.py --all")
+    assert "## Norms\n| | init | logits |\n|---|---|---|\n| *budget* | 0 · – | 1e-12 · 1e-5 |\n" in page
+    assert "| one | 0 · – | 3e-15 · 5e-7 |" in page
+    assert "| big | – · 2e-4 (budget 5e-3) |" in page and "| half | 1e-3 |" in page
+    assert "5 measurements of 3 models, all within" in page and "uv run scripts/parity.py --all" in page
+    assert "5.0e-07 of 1e-05 (one, logits)" in page
+    assert page.index("## Norms") < page.index("## Half precisions") < page.index("## Curves")
+    broken = report.markdown([Result("one", "float64", 1, 3e-5, 1e-12, "logits", 0.1)], sections, "x")
+    assert "**3e-5**" in broken and "**1 over budget**" in broken and "at logits" in broken
 
 
 def test_rungs_of_a_cell():
@@ -129,7 +162,7 @@ def test_rungs_of_a_cell():
 
 def test_a_large_config_climbs_the_first_rungs_on_one_sequence():
     cell = config_cell("big", load("configs/gpt2.py:124m")[0])
-    assert cell.rungs == (0, 1, 2) and cell.rows == 1 and cell.slow
+    assert cell.rungs == (0, 1, 2) and cell.rows == 1 and cell.large and not cell.quick
     assert cell.config.model == load("configs/gpt2.py:124m")[0].model and cell.vocab_size == 50257
 
 
@@ -154,9 +187,23 @@ def test_mistakes_are_one_line(argument, message):
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+def test_a_component_resumed_and_written_as_a_page(tmp_path):
+    file, page = tmp_path / "parity.json", tmp_path / "parity.md"
+    arguments = ["--component=linear", "--rungs=0", "--precision=float32", f"--json={file}", f"--markdown={page}"]
+    first = run(*arguments, "--jobs=1")
+    assert first.returncode == 0 and "schedule=linear" in first.stdout and "schedule=linear" in page.read_text()
+    written = file.read_text()
+    content = json.loads(written)
+    for row in content["results"]:
+        row["seconds"] = 1234.0
+    file.write_text(json.dumps(content))
+    assert run(*arguments, "--resume").returncode == 0
+    assert {row["seconds"] for row in json.loads(file.read_text())["results"]} == {1234.0}
+
+
 def test_a_failure_is_exit_status_1(monkeypatch, tmp_path):
     code = (
-        "import runpy, sys; sys.argv = ['parity', '--component=learned', '--rungs=0', '--precision=float32', '--json=',"
+        "import runpy, sys; sys.argv = ['parity', '--component=linear', '--rungs=0', '--precision=float32', '--json=',"
         " '--jobs=1']; import parity.budgets as b; b.BUDGETS['float32'][0] = -1.0;"
         " runpy.run_path('scripts/parity.py', run_name='__main__')"
     )

@@ -23,7 +23,7 @@ TRAINING = (0, 3, 4, 6)
 ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
 CHARACTERS = 65  # assumed for a `char` preset: those of the Shakespeare corpus
-FEW = 6
+FEW = 5
 """Cells that prove one component in under a minute."""
 
 REGISTRIES = (
@@ -157,7 +157,7 @@ def select(found: list[Cell], component: str = "", everything: bool = False) -> 
     fields = [name for name in field_table() if value in _choices(name)]
     own, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
     small = [cell for cell in about if cell.section not in (CURVES, PRESETS)]
-    return sorted(small, key=lambda cell: (cell.name not in own, cell.section not in home))[:FEW]
+    return sorted(small, key=lambda cell: (cell.name not in own, cell.section not in home, cell.optimized))[:FEW]
 
 
 def components(config: Config) -> set[str]:

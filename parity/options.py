@@ -236,17 +236,12 @@ NEEDS: dict[str, Overrides] = {
 """What a choice needs to train well, in the cell that it gets by itself."""
 
 QUICK = {
-    "base", "two layers", "everything off", "multipliers, z-loss, chunks", "muP, chunks", "pattern, windows",
-    "gqa, window, sinks, cap", "mla, ranks, window, sinks, cap", "diff, gated elements, norm", "rope, yarn, options",
-    "sandwich, rmsnorm, 1+w", "post, layernorm, 1+w", "moe, shared, sigmoid, balance",
-    "flash, long, everything", "muon, spectral", "schedule_free, options", "adamw, options",
+    "base", "two layers", "everything off", "multipliers, z-loss, chunks", "pattern, windows", "gqa, window, sinks, cap",
+    "rope, yarn, options", "sandwich, rmsnorm, 1+w", "moe, shared, sigmoid, balance", "adamw, options",
 }  # fmt: skip
 """Cells that run by default, beside one for each component, the half precisions and the small presets."""
 
-FLOAT32_TOO = {
-    "base", "two layers", "mla, ranks, window, sinks, cap", "flash, long, everything", "muon, spectral",
-    "moe, shared, sigmoid, balance",
-}  # fmt: skip
+FLOAT32_TOO = {"base", "two layers"}
 """Those of them that run in float32 by default, too."""
 
 OPTIMIZED = {

@@ -152,7 +152,7 @@ def _table(
 
 def _hanging(head: str, indent: int, text: str, width: int) -> Iterator[str]:
     """Yields `head` and the text wrapped beside it; `indent` is the head's width on the screen."""
-    wrapped = textwrap.wrap(text, max(20, width - indent)) or [""]
+    wrapped = textwrap.wrap(text, max(20, width - indent), break_on_hyphens=False) or [""]
     wrapped = [line.replace(_SPACE, " ") for line in wrapped]
     yield (head + wrapped[0]).rstrip()
     yield from (" " * indent + line for line in wrapped[1:])

@@ -23,7 +23,7 @@ TRAINING = (0, 3, 4, 6)
 ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
 CHARACTERS = 65  # assumed for a `char` preset: those of the Shakespeare corpus
-FEW = 5
+FEW = 4
 """Cells that prove one component in under a minute."""
 
 REGISTRIES = (

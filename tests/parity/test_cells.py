@@ -102,8 +102,8 @@ def test_a_component_is_proven_by_a_few_small_cells(name):
 
 def test_a_component_is_proven_by_cells_about_it_and_not_by_those_that_happen_to_use_it():
     names = {cell.name for cell in select(CELLS, "rope")}
-    assert {"base", "rope, part", "rope, yarn"} <= names and "two layers" not in names
-    assert {"attention.kind=mla", "mla, t5, scale"} <= {cell.name for cell in select(CELLS, "mla")}
+    assert {"base", "rope, part", "rope, linear"} <= names and "two layers" not in names
+    assert {"attention.kind=mla", "mla, ranks, window, sinks, cap"} <= {cell.name for cell in select(CELLS, "mla")}
     assert "flash, long" not in {cell.name for cell in select(CELLS, "gqa", everything=True)}
     presets_too = {cell.name for cell in select(CELLS, "learned", everything=True)}
     assert "gpt2.py:124m" in presets_too and "gpt2.py:tiny" not in {cell.name for cell in select(CELLS, "learned")}

@@ -236,8 +236,9 @@ NEEDS: dict[str, Overrides] = {
 """What a choice needs to train well, in the cell that it gets by itself."""
 
 QUICK = {
-    "base", "two layers", "everything off", "multipliers, z-loss, chunks", "pattern, windows", "gqa, window, sinks, cap",
-    "rope, yarn, options", "sandwich, rmsnorm, 1+w", "moe, shared, sigmoid, balance", "adamw, options",
+    "base", "two layers", "everything off", "multipliers, z-loss, chunks", "pattern, windows",
+    "gqa, window, sinks, cap", "rope, yarn, options", "sandwich, rmsnorm, 1+w", "moe, shared, sigmoid, balance",
+    "adamw, options",
 }  # fmt: skip
 """Cells that run by default, beside one for each component, the half precisions and the small presets."""
 

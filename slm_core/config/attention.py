@@ -50,7 +50,8 @@ class Attention:
     v_dim: int | None = option(None, "width of a value head; unset: head_dim", read_by={"kind": ("mla",)}, low=1)
     scale: float | None = option(
         None,
-        "scores are multiplied by this; unset: 1 / sqrt(width of a query), or sqrt(width) with qk_norm=l2",
+        "scores are multiplied by this; unset: 1 / sqrt(width of a query), 8 / width under muP, sqrt(width) with"
+        " qk_norm=l2",
         above=0,
     )
     qk_norm: str = option(

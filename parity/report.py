@@ -13,6 +13,7 @@ from typing import Any
 from parity.budgets import BUDGETS, METRICS, RUNGS
 from parity.cells import ORDER, PROOFS
 from parity.ladder import Result
+from slm_core.benchmark import cpu_name
 from slm_core.files import write_atomically
 from slm_core.provenance import versions
 
@@ -123,10 +124,7 @@ def _origin() -> dict[str, Any]:
 
 def machine() -> str:
     """Returns the processor and its number of cores."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = names[0].partition(":")[2].strip() if names else platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {platform.system()}"
+    return f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 INTRODUCTION = """# Parity: what was measured

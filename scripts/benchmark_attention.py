@@ -78,8 +78,9 @@ TWINS = {"PyTorch": torch_call, "Flax": flax_call}
 
 def cases(flags: dict) -> list:
     from slm_core.attention_benchmark import Case
+    from slm_core.config_dict import field_table
 
-    kernels = _words(flags, "kernels", ("dot_product", "flash", "fused"))
+    kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].field.metadata["choices"]))
     twins = _words(flags, "twins", tuple(TWINS))
     contexts = flags["contexts"] or (MEMORY_CONTEXTS if flags["memory"] else TIME_CONTEXTS)
     if not all(word.isdecimal() and int(word) for word in contexts.split(",")):

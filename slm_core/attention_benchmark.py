@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm_core.benchmark import process_peak_bytes
+from slm_core.benchmark import markdown_table, process_peak_bytes
 from slm_core.errors import UserError
 
 TURN_S = 0.2
@@ -83,16 +83,12 @@ def table(results: Sequence[Result], unit: str, reference: str = "dot_product") 
     """Returns a Markdown table, one row a context and twin; in brackets how many times less than the reference."""
     by_case = {(r.case.context, r.case.twin, r.case.kernel): r for r in results}
     kernels = list(dict.fromkeys(kernel for _, _, kernel in by_case))
-    lines = [["context", "twin", *kernels]]
+    rows = []
     for context, twin in dict.fromkeys((context, twin) for context, twin, _ in by_case):
         base = by_case.get((context, twin, reference))
         cells = [_cell(by_case[context, twin, kernel], base, unit) for kernel in kernels]
-        lines.append([f"{context:,}", twin, *cells])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
-        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+        rows.append([f"{context:,}", twin, *cells])
+    return markdown_table(["context", "twin", *kernels], rows)
 
 
 def _cell(result: Result, base: Result | None, unit: str) -> str:

@@ -232,6 +232,11 @@ def table(measurements: Sequence[Measurement], reference: Measurement | None = N
         rows.append(row)
     if reference:
         head.append(f"over {reference.name}, median (range)")
+    return markdown_table(head, rows)
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table whose columns line up."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -248,10 +253,11 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{_cpu_name()}, {os.cpu_count()} cores{load}, {', '.join(libraries)}"
+    return f"{cpu_name()}, {os.cpu_count()} cores{load}, {', '.join(libraries)}"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Returns the processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -162,3 +162,7 @@ def check_training_evens_the_load(run) -> None:
 
     free, balanced = excess(0.0), excess(model.mlp.balance_bias)
     assert free > 0.3 and balanced < 0.15, (free, balanced)
+
+
+PROPERTIES = [check_shapes, check_dropless, check_ties, check_balance, check_training_evens_the_load]
+"""Those that take `run` alone."""

@@ -29,16 +29,7 @@ def test_case(check, name):
     check(run, name)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [
-        checks.check_shapes,
-        checks.check_dropless,
-        checks.check_ties,
-        checks.check_balance,
-        checks.check_training_evens_the_load,
-    ],
-)
+@pytest.mark.parametrize("check", checks.PROPERTIES)
 def test_property(check):
     check(run)
 

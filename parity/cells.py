@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from parity.fields import choices, other_values, selecting
 from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
 from slm_core import presets
 from slm_core.config import DTYPES, Config
@@ -91,7 +92,7 @@ def cells() -> list[Cell]:
     found += _choice_cells(found, REGISTRIES)
     for section, table in OPTIONS.items():
         found += [_tiny(name, overrides, section) for name, overrides in table.items() if name != "base"]
-    for kernel in _choices("model.attention.kernel"):
+    for kernel in choices("model.attention.kernel"):
         for name, overrides in KERNEL_OPTIONS.items():
             found.append(_tiny(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
     found += _choice_cells(found, field_table())
@@ -154,7 +155,7 @@ def select(found: list[Cell], component: str = "", everything: bool = False) -> 
     if everything:
         return about
     value = component.rpartition("=")[2]
-    fields = [name for name in field_table() if value in _choices(name)]
+    fields = [name for name in field_table() if value in choices(name)]
     own, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
     small = [cell for cell in about if cell.section not in (CURVES, PRESETS)]
     return sorted(small, key=lambda cell: (cell.name not in own, cell.section not in home, cell.optimized))[:FEW]
@@ -221,21 +222,18 @@ def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     return found
 
 
-def _choices(name: str) -> tuple[str, ...]:
-    return tuple(field_table()[name].field.metadata["choices"] or ())
-
 
 def _registered() -> set[str]:
-    return {value for name in REGISTRIES for value in _choices(name)}
+    return {value for name in REGISTRIES for value in choices(name)}
 
 
 def _choice_cells(found: list[Cell], names: Iterable[str]) -> list[Cell]:
     """Returns a cell for each value of each choice that no cell found so far has."""
     missing: list[Cell] = []
     for name in names:
-        for value in _choices(name) if name in numerics() else ():
+        for value in choices(name) if name in numerics() else ():
             if not any(_reads(cell.config, name, value) for cell in found):
-                overrides = _selected(name) | NEEDS.get(value, {}) | {name: value}
+                overrides = selecting(name, BASE) | NEEDS.get(value, {}) | {name: value}
                 cell = _tiny(f"{_short(name)}={value}", overrides, _section(name))
                 missing.append(replace(cell, quick=PROOFS[:1]) if name in REGISTRIES else cell)
     return missing
@@ -245,22 +243,14 @@ def _number_cells(found: list[Cell]) -> list[Cell]:
     """Returns a cell for each field without choices that no cell found so far sets, with the first value that fits."""
     cells = []
     for name in numerics() - set().union(*(proven(cell) for cell in found)):
-        for value in () if _choices(name) else _other_values(field_table()[name].field.default):
+        for value in () if choices(name) else other_values(name, field_table()[name].field.default):
             try:
-                overrides = _selected(name) | {name: value}
+                overrides = selecting(name, BASE) | {name: value}
                 cells.append(_tiny(f"{_short(name)}={value}", overrides, _section(name)))
                 break
             except UserError:  # out of the field's bounds, or it does not fit the others
                 continue
     return sorted(cells, key=lambda cell: cell.name)
-
-
-def _other_values(default: Any) -> tuple[Any, ...]:
-    if isinstance(default, bool):
-        return (not default,)
-    if isinstance(default, int | None):
-        return tuple(value for value in (4, 2, 3, 8, 1, 0) if value != default)
-    return (default / 2, default * 2, default + 0.5) if isinstance(default, float) else ()
 
 
 def numerics() -> set[str]:
@@ -288,19 +278,6 @@ def _short(name: str) -> str:
     return ".".join([*sections, leaf]) if leaf == "kind" else leaf
 
 
-def _selected(name: str) -> Overrides:
-    """Returns the overrides of BASE under which a field is read."""
-    section, _, leaf = name.rpartition(".")
-    rules = field_table()[name].field.metadata["read_by"] or {}
-    chosen: Overrides = {}
-    for selector, kinds in rules.items():
-        full = f"{section}.{selector}"
-        chosen |= _selected(full)
-        if flatten(BASE)[full] not in kinds:
-            chosen[full] = kinds[0]
-    return chosen
-
-
 def _reads(config: Config, name: str, value: str) -> bool:
     """Returns whether a config has this value in a field, and reads it."""
     *sections, leaf = name.split(".")
@@ -314,7 +291,7 @@ def _half_cells() -> Iterator[Cell]:
         overrides: Overrides = {"precision.compute": name}
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
-        for kernel in _choices("model.attention.kernel"):
+        for kernel in choices("model.attention.kernel"):
             config = with_values(BASE, overrides | {"model.attention.kernel": kernel})
             yield Cell(
                 f"{name}, {kernel}", config, HALVES, frozenset([kernel]), rungs=(0, 4, 6), precisions=(name,),

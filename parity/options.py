@@ -123,11 +123,18 @@ _NORMS |= {
 _MLPS: dict[str, Overrides] = {
     "gelu, tanh, biases": {"mlp.kind": "gelu", "mlp.gelu": "tanh", "mlp.bias": True, "mlp.hidden": 40},
     "geglu, tanh, biases": {"mlp.kind": "geglu", "mlp.gelu": "tanh", "mlp.bias": True},
+    "clipped_swiglu, biases, clipped": {  # an MLP that reads a large stream without a norm: inputs reach the bounds
+        "mlp.kind": "clipped_swiglu", "mlp.bias": True, "norm.placement": "output", "embed_scale": 12.0,
+    },
     "relu2, biases, parallel": {"mlp.kind": "relu2", "mlp.bias": True, "norm.placement": "parallel"},
     "moe, shared, sigmoid, balance": {
-        "n_layers": 2, "mlp.kind": "moe", "mlp.experts": 4, "mlp.shared_experts": 1, "mlp.router": "sigmoid",
-        "mlp.balance_loss": 0.0, "mlp.balance_bias": 0.01, "mlp.bias": True, "mlp.routed_scale": 1.5,
-        "mlp.hidden": 24,
+        "n_layers": 2, "mlp.kind": "moe", "mlp.experts": 8, "mlp.groups": 4, "mlp.top_groups": 2, "mlp.top_k": 3,
+        "mlp.shared_experts": 1, "mlp.router": "sigmoid", "mlp.balance_loss": 0.0, "mlp.balance_bias": 0.01,
+        "mlp.bias": True, "mlp.routed_scale": 1.5, "mlp.hidden": 24,
+    },
+    "moe, clipped_swiglu, router bias": {
+        "mlp.kind": "moe", "mlp.expert": "clipped_swiglu", "mlp.experts": 4, "mlp.groups": 2, "mlp.bias": True,
+        "mlp.router_bias": True,
     },
     "moe, gelu, z-loss, not to 1": {
         "mlp.kind": "moe", "mlp.expert": "gelu", "mlp.experts": 4, "mlp.top_k": 3, "mlp.renormalise": False,
@@ -151,6 +158,10 @@ _MODEL: dict[str, Overrides] = {
     },
     "untied, capped head": {"tie_embeddings": False, "logit_softcap": 3.0},
     "embedding, init": {"embed_scale": 5.5, "init_std": 0.1, "depth_scaled_init": False},
+    "embedding norm, post, learned": {
+        "embed_scale": 5.5, "embed_norm": True, "position.kind": "learned", "norm.placement": "post",
+        "norm.kind": "layernorm", "norm.bias": True, "norm.eps": 1e-2,
+    },
     "multipliers, z-loss, chunks": {
         "n_layers": 2, "residual_multiplier": 0.3, "logit_multiplier": 0.25, "logit_softcap": 3.0, "z_loss": 0.01,
         "memory.loss_chunk": 7,

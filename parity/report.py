@@ -38,7 +38,7 @@ class Table:
         titles = "".join(f"{rung} {RUNGS[rung]}".ljust(COLUMN) for rung in self.rungs)
         self.console.print(f"[bold]{'cell'.ljust(NAME)}{'dtype'.ljust(PRECISION)}{titles}[/]")
         for precision in self.precisions:
-            budgets = "".join(_number(BUDGETS[precision].get(rung)).ljust(COLUMN) for rung in self.rungs)
+            budgets = "".join(number(BUDGETS[precision].get(rung)).ljust(COLUMN) for rung in self.rungs)
             self.console.print(f"[dim]{'budget'.ljust(NAME)}{precision.ljust(PRECISION)}{budgets}[/]")
         self.progress.start()
         return self
@@ -69,11 +69,12 @@ class Table:
 def _mark(result: Result | None) -> str:
     if result is None:
         return " " * COLUMN
-    text = f"{_number(result.error)} {'ok' if result.passed else 'FAIL'}".ljust(COLUMN)
+    text = f"{number(result.error)} {'ok' if result.passed else 'FAIL'}".ljust(COLUMN)
     return text if result.passed else f"[red]{text}[/]"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Returns an error as the table shows it, with one digit; "" of None."""
     if value is None:
         return ""
     return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-").replace("e+00", "")
@@ -205,5 +206,5 @@ def _row(name: str, by_key: Mapping[tuple[str, int], Result], rungs: list[int]) 
 def _entry(result: Result | None) -> str:
     if result is None:
         return ""
-    own = f" (budget {_number(result.budget)})" if result.budget != BUDGETS[result.precision][result.rung] else ""
-    return (_number(result.error) if result.passed else f"**{_number(result.error)}**") + own
+    own = f" (budget {number(result.budget)})" if result.budget != BUDGETS[result.precision][result.rung] else ""
+    return (number(result.error) if result.passed else f"**{number(result.error)}**") + own

@@ -34,8 +34,8 @@ TIME_CONTEXTS, MEMORY_CONTEXTS = "256,512,1024,2048,4096", "1024,2048,4096,8192,
 def torch_call(case, keep_freed: bool = True) -> Callable[[], None]:
     import torch
 
+    from slm_torch.device import keep_freed_memory
     from slm_torch.layers import KERNEL
-    from slm_torch.trainer import keep_freed_memory
 
     if keep_freed:  # as in training
         keep_freed_memory()

@@ -1,8 +1,4 @@
-"""Continues a prompt with a trained run of either twin."""
-
-import importlib
-import os
-from dataclasses import replace
+"""Continues a prompt with a run of either twin."""
 
 from slm_core.cli import Flag, Invocation, main
 from slm_core.errors import UserError
@@ -10,9 +6,7 @@ from slm_core.errors import UserError
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("prompt", str, "", "text to continue", required=True),
-    Flag(
-        "framework", str, "", "twin that computes; empty: the one that trained the run", choices=("", "torch", "flax")
-    ),
+    Flag("framework", str, "", "twin that computes; empty: that of the run", choices=("", "torch", "flax")),
     Flag("max_tokens", int, 300, "tokens to generate"),
     Flag("temperature", float, 0.8, "divides the logits; 0: always the likeliest token"),
     Flag("top_k", int, 0, "samples from the k likeliest tokens; 0: from all"),
@@ -23,34 +17,37 @@ FLAGS = (
 
 
 def run(invocation: Invocation) -> None:
+    from scripts._runs import evaluator_of
     from slm_core.data import load_tokenizer
-    from slm_core.platform import quiet_jax
     from slm_core.run_folder import load_run
     from slm_core.sampling import generate
 
     flags = invocation.flags
     saved = load_run(flags["run"])
     tokenizer = load_tokenizer(saved.folder / "tokenizer")
-    prompt = tokenizer.encode(flags["prompt"])
+    # Here a model is trained on text alone; one from elsewhere expects what its tokenizer puts before a document.
+    prompt = (tokenizer.encode if saved.imported is None else tokenizer.prompt)(flags["prompt"])
     if not prompt:
         raise UserError("--prompt is empty: give at least one character to continue")
 
-    quiet_jax()
-    framework = flags["framework"] or saved.framework
-    config = replace(saved.config, run=replace(saved.config.run, device=flags["device"]))
-    if framework == "torch":
-        # Reading a Flax run's checkpoint starts JAX as well, which must leave the GPU to PyTorch.
-        os.environ["JAX_PLATFORMS"] = "cpu"
-    engine = importlib.import_module(f"slm_{framework}.trainer").build(config, saved.vocab_size)
-    native = importlib.import_module(f"slm_{saved.framework}.checkpoint")
-    engine.import_state(native.restore(saved.checkpoint / "state"))
-
+    evaluator = evaluator_of(saved, flags["framework"], flags["device"])
     options = {name: flags[name] for name in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
-    tokens, stream = generate(engine.decoder(), prompt, **options), tokenizer.stream()
+    tokens, stream = generate(evaluator.decoder(), prompt, **options), tokenizer.stream()
+    for token in prompt:
+        stream.push(token)  # what a token reads as may depend on the one before
+    ends = end_tokens(saved.imported or {})
     print(flags["prompt"], end="", flush=True)
     for token in tokens:
+        if token in ends:
+            break
         print(stream.push(token), end="", flush=True)
     print(stream.flush())
+
+
+def end_tokens(imported: dict) -> set[int]:
+    """Returns the ids that end a text of an imported model, which may name none, one or several."""
+    named = imported.get("eos_token_id")
+    return set(named) if isinstance(named, list) else {named} - {None}
 
 
 if __name__ == "__main__":

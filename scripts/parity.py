@@ -13,7 +13,9 @@ from slm_core.errors import UserError, nearest  # noqa: E402
 
 DESCRIPTION = """Builds both twins, on the CPU, and compares them rung by rung: initial weights, logits, gradients, one
 update, a loss curve, decoding, hand-off. Prints the worst error of each rung; exits with 1 if one is over budget.
-Without --config: a small model for each component and option. With --config: that config at full size."""
+Without --config: a small model for each component and option. With --config: that config at full size.
+With --bisect: the first tensor in which two models differ, in execution order, and the module that is at fault: the
+twins of --config, or --run against --against."""
 
 FLAGS = [
     Flag(
@@ -34,6 +36,10 @@ FLAGS = [
     Flag("resume", bool, False, "go on from the --json file, if the same sources and versions wrote it"),
     Flag("markdown", str, "", "file for the results as a page (docs/parity.md); empty: none"),
     Flag("jobs", int, 0, "processes; 0: one a core"),
+    Flag("bisect", bool, False, "names the first tensor in which two models differ; takes one --precision"),
+    Flag("run", str, "", "to bisect: a run, models/NAME/checkpoints/step-NUMBER or a Hugging Face checkpoint"),
+    Flag("against", str, "", "what it should agree with; a Hugging Face checkpoint alone: our twin of it is compared"),
+    Flag("framework", str, "", "twin that computes both; empty: that of --run", choices=("", "torch", "flax")),
 ]
 
 
@@ -44,6 +50,8 @@ def run(invocation: Invocation) -> None:
     from parity.report import read_json
 
     flags = invocation.flags
+    if flags["bisect"]:
+        return _bisect(invocation)
     rungs = [int(word) for word in _words("rungs", flags["rungs"], [str(rung) for rung in RUNGS])]
     precisions = _words("precision", flags["precision"], list(BUDGETS))
     one = invocation.config_given or bool(invocation.overrides)
@@ -65,6 +73,29 @@ def run(invocation: Invocation) -> None:
     # The name of a preset does not say what was overridden.
     known = read_json(Path(flags["json"])) if flags["resume"] and flags["json"] and not one else []
     _climb(tasks, known, rungs, precisions, flags)
+
+
+def _bisect(invocation: Invocation) -> None:
+    from parity.budgets import BUDGETS
+    from parity.cells import config_cell
+    from parity.workers import pin_environment
+
+    flags, given = invocation.flags, invocation.config_given or bool(invocation.overrides)
+    precisions = _words("precision", flags["precision"], list(BUDGETS))
+    precision = precisions[0] if len(precisions) == 1 else ""
+    if flags["run"] and not flags["against"]:
+        raise UserError(f"--run={flags['run']} needs --against=FOLDER: what it should agree with")
+    if flags["against"] and given:
+        raise UserError("--config does not go with --against: folders have configs of their own; leave it out")
+    pin_environment()
+    from parity.bisect.command import bisect_cell, bisect_folders
+
+    if flags["against"]:
+        agree = bisect_folders(flags["run"], flags["against"], flags["framework"], precision)
+    else:
+        agree = bisect_cell(config_cell(invocation.preset, invocation.config), precision or "float64")
+    if not agree:
+        raise SystemExit(1)
 
 
 def _climb(tasks, known, rungs: list[int], precisions: list[str], flags) -> None:

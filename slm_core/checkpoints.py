@@ -1,5 +1,7 @@
 """The checkpoints of a run: `checkpoints/step-00000200/{state/, loop.json}` and the name of the newest in `latest`.
 
+An imported run has one, of step 0, with `weights/` in the place of `state/`.
+
 A checkpoint is written to a temporary folder, synced, then renamed, so a folder that bears a step's name is always
 complete; a crash leaves temporary folders behind, which `repair` removes.
 """
@@ -16,8 +18,9 @@ from slm_core.files import sync, sync_tree, write_atomically
 _TEMPORARY = ".tmp-"
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
+def checkpoint_path(root: Path, step: int) -> Path:
+    """Returns where the checkpoint of a step is."""
+    return root / f"step-{step:08d}"
 
 
 def list_checkpoints(root: Path) -> list[Path]:
@@ -53,7 +56,7 @@ def save_checkpoint(root: Path, step: int, save_state: Callable[[Path], None], l
       save_state: writes the engine's state into the empty folder that it is given.
       loop: the loop's state, small, JSON.
     """
-    target = root / _name(step)
+    target = checkpoint_path(root, step)
     temporary = root / (_TEMPORARY + target.name)
     _remove(temporary)
     (temporary / "state").mkdir(parents=True)
@@ -67,6 +70,13 @@ def save_checkpoint(root: Path, step: int, save_state: Callable[[Path], None], l
     for old in list_checkpoints(root)[:-keep]:
         _remove(old)
     return target
+
+
+def publish_weights(root: Path, step: int) -> None:
+    """Makes a checkpoint of a folder that holds only `weights/`, and the latest."""
+    target = checkpoint_path(root, step)
+    write_atomically(target / "loop.json", json.dumps({"progress": {"step": step}}, indent=1) + "\n")
+    write_atomically(root / "latest", target.name + "\n")
 
 
 def repair(root: Path) -> None:

@@ -24,31 +24,43 @@ class Decoder(Protocol):
         """Appends one token, returns the logits of the next one, float [vocab]."""
 
 
-class Engine(Protocol):
-    """One twin, built: model, optimizer and loss scaler on a device. Made by `build(config, vocab_size)`."""
+class Evaluator(Protocol):
+    """A model with given weights on a device, without an optimizer. Made by a twin's `Evaluator(config, vocab_size,
+    weights)`."""
 
     framework: str  # "torch" or "flax"
 
     def facts(self) -> dict[str, str]:
         """Lines for the start of a run: parameters, device, precision and why, memory."""
 
+    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Returns the sum of the token losses in nats and the number of tokens, without dropout.
+
+        Args:
+          tokens: int32 [rows, length + 1]; column t + 1 is the target of column t.
+        """
+
+    def decoder(self) -> Decoder:
+        """Returns a decoder over the current parameters, with room for `data.seq_len` tokens."""
+
+    def peak_memory_bytes(self) -> int:
+        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
+
+
+class Engine(Evaluator, Protocol):
+    """One twin, built: model, optimizer and loss scaler on a device. Made by `build(config, vocab_size)`."""
+
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> Any:
         """Does one update and returns its metrics still on the device, without waiting for them.
 
         Args:
-          tokens: int32 [batch_size, seq_len + 1]; column t + 1 is the target of column t.
+          tokens: int32 [batch_size, seq_len + 1], as for `eval_step`.
           lr: the learning rate of this update.
           step: updates completed before this one; it keys dropout.
         """
 
     def fetch(self, metrics: Any) -> dict[str, float]:
         """Waits for a `train_step`'s metrics: loss, grad_norm, loss_scale, skipped (1.0: not applied, else 0.0)."""
-
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        """Returns the sum of the token losses in nats and the number of tokens, without dropout. Tokens as above."""
-
-    def decoder(self) -> Decoder:
-        """Returns a decoder over the current parameters, with room for `data.seq_len` tokens."""
 
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and scaler state into an existing empty folder, in the twin's native format."""
@@ -62,9 +74,6 @@ class Engine(Protocol):
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes what either twin's `export_state` returned."""
-
-    def peak_memory_bytes(self) -> int:
-        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
 
 
 def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -183,7 +183,7 @@ class _Loop:
     def _stop_if_diverged(self, values: dict[str, float]) -> None:
         """Raises UserError before anything not finite can reach a checkpoint."""
         progress = self.progress
-        excused = values["skipped"] and self.config.precision.compute in ("float16", "auto")
+        excused = values["skipped"] and values["loss_scale"] > 1  # a loss that nothing scaled is not finite by itself
         bad = [name for name in ("loss", "grad_norm") if not math.isfinite(values[name])]
         if bad and not excused:
             problem = f"{bad[0]} became {values[bad[0]]}"

@@ -81,6 +81,20 @@ def _check_experts(model: Model, where: str) -> None:
     mlp = model.mlp
     if mlp.kind == "moe" and mlp.top_k > mlp.experts:
         raise UserError(f"{where}model.mlp.top_k={mlp.top_k} must be at most experts={mlp.experts}")
+    if mlp.kind != "moe" or mlp.groups == 1:
+        return
+    if mlp.experts % mlp.groups or mlp.experts < 2 * mlp.groups:
+        raise UserError(
+            f"{where}model.mlp.groups={mlp.groups} must divide experts={mlp.experts} into groups of two or more"
+        )
+    if mlp.top_groups > mlp.groups:
+        raise UserError(f"{where}model.mlp.top_groups={mlp.top_groups} must be at most groups={mlp.groups}")
+    reachable = mlp.top_groups * mlp.experts // mlp.groups
+    if mlp.top_k > reachable:
+        raise UserError(
+            f"{where}model.mlp.top_k={mlp.top_k} must be at most {reachable}, the experts of"
+            f" top_groups={mlp.top_groups} of groups={mlp.groups}"
+        )
 
 
 _LAYER_CHECKS = (_check_heads, _check_rotation, _check_buckets, _check_experts)

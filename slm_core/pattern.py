@@ -6,6 +6,8 @@ a layer as the model says. `5*attention.window=256 | .` is five windowed layers,
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from slm_core.config import Model
@@ -129,11 +131,20 @@ def _default_scale(model: Model, query: int) -> float:
 def default_hidden(model: Model) -> int:
     """Returns the inner width of an MLP (of one expert) whose config leaves it unset."""
     dense = {"gelu": 4 * model.d_model, "swiglu": -(-8 * model.d_model // 96) * 32}
-    dense |= {"relu2": dense["gelu"], "geglu": dense["swiglu"]}
+    dense |= {"relu2": dense["gelu"], "geglu": dense["swiglu"], "clipped_swiglu": dense["swiglu"]}
     if model.mlp.kind != "moe":
         return dense[model.mlp.kind]
     visited = model.mlp.top_k + model.mlp.shared_experts
     return -(-dense[model.mlp.expert] // (8 * visited)) * 8
+
+
+def pattern_of(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the shortest pattern that gives each layer its values, by dotted name inside `model.`."""
+    texts = [",".join(f"{name}={value}" for name, value in values.items()) or "." for values in layers]
+    period = next(n for n in range(1, len(texts) + 1) if all(a == texts[i % n] for i, a in enumerate(texts)))
+    runs = [(text, len(list(group))) for text, group in itertools.groupby(texts[:period])]
+    entries = [text if count == 1 else f"{count}*{text}" for text, count in runs]
+    return "" if entries == ["."] else " | ".join(entries)
 
 
 def reads(section: Any, field: str) -> bool:

@@ -17,11 +17,14 @@ def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
     Feature i of pair i < rotated / 2 turns by t * frequency[i] at position t (Su et al. 2021,
     https://arxiv.org/abs/2104.09864). YaRN multiplies both tables by its temperature.
     """
-    position, width = model.position, rotated(model)
-    frequency = _SCALING[position.scaling](position, width, context)
-    angle = np.outer(np.arange(context), frequency)
-    factor = _attention_factor(position)
+    angle = np.outer(np.arange(context), frequencies(model, context))
+    factor = attention_factor(model.position)
     return factor * np.cos(angle), factor * np.sin(angle)
+
+
+def frequencies(model: Model, context: int) -> np.ndarray:
+    """Returns how far each pair of features turns from one position to the next, radians, [rotated / 2]."""
+    return _SCALING[model.position.scaling](model.position, rotated(model), context)
 
 
 def _frequency(theta: float, width: int) -> np.ndarray:
@@ -47,7 +50,7 @@ def _ntk(position: Position, width: int, context: int) -> np.ndarray:
 def _yarn(position: Position, width: int, context: int) -> np.ndarray:
     """Between the pairs that turn beta_fast and beta_slow times in the original context, frequencies go over from
     unscaled to divided by s (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2)."""
-    original = _original_context(position, context)
+    original = original_context(position, context)
 
     def pair_turning(times: float) -> float:
         return width * math.log(original / (times * 2 * math.pi)) / (2 * math.log(position.theta))
@@ -66,7 +69,7 @@ def _llama3(position: Position, width: int, context: int) -> np.ndarray:
     and between them frequencies are mixed (Llama 3.1; Dubey et al. 2024, https://arxiv.org/abs/2407.21783)."""
     unscaled = _frequency(position.theta, width)
     low, high = position.low_freq_factor, position.high_freq_factor
-    turns = _original_context(position, context) * unscaled / (2 * math.pi)
+    turns = original_context(position, context) * unscaled / (2 * math.pi)
     kept = np.clip((turns - low) / (high - low), 0, 1)
     return unscaled * kept + unscaled / position.scaling_factor * (1 - kept)
 
@@ -74,11 +77,13 @@ def _llama3(position: Position, width: int, context: int) -> np.ndarray:
 _SCALING = {"none": _unscaled, "linear": _linear, "ntk": _ntk, "yarn": _yarn, "llama3": _llama3}
 
 
-def _original_context(position: Position, context: int) -> float:
+def original_context(position: Position, context: int) -> float:
+    """Returns the context, in tokens, that YaRN and Llama 3 scaling start from."""
     return position.original_context or context / position.scaling_factor
 
 
-def _attention_factor(position: Position) -> float:
+def attention_factor(position: Position) -> float:
+    """Returns what rotated queries and keys are multiplied by: 1 but for YaRN."""
     if position.scaling != "yarn":
         return 1.0
     return position.attention_factor or 0.1 * math.log(max(position.scaling_factor, 1.0)) + 1

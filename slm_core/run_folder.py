@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from slm_core.checkpoints import latest_checkpoint, repair
+from slm_core.checkpoints import checkpoint_path, latest_checkpoint, publish_weights, repair
 from slm_core.config import Config
 from slm_core.config_dict import flatten, from_config_dict
 from slm_core.errors import UserError, nearest
@@ -19,6 +19,9 @@ from slm_core.provenance import commit, versions
 
 MAY_DIFFER = ("run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_")
 """Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
+
+IMPORTED = "imported"
+"""Stands for the fingerprint of the data that an imported model was trained on."""
 
 _BEFORE_CONFIG = {".lock", "tokenizer", "config.json.tmp"}  # what a run that died while being created leaves
 
@@ -29,9 +32,10 @@ class SavedRun(NamedTuple):
     config: Config
     framework: str  # the twin that trained it: "torch" or "flax"
     folder: Path
-    checkpoint: Path  # the latest; checkpoint / "state" is for the engine
+    checkpoint: Path  # the latest; checkpoint / "state" is for the engine, of an imported run checkpoint / "weights"
     vocab_size: int
-    fingerprint: str  # of the prepared data
+    fingerprint: str  # of the prepared data; IMPORTED
+    imported: dict[str, Any] | None = None  # where an imported run's weights are from; None: it was trained here
 
 
 def automatic_name(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> str:
@@ -148,22 +152,67 @@ def _describe(path: Path, config: Config, framework: str, preset: str, dataset: 
     shutil.rmtree(path / "tokenizer", ignore_errors=True)  # of an attempt that never reached a checkpoint
     save_tokenizer(dataset.tokenizer, path / "tokenizer")
     sync_tree(path / "tokenizer")
+    _write_config(path, config, framework, preset, dataset.fingerprint, dataset.vocab_size)
+
+
+def _write_config(
+    path: Path, config: Config, framework: str, preset: str, fingerprint: str, vocab_size: int, **more: Any
+) -> None:
     description = {
         "framework": framework,
         "preset": preset,
         "config": dataclasses.asdict(config),
-        "data": {"fingerprint": dataset.fingerprint, "vocab_size": dataset.vocab_size},
+        "data": {"fingerprint": fingerprint, "vocab_size": vocab_size},
         "versions": versions(),
         "commit": commit(),
+        **more,
     }
     write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
+
+
+def make_imported(path: Path) -> Path:
+    """Makes the folder of a run whose weights come from elsewhere. What an unfinished import left there is removed.
+
+    Returns:
+      The folder for `slm_core.weights.write_weights`; `describe_imported` then completes the run.
+
+    Raises:
+      UserError: something else is there already, or the folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error
+    foreign = sorted({entry.name for entry in path.iterdir()} - _BEFORE_CONFIG - {"checkpoints"})
+    if foreign:
+        raise UserError(f"{path}: already holds {foreign[0]}; choose another name, or delete that folder")
+    for unfinished in ("tokenizer", "checkpoints"):
+        shutil.rmtree(path / unfinished, ignore_errors=True)
+    return checkpoint_path(path / "checkpoints", 0) / "weights"
+
+
+def describe_imported(
+    path: Path, config: Config, framework: str, preset: str, vocab_size: int, extra: dict[str, Any]
+) -> None:
+    """Completes the folder of `make_imported`, whose weights and tokenizer are written: checkpoint 0, then config.json.
+
+    Args:
+      framework: the twin that computes where a command names none.
+      preset: what the model is called, as a trained run's preset.
+      extra: where it came from, JSON; "eos_token_id" (int, list or None) ends a generated text.
+    """
+    if (path / "tokenizer").is_dir():
+        sync_tree(path / "tokenizer")
+    publish_weights(path / "checkpoints", 0)
+    _write_config(path, config, framework, preset, IMPORTED, vocab_size, imported=extra)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
         saved = json.loads((folder / "config.json").read_text())
         saved["config"] = from_config_dict(saved["config"])
-        return {"framework": saved["framework"], "config": saved["config"], **saved["data"]}
+        known = {name: saved[name] for name in ("framework", "config")} | {"imported": saved.get("imported")}
+        return known | saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run: it has no config.json{_neighbour(folder)}") from error
     except UserError as error:
@@ -181,6 +230,11 @@ def _neighbour(folder: Path) -> str:
 
 def _refuse_different(path: Path, config: Config, framework: str, fingerprint: str) -> None:
     saved = _read(path)
+    if saved["imported"] is not None:
+        raise UserError(
+            f"run.name={path.name!r}: {path} is an imported model, which training does not continue; choose another "
+            "run.name"
+        )
     anew = "start a new run with --config.run.resume=False, or another --config.run.name"
     if saved["framework"] != framework:
         raise UserError(
@@ -214,8 +268,7 @@ def load_run(path: Path | str) -> SavedRun:
     if checkpoint is None:
         raise UserError(f"{folder}: has no checkpoint yet; train it to its first one (train.checkpoint_every)")
     try:
-        return SavedRun(
-            saved["config"], saved["framework"], folder, checkpoint, saved["vocab_size"], saved["fingerprint"]
-        )
+        size, fingerprint = saved["vocab_size"], saved["fingerprint"]
+        return SavedRun(saved["config"], saved["framework"], folder, checkpoint, size, fingerprint, saved["imported"])
     except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: broken (no data.{error.args[0]}); train anew") from error

@@ -104,10 +104,10 @@ def unread(config: Config, name: str) -> Unread | None:
 
 
 def _acts_outside_layers(model: Model, in_model: str) -> bool:
-    """Returns whether a section is also used outside the blocks: the final norm, a position added to the embedding."""
-    final_norm = in_model.startswith("norm.") and model.norm.placement != "post"
+    """Returns whether a section is also used outside the blocks: norms before and after them, an added position."""
+    outer_norm = in_model.startswith("norm.") and (model.norm.placement != "post" or model.embed_norm)
     embedded = in_model.startswith("position.") and model.position.kind in ("learned", "sinusoidal")
-    return final_norm or embedded
+    return outer_norm or embedded
 
 
 def _decided(section_name: str, section: Any, field: str) -> Unread:

@@ -1,13 +1,17 @@
 """Native checkpoints: an Orbax PyTree of everything that `Engine.export_state` names."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import orbax.checkpoint as ocp
 
 from slm_core.errors import UserError
+from slm_core.weights import Lazy, Weights
 
 FOLDER = "state"
+Result = TypeVar("Result")
 
 
 def save(folder: Path, state: dict[str, np.ndarray]) -> None:
@@ -18,10 +22,33 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
 
 def restore(folder: Path) -> dict[str, np.ndarray]:
     """Reads what `save` wrote. Raises UserError when it is missing or damaged."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        return _attempt(folder, lambda: checkpointer.restore(folder.absolute() / FOLDER))
+
+
+def open_state(folder: Path) -> Weights:
+    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError as `restore`."""
+    path = folder.absolute() / FOLDER
+    as_array = ocp.RestoreArgs(restore_type=np.ndarray)
+
+    def read(name: str) -> np.ndarray:
+        only = ocp.args.PyTreeRestore(item={name: 0}, restore_args={name: as_array}, partial_restore=True)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            return _attempt(folder, lambda: checkpointer.restore(path, args=only)[name])
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = _attempt(folder, lambda: checkpointer.metadata(path).item_metadata)
+    if metadata is None:
+        raise _unreadable(folder, "its metadata are damaged")
+    return Lazy({name: lambda name=name: read(name) for name in metadata.tree})
+
+
+def _attempt(folder: Path, read: Callable[[], Result]) -> Result:
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(folder.absolute() / FOLDER)
+        return read()
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"checkpoint {folder / FOLDER} cannot be read ({error}): delete that checkpoint folder"
-        ) from None
+        raise _unreadable(folder, " ".join(str(error).split())[:120]) from None
+
+
+def _unreadable(folder: Path, reason: str) -> UserError:
+    return UserError(f"checkpoint {folder / FOLDER} cannot be read ({reason}): delete that checkpoint folder")

@@ -88,6 +88,7 @@ class Transformer(nnx.Module):
         mixed = any(layer.attention.value_residual for layer in layers[1:])
         self.embed = Embedding(vocab_size, model.d_model, embedding(model), dtype)
         self.embed_scale = model.embed_scale
+        self.embed_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.embed_norm else None
         self.position = position_at("embedding", model, context)
         self.dropout = Dropout(model.dropout, site=0)
         self.layers = nnx.List(
@@ -118,6 +119,8 @@ class Transformer(nnx.Module):
         x = self.embed(tokens)
         if self.embed_scale != 1:
             x = x * self.embed_scale
+        if self.embed_norm is not None:
+            x = self.embed_norm(x)
         if self.position is not None:
             x = self.position(x, start)
         stream = Stream(self.dropout(x, key), None, 0.0)

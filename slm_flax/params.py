@@ -1,5 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,11 +24,14 @@ def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 
 def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
-    """Returns the storage and initial value of every declared parameter of `model`, made one at a time."""
-    return {
-        name: jnp.asarray(initial_value(name, shape, spec, seed).astype(dtype))
-        for name, (shape, spec) in specs(model).items()
-    }
+    """Returns the storage and initial value of every declared parameter of `model`."""
+    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in specs(model).items())
+    return fill(values, dtype)
+
+
+def fill(values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
+    """Returns the storage and value of every parameter by its name, made one at a time."""
+    return {name: jnp.asarray(value.astype(dtype)) for name, value in values}
 
 
 def bind(model: nnx.Module, params: Params) -> nnx.Module:

@@ -1,8 +1,5 @@
 """The Flax engine: model, loss, gradients, clipping, scaling and update on one device."""
 
-import os
-import resource
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,24 +11,17 @@ from jax import Array
 
 from slm_core.config import Config
 from slm_core.engine import IGNORE, check_state
-from slm_core.errors import UserError
 from slm_core.hashing import site_keys
 from slm_core.params import balance_steps, treatments
-from slm_core.precision import choose_compute
 from slm_flax import checkpoint, params
-from slm_flax.generate import Decoder
+from slm_flax.evaluator import Evaluator, State
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import Losses, loss_sums
-from slm_flax.model import Transformer
 from slm_flax.numerics import DTYPES, wide
 from slm_flax.optim import OPTIMIZERS
 from slm_flax.optim.balance import balance
 from slm_flax.optim.clipping import clip_factor
-from slm_flax.params import Params, bind
+from slm_flax.params import Params
 from slm_flax.scaler import LossScaler
-
-State = dict[str, dict[str, Array]]
-"""{"params": ..., "optim": ..., "scaler": ...}, each by canonical name."""
 
 
 def build(config: Config, vocab_size: int) -> "Engine":
@@ -39,48 +29,19 @@ def build(config: Config, vocab_size: int) -> "Engine":
     return Engine(config, vocab_size)
 
 
-class Engine:
+class Engine(Evaluator):
     """See `slm_core.engine.Engine`."""
 
-    framework = "flax"
-
     def __init__(self, config: Config, vocab_size: int):
-        self.config = config
-        self.device = _prepare_device(config)
-        capability = (
-            tuple(map(int, self.device.compute_capability.split("."))) if self.device.platform == "gpu" else None
-        )
-        self.compute, self.reason = choose_compute(config.precision, capability)
-        dtype = DTYPES[config.precision.params]
-        self.model = Transformer(config, vocab_size, DTYPES[self.compute])
-        self.scaler = LossScaler(config.precision, active=self.compute == "float16")
+        super().__init__(config, vocab_size)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         self.treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
         self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.treated)
         self.averaged: Params | None = None
-        values = dict(sorted(params.initialise(self.model, config.seed, dtype).items()))
-        self.state: State = {
-            "params": values,
-            "optim": self.optimizer.init(self._trained(values)),
-            "scaler": self.scaler.init(),
-        }
+        self.scaler = LossScaler(config.precision, active=self.compute == "float16")
+        self.state["optim"] = self.optimizer.init(self._trained(self.state["params"]))
+        self.state["scaler"] = self.scaler.init()
         self.update = jax.jit(self._update, donate_argnums=0)
-        self.loss_sums = jax.jit(self._loss_sums)
-
-    def facts(self) -> dict[str, str]:
-        count = sum(p.size for p in self.state["params"].values())
-        device = (
-            self.device.device_kind
-            if self.device.platform == "gpu"
-            else f"CPU, {self.config.run.threads or os.cpu_count()} threads"
-        )
-        return {
-            "framework": f"JAX {jax.__version__}",
-            "device": device,
-            "parameters": f"{count:,} in {self.config.precision.params}",
-            "compute": f"{self.compute} ({self.reason})",
-            "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
-        }
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         count = int((tokens[:, 1:] != IGNORE).sum())
@@ -94,13 +55,6 @@ class Engine:
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
         return {name: float(value) for name, value in jax.device_get(metrics).items()}
-
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        sums = self.loss_sums(self.evaluated(), tokens, None)
-        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
-
-    def decoder(self) -> Decoder:
-        return Decoder(self.model, self.evaluated())
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -123,11 +77,6 @@ class Engine:
         }
         self.averaged = None
 
-    def peak_memory_bytes(self) -> int:
-        if self.device.platform == "gpu":
-            return self.device.memory_stats()["peak_bytes_in_use"]
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
     def _trained(self, values: Params) -> Params:
         """Returns those of the parameters, or of their gradients, that the optimizer trains."""
         return {name: value for name, value in values.items() if name in self.treated}
@@ -142,12 +91,6 @@ class Engine:
         if self.averaged is None:
             self.averaged = values | self.optimizer.evaluated(self._trained(values), self.state["optim"])
         return self.averaged
-
-    def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
-        model = bind(self.model, values)
-        inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
 
     def _update(
         self, state: State, pieces: Array, lr: Array, sites: Array, count: Array
@@ -186,34 +129,3 @@ class Engine:
             "optim": keep(moments, state["optim"]),
             "scaler": self.scaler.update(state["scaler"], finite),
         }, metrics
-
-
-def _prepare_device(config: Config) -> jax.Device:
-    """Picks the device and applies the process-wide settings that the config names, before JAX starts its backend."""
-    jax.config.update("jax_enable_x64", config.precision.params == "float64")
-    # JAX's own default rounds float32 matrix products to TF32 on GPUs that have it; PyTorch's does not.
-    jax.config.update("jax_default_matmul_precision", "highest")
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "lm-workbench" / "jax"))
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if config.run.threads:
-        os.environ["NPROC"] = str(config.run.threads)  # XLA sizes its CPU thread pool by it
-    if config.run.device != "cpu" and config.memory.budget_gb:
-        _limit_gpu_memory(config.memory.budget_gb * 1e9)
-    if config.run.device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-    device = jax.devices()[0]
-    if config.run.device == "cuda" and device.platform != "gpu":
-        raise UserError("run.device=cuda, but JAX finds no NVIDIA GPU here: set run.device=auto or cpu")
-    return device
-
-
-def _limit_gpu_memory(budget: float) -> None:
-    """Lets JAX take `budget` bytes of the first GPU, by the fraction that its backend reads from the environment."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        total = float(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return
-    if budget < total:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{budget / total:.4f}")

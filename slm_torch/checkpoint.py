@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
-from slm_core.errors import UserError
+from slm_core.weights import Weights, open_safetensors
 
 FILE = "state.safetensors"
 
@@ -18,7 +17,9 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
 
 def restore(folder: Path) -> dict[str, np.ndarray]:
     """Reads what `save` wrote. Raises UserError when it is missing or damaged."""
-    try:
-        return load_file(folder / FILE)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"checkpoint {folder / FILE} cannot be read ({error}): delete that checkpoint folder") from None
+    return dict(open_state(folder))
+
+
+def open_state(folder: Path) -> Weights:
+    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError as `restore`."""
+    return open_safetensors([folder / FILE], "delete that checkpoint folder")

@@ -1,6 +1,6 @@
 """Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -22,13 +22,23 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 
 def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Gives every declared parameter of `model` its initial value, one at a time, and returns the model on `device`."""
-    for name, (shape, spec) in specs(model).items():
-        value = torch.from_numpy(initial_value(name, shape, spec, seed)).to(dtype)
-        parameter = nn.Parameter(value.to(device))
-        parameter.spec = spec
+    """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
+    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in specs(model).items())
+    return fill(model, values, dtype, device)
+
+
+def fill(
+    model: nn.Module, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """Gives every declared parameter of `model` storage and the value of its name, one at a time, and returns the model
+    on `device`.
+    """
+    for name, value in values:
         path, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(path), leaf, parameter)
+        module = model.get_submodule(path)
+        parameter = nn.Parameter(torch.tensor(value, dtype=dtype, device=device))
+        parameter.spec = getattr(module, leaf).spec
+        setattr(module, leaf, parameter)
     return model.to(device)
 
 

@@ -1,10 +1,7 @@
 """The PyTorch engine: model, loss, gradients, clipping, scaling and update on one device."""
 
 import copy
-import ctypes
 import math
-import resource
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +12,12 @@ from torch import Tensor, nn
 
 from slm_core.config import Config
 from slm_core.engine import IGNORE, check_state
-from slm_core.errors import UserError
 from slm_core.hashing import site_keys
 from slm_core.params import balance_steps, treatments
-from slm_core.precision import choose_compute
 from slm_torch import checkpoint, params
-from slm_torch.generate import Decoder
+from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import Losses, loss_sums
 from slm_torch.model import Transformer
-from slm_torch.numerics import DTYPES
 from slm_torch.optim import OPTIMIZERS
 from slm_torch.optim.balance import balance
 from slm_torch.optim.clipping import clip_factor
@@ -36,21 +29,11 @@ def build(config: Config, vocab_size: int) -> "Engine":
     return Engine(config, vocab_size)
 
 
-class Engine:
+class Engine(Evaluator):
     """See `slm_core.engine.Engine`."""
 
-    framework = "torch"
-
     def __init__(self, config: Config, vocab_size: int):
-        self.config = config
-        self.device = _prepare_device(config)
-        capability = torch.cuda.get_device_capability() if self.device.type == "cuda" else None
-        self.compute, self.reason = choose_compute(config.precision, capability)
-        dtype = DTYPES[config.precision.params]
-        self.model = params.initialise(
-            Transformer(config, vocab_size, DTYPES[self.compute]), config.seed, dtype, self.device
-        )
-        self.params = dict(sorted(self.model.named_parameters()))
+        super().__init__(config, vocab_size)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in treated}
@@ -59,19 +42,6 @@ class Engine:
         self.averaged: Transformer | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         self.loss_sums = torch.compile(self._loss_sums) if config.run.compile else self._loss_sums
-
-    def facts(self) -> dict[str, str]:
-        count = sum(p.numel() for p in self.params.values())
-        device = (
-            torch.cuda.get_device_name() if self.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-        )
-        return {
-            "framework": f"PyTorch {torch.__version__}",
-            "device": device,
-            "parameters": f"{count:,} in {self.config.precision.params}",
-            "compute": f"{self.compute} ({self.reason})",
-            "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
-        }
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         count = int((tokens[:, 1:] != IGNORE).sum())
@@ -91,14 +61,6 @@ class Engine:
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
         return {name: float(value) for name, value in metrics.items()}
-
-    @torch.inference_mode()
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        sums = self._loss_sums(self._to_device(tokens), None, self.evaluated())
-        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
-
-    def decoder(self) -> Decoder:
-        return Decoder(self.evaluated())
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -123,11 +85,6 @@ class Engine:
         self.scaler.scale = float(state["scaler/scale"])
         self.scaler.good_steps = int(state["scaler/good_steps"])
 
-    def peak_memory_bytes(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
     def _tensors(self) -> dict[str, Tensor]:
         """Returns the live parameters and optimizer state, by the names of an exported state."""
         named = {f"params/{name}": p for name, p in self.params.items()}
@@ -145,15 +102,6 @@ class Engine:
             self.averaged = copy.deepcopy(self.model, held)
         return self.averaged
 
-    def _to_device(self, tokens: np.ndarray) -> Tensor:
-        return torch.from_numpy(tokens).to(self.device, torch.int64)
-
-    def _loss_sums(self, tokens: Tensor, key: DropoutKey | None, model: Transformer | None = None) -> Losses:
-        model = self.model if model is None else model
-        inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
-
     @torch.no_grad()
     def _update(self, lr: float, scale: float) -> float:
         """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
@@ -169,30 +117,3 @@ class Engine:
         for p in self.params.values():
             p.grad = None
         return norm
-
-
-def _prepare_device(config: Config) -> torch.device:
-    """Picks the device and applies the process-wide settings that the config names."""
-    wanted = config.run.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("run.device=cuda, but PyTorch finds no NVIDIA GPU here: set run.device=auto or cpu")
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    torch.backends.fp32_precision = "ieee"
-    if wanted == "cpu" or not torch.cuda.is_available():
-        keep_freed_memory()
-        return torch.device("cpu")
-    budget, total = config.memory.budget_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
-    if 0 < budget < total:
-        torch.cuda.set_per_process_memory_fraction(budget / total)
-    return torch.device("cuda")
-
-
-def keep_freed_memory() -> None:
-    """Lets glibc hand freed activations out again instead of returning them to the system: 3% of a step on a CPU."""
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(mmap_threshold, 32 * 2**20)
-            mallopt(trim_threshold, 2**31 - 1)

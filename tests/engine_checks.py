@@ -7,6 +7,7 @@ from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Preci
 from slm_core.config_dict import with_values
 from slm_core.engine import IGNORE
 from slm_core.errors import UserError
+from slm_core.weights import Lazy, evaluated
 
 VOCAB = 11
 CONFIG = Config(
@@ -143,6 +144,53 @@ def check_automatic_precision(build) -> None:
     for params in ("float32", "float64"):
         values = {"precision.params": params, "precision.compute": "auto"}
         assert build(with_values(CONFIG, values), VOCAB).compute == params
+
+
+def check_evaluator(build, evaluator, overrides: dict) -> None:
+    """An evaluator with an engine's weights computes the same numbers, bitwise, without an optimizer."""
+    config = with_values(CONFIG, overrides)
+    averages = config.optim.kind == "schedule_free"
+    engine = build(config, VOCAB)
+    for step in range(3):
+        engine.train_step(batch(), 1e-2, step)
+    asked = set()
+    state = {name: np.array(value) for name, value in engine.export_state().items()}
+    stored = Lazy({name: lambda name=name: asked.add(name) or state[name] for name in state})
+    other = evaluator(config, VOCAB, evaluated(stored, config.optim))
+    needed = ("params/", "optim/z/") if averages else ("params/",)
+    assert asked == {name for name in state if name.startswith(needed)}
+    assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")
+    if engine.framework == "flax":
+        assert other.state.keys() == {"params"}
+    ours, theirs = engine.decoder(), other.decoder()
+    # XLA multiplies by a reciprocal where NumPy divides, so averages may differ in their last bit.
+    close = {"rtol": 1e-12 if averages else 0, "atol": 0}
+    np.testing.assert_allclose(other.eval_step(batch()), engine.eval_step(batch()), **close)
+    np.testing.assert_allclose(theirs.prefill([1, 2, 3]), ours.prefill([1, 2, 3]), **close)
+    np.testing.assert_allclose(theirs.step(4), ours.step(4), **close)
+    same = ("framework", "device", "parameters", "compute")
+    assert [other.facts()[name] for name in same] == [engine.facts()[name] for name in same]
+
+
+def check_evaluator_errors(evaluator) -> None:
+    """Weights of another model are refused, naming one; without weights they are the initial ones."""
+    with pytest.raises(UserError, match="entry final_norm.weight is absent, this model has") as caught:
+        evaluator(CONFIG, VOCAB, {"embed.weight": np.zeros((VOCAB, 8))})
+    assert "\n" not in str(caught.value)
+    assert evaluator(CONFIG, VOCAB).eval_step(batch()) == evaluator(CONFIG, VOCAB).eval_step(batch())
+
+
+EVALUATED = {
+    "adamw": {},
+    "averages": {"optim.kind": "schedule_free", "optim.schedule": "constant"},
+    "averages beside a balance": {
+        "optim.kind": "schedule_free", "optim.schedule": "constant",
+        "model.mlp.kind": "moe", "model.mlp.experts": 4, "model.mlp.top_k": 2, "model.mlp.balance_bias": 0.01,
+    },
+    "loss chunks": {"memory.loss_chunk": 5},
+    "bfloat16": {"precision.params": "float32", "precision.compute": "bfloat16"},
+}  # fmt: skip
+"""Overrides under which an evaluator must compute what its engine computes."""
 
 
 SAME_FUNCTION = {

@@ -1,7 +1,8 @@
 """What the layers of either twin must do, against the papers' formulas.
 
 Each check takes a `twin`: `twin.kernel(name)` is a kernel on NumPy arrays, and `twin.apply(registry, kind, arguments,
-weights, *inputs)` builds a component, gives it weights {name: array} and calls it on arrays.
+weights, *inputs)` builds a component, gives it weights {name: array} and calls it on arrays; `twin.hidden(config,
+weights, tokens)` does so with a whole model.
 """
 
 import numpy as np
@@ -9,7 +10,7 @@ import oracles
 import pytest
 
 from slm_core import hashing
-from slm_core.config import Attention, Mlp, Model, Norm, Position
+from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
 from slm_core.heads import rotated
 from slm_core.pattern import resolve
 from slm_core.positions import rotation
@@ -154,6 +155,48 @@ def check_gated_mlps(twin):
         np.testing.assert_allclose(found, f(x @ gate) * (x @ up) @ down, **TOLERANCE)
 
 
+def check_clipped_swiglu(twin):
+    """With inputs on both sides of every bound, and biases."""
+    x, gate, up, down, b, c, d = numbers((1, 9, 8), (8, 12), (8, 12), (12, 8), (12,), (12,), (8,))
+    weights = {"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": down}
+    weights |= {"gate_proj.bias": b, "up_proj.bias": c, "down_proj.bias": d}
+    x = 2 * x
+    g, u = x @ gate + b, x @ up + c
+    assert np.mean(g > 7) > 0.05 and np.mean(u > 7) > 0.05 and np.mean(u < -7) > 0.05 and np.mean(np.abs(g) < 7) > 0.5
+    config = model(mlp=Mlp(kind="clipped_swiglu", hidden=12, bias=True))
+    found = twin.apply("MLP", "clipped_swiglu", (config,), weights, x)
+    np.testing.assert_allclose(found, oracles.clipped_swiglu(g, u) @ down + d, **TOLERANCE)
+
+
+def check_embedding_norm(twin):
+    """It acts on the scaled embedding, before a position is added; the blocks add nothing."""
+    norm = dict(weight=(8,), bias=(8,))
+    for placement, last in (("pre", ["final_norm"]), ("post", ["layers.0.attention_norm", "layers.0.mlp_norm"])):
+        model = Model(
+            d_model=8, n_layers=1, embed_scale=3.0, embed_norm=True, attention=Attention(n_heads=2),
+            position=Position(kind="learned"), norm=Norm(kind="layernorm", bias=True, eps=0.5, placement=placement),
+            mlp=Mlp(kind="relu2", hidden=12),
+        )  # fmt: skip
+        shapes = {"embed.weight": (11, 8), "position.weight": (9, 8)}
+        shapes |= {f"layers.0.attention.{name}_proj.weight": (8, 8) for name in "qkvo"}
+        shapes |= {"layers.0.mlp.up_proj.weight": (8, 12), "layers.0.mlp.down_proj.weight": (12, 8)}
+        norms = {"embed_norm", "layers.0.attention_norm", "layers.0.mlp_norm", *last}
+        shapes |= {f"{path}.{leaf}": shape for path in sorted(norms) for leaf, shape in norm.items()}
+        w = dict(zip(shapes, numbers(*shapes.values()), strict=True))
+        for name in ("layers.0.attention.o_proj.weight", "layers.0.mlp.down_proj.weight"):
+            w[name] = 0 * w[name]
+
+        def normed(x, path, w=w):
+            return oracles.layernorm(x, w[f"{path}.weight"], w[f"{path}.bias"], 0.5)
+
+        tokens = np.array([[3, 0, 10, 3], [1, 1, 7, 5]])
+        x = normed(3 * w["embed.weight"][tokens], "embed_norm") + w["position.weight"][:4]
+        for path in last:
+            x = normed(x, path)
+        found = twin.hidden(Config(model=model, data=Data(seq_len=9)), w, tokens)
+        np.testing.assert_allclose(found, x, **TOLERANCE)
+
+
 def check_grouped_query_attention(twin):
     """QK-norm over all heads, values mixed with the first layer's, a gate an element, a scale and biases."""
     attention = Attention(
@@ -281,7 +324,7 @@ def check_z_loss(twin):
 
 CHECKS = [
     check_rope, check_alibi, check_t5, check_sinusoidal, check_learned, check_yarn_temperature, check_layernorm,
-    check_rmsnorm, check_dyt, check_dense_mlps, check_gated_mlps, check_grouped_query_attention, check_qk_norm_by_head,
-    check_latent_attention, check_differential_attention, check_placements, check_keep_mask, check_token_losses,
-    check_z_loss,
+    check_rmsnorm, check_dyt, check_dense_mlps, check_gated_mlps, check_clipped_swiglu, check_embedding_norm,
+    check_grouped_query_attention, check_qk_norm_by_head, check_latent_attention, check_differential_attention,
+    check_placements, check_keep_mask, check_token_losses, check_z_loss,
 ]  # fmt: skip

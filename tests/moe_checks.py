@@ -15,6 +15,12 @@ CASES = {
     "softmax": dict(),
     "relu2": dict(expert="relu2", bias=True),
     "geglu": dict(expert="geglu", bias=True),
+    "clipped": dict(expert="clipped_swiglu", shared_experts=1, bias=True),
+    "biased router": dict(router_bias=True, router_z_loss=0.1),
+    "groups": dict(experts=12, groups=4, top_groups=2, top_k=3),
+    "groups, biases": dict(
+        experts=6, groups=3, top_groups=1, router="sigmoid", router_bias=True, balance_bias=0.1, bias=True
+    ),
     "shared": dict(shared_experts=2),
     "shared gelu, biases": dict(expert="gelu", shared_experts=1, bias=True),
     "scores as they are": dict(renormalise=False, routed_scale=2.5),
@@ -39,15 +45,21 @@ def build(**fields) -> Model:
 def random_weights(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
     """Returns weights {name: array} of order one that route tokens unevenly."""
     mlp, rng = model.mlp, np.random.default_rng(seed)
-    names = ["up_proj", "down_proj"] if mlp.expert in ("gelu", "relu2") else ["gate_proj", "up_proj", "down_proj"]
+    names = ["up_proj", "down_proj"] if mlp.expert in oracles_moe.DENSE else ["gate_proj", "up_proj", "down_proj"]
     shapes = {"router.weight": (model.d_model, mlp.experts)}
+    shapes |= {"router.bias": (mlp.experts,)} if mlp.router_bias else {}
     shapes |= {"balance": (mlp.experts,)} if mlp.balance_bias else {}
     for prefix, experts, hidden in (("", (mlp.experts,), mlp.hidden), ("shared.", (), mlp.shared_experts * mlp.hidden)):
         for name in names if hidden else ():
             d_in, d_out = (hidden, model.d_model) if name == "down_proj" else (model.d_model, hidden)
             shapes[f"{prefix}{name}.weight"] = (*experts, d_in, d_out)
             shapes |= {f"{prefix}{name}.bias": (*experts, d_out)} if mlp.bias else {}
-    return {name: 0.5 * rng.standard_normal(shape) for name, shape in shapes.items()}
+    # Large enough for clipped inputs to be clipped now and then.
+    inward = 2.0 if mlp.expert == "clipped_swiglu" else 0.5
+    return {
+        name: (inward if "gate_proj" in name or "up_proj" in name else 0.5) * rng.standard_normal(shape)
+        for name, shape in shapes.items()
+    }
 
 
 def inputs(model: Model, shape: tuple[int, int], seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -110,6 +122,42 @@ def check_ties(run) -> None:
     np.testing.assert_array_equal(np.flatnonzero(touched), [0, 1, 2])
 
 
+def check_groups(run) -> None:
+    """The two best scores of a group decide, not its best alone; of equal groups the lower one is chosen."""
+    token, rank = np.eye(1, 8)[None], [5, -1, 3, 2.9, 4, 1]
+
+    def visited(logits: list[float], balance: float, **fields) -> list[int]:
+        model = build(experts=6, router="sigmoid", balance_bias=0.1, balance_loss=0.0, **fields)
+        weights = random_weights(model) | {"balance": np.full(6, balance)}
+        weights["router.weight"] = np.outer(np.eye(8)[0], logits)
+        return np.flatnonzero(run(model, weights, token, token)[2]["up_proj.weight"].any((1, 2))).tolist()
+
+    for balance in (0.0, -2.0):  # below 0 is still better than outside
+        assert visited(rank, balance) == [0, 4]
+        assert visited(rank, balance, groups=3, top_groups=1) == [2, 3]
+        assert visited(rank, balance, groups=3, top_groups=2) == [2, 4]
+        assert visited(rank, balance, groups=3, top_groups=3) == [0, 4]
+        assert visited([0] * 6, balance, groups=3, top_groups=1) == [0, 1]
+        assert visited([-1, -1, 0, 0, 0, 0], balance, groups=3, top_groups=2, top_k=3) == [2, 3, 4]
+
+
+def check_bounds(run) -> None:
+    """At the very bounds of clipped inputs gradients pass; beyond them there is none."""
+    model = build(expert="clipped_swiglu", experts=1, top_k=1, balance_loss=0.0)
+    weights, x, dy = random_weights(model), np.eye(1, 8)[None], inputs(model, (1, 1))[1]
+    gate, up = np.array([7.0, 7, 7, 8, 1, -9]), np.array([7.0, -7, 8, 1, -8, 1])
+    weights["gate_proj.weight"][0, 0], weights["up_proj.weight"][0, 0] = gate, up
+    gradients = run(model, weights, x, dy)[2]
+    g, u, dh = np.minimum(gate, 7), np.clip(up, -7, 7), dy[0, 0] @ weights["down_proj.weight"][0].T
+    s = 1 / (1 + np.exp(-1.702 * g))
+    expected = {
+        "gate_proj.weight": dh * (gate <= 7) * (1 + u) * s * (1 + 1.702 * g * (1 - s)),
+        "up_proj.weight": dh * (np.abs(up) <= 7) * g * s,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(gradients[name][0, 0], value, **TOLERANCE)
+
+
 def check_balance(run) -> None:
     """The routing bias adds nothing to the loss, and its gradient is the load's deviation from the mean."""
     model = build(balance_bias=0.1, balance_loss=0.0)
@@ -164,5 +212,7 @@ def check_training_evens_the_load(run) -> None:
     assert free > 0.3 and balanced < 0.15, (free, balanced)
 
 
-PROPERTIES = [check_shapes, check_dropless, check_ties, check_balance, check_training_evens_the_load]
+PROPERTIES = [
+    check_shapes, check_dropless, check_ties, check_groups, check_bounds, check_balance, check_training_evens_the_load,
+]  # fmt: skip
 """Those that take `run` alone."""

@@ -94,6 +94,11 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
+def clipped_swiglu(gate, up):
+    g, u = np.minimum(gate, 7), np.clip(up, -7, 7)
+    return g * sigmoid(1.702 * g) * (1 + u)
+
+
 def layernorm(x, weight, bias, eps):
     mean = x.mean(-1, keepdims=True)
     return (x - mean) / np.sqrt(x.var(-1, keepdims=True) + eps) * weight + bias

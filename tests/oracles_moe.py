@@ -5,26 +5,39 @@ import oracles
 
 from slm_core.config import Mlp
 
-ACTIVATIONS = {
+DENSE = {
     "gelu": lambda x: oracles.gelu(x, "erf"),
     "relu2": lambda x: np.maximum(x, 0) ** 2,
-    "swiglu": oracles.silu,
-    "geglu": lambda x: oracles.gelu(x, "erf"),
+}
+GATED = {
+    "swiglu": lambda gate, up: oracles.silu(gate) * up,
+    "geglu": lambda gate, up: oracles.gelu(gate, "erf") * up,
+    "clipped_swiglu": oracles.clipped_swiglu,
 }
 
 
-def scores(mlp: Mlp, logits):
+def logits(weights, x):
+    """The router's, x being [..., d_model]."""
+    return x @ weights["router.weight"] + weights.get("router.bias", 0)
+
+
+def scores(mlp: Mlp, weights, token):
     """The router's scores of one token."""
+    found = logits(weights, token)
     if mlp.router == "sigmoid":
-        return 1 / (1 + np.exp(-logits))
-    exponentials = np.exp(logits - logits.max())
+        return 1 / (1 + np.exp(-found))
+    exponentials = np.exp(found - found.max())
     return exponentials / exponentials.sum()
 
 
 def chosen(mlp: Mlp, weights, token):
-    """The experts of one token, the best first and of equals the lower first."""
-    preference = scores(mlp, token @ weights["router.weight"]) + weights.get("balance", 0)
-    return sorted(range(mlp.experts), key=lambda i: (-preference[i], i))[: mlp.top_k]
+    """The experts of one token, the best first and of equals the lower first; groups of experts likewise."""
+    preference = scores(mlp, weights, token) + weights.get("balance", 0)
+    groups = np.split(np.arange(mlp.experts), mlp.groups)
+    worth = [sum(sorted(preference[group])[-2:]) for group in groups]
+    best = sorted(range(mlp.groups), key=lambda i: (-worth[i], i))[: mlp.top_groups]
+    allowed = [i for group in best for i in groups[group]]
+    return sorted(allowed, key=lambda i: (-preference[i], i))[: mlp.top_k]
 
 
 def expert(mlp: Mlp, weights, token, prefix="", index=...):
@@ -34,10 +47,10 @@ def expert(mlp: Mlp, weights, token, prefix="", index=...):
         y = x @ weights[f"{prefix}{name}.weight"][index]
         return y + weights[f"{prefix}{name}.bias"][index] if mlp.bias else y
 
-    activation = ACTIVATIONS[mlp.expert]
-    if mlp.expert in ("gelu", "relu2"):
-        return linear("down_proj", activation(linear("up_proj", token)))
-    return linear("down_proj", activation(linear("gate_proj", token)) * linear("up_proj", token))
+    up = linear("up_proj", token)
+    if mlp.expert in DENSE:
+        return linear("down_proj", DENSE[mlp.expert](up))
+    return linear("down_proj", GATED[mlp.expert](linear("gate_proj", token), up))
 
 
 def layer(mlp: Mlp, weights, x):
@@ -45,7 +58,7 @@ def layer(mlp: Mlp, weights, x):
     y = np.zeros_like(x)
     for where in np.ndindex(x.shape[:2]):
         token = x[where]
-        s, picked = scores(mlp, token @ weights["router.weight"]), chosen(mlp, weights, token)
+        s, picked = scores(mlp, weights, token), chosen(mlp, weights, token)
         total = sum(s[i] for i in picked) if mlp.renormalise else 1.0
         for i in picked:
             y[where] += mlp.routed_scale * s[i] / total * expert(mlp, weights, token, index=i)
@@ -65,9 +78,9 @@ def load(mlp: Mlp, weights, x):
 
 def penalty(mlp: Mlp, weights, x):
     """What the layer adds to the loss a token."""
-    logits = x.reshape(-1, x.shape[-1]) @ weights["router.weight"]
-    probabilities = [scores(mlp, row) / scores(mlp, row).sum() for row in logits]
+    tokens = x.reshape(-1, x.shape[-1])
+    probabilities = [scores(mlp, weights, token) / scores(mlp, weights, token).sum() for token in tokens]
     share = load(mlp, weights, x) / mlp.top_k
     balanced = mlp.experts * np.sum(share * np.mean(probabilities, axis=0))
-    squares = [np.log(np.exp(row).sum()) ** 2 for row in logits]
+    squares = [np.log(np.exp(logits(weights, token)).sum()) ** 2 for token in tokens]
     return mlp.balance_loss * balanced + mlp.router_z_loss * np.mean(squares)

@@ -57,6 +57,7 @@ class Mlp:
             "relu2": "down(relu(up(x))^2) (So 2021)",
             "swiglu": "down(silu(gate(x)) * up(x)) (Shazeer 2020)",
             "geglu": "down(gelu(gate(x)) * up(x)) (Shazeer 2020)",
+            "clipped_swiglu": "swiglu with a steeper sigmoid, clipped inputs and 1 + up(x) (gpt-oss 2025)",
             "moe": "mixture of experts: dropless top-k routing (Shazeer 2017)",
         },
     )
@@ -69,7 +70,7 @@ class Mlp:
     hidden: int | None = option(
         None,
         "inner width, of an expert in moe; unset: 4 d_model (gelu, relu2), 8/3 d_model rounded up to a multiple of 32"
-        " (swiglu, geglu), that over the experts that a token visits, rounded up to a multiple of 8 (moe)",
+        " (gated kinds), that over the experts that a token visits, rounded up to a multiple of 8 (moe)",
         low=1,
     )
     bias: bool = option(False, "biases in its linear layers (not in the router)")
@@ -82,6 +83,7 @@ class Mlp:
             "relu2": "as mlp.kind=relu2",
             "swiglu": "as mlp.kind=swiglu",
             "geglu": "as mlp.kind=geglu, exact",
+            "clipped_swiglu": "as mlp.kind=clipped_swiglu",
         },
     )
     experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1)
@@ -96,6 +98,14 @@ class Mlp:
         read_by={"kind": ("moe",)},
         choices={"softmax": "softmax over all experts", "sigmoid": "each by itself (DeepSeek-V3 2024)"},
     )
+    router_bias: bool = option(False, "a bias in the router (gpt-oss 2025)", read_by={"kind": ("moe",)})
+    groups: int = option(
+        1, "groups of experts, of which a token visits top_groups (DeepSeek-V3 2024)", read_by={"kind": ("moe",)}, low=1
+    )
+    top_groups: int = option(
+        1, "groups that a token may visit: those with the largest sum of their two best scores",
+        read_by={"kind": ("moe",)}, low=1,
+    )  # fmt: skip
     renormalise: bool = option(True, "the top_k scores are divided by their sum", read_by={"kind": ("moe",)})
     routed_scale: float = option(
         1.0, "the routed experts' sum is multiplied by this", read_by={"kind": ("moe",)}, above=0
@@ -124,6 +134,7 @@ class Model:
         0.0, "probability of zeroing an element after the embedding, attention and the MLP", low=0, below=1
     )
     embed_scale: float = option(1.0, "multiplies the token embedding (Gemma: sqrt(d_model))", above=0)
+    embed_norm: bool = option(False, "a norm of norm.kind on the scaled token embedding (BLOOM 2022)")
     residual_multiplier: float = option(1.0, "multiplies what attention and MLP add to the stream (Granite)", above=0)
     logit_multiplier: float = option(1.0, "multiplies the logits, before the soft-cap (Granite)", above=0)
     logit_softcap: float = option(0.0, "cap * tanh(logits / cap) (Gemma 2); 0: off", low=0)

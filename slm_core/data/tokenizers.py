@@ -1,8 +1,8 @@
 """Tokenizers: text to token ids and back, and streams that never break a character.
 
-Every tokenizer has `kind`, `vocab_size`, `end` (the id that ends a document, or None), `encode`, `decode`, `array`
-(UTF-8 to a NumPy array, for preparation) and `stream`. In `byte` and `char` a document ends with NUL, which clean text
-never holds.
+Every tokenizer has `kind`, `vocab_size`, `end` (the id that ends a document, or None), `encode`, `prompt`, `decode`,
+`array` (UTF-8 to a NumPy array, for preparation) and `stream`. In `byte` and `char` a document ends with NUL, which
+clean text never holds.
 """
 
 import codecs
@@ -37,6 +37,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`."""
 
+    def prompt(self, text: str) -> list[int]:
+        """Returns the token ids of a text that opens a document, with what the tokenizer puts before one."""
+
     def decode(self, tokens: Iterable[int]) -> str:
         """Returns the text of token ids, U+FFFD where they are not valid text."""
 
@@ -57,6 +60,9 @@ class Byte:
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8", "surrogateescape"))
+
+    def prompt(self, text: str) -> list[int]:
+        return self.encode(text)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return bytes(tokens).decode("utf-8", "replace")
@@ -105,6 +111,9 @@ class Char:
                 "of the corpus; leave it out"
             ) from None
 
+    def prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
     def decode(self, tokens: Iterable[int]) -> str:
         return "".join(self.characters[token] for token in tokens)
 
@@ -134,7 +143,7 @@ class Library:
 
     def __init__(self, inner, kind: str):
         self.kind = kind
-        self._inner = inner
+        self.inner = inner
         inner.no_truncation()
         inner.no_padding()
         # A special token's name that stands in the text is text, never the token itself.
@@ -144,13 +153,18 @@ class Library:
         self.end = next((special[end] for end in _ENDS if end in special), None)
 
     def encode(self, text: str) -> list[int]:
-        return self._inner.encode(text, add_special_tokens=False).ids
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def prompt(self, text: str) -> list[int]:
+        tokens, framed = self.encode(text), self.inner.encode(text, add_special_tokens=True).ids
+        before = next((i for i in range(len(framed)) if framed[i : i + len(tokens)] == tokens), 0)
+        return framed[:before] + tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        return self._inner.decode(list(tokens), skip_special_tokens=False)
+        return self.inner.decode(list(tokens), skip_special_tokens=False)
 
     def array(self, text: bytes) -> np.ndarray:
-        encoding = self._inner.encode_batch_fast([text.decode("utf-8")], add_special_tokens=False)[0]
+        encoding = self.inner.encode_batch_fast([text.decode("utf-8")], add_special_tokens=False)[0]
         return np.array(encoding.ids, np.uint32)
 
     def stream(self) -> Stream:
@@ -158,7 +172,7 @@ class Library:
 
     def save(self, folder: Path) -> None:
         _write(folder, {"kind": self.kind})
-        self._inner.save(str(folder / "tokenizer.json"), pretty=False)
+        self.inner.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 class _LibraryStream:

@@ -1,6 +1,7 @@
 """The registries: one line a component. A kind is a value of the schema's `kind` field and has a twin in slm_torch."""
 
 from slm_flax.layers.alibi import ALiBi
+from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP
 from slm_flax.layers.differential import DifferentialAttention
 from slm_flax.layers.dot_product import dot_product
 from slm_flax.layers.dyt import DynamicTanh
@@ -49,5 +50,6 @@ MLP = {
     "relu2": Relu2MLP,
     "swiglu": SwigluMLP,
     "geglu": GegluMLP,
+    "clipped_swiglu": ClippedSwigluMLP,
     "moe": MixtureOfExperts,
 }

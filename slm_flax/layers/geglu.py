@@ -17,5 +17,14 @@ class GegluMLP(GatedMLP):
         super().__init__(model)
         self.approximate = APPROXIMATE[model.mlp.gelu]
 
-    def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        return jax.nn.gelu(x, approximate=self.approximate)
+    def activation(
+        self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
+    ) -> Float[Array, "*batch hidden"]:
+        return geglu(gate, up, self.approximate)
+
+
+def geglu(
+    gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"], approximate: bool = APPROXIMATE["erf"]
+) -> Float[Array, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return jax.nn.gelu(gate, approximate=approximate) * up

@@ -2,10 +2,12 @@
 
     y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
 
-s are the softmax or sigmoid of x W. b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Each token adds to the loss
+s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
+shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
+groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
 
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(x W)^2)
+    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
 
 by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
 mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
@@ -26,23 +28,24 @@ from jaxtyping import Float, Int
 
 from slm_core.config import Model
 from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
 from slm_flax.layers.dense import GatedMLP
-from slm_flax.layers.geglu import GegluMLP
+from slm_flax.layers.geglu import GegluMLP, geglu
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.linear import Linear
-from slm_flax.layers.relu2 import Relu2MLP
-from slm_flax.layers.swiglu import SwigluMLP
+from slm_flax.layers.relu2 import Relu2MLP, relu2
+from slm_flax.layers.swiglu import SwigluMLP, swiglu
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
-_GELU = partial(jax.nn.gelu, approximate=False)
 EXPERT = {
-    "gelu": (GeluMLP, _GELU),
-    "relu2": (Relu2MLP, lambda x: jnp.square(jax.nn.relu(x))),
-    "swiglu": (SwigluMLP, jax.nn.silu),
-    "geglu": (GegluMLP, _GELU),
+    "gelu": (GeluMLP, partial(jax.nn.gelu, approximate=False)),
+    "relu2": (Relu2MLP, relu2),
+    "swiglu": (SwigluMLP, swiglu),
+    "geglu": (GegluMLP, geglu),
+    "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation)}."""
+"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
 SCORES = {"softmax": lambda logits: jax.nn.softmax(logits, -1), "sigmoid": jax.nn.sigmoid}
 TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
 SMALLEST_BLOCK = 16
@@ -56,7 +59,7 @@ class Routing(NamedTuple):
     chosen: Int[Array, "tokens top_k"]
 
 
-class Groups(NamedTuple):
+class Rows(NamedTuple):
     """Rows, sorted by expert and in blocks of one expert, for the pairs of a token and one of its choices.
 
     Args:
@@ -89,7 +92,7 @@ class MixtureOfExperts(nnx.Module):
         mlp = model.mlp
         dense, self.activation = EXPERT[mlp.expert]
         inward = (mlp.experts, model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.router = Linear(model.d_model, mlp.experts, matrix(model), bias=False)
+        self.router = Linear(model.d_model, mlp.experts, matrix(model), mlp.router_bias)
         self.balance = declare((mlp.experts,), Spec("balance", step=mlp.balance_bias)) if mlp.balance_bias else None
         self.gate_proj = ExpertLinear(*inward) if issubclass(dense, GatedMLP) else None
         self.up_proj = ExpertLinear(*inward)
@@ -98,6 +101,7 @@ class MixtureOfExperts(nnx.Module):
         shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
         self.shared = dense(dataclasses.replace(model, mlp=shared)) if width else None
         self.experts, self.top_k = mlp.experts, mlp.top_k
+        self.groups, self.top_groups = mlp.groups, mlp.top_groups
         self.scores = SCORES[mlp.router]
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
@@ -135,7 +139,10 @@ class MixtureOfExperts(nnx.Module):
         logits = self.router(x.astype(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores if self.balance is None else scores + self.balance[...].astype(scores.dtype)
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(ranked), self.top_k)
+        ranked = jax.lax.stop_gradient(ranked)
+        if self.groups > 1:
+            ranked = in_best_groups(ranked, self.groups, self.top_groups)
+        _, chosen = jax.lax.top_k(ranked, self.top_k)
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Array, "tokens top_k"]:
@@ -149,15 +156,29 @@ class MixtureOfExperts(nnx.Module):
         self, x: Float[Array, "tokens d_model"], chosen: Int[Array, "tokens top_k"]
     ) -> Float[Array, "tokens top_k d_model"]:
         """Returns the output of each token's chosen experts."""
-        groups = group(chosen.reshape(-1), self.experts)
-        x = _reorder(x.repeat(self.top_k, 0), groups.pair, groups.row)
-        h = self.up_proj(x, groups.expert)
-        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, groups.expert)) * h
-        y = self.down_proj(h, groups.expert)
-        return _reorder(y, groups.row, groups.pair).reshape(-1, self.top_k, x.shape[-1])
+        rows = rows_by_expert(chosen.reshape(-1), self.experts)
+        x = _reorder(x.repeat(self.top_k, 0), rows.pair, rows.row)
+        h = self.up_proj(x, rows.expert)
+        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, rows.expert), h)
+        y = self.down_proj(h, rows.expert)
+        return _reorder(y, rows.row, rows.pair).reshape(-1, self.top_k, x.shape[-1])
 
 
-def group(chosen: Int[Array, "pairs"], experts: int) -> Groups:
+def in_best_groups(
+    ranked: Float[Array, "tokens experts"], groups: int, top_groups: int
+) -> Float[Array, "tokens experts"]:
+    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+
+    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    lower is better.
+    """
+    grouped = ranked.reshape(len(ranked), groups, -1)
+    _, best = jax.lax.top_k(jax.lax.top_k(grouped, 2)[0].sum(-1), top_groups)
+    kept = (best[..., None] == jnp.arange(groups)).any(1)
+    return jnp.where(kept[..., None], grouped, -jnp.inf).reshape(ranked.shape)
+
+
+def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
     """Returns the rows of pairs whose experts are `chosen`.
 
     A block is about a quarter of an expert's mean share: padding then costs at most a quarter, an eighth as a rule.
@@ -174,7 +195,7 @@ def group(chosen: Int[Array, "pairs"], experts: int) -> Groups:
     pair = jnp.full(blocks * block, pairs).at[row_of_sorted].set(order, unique_indices=True)
     row = jnp.zeros_like(order).at[order].set(row_of_sorted, unique_indices=True)
     expert = jnp.searchsorted(last_block, jnp.arange(blocks), side="right")
-    return Groups(pair, row, jnp.minimum(expert, experts - 1))
+    return Rows(pair, row, jnp.minimum(expert, experts - 1))
 
 
 @jax.custom_vjp

@@ -13,4 +13,9 @@ from slm_flax.layers.dense import DenseMLP
 
 class Relu2MLP(DenseMLP):
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        return jnp.square(jax.nn.relu(x))
+        return relu2(x)
+
+
+def relu2(x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return jnp.square(jax.nn.relu(x))

@@ -11,5 +11,12 @@ from slm_flax.layers.dense import GatedMLP
 
 
 class SwigluMLP(GatedMLP):
-    def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        return jax.nn.silu(x)
+    def activation(
+        self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
+    ) -> Float[Array, "*batch hidden"]:
+        return swiglu(gate, up)
+
+
+def swiglu(gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return jax.nn.silu(gate) * up

@@ -1,6 +1,6 @@
 """The two shapes of a dense MLP; a paper's file gives the activation.
 
-DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x)) * up(x))
+DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x), up(x)))
 """
 
 from jaxtyping import Float
@@ -33,8 +33,10 @@ class GatedMLP(nn.Module):
         self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
         self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
 
-    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+    def activation(
+        self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch hidden"]:
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))

@@ -17,5 +17,14 @@ class GegluMLP(GatedMLP):
         super().__init__(model)
         self.approximate = APPROXIMATE[model.mlp.gelu]
 
-    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        return gelu(x, approximate=self.approximate)
+    def activation(
+        self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        return geglu(gate, up, self.approximate)
+
+
+def geglu(
+    gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"], approximate: str = APPROXIMATE["erf"]
+) -> Float[Tensor, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return gelu(gate, approximate=approximate) * up

@@ -2,10 +2,12 @@
 
     y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
 
-s are the softmax or sigmoid of x W. b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Each token adds to the loss
+s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
+shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
+groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
 
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(x W)^2)
+    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
 
 by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
 mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
@@ -19,26 +21,28 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import gelu
 
 from slm_core.config import Model
 from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_torch.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
 from slm_torch.layers.dense import GatedMLP
-from slm_torch.layers.geglu import GegluMLP
+from slm_torch.layers.geglu import GegluMLP, geglu
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.linear import Linear
-from slm_torch.layers.relu2 import Relu2MLP
-from slm_torch.layers.swiglu import SwigluMLP
+from slm_torch.layers.relu2 import Relu2MLP, relu2
+from slm_torch.layers.swiglu import SwigluMLP, swiglu
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
 EXPERT = {
     "gelu": (GeluMLP, gelu),
-    "relu2": (Relu2MLP, lambda x: torch.relu(x).square()),
-    "swiglu": (SwigluMLP, silu),
-    "geglu": (GegluMLP, gelu),
+    "relu2": (Relu2MLP, relu2),
+    "swiglu": (SwigluMLP, swiglu),
+    "geglu": (GegluMLP, geglu),
+    "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation)}."""
+"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
 SCORES = {"softmax": lambda logits: torch.softmax(logits, -1), "sigmoid": torch.sigmoid}
 TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
 
@@ -51,7 +55,7 @@ class Routing(NamedTuple):
     chosen: Int[Tensor, "tokens top_k"]
 
 
-class Groups(NamedTuple):
+class Rows(NamedTuple):
     """Rows, sorted by expert, for the pairs of a token and one of its choices.
 
     Args:
@@ -89,7 +93,7 @@ class MixtureOfExperts(nn.Module):
         mlp = model.mlp
         dense, self.activation = EXPERT[mlp.expert]
         inward = (mlp.experts, model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.router = Linear(model.d_model, mlp.experts, matrix(model), bias=False)
+        self.router = Linear(model.d_model, mlp.experts, matrix(model), mlp.router_bias)
         self.balance = declare((mlp.experts,), Spec("balance", step=mlp.balance_bias)) if mlp.balance_bias else None
         self.gate_proj = ExpertLinear(*inward) if issubclass(dense, GatedMLP) else None
         self.up_proj = ExpertLinear(*inward)
@@ -98,6 +102,7 @@ class MixtureOfExperts(nn.Module):
         shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
         self.shared = dense(dataclasses.replace(model, mlp=shared)) if width else None
         self.experts, self.top_k = mlp.experts, mlp.top_k
+        self.groups, self.top_groups = mlp.groups, mlp.top_groups
         self.scores = SCORES[mlp.router]
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
@@ -136,6 +141,8 @@ class MixtureOfExperts(nn.Module):
         logits = self.router(x.to(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores.detach() if self.balance is None else (scores + self.balance.to(scores.dtype)).detach()
+        if self.groups > 1:
+            ranked = in_best_groups(ranked, self.groups, self.top_groups)
         chosen = ranked.argsort(dim=-1, descending=True, stable=True)[:, : self.top_k]
         return Routing(logits, scores, chosen)
 
@@ -151,17 +158,31 @@ class MixtureOfExperts(nn.Module):
         self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
     ) -> Float[Tensor, "tokens top_k d_model"]:
         """Returns the output of each token's chosen experts."""
-        groups = group(chosen.flatten(), self.experts)
+        rows = rows_by_expert(chosen.flatten(), self.experts)
         # Both reorderings are permutations: a gradient never adds up in an order of its own.
-        x = x.repeat_interleave(self.top_k, 0).index_select(0, groups.pair)
-        h = self.up_proj(x, groups.sizes)
-        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, groups.sizes)) * h
-        y = self.down_proj(h, groups.sizes)
-        return y.index_select(0, groups.row).unflatten(0, (-1, self.top_k))
+        x = x.repeat_interleave(self.top_k, 0).index_select(0, rows.pair)
+        h = self.up_proj(x, rows.sizes)
+        h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, rows.sizes), h)
+        y = self.down_proj(h, rows.sizes)
+        return y.index_select(0, rows.row).unflatten(0, (-1, self.top_k))
 
 
-def group(chosen: Int[Tensor, "pairs"], experts: int) -> Groups:
+def in_best_groups(
+    ranked: Float[Tensor, "tokens experts"], groups: int, top_groups: int
+) -> Float[Tensor, "tokens experts"]:
+    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+
+    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    lower is better.
+    """
+    grouped = ranked.unflatten(1, (groups, -1))
+    best = grouped.topk(2).values.sum(-1).argsort(dim=-1, descending=True, stable=True)[:, :top_groups]
+    kept = (best[..., None] == torch.arange(groups, device=ranked.device)).any(1)
+    return torch.where(kept[..., None], grouped, -torch.inf).flatten(1)
+
+
+def rows_by_expert(chosen: Int[Tensor, "pairs"], experts: int) -> Rows:
     """Returns the rows of pairs whose experts are `chosen`."""
     pair = chosen.argsort(stable=True)
     counts = (chosen[:, None] == torch.arange(experts, device=chosen.device)).sum(0)
-    return Groups(pair, pair.argsort(), counts.tolist())
+    return Rows(pair, pair.argsort(), counts.tolist())

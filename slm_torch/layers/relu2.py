@@ -12,4 +12,9 @@ from slm_torch.layers.dense import DenseMLP
 
 class Relu2MLP(DenseMLP):
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        return torch.relu(x).square()
+        return relu2(x)
+
+
+def relu2(x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return torch.relu(x).square()

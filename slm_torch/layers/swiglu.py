@@ -11,5 +11,12 @@ from slm_torch.layers.dense import GatedMLP
 
 
 class SwigluMLP(GatedMLP):
-    def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        return silu(x)
+    def activation(
+        self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        return swiglu(gate, up)
+
+
+def swiglu(gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    return silu(gate) * up

@@ -63,7 +63,7 @@ class BigramEngine:
         values = {
             "loss": losses.mean(),
             "grad_norm": np.sqrt(np.square(gradient).sum()),
-            "loss_scale": 1.0,
+            "loss_scale": 65536.0 if self.config.precision.compute == "float16" else 1.0,
             "skipped": 0.0,
         }
         return {"step": step} | values | self.metrics_at.get(step, {})

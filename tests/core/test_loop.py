@@ -255,8 +255,9 @@ def test_many_skipped_updates_in_a_row_stop_the_run(tmp_path):
         run(config, skip(range(5, 80)))
 
 
-def test_a_skipped_update_excuses_no_other_precision(tmp_path):
-    config = change(make_config(tmp_path), precision__compute="bfloat16")
+@pytest.mark.parametrize("compute", ["bfloat16", "auto"])
+def test_a_skipped_update_excuses_no_other_precision(tmp_path, compute):
+    config = change(make_config(tmp_path), precision__compute=compute)
     with pytest.raises(UserError, match="grad_norm became inf at step 2"):
         run(config, skip([1]))
 

@@ -3,15 +3,19 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
+from slm_core.checkpoints import read_loop
 from slm_core.config_dict import flatten
+from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
 from slm_core.loop import train
-from slm_core.run_folder import MAY_DIFFER, automatic_name, load_run, open_run
+from slm_core.run_folder import MAY_DIFFER, automatic_name, describe_imported, load_run, make_imported, open_run
+from slm_core.weights import read_weights, write_weights
 
 
 def run(config, framework="torch", **kwargs):
@@ -186,3 +190,58 @@ def test_load_run_before_the_first_checkpoint(config):
     open_run(config, "torch", "default", (), prepared(config)).close()
     with pytest.raises(UserError, match="has no checkpoint yet"):
         load_run(Path(config.run.dir) / "run")
+
+
+def imported(config, name="foreign", **extra):
+    """Returns the folder of a run whose weights come from elsewhere."""
+    folder = Path(config.run.dir) / name
+    write_weights(make_imported(folder), [("embed.weight", np.ones((7, 4), np.float32))])
+    describe_imported(folder, config, "flax", "other", 7, {"model_type": "other"} | extra)
+    return folder
+
+
+def test_an_imported_run_is_loaded(config):
+    folder = imported(config, eos_token_id=[1, 2])
+    saved = load_run(folder)
+    assert (saved.framework, saved.vocab_size, saved.fingerprint) == ("flax", 7, "imported")
+    assert saved.config == config and saved.imported == {"model_type": "other", "eos_token_id": [1, 2]}
+    assert saved.checkpoint == folder / "checkpoints" / "step-00000000"
+    assert read_weights(saved.checkpoint / "weights")["embed.weight"].shape == (7, 4)
+    assert read_loop(saved.checkpoint)["progress"]["step"] == 0
+    assert {"versions", "commit"} <= json.loads((folder / "config.json").read_text()).keys()
+
+
+def test_a_trained_run_is_not_imported(config):
+    assert load_run(run(config).folder).imported is None
+
+
+def test_an_imported_run_has_a_tokenizer_only_if_one_was_given(config):
+    with pytest.raises(UserError, match=r"tokenizer folder .*foreign/tokenizer'"):
+        load_tokenizer(imported(config) / "tokenizer")
+
+
+def test_training_does_not_continue_an_imported_run(config):
+    folder = imported(config)
+    before = sorted(folder.rglob("*"))
+    for framework in ("torch", "flax"):
+        message = refusal(change(config, run__name="foreign"), framework=framework)
+        assert message.startswith("run.name='foreign': ") and "imported model" in message
+    assert [path for path in sorted(folder.rglob("*")) if path.name != ".lock"] == before
+    assert run(change(config, run__name="foreign", run__resume=False)).folder.name == "foreign-2"
+
+
+def test_an_import_leaves_what_is_there_alone(config):
+    trained = run(config).folder
+    for folder in (trained, imported(config)):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(UserError, match="already holds"):
+            make_imported(folder)
+        assert sorted(folder.rglob("*")) == before
+    with pytest.raises(UserError, match="cannot be made"):
+        make_imported(Path(config.data.path) / "run")
+
+
+def test_an_unfinished_import_starts_over(config):
+    folder = Path(config.run.dir) / "foreign"
+    write_weights(make_imported(folder), [("left.over", np.ones(3))])
+    assert set(read_weights(load_run(imported(config)).checkpoint / "weights")) == {"embed.weight"}

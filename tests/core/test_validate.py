@@ -106,10 +106,15 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.pattern": ". | attention.n_kv_heads=3"}, "layer 1 (model.pattern entry 'attention.n_kv_heads=3')"),
         ({"model.pattern": "attention.window=-1"}, "attention.window=-1 must be at least 0"),
         ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, "),
-        ({"model.pattern": "mlp.kind=swigl"}, "geglu, moe (did you mean swiglu?)"),
+        ({"model.pattern": "mlp.kind=swigl"}, "geglu, clipped_swiglu, moe (did you mean swiglu?)"),
         ({"model.attention.kind": "differential", "model.d_model": 36}, "does not divide two maps for each of"),
         ({"model.attention.kind": "mla", "model.attention.rope_dim": 5}, "rotates 5 of 5 elements"),
         ({"model.mlp.kind": "moe", "model.mlp.experts": 2, "model.mlp.top_k": 3}, "model.mlp.top_k=3 must be at most"),
+        ({"model.mlp.kind": "moe", "model.mlp.groups": 3}, "mlp.groups=3 must divide experts=8 into groups of two"),
+        ({"model.mlp.kind": "moe", "model.mlp.groups": 8}, "mlp.groups=8 must divide experts=8 into groups of two"),
+        ({"model.mlp.kind": "moe", "model.mlp.groups": 2, "model.mlp.top_groups": 3}, "top_groups=3 must be at most"),
+        ({"model.mlp.kind": "moe", "model.mlp.groups": 4, "model.mlp.top_k": 3}, "mlp.top_k=3 must be at most 2,"),
+        ({"model.pattern": "mlp.kind=moe,mlp.groups=3"}, "layer 0 (model.pattern entry 'mlp.kind=moe,mlp.groups=3')"),
         ({"model.position.kind": "t5", "model.position.max_distance": 16}, "model.position.max_distance=16 must be"),
         ({"model.position.scaling": "llama3", "model.position.low_freq_factor": 4.0}, "low_freq_factor=4.0 must"),
         ({"model.position.scaling": "yarn", "model.position.beta_slow": 32.0}, "beta_slow=32.0 must be less"),
@@ -138,8 +143,11 @@ def test_relations(values, message):
         {"model.pattern": "position.kind=none | .", "model.position.theta": 5.0},
         {"model.pattern": "norm.kind=layernorm", "model.norm.eps": 1e-6},
         {"model.pattern": "mlp.kind=gelu | .", "model.mlp.gelu": "tanh"},
+        {"model.mlp.kind": "moe", "model.mlp.groups": 4, "model.mlp.top_groups": 2, "model.mlp.top_k": 4},
+        {"model.norm.placement": "post", "model.norm.eps": 1e-6, "model.embed_norm": True,
+         "model.pattern": "norm.eps=1e-3"},
     ],
-)
+)  # fmt: skip
 def test_what_is_allowed(values):
     validate(with_values(Config(), values), explicit=values)
 
@@ -215,7 +223,11 @@ def _other(info):
         return tuple(value / 2 for value in default)
     if plain is str:
         return default + "x"
-    return (not default) if plain is bool else plain(default * 3) if default > 1 else default / 2
+    if plain is bool:
+        return not default
+    if default > 1:
+        return plain(default * 3)
+    return default * 2 if plain is int else default / 2
 
 
 def test_configs_stay_as_they_are():

@@ -14,7 +14,7 @@ from slm_flax import layers, params
 from slm_flax.layers.dropout import keep_mask
 from slm_flax.layers.placement import PLACEMENT
 from slm_flax.loss import sums, token_losses
-from slm_flax.model import position_at
+from slm_flax.model import Transformer, position_at
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,10 @@ class Twin:
 
     def apply(self, registry, kind, arguments, weights, *inputs):
         return np.asarray(self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs)))
+
+    def hidden(self, config, weights, tokens):
+        model = Transformer(config, len(weights["embed.weight"]), self.float64)
+        return np.asarray(self._filled(model, weights)(array(tokens))[0])
 
     def attention(self, model, index, weights, x, first_values):
         position = partial(position_at, model=model, context=9)

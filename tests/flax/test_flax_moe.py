@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slm_flax import params
-from slm_flax.layers.moe import SMALLEST_BLOCK, MixtureOfExperts, group
+from slm_flax.layers.moe import SMALLEST_BLOCK, MixtureOfExperts, rows_by_expert
 from slm_flax.numerics import DTYPES
 
 
@@ -61,7 +61,7 @@ def test_blocks_hold_every_pair_of_their_expert(pairs, experts):
     rng = np.random.default_rng(0)
     skewed = np.minimum(rng.geometric(0.5, pairs) - 1, experts - 1)
     for chosen in (np.zeros(pairs, int), np.full(pairs, experts - 1), rng.integers(0, experts, pairs), skewed):
-        pair, row, expert = (np.asarray(array) for array in group(jnp.asarray(chosen), experts))
+        pair, row, expert = (np.asarray(array) for array in rows_by_expert(jnp.asarray(chosen), experts))
         np.testing.assert_array_equal(pair[row], np.arange(pairs))
         assert (pair == pairs).sum() == len(pair) - pairs
         np.testing.assert_array_equal(expert[row // (len(pair) // len(expert))], chosen)

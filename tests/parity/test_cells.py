@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from parity import cells as module
+from parity import fields
 from parity.cells import BASE, FEW, REGISTRIES, SECTIONS, cells, components, numerics, proven, select
+from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core import presets
 from slm_core.config_dict import field_table, with_values
@@ -80,17 +82,19 @@ def test_the_quick_cells_are_few_and_small():
 
 def test_a_new_component_gets_a_cell_by_itself(monkeypatch):
     metadata = field_table()["model.mlp.kind"].field.metadata
-    choices = metadata["choices"] | {"reglu": "a new one"}
-    fresh = dataclasses.field(default="swiglu", metadata=dict(metadata) | {"choices": choices})
+    fresh = dataclasses.field(
+        default="swiglu", metadata=dict(metadata) | {"choices": metadata["choices"] | {"reglu": "a new one"}}
+    )
     table = dict(field_table())
     table["model.mlp.kind"] = table["model.mlp.kind"]._replace(field=fresh)
-    monkeypatch.setattr(module, "field_table", lambda: table)
+    for reader in (module, fields):
+        monkeypatch.setattr(reader, "field_table", lambda: table)
     monkeypatch.setattr(module, "_tiny", lambda name, overrides, section: module.Cell(name, BASE, section))
     (cell,) = (cell for cell in module._choice_cells(CELLS, REGISTRIES) if cell.name == "mlp.kind=reglu")
     assert cell.quick and cell.section == "MLPs"
 
 
-@pytest.mark.parametrize("name", sorted({value for name in REGISTRIES for value in module._choices(name)}))
+@pytest.mark.parametrize("name", sorted({value for name in REGISTRIES for value in choices(name)}))
 def test_a_component_is_proven_by_a_few_small_cells(name):
     chosen = select(CELLS, name)
     assert 1 <= len(chosen) <= FEW and all(name in components(cell.config) for cell in chosen)

@@ -3,6 +3,7 @@
 import engine_checks as checks
 import pytest
 
+from slm_torch.evaluator import Evaluator
 from slm_torch.scaler import LossScaler
 from slm_torch.trainer import build
 
@@ -20,6 +21,15 @@ def test_engine(check):
 @pytest.mark.parametrize("check", checks.FOLDER_CHECKS)
 def test_checkpoints(check, tmp_path):
     check(build, tmp_path / "folder")
+
+
+@pytest.mark.parametrize("name", checks.EVALUATED)
+def test_evaluator(name):
+    checks.check_evaluator(build, Evaluator, checks.EVALUATED[name])
+
+
+def test_evaluator_errors():
+    checks.check_evaluator_errors(Evaluator)
 
 
 @pytest.mark.parametrize(("precision", "finite", "scales"), checks.scaler_cases())

@@ -12,7 +12,7 @@ from slm_torch import layers, params
 from slm_torch.layers.dropout import keep_mask
 from slm_torch.layers.placement import PLACEMENT
 from slm_torch.loss import sums, token_losses
-from slm_torch.model import position_at
+from slm_torch.model import Transformer, position_at
 
 
 def tensor(value):
@@ -34,6 +34,10 @@ class Twin:
 
     def apply(self, registry, kind, arguments, weights, *inputs):
         return self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(tensor, inputs)).detach().numpy()
+
+    def hidden(self, config, weights, tokens):
+        model = Transformer(config, len(weights["embed.weight"]), torch.float64)
+        return self._filled(model, weights)(tensor(tokens))[0].detach().numpy()
 
     def attention(self, model, index, weights, x, first_values):
         position = partial(position_at, model=model, context=9)

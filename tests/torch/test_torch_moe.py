@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slm_torch import params
-from slm_torch.layers.moe import MixtureOfExperts, group
+from slm_torch.layers.moe import MixtureOfExperts, rows_by_expert
 from slm_torch.numerics import DTYPES
 
 
@@ -41,7 +41,7 @@ def test_half(dtype):
 
 def test_rows_are_the_pairs_sorted_by_expert():
     chosen = torch.tensor([2, 0, 2, 3, 0])
-    groups = group(chosen, 4)
-    assert groups.sizes == [2, 0, 2, 1]
-    assert groups.pair.tolist() == [1, 4, 0, 2, 3]
-    assert groups.row[groups.pair].tolist() == list(range(5))
+    rows = rows_by_expert(chosen, 4)
+    assert rows.sizes == [2, 0, 2, 1]
+    assert rows.pair.tolist() == [1, 4, 0, 2, 3]
+    assert rows.row[rows.pair].tolist() == list(range(5))

@@ -1,0 +1,96 @@
+"""The stage of decoding: calls with a KV cache against the pass over the whole text."""
+
+import numpy as np
+from torch import nn
+
+from parity.bisect.divergence import TOLERANCES, Agreement, Check, blamed, shown, walk
+from parity.bisect.events import LOGITS, LOSS, Event, Recorder
+from parity.bisect.states import module_of
+from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
+from parity.bisect.twins import Twins, pieces_of
+from slm_core.engine import IGNORE
+from slm_torch.layers.attend import Attend
+
+DECODER = "decoder"
+KEYS, VALUES, KEYS_START = "input.1", "input.2", "input.4"
+"""Inputs of `Attend`: with a cache they hold more positions than the call has."""
+
+
+def decode(twins: Twins) -> Agreement:
+    """The weights that are decoded with, then each call of the model with its cache, then the logits of both caches."""
+    for engine in (twins.torch, twins.flax):
+        engine.import_state(twins.perturbed)
+    full, row = twins.evaluated, twins.tokens[-1, :-1].tolist()
+    model = twins.torch.evaluated()
+    checks = _weight_checks(twins) + _evaluation_checks(twins, full)
+    decoder, events = twins.torch.decoder(), {event.key: event for event in full if event.stage == "forward"}
+    logits = []
+    for start, piece in pieces_of(row):
+        recorder = Recorder(is_tensor, Taps(), DECODER)
+        with recorded(recorder, model):
+            logits.append(decoder.step(piece[0]) if start else decoder.prefill(piece))
+        trace = finished(recorder, Taps(), {})
+        checks += _call_checks(model, trace, events, start, len(piece), len(row))
+    wanted = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
+    for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
+        for (start, piece), value in zip(pieces_of(row), found, strict=True):
+            end = start + len(piece)
+            checks.append(Check(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
+    return walk("decode", checks, TOLERANCES[twins.precision])
+
+
+def _weight_checks(twins: Twins) -> list[Check]:
+    """The weights that are decoded with: the trained ones, or the optimizer's averages of them."""
+    values, averages = twins.flax.evaluated(), twins.torch.optimizer.averages
+    return [
+        Check("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
+        for name, p in twins.torch.evaluated().named_parameters()
+        for value in [np.asarray(values[name])]
+    ]
+
+
+def _evaluation_checks(twins: Twins, full: list[Event]) -> list[Check]:
+    """The loss that is reported of a batch."""
+    wanted = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
+    found, count = twins.torch.eval_step(twins.tokens)
+    return [
+        Check("evaluation", "sum of an evaluation's token losses", np.array(found), wanted),
+        Check("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
+    ]
+
+
+def _call_checks(
+    model: nn.Module, trace: list[Event], full: dict[tuple, Event], start: int, time: int, length: int
+) -> list[Check]:
+    """Returns the checks of one call, for the positions start, start + 1, ..., against the pass over the whole text.
+
+    What has no axis of positions, such as the rows of a mixture, is left out.
+    """
+    end, own = start + time, {event.key: event.value for event in trace}
+    checks = []
+    for event in trace:
+        value, sound = event.value, full.get(event.key)
+        wanted: np.ndarray | None = None
+        attends = event.path and isinstance(model.get_submodule(event.path), Attend) if event.path != LOGITS else False
+        if attends and sound and event.tensor in (KEYS, VALUES):
+            kept = min(value.shape[1], end)
+            value, wanted = value[:, -kept:], sound.value[-1:, end - kept : end]
+        elif attends and event.tensor == KEYS_START:
+            wanted = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
+        elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
+            wanted = np.array(start)
+        elif sound is None:  # what a cache keeps is used again
+            continue
+        elif event.path in (LOGITS, "head") and event.tensor != "input.1":
+            wanted = _by_row(sound.value, length)[-1, end - 1]
+        elif value.shape[:2] == (1, time) and sound.value.shape[1:2] == (length,):
+            wanted = sound.value[-1:, start:end]
+        if wanted is not None:
+            name = f"{shown(event)}, position {start}" + (f" to {end - 1}" if time > 1 else "")
+            checks.append(Check(blamed(event), name, value, wanted))
+    return checks
+
+
+def _by_row(value: np.ndarray, length: int) -> np.ndarray:
+    """Returns [rows, length, ...] of [rows * length, ...]."""
+    return value.reshape(-1, length, *value.shape[1:])

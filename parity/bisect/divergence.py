@@ -1,0 +1,144 @@
+"""The walk over tensors that two models should share, up to the first that differs."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.bisect.events import Event
+from parity.budgets import GRADIENT_FLOOR
+from parity.errors import relative
+
+TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
+"""{precision: relative L2 error of a tensor that is still rounding}. Sound twins stay a factor of ten below."""
+
+ACTIVATION_FLOOR = 1e-4
+"""A tensor is measured against its own norm, or against this share of the largest of its stage: some gradients are
+zero but for rounding."""
+
+SHOWN_BEFORE, SHOWN_AFTER = 3, 2
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first tensor that differs.
+
+    Args:
+      stage: "init", "forward", "backward", "training", "update", "steps", "state" or "decode".
+      module: what is broken: "layers.0.attention.attend", "model", "logits", "loss", "optimizer", "clipping", ...
+      tensor: which tensor of which module differs.
+      shape: of the tensor.
+      error: relative, L2; infinite for other shapes and for a tensor that only one side has.
+      tolerance: what the error is over.
+      position, total: the tensor is this one, counted from 1, of all that the stage compares.
+      detail: what else is known of the module: parameters and settings that differ.
+      before, after: the tensors that agreed just before, and that differ next.
+    """
+
+    stage: str
+    module: str
+    tensor: str
+    shape: tuple[int, ...]
+    error: float
+    tolerance: float
+    position: int
+    total: int
+    detail: str = ""
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One tensor of both sides; None where a side lacks it.
+
+    Args:
+      module: what is broken if this is the first tensor that differs.
+      tensor: its name.
+      left, right: the tensor; the right side is the one that errors are relative to.
+      floor: the least norm that an error is relative to.
+      tolerance: of this tensor; None: the walk's.
+    """
+
+    module: str
+    tensor: str
+    left: np.ndarray | None
+    right: np.ndarray | None
+    floor: float = 0.0
+    tolerance: float | None = None
+
+    @property
+    def error(self) -> float:
+        if self.left is None or self.right is None:
+            return np.inf
+        if np.array_equal(self.left, self.right, equal_nan=True):  # an overflow may be the same on both sides
+            return 0.0
+        return relative(self.left, self.right, self.floor)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What a walk found: how many tensors it compared, the worst error and where it is, and the divergence, if any."""
+
+    total: int
+    worst: float
+    where: str
+    divergence: Divergence | None = None
+
+
+def walk(stage: str, checks: Iterable[Check], tolerance: float) -> Agreement:
+    """Compares tensors in their order, up to the first that differs."""
+    checks = list(checks)
+    worst, where = 0.0, ""
+    for i, check in enumerate(checks):
+        error, limit = check.error, tolerance if check.tolerance is None else check.tolerance
+        if not error <= limit:
+            before = tuple(c.tensor for c in checks[max(0, i - SHOWN_BEFORE) : i])
+            after = (c.tensor for c in checks[i + 1 :] if not c.error <= limit)
+            shape = np.shape(check.left if check.right is None else check.right)
+            found = Divergence(
+                stage, check.module, check.tensor, shape, error, limit, i + 1, len(checks), before=before,
+                after=tuple(tensor for tensor, _ in zip(after, range(SHOWN_AFTER), strict=False)),
+            )  # fmt: skip
+            return Agreement(len(checks), error, check.tensor, found)
+        if error > worst:
+            worst, where = error, check.tensor
+    return Agreement(len(checks), worst, where)
+
+
+def joined(first: Agreement, second: Agreement) -> Agreement:
+    """Returns what two walks found together; the first has no divergence."""
+    worse = max(first, second, key=lambda found: found.worst)
+    return Agreement(first.total + second.total, worse.worst, worse.where, second.divergence)
+
+
+def trace_checks(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Check]:
+    """Returns the checks of one half of two traces, "forward" or "backward", in the order of the right one.
+
+    Where an output is wrong though all inputs and all children are right, the module is broken; where an input is, the
+    module whose code made it. Backwards the other way round: a wrong gradient of an input, or of a parameter, is the
+    module's; a wrong gradient of an output comes from the code that used it.
+    """
+    found = {event.key: event for event in left if event.stage == stage}
+    events = [event for event in right if event.stage == stage]
+    norms = [float(np.linalg.norm(np.asarray(e.value, np.float64))) for e in events]
+    activations = max((n for e, n in zip(events, norms, strict=True) if e.side), default=0.0)
+    parameters = float(np.linalg.norm([n for e, n in zip(events, norms, strict=True) if not e.side]))
+    checks = []
+    for event in events:
+        other = found.pop(event.key, None)
+        floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
+        checks.append(Check(blamed(event), shown(event), other and other.value, event.value, floor))
+    return checks + [Check(event.caller or "model", shown(event), event.value, None) for event in found.values()]
+
+
+def blamed(event: Event) -> str:
+    """Returns what is broken where this is the first tensor that differs."""
+    own = event.side != ("input" if event.stage == "forward" else "output")
+    return (event.path if own else event.caller) or "model"
+
+
+def shown(event: Event) -> str:
+    """Returns the name of a tensor: "layers.0.attention: gradient of output", with the call's number from 2 on."""
+    call = f" of call {event.call + 1}" if event.call else ""
+    return f"{event.path or 'model'}: {event.tensor}{call}"

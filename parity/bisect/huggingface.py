@@ -1,0 +1,130 @@
+"""The trace of a Hugging Face model, told by the paths of ours.
+
+A rule of `slm_core.hf` that carries a weight over as it is, or transposed, says which module of theirs is which of
+ours; what all rules of a block, an attention or an MLP have in common says the same of these. What has no counterpart
+is left out of the comparison.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
+from parity.bisect.folders import Source
+from parity.bisect.models import Settings
+from parity.bisect.sources import code_of
+from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
+from slm_core.engine import IGNORE
+from slm_core.hf.importing import read_config
+from slm_core.hf.rules import SAME, TRANSPOSED, Rule
+from slm_torch.loss import Losses
+
+CONTAINERS = {
+    "": {"input": "input.x", "output": "output.x", "output.0": "output.x"},
+    "attention": {"input": "input", "output": "output.0", "output.0": "output.0"},
+    "mlp": {"input": "input", "output": "output", "output.0": "output"},
+}
+"""{part of a block, "" for itself: {their tensor: ours}}."""
+
+LAYER = {"input": "input", "output": "output"}
+ALIKE = (SAME, TRANSPOSED)
+APART = ("position",)
+"""Paths of ours whose module does more than look up or multiply by its weight."""
+
+
+class HuggingFaceModel:
+    """A model of transformers, computed by its own class on the CPU, without dropout."""
+
+    complete = False
+
+    def __init__(self, source: Source, precision: str):
+        """Loads a checkpoint; `source` is that of `folders.open_source`."""
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        self.name = f"transformers of {source.name}"
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=getattr(torch, precision), attn_implementation="eager", local_files_only=True
+        ).eval()
+        self.rules = list(read_config(source.folder).family.rules(source.config))
+        self.paths = paths_of(self.rules, source.config.model.n_layers)
+        if type(self.model.get_input_embeddings()) is not nn.Embedding:  # it scales its rows as well
+            self.paths = {theirs: told for theirs, told in self.paths.items() if told[0] != "embed"}
+
+    def trace(self, tokens: np.ndarray) -> list[Event]:
+        """Returns the events that have a counterpart, by our names; see `models.Traceable`."""
+        taps = Taps()
+        recorder = Recorder(is_tensor, taps)
+
+        def losses(tokens: torch.Tensor) -> Losses:
+            logits = recorder.call(LOGITS, "", self._logits, (tokens[:, :-1].clamp(min=0),), {}, False)
+            targets = tokens[:, 1:].flatten()
+            loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+            return Losses(loss, loss)
+
+        with recorded(recorder, self.model), torch.enable_grad():
+            sums = recorder.call(LOSS, "", losses, (torch.from_numpy(tokens).long(),), {}, False)
+            gradients = taps.gradients_of(sums.objective, dict(self.model.named_parameters()))
+        told = finished(recorder, taps, gradients)
+        return [*filter(None, map(self._renamed, told)), *self._parameters(gradients)]
+
+    def settings(self, module: str) -> Settings:
+        """Returns the parameters of a module of ours, made of theirs."""
+        tensors, found = dict(self.model.named_parameters()), {}
+        for rule in self.rules:
+            if any(name.rpartition(".")[0] == module for name in rule.ours) and tensors.keys() >= set(rule.theirs):
+                found |= zip(
+                    rule.ours, rule.layout.to_ours([array(tensors[name]) for name in rule.theirs]), strict=True
+                )
+        return {name.rpartition(".")[2]: value for name, value in found.items() if name.rpartition(".")[0] == module}
+
+    def code(self, module: str) -> str:
+        theirs = next((path for path, (ours, _) in self.paths.items() if ours == module), None)
+        return code_of(theirs or MODEL, "", dict(self.model.named_modules()).get(theirs))
+
+    def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.model(tokens, use_cache=False).logits.flatten(0, 1)
+
+    def _renamed(self, event: Event) -> Event | None:
+        """Returns an event by our names; None if there is no such tensor in ours."""
+        if event.path in (LOGITS, LOSS):
+            return event if event.side == "output" else None
+        ours, tensors = self.paths.get(event.path, ("", {}))
+        gradient, tensor = "gradient of ", event.tensor
+        start = gradient if tensor.startswith(gradient) else ""
+        name = tensors.get(tensor.removeprefix(start))
+        return replace(event, path=ours, tensor=start + name) if name else None
+
+    def _parameters(self, gradients: Mapping[str, np.ndarray]) -> Iterator[Event]:
+        for rule in self.rules:
+            if all(name in gradients for name in rule.theirs):
+                arrays = rule.layout.to_ours([gradients[name] for name in rule.theirs])
+                for name, value in zip(rule.ours, arrays, strict=True):
+                    path, _, leaf = name.rpartition(".")
+                    yield Event("backward", path, f"gradient of {leaf}", value)
+
+
+def paths_of(rules: Sequence[Rule], n_layers: int) -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Returns {path of theirs: (path of ours, {tensor of theirs: of ours})}."""
+    found: dict[str, tuple[str, Mapping[str, str]]] = {}
+    for i in range(n_layers):
+        for part, tensors in CONTAINERS.items():
+            ours = f"layers.{i}.{part}".rstrip(".")
+            theirs = _common([name for rule in rules if rule.ours[0].startswith(f"{ours}.") for name in rule.theirs])
+            found.setdefault(theirs, (ours, tensors))
+    for rule in rules:
+        if len(rule.ours) == len(rule.theirs) == 1 and rule.layout in ALIKE and rule.ours[0].endswith(".weight"):
+            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.ours, rule.theirs))
+            if ours not in APART:
+                found[theirs] = ours, LAYER
+    return found
+
+
+def _common(names: Sequence[str]) -> str:
+    """Returns the longest path that all names are inside of."""
+    return ".".join(os.path.commonprefix([name.split(".")[:-1] for name in names]))

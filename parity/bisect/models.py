@@ -1,0 +1,180 @@
+"""Two models side by side: anything that can be traced, and what is known of its modules."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from flax import nnx
+from torch import nn
+
+import slm_flax.evaluator
+import slm_torch.evaluator
+from parity.bisect.divergence import TOLERANCES, Agreement, Divergence, trace_checks, walk
+from parity.bisect.events import LOGITS, MODEL, Event
+from parity.bisect.sources import code_of
+from parity.bisect.trace_flax import FlaxTracer
+from parity.bisect.trace_torch import TorchTracer, array
+from parity.errors import relative
+from slm_flax.params import canonical
+
+MODEL_NAMES = ("model", LOGITS)
+Settings = Mapping[str, Any]
+"""{name: what a module computes with}: parameters and tables as arrays, options as they are."""
+
+
+class Traceable(Protocol):
+    """A model that lists its tensors."""
+
+    name: str
+    complete: bool  # whether it lists every tensor of ours: what one side lacks then counts as different
+
+    def trace(self, tokens: np.ndarray) -> list[Event]:
+        """Returns the events of the loss of a batch, int32 [rows, length + 1], and of its gradient."""
+
+    def settings(self, module: str) -> Settings:
+        """Returns what a module computes with, by the names of its attributes; {} if there is no such module."""
+
+    def code(self, module: str) -> str:
+        """Returns the name, file and line of a module's code; "" if there is no such module."""
+
+
+class TorchTwin:
+    """The PyTorch twin with its weights."""
+
+    complete = True
+
+    def __init__(self, evaluator: slm_torch.evaluator.Evaluator, name: str = "PyTorch"):
+        self.name, self.evaluator = name, evaluator
+        self.trace = TorchTracer(evaluator)
+
+    def settings(self, module: str) -> Settings:
+        own = self._own(module)
+        if not isinstance(own, nn.Module):
+            return _plain(vars(own)) if own else {}
+        tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
+        return {name: array(tensor) for name, tensor in tensors} | _plain(vars(own))
+
+    def code(self, module: str) -> str:
+        return code_of(module, "torch", self._own(module))
+
+    def _own(self, module: str) -> Any:
+        """Returns the module, or the optimizer, of this name; None if there is none."""
+        if module == "optimizer":
+            return getattr(self.evaluator, "optimizer", None)
+        return dict(self.evaluator.model.named_modules()).get(MODEL if module in MODEL_NAMES else module)
+
+
+class FlaxTwin:
+    """The Flax twin with its weights."""
+
+    complete = True
+
+    def __init__(self, evaluator: slm_flax.evaluator.Evaluator, name: str = "Flax"):
+        self.name, self.evaluator = name, evaluator
+        self.trace = FlaxTracer(evaluator)
+
+    def settings(self, module: str) -> Settings:
+        own = self._own(module)
+        found = dict(_plain(vars(own))) if own else {}
+        prefix = "" if module in MODEL_NAMES else f"{module}."
+        for name, value in vars(own).items() if isinstance(own, nnx.Module) else ():
+            if isinstance(value, nnx.Param):
+                found[name] = np.asarray(self.evaluator.state["params"][prefix + name])
+            elif hasattr(value, "dtype") or isinstance(value, nnx.Variable):
+                found[name] = np.asarray(value)
+        return found
+
+    def code(self, module: str) -> str:
+        return code_of(module, "flax", self._own(module))
+
+    def _own(self, module: str) -> Any:
+        """Returns the module, or the optimizer, of this name; None if there is none."""
+        if module == "optimizer":
+            return getattr(self.evaluator, "optimizer", None)
+        modules = {canonical(path): own for path, own in nnx.iter_modules(self.evaluator.model)}
+        return modules.get(MODEL if module in MODEL_NAMES else module)
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the public attributes that are numbers, words, or few of these."""
+    return {name: value for name, value in attributes.items() if not name.startswith("_") and _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, tuple | list):
+        return all(_is_plain(inner) for inner in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def differing(left: Settings, right: Settings) -> str:
+    """Returns what differs of two modules, in words: "weight differs by 3e-02, eps is 1e-06 against 1e-05"."""
+    found = []
+    for name in (name for name in left if name in right):
+        a, b = left[name], right[name]
+        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+            error = relative(a, b) if np.shape(a) == np.shape(b) else np.inf
+            if error:
+                found.append(f"{name} differs by {error:.0e}")
+        elif isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{name} {text}" for text in [differing(a, b)] if text]
+        elif type(a) is type(b) and a != b:  # the frameworks spell some options in other types
+            found.append(f"{name} is {a!r} against {b!r}")
+    return ", ".join(found)
+
+
+def detailed(found: Agreement, left: Traceable, right: Traceable) -> Agreement:
+    """Returns a finding whose divergence says which parameters and settings of the module differ."""
+    divergence = found.divergence
+    if divergence is None:
+        return found
+    told = differing(left.settings(divergence.module), right.settings(divergence.module))
+    texts = ", ".join(text for text in (divergence.detail, told) if text)
+    return replace(found, divergence=replace(divergence, detail=texts))
+
+
+def shared(left: Sequence[Event], right: Sequence[Event], order: Sequence[Event]) -> tuple[list[Event], list[Event]]:
+    """Returns the events of two traces that have the same tensor, in the order and in the shapes of one."""
+    a, b = ({event.key: event.value for event in events} for events in (left, right))
+    events = [event for event in order if event.key in a and event.key in b and a[event.key].size == b[event.key].size]
+    shapes = [event.value.shape for event in events]
+    return tuple(  # type: ignore[return-value]
+        [replace(e, value=_fitted(side[e.key], shape)) for e, shape in zip(events, shapes, strict=True)]
+        for side in (a, b)
+    )
+
+
+def _fitted(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a value in another shape; heads may stand before positions or behind them."""
+    turned = value.ndim == len(shape) == 4 and value.shape != shape
+    return (value.swapaxes(1, 2) if turned else value).reshape(shape)
+
+
+def passes(
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+) -> Iterator[tuple[str, Agreement]]:
+    """Yields what "forward" and "backward" find, up to the first divergence."""
+    own, other = left.trace(tokens), right.trace(tokens)
+    if not (left.complete and right.complete):
+        own, other = shared(own, other, order=own if left.complete else other)
+    for stage in ("forward", "backward"):
+        found = detailed(walk(stage, trace_checks(stage, own, other), tolerance), left, right)
+        yield stage, found
+        if found.divergence:
+            return
+
+
+def bisect_models(
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+) -> Divergence | None:
+    """Returns the first tensor in which two models differ, forward, then backward; or None.
+
+    Args:
+      left: the model in doubt.
+      right: the model that it should agree with; errors are relative to its tensors.
+      tokens: int32 [rows, length + 1]; column t + 1 is the target of column t, IGNORE counts not.
+      tolerance: relative L2 error of a tensor that is still rounding.
+    """
+    return next((found.divergence for _, found in passes(left, right, tokens, tolerance) if found.divergence), None)

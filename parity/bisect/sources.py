@@ -1,0 +1,41 @@
+"""Where the code of a module is."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+CODE = {
+    "logits": ("model", "Transformer.logits"),
+    "loss": ("loss", "loss_sums"),
+    "accumulation": ("trainer", "Engine.train_step"),
+    "clipping": ("optim.clipping", "clip_factor"),
+    "balance": ("optim.balance", "balance"),
+    "scaler": ("scaler", "LossScaler"),
+    "decoder": ("generate", "Decoder"),
+}
+"""{what is broken that is no module: (file in either twin, its name there)}."""
+
+
+def code_of(module: str, framework: str, own: Any) -> str:
+    """Returns the name and place of what is broken: "RMSNorm, slm_torch/layers/rmsnorm.py:15"; "" if it is unknown.
+
+    Args:
+      own: the module or optimizer of this name; None if it is something else.
+    """
+    if module in CODE:
+        file, name = CODE[module]
+        code: Any = importlib.import_module(f"slm_{framework}.{file}")
+        for part in name.split("."):
+            code = getattr(code, part)
+        return f"{name}, {_place(code)}"
+    return "" if own is None else f"{type(own).__name__}, {_place(type(own))}"
+
+
+def _place(code: Any) -> str:
+    code = inspect.unwrap(code)
+    file = Path(inspect.getsourcefile(code) or "")
+    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else Path(*file.parts[-4:])
+    return f"{shown}:{inspect.getsourcelines(code)[1]}"

@@ -1,0 +1,169 @@
+"""The two sides of a pair: traces and updates of each, those of the Flax twin kept."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import jax.numpy as jnp
+import numpy as np
+from torch import nn
+
+from parity.bisect.events import Event
+from parity.bisect.replace import replaced
+from parity.bisect.trace_flax import FlaxTracer
+from parity.bisect.trace_torch import TorchTracer, array
+from parity.pair import PERTURBATION, Pair
+from parity.port import State, perturbed, snapshot
+from slm_core.engine import IGNORE
+from slm_core.schedules import learning_rates
+from slm_flax.optim.clipping import clip_factor
+from slm_torch.trainer import Engine
+
+STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is three updates old
+STEPS = 12
+"""Updates from the initial state, a whole schedule: past the warm-up of the small models."""
+
+Metrics = dict[str, float]
+
+
+class Update(NamedTuple):
+    """What one update does.
+
+    Args:
+      metrics: as fetched.
+      state: exported after it.
+      gradients: added up over the micro-batches, times the loss scale.
+      clipped: what the optimizer got; empty where that cannot be seen.
+    """
+
+    metrics: Metrics
+    state: State
+    gradients: dict[str, np.ndarray]
+    clipped: dict[str, np.ndarray]
+
+
+class Twins:
+    """Made by `twins_of`. Methods leave the engines in any state: each sets the one that it needs."""
+
+    def __init__(self, pair: Pair):
+        self.torch, self.flax = pair.torch, pair.flax
+        self.trace_torch, self.trace_flax = TorchTracer(pair.torch), FlaxTracer(pair.flax)
+        self.config, self.precision, self.tokens, self.batch = pair.config, pair.precision, pair.tokens, pair.batch
+        self.initial = pair.initial.get("flax") or snapshot(pair.flax)
+        self.perturbed = perturbed(self.initial, PERTURBATION)
+
+    @property
+    def pieces(self) -> list[tuple[int, np.ndarray]]:
+        """The micro-batches of `tokens`, each with its first row."""
+        return split(self.tokens, self.config.train.micro_batch_size)
+
+    @functools.cached_property
+    def forward(self) -> list[Event]:
+        """The Flax trace of `tokens`, with perturbed weights and without dropout."""
+        self.flax.import_state(self.perturbed)
+        return self.trace_flax(self.tokens)
+
+    @functools.cached_property
+    def training(self) -> list[list[Event]]:
+        """The Flax trace of each micro-batch, with perturbed weights and the dropout of an update."""
+        self.flax.import_state(self.perturbed)
+        return [self.trace_flax(piece, STEP, first) for first, piece in self.pieces]
+
+    @functools.cached_property
+    def update(self) -> Update:
+        """The Flax twin's update of the perturbed state; what cannot be seen in it comes from the traces."""
+        traces = self.training
+        self.flax.import_state(self.perturbed)
+        metrics = self.flax.fetch(self.flax.train_step(self.tokens, RATE, STEP))
+        count, scale = (self.tokens[:, 1:] != IGNORE).sum(), metrics["loss_scale"]
+        total: dict[str, np.ndarray] = {}
+        for trace in traces:
+            for name, gradient in parameter_gradients(trace).items():
+                total[name] = total.get(name, 0) + gradient * (scale / count)
+        factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm)) / scale
+        clipped = {name: g * factor for name, g in total.items() if name in self.flax.treated}
+        return Update(metrics, snapshot(self.flax), total, clipped)
+
+    def update_torch(self) -> Update:
+        """The PyTorch twin's update of the perturbed state."""
+        engine = self.torch
+        engine.import_state(self.perturbed)
+        gradients: dict[str, np.ndarray] = {}
+        clipped: dict[str, np.ndarray] = {}
+        with ExitStack() as stack:
+            for owner, name, kept, params in (
+                (engine, "_update", gradients, engine.params),
+                (engine.optimizer, "update", clipped, engine.trained),
+            ):
+                stack.enter_context(replaced(owner, name, _keeping(getattr(owner, name), kept, params)))
+            metrics = engine.fetch(engine.train_step(self.tokens, RATE, STEP))
+        return Update(metrics, snapshot(engine), gradients, clipped)
+
+    @functools.cached_property
+    def evaluated(self) -> list[Event]:
+        """As `forward`, with the weights that are evaluated and decoded with."""
+        if not self.flax.optimizer.averages:
+            return self.forward
+        self.flax.import_state(self.perturbed)
+        return self.trace_flax(self.tokens, values=self.flax.evaluated())
+
+    @functools.cached_property
+    def decoded(self) -> list[np.ndarray]:
+        """The logits of the Flax twin's cache after each piece of the last row of `tokens`."""
+        self.flax.import_state(self.perturbed)
+        decoder = self.flax.decoder()
+        pieces = pieces_of(self.tokens[-1, :-1].tolist())
+        return [decoder.step(piece[0]) if start else decoder.prefill(piece) for start, piece in pieces]
+
+    @functools.cached_property
+    def curve(self) -> list[tuple[Metrics, State]]:
+        """The Flax twin's metrics of each of the first updates, and the state after it."""
+        return list(self.train(self.flax, self.initial))
+
+    def train(self, engine: Engine, state: State) -> Iterator[tuple[Metrics, State]]:
+        """Yields the metrics of each of the first updates, and the state after it."""
+        engine.import_state(state)
+        rates = learning_rates(self.config.optim, STEPS)
+        for step in range(STEPS):
+            metrics = engine.fetch(engine.train_step(self.batch(step), rates[step], step))
+            yield metrics, snapshot(engine)
+
+
+_TWINS: WeakKeyDictionary[Pair, Twins] = WeakKeyDictionary()
+
+
+def twins_of(pair: Pair) -> Twins:
+    """Returns the two sides of a pair: the same object each time, so that what is sound is computed once."""
+    if pair not in _TWINS:
+        _TWINS[pair] = Twins(pair)
+    return _TWINS[pair]
+
+
+def split(tokens: np.ndarray, micro: int) -> list[tuple[int, np.ndarray]]:
+    """Returns the micro-batches of a batch, each with its first row."""
+    micro = micro or len(tokens)
+    return [(first, tokens[first : first + micro]) for first in range(0, len(tokens), micro)]
+
+
+def pieces_of(row: list[int]) -> list[tuple[int, list[int]]]:
+    """Returns the calls that read a text with a cache, each with its first position: the first half, then tokens."""
+    prompt = max(1, len(row) // 2 - 1)
+    return [(0, row[:prompt]), *((start, [row[start]]) for start in range(prompt, len(row)))]
+
+
+def parameter_gradients(trace: list[Event]) -> dict[str, np.ndarray]:
+    """Returns {name: gradient} of a trace."""
+    found = (event for event in trace if event.stage == "backward" and not event.side)
+    return {f"{e.path}.{e.tensor.removeprefix('gradient of ')}".removeprefix("."): e.value for e in found}
+
+
+def _keeping(function: Callable, kept: dict[str, np.ndarray], params: Mapping[str, nn.Parameter]) -> Callable:
+    """Returns a function that first copies the gradients of parameters."""
+
+    def call(*arguments, **options):
+        kept.update({name: array(p.grad).copy() for name, p in params.items() if p.grad is not None})
+        return function(*arguments, **options)
+
+    return call

@@ -1,0 +1,216 @@
+"""The outside oracle: tiny models of Hugging Face transformers with random weights, built offline, against both twins.
+
+Twins can be equal and both wrong; these classes are somebody else's. Each case goes the way of a user: the model is
+saved, its folder is imported, and what a twin computes is compared; then it is exported and loaded again.
+"""
+
+import operator
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import slm_flax.trainer
+import slm_torch.trainer
+from parity.budgets import GRADIENT_FLOOR
+from parity.errors import largest, relative
+from parity.oracle_cases import Case
+from parity.probe import Probe, probe_flax, probe_torch
+from slm_core.config import Config, Model
+from slm_core.config_dict import with_values
+from slm_core.engine import Engine
+from slm_core.hf import exporting
+from slm_core.hf.folder import read_tensors, write_config, write_tensors
+from slm_core.hf.importing import Imported, convert, open_folder
+from slm_core.pattern import layer_models
+
+BUDGETS = {"float32": 1e-4, "float64": 1e-10}
+"""Of logits, which are of order 1, the largest difference; of gradients relative L2 a parameter, the worst."""
+HEAD = f"{'model':52}{'twin':7}{'dtype':9}{'logits':9}{'gradient':10}export"
+FEATURES_OFF = "    logits move without: {}"
+TWINS = {
+    "torch": (slm_torch.trainer.build, probe_torch),
+    "flax": (slm_flax.trainer.build, probe_flax),
+}
+ROWS, LENGTH = 2, 48
+HIDDEN_SINK = -1e4
+"""A sink's score that leaves it no weight."""
+FEATURES = {
+    "window": {"attention.window": 0},
+    "scaling": {"position.scaling": "none"},
+    "soft-cap": {"attention.softcap": 0.0},
+    "logit soft-cap": {"logit_softcap": 0.0},
+    "scale": {"attention.scale": 1.0},
+    "partial rotation": {"position.fraction": 1.0},
+    "embedding scale": {"embed_scale": 1.0},
+    "1 + w": {"norm.weight": "scale"},
+}
+"""{feature: fields inside `model.` that turn it off}."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One case in one twin and precision: errors against the Hugging Face class."""
+
+    case: str
+    twin: str
+    precision: str
+    logits: float
+    gradient: float
+    export: float  # of the logits of the class that loads what we export
+
+    @property
+    def errors(self) -> tuple[float, float, float]:
+        return self.logits, self.gradient, self.export
+
+    @property
+    def passed(self) -> bool:
+        return max(self.errors) <= BUDGETS[self.precision]
+
+
+def build(case: Case, precision: str) -> Any:
+    """Returns the transformers model of a case with random weights that hide nothing."""
+    transformers.logging.set_verbosity_error()
+    config = getattr(transformers, case.config)(**case.values)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    generator = torch.Generator().manual_seed(0)
+    tensors = [
+        *model.parameters(),
+        *(b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")),
+    ]
+    with torch.no_grad():
+        for tensor in tensors:
+            noise = torch.randn(tensor.shape, generator=generator)
+            tensor.copy_(noise / min(tensor.shape[-2:]) ** 0.5 if tensor.ndim > 1 else tensor + 0.3 * noise)
+    return model.to(getattr(torch, precision)).eval()
+
+
+def tokens_of(vocab_size: int) -> np.ndarray:
+    """Returns a batch longer than the windows and original contexts of the cases, int32 [rows, length + 1]."""
+    return np.random.default_rng(0).integers(0, vocab_size, (ROWS, LENGTH + 1), dtype=np.int32)
+
+
+def reference(model: Any, tokens: np.ndarray) -> Probe:
+    """Returns logits, the sum of token losses, and its gradients by the names of a checkpoint."""
+    ids = torch.from_numpy(tokens).long()
+    logits = model(ids[:, :-1], use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+    loss.backward()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for p in model.parameters():
+            p.copy_(p.grad)
+        # A checkpoint of the gradients: whatever saving does to weights happens to them too.
+        model.save_pretrained(folder)
+        gradients = dict(read_tensors(Path(folder)))
+        for name, p in model.named_parameters():
+            p.copy_(weights[name])
+            p.grad = None
+    return Probe(logits.detach().numpy(), loss.detach().numpy(), gradients)
+
+
+def engine_with(
+    twin: str, config: Config, vocab_size: int, weights: Mapping[str, np.ndarray], precision: str
+) -> Engine:
+    """Returns a twin's engine that holds these weights."""
+    values = {"precision.params": precision, "precision.compute": precision, "run.device": "cpu"}
+    engine = TWINS[twin][0](with_values(config, values), vocab_size)
+    state = engine.export_state()
+    engine.import_state(state | {f"params/{name}": value for name, value in weights.items()})
+    return engine
+
+
+def line(measured: Measured) -> str:
+    """Returns what a terminal shows under HEAD."""
+    errors = (f"{error:.0e}".ljust(9 + (i == 1)) for i, error in enumerate(measured.errors))
+    mark = "" if measured.passed else "  FAIL"
+    return f"{measured.case[:51]:52}{measured.twin:7}{measured.precision:9}{''.join(errors)}{mark}".rstrip()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A case's model, saved and imported, and what it computes on a batch."""
+
+    imported: Imported
+    weights: dict[str, np.ndarray]
+    tokens: np.ndarray
+    probe: Probe
+
+
+def refer(case: Case, precision: str) -> Reference:
+    """Builds a case's model, imports it as a user would, and runs it."""
+    model = build(case, precision)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        imported, items = open_folder(Path(folder))
+        weights = dict(items)
+    tokens = tokens_of(imported.vocab_size)
+    return Reference(imported, weights, tokens, reference(model, tokens))
+
+
+def measure(case: Case, precision: str) -> Iterator[Measured]:
+    """Yields what each twin's errors are in one case."""
+    wanted = refer(case, precision)
+    for twin, (_, probe) in TWINS.items():
+        engine = engine_with(twin, wanted.imported.config, wanted.imported.vocab_size, wanted.weights, precision)
+        found = probe(engine, wanted.tokens)
+        again = exported_logits(wanted.imported, engine, wanted.tokens, precision)
+        logits = largest(found.logits, wanted.probe.logits)
+        gradient = gradient_error(wanted.imported, found, wanted.probe)
+        yield Measured(case.name, twin, precision, logits, gradient, largest(found.logits, again))
+
+
+def sensitivity(case: Case) -> dict[str, float]:
+    """Returns how far the PyTorch twin's logits move when it lacks a feature of the case: what a mistake would show."""
+    wanted = refer(case, "float32")
+    model, moved = wanted.imported.config.model, {}
+    variants = {feature: (_without(model, fields), wanted.weights) for feature, fields in FEATURES.items()}
+    sinks = {name: value * 0 + HIDDEN_SINK for name, value in wanted.weights.items() if name.endswith(".sinks")}
+    variants["sinks"] = (model, wanted.weights | sinks)
+    for feature, (other, weights) in variants.items():
+        if other != model or (feature == "sinks" and sinks):
+            config = with_values(wanted.imported.config, {"model": other})
+            found = probe_torch(
+                engine_with("torch", config, wanted.imported.vocab_size, weights, "float32"), wanted.tokens
+            )
+            moved[feature] = largest(found.logits, wanted.probe.logits)
+    return moved
+
+
+def _without(model: Model, fields: Mapping[str, Any]) -> Model:
+    """Returns a model with fields set in all layers, those of the pattern too; the same one where it has none of it."""
+    for name, value in fields.items():
+        leaf = operator.attrgetter(name)
+        if any(leaf(layer) != value for layer in layer_models(model)):
+            pattern = re.sub(rf"(?<![\w.]){re.escape(name)}=[^,| ]+", f"{name}={value}", model.pattern)
+            model = with_values(model, {"pattern": pattern, name: value})
+    return model
+
+
+def gradient_error(imported: Imported, found: Probe, wanted: Probe) -> float:
+    """Returns the worst relative error of a gradient, against its own norm or a share of the norm of them all."""
+    gradients = dict(convert(imported, wanted.gradients))
+    floor = GRADIENT_FLOOR * np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients.values()))
+    names = [name for name in gradients if not name.endswith(".balance")]  # no optimizer's, a buffer of theirs
+    return max(relative(found.gradients[name], gradients[name], floor) for name in names)
+
+
+def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, precision: str) -> np.ndarray:
+    """Exports an engine's weights, loads them with AutoModelForCausalLM and returns its logits."""
+    weights = {name.removeprefix("params/"): value for name, value in engine.export_state().items()}
+    family, written = exporting.choose(imported.config)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_config(folder, family, written, imported.vocab_size, imported.tokens, precision)
+        write_tensors(folder, exporting.convert(family, written, weights), precision)
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, precision), attn_implementation="eager"
+        )
+    with torch.no_grad():
+        return loaded(torch.from_numpy(tokens[:, :-1]).long(), use_cache=False).logits.numpy()

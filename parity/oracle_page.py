@@ -1,0 +1,75 @@
+"""What the outside oracle measured, as a page."""
+
+from collections.abc import Iterable, Mapping
+
+from parity.oracle import BUDGETS, LENGTH, ROWS, Measured
+from parity.report import machine
+from slm_core.benchmark import markdown_table
+from slm_core.provenance import versions
+
+INTRODUCTION = """# The outside oracle
+
+Written by `{command}`, not by hand. Twins can be equal and both wrong. So every family of models that
+`scripts/convert.py` imports is compared with its class in Hugging Face transformers: a tiny model of it, with random
+weights in every parameter, is saved, imported into each twin, run on {rows} sequences of {length} tokens, exported and
+loaded again.
+
+- **logits**: the largest difference from their logits, which are of order 1.
+- **gradient**: relative L2 of the gradient of the loss in each parameter, the worst.
+- **export**: the largest difference of a twin's logits from those of the class that `AutoModelForCausalLM` loads from
+  the exported folder.
+
+The budget of each is {float32:.0e} in float32 and {float64:.0e} in float64. float64 is there where the class computes
+in it throughout: most compute rotations and RMSNorm in float32, whatever their weights are.
+
+{summary}
+
+{versions}. {machine}; on the CPU.
+"""
+
+FEATURES = """
+
+## What these cases notice
+The largest change of the PyTorch twin's logits when it lacks one feature of the case: what a mistake would show.
+
+"""
+
+
+def page(results: list[Measured], moved: Mapping[str, Mapping[str, float]], command: str) -> str:
+    """Returns the page.
+
+    Args:
+      results: of all cases, twins and precisions.
+      moved: {case: {feature: change of logits without it}}.
+      command: what made them.
+    """
+    shown = {name: version for name, version in versions().items() if name in ("torch", "jax", "flax")}
+    shown["transformers"] = _transformers()
+    text = INTRODUCTION.format(
+        command=command, rows=ROWS, length=LENGTH, summary=_summary(results), machine=machine(),
+        versions=", ".join(f"{name} {version}" for name, version in shown.items()), **BUDGETS,
+    )  # fmt: skip
+    head = ["model", "twin", "dtype", "logits", "gradient", "export"]
+    rows = [[r.case, r.twin, r.precision, *(_entry(e, r) for e in r.errors)] for r in results]
+    text += "\n" + markdown_table(head, rows)
+    features = list(dict.fromkeys(feature for found in moved.values() for feature in found))
+    rows = [[case, *(f"{found[f]:.1g}" if f in found else "" for f in features)] for case, found in moved.items()]
+    return text + FEATURES + markdown_table(["model", *features], rows) + "\n"
+
+
+def _entry(error: float, result: Measured) -> str:
+    text = f"{error:.0e}".replace("e-0", "e-")
+    return text if error <= BUDGETS[result.precision] else f"**{text}**"
+
+
+def _summary(results: Iterable[Measured]) -> str:
+    results = list(results)
+    failed = [r for r in results if not r.passed]
+    count = f"{len({r.case.partition(',')[0] for r in results})} families, {len({r.case for r in results})} models, "
+    return count + (f"**{len(failed)} over budget**." if failed else "all within their budgets.")
+
+
+def _transformers() -> str:
+    import transformers
+
+    return transformers.__version__

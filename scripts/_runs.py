@@ -1,0 +1,44 @@
+"""A run on disk as a model that computes, in either twin, whichever trained it."""
+
+import importlib
+import os
+from typing import Any
+
+from slm_core.config_dict import with_values
+from slm_core.engine import Evaluator
+from slm_core.platform import quiet_jax
+from slm_core.run_folder import SavedRun
+from slm_core.weights import Weights, evaluated, read_weights
+
+
+def weights_of(saved: SavedRun) -> Weights:
+    """Returns the parameters of a run to evaluate and decode with, each read when it is asked for.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    if (saved.checkpoint / "weights").is_dir():
+        return read_weights(saved.checkpoint / "weights")
+    native = importlib.import_module(f"slm_{saved.framework}.checkpoint")
+    return evaluated(native.open_state(saved.checkpoint / "state"), saved.config.optim)
+
+
+def evaluator_of(saved: SavedRun, framework: str, device: str, values: dict[str, Any] | None = None) -> Evaluator:
+    """Returns a run's newest weights in a twin, without an optimizer.
+
+    Args:
+      framework: the twin; "": that of the run.
+      device: as run.device.
+      values: {dotted name: value} of other fields to change.
+
+    Raises:
+      UserError: the checkpoint is damaged, or the device is not there.
+    """
+    framework = framework or saved.framework
+    quiet_jax()
+    if framework == "torch":
+        # Reading a Flax run's checkpoint starts JAX as well, which must leave the GPU to PyTorch.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    twin = importlib.import_module(f"slm_{framework}.evaluator")
+    config = with_values(saved.config, {"run.device": device} | (values or {}))
+    return twin.Evaluator(config, saved.vocab_size, weights_of(saved))

@@ -1,0 +1,72 @@
+"""Imports a Hugging Face checkpoint into a run of either twin, or exports a run as one."""
+
+import sys
+from pathlib import Path
+
+from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError
+
+DESCRIPTION = """Imports the folder of a Hugging Face checkpoint (config.json and safetensors; no network is needed)
+into a run, with --import=FOLDER, or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
+transformers loads, with --export=FOLDER. docs/huggingface.md lists the families."""
+
+FLAGS = [
+    Flag("run", str, "", "run folder: models/NAME", required=True),
+    Flag("import", str, "", "folder of the Hugging Face checkpoint to import"),
+    Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
+    Flag("framework", str, "torch", "twin that the imported run is of; any can read it", choices=("torch", "flax")),
+    Flag("context", int, 0, "tokens of context of the imported run; 0: the checkpoint's, at most 2048"),
+    Flag("family", str, "", "model_type of the export, such as llama; empty: the first that fits"),
+    Flag("dtype", str, "float32", "of the exported tensors", choices=("float32", "bfloat16", "float16", "float64")),
+]
+
+
+def run(invocation: Invocation) -> None:
+    flags = invocation.flags
+    if bool(flags["import"]) == bool(flags["export"]):
+        raise UserError("give one of --import FOLDER and --export FOLDER")
+    (_import if flags["import"] else _export)(flags)
+
+
+def _import(flags: dict) -> None:
+    from slm_core.hf.run import import_run
+
+    if flags["context"] < 0:
+        raise UserError(f"--context={flags['context']} must be at least 0")
+    run = Path(flags["run"])
+    imported = import_run(Path(flags["import"]), run, flags["framework"], flags["context"], _progress)
+    for note in imported.notes:
+        print(f"note: {note}")
+    model = imported.config.model
+    shape = f"{model.n_layers} layers of {model.d_model}, vocabulary {imported.vocab_size}"
+    print(f"imported: {imported.family.model_type}, {shape}")
+    print(f"run folder: {run}")
+    print(f'text from it: uv run scripts/generate.py --run {run} --prompt "The "')
+    print(f"its loss on a text: uv run scripts/evaluate.py --run {run} --source text --path FILE")
+
+
+def _export(flags: dict) -> None:
+    from scripts._runs import weights_of
+    from slm_core.hf.run import export_run
+    from slm_core.platform import quiet_jax
+    from slm_core.run_folder import load_run
+
+    quiet_jax()
+    saved = load_run(flags["run"])
+    target = Path(flags["export"])
+    family = export_run(saved, weights_of(saved), target, flags["family"], flags["dtype"], _progress)
+    print(f"exported: {family.model_type} in {flags['dtype']}, from {saved.checkpoint}")
+    print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{target}")')
+
+
+def _progress(items, what: str):
+    """Yields the items, with a count of them on a terminal."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(what + " {task.completed} tensors"), TimeElapsedColumn())
+    with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
+        yield from progress.track(items)
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS, takes_config=False)

@@ -1,0 +1,63 @@
+"""BLOOM (BigScience Workshop 2022, https://arxiv.org/abs/2211.05100): GPT-2 with ALiBi in place of positions, and a norm
+behind the embedding."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
+from slm_core.pattern import layer_models
+
+
+def read(fields: Fields) -> Config:
+    fields.only("apply_residual_connection_post_layernorm", False)
+    width = fields.get("n_embed") or fields.need("hidden_size")
+    heads = fields.get("n_head") or fields.need("num_attention_heads")
+    layers = fields.get("n_layer") or fields.need("num_hidden_layers")
+    fields.only("n_inner", 4 * width)
+    model = Model(
+        d_model=width,
+        tie_embeddings=fields.get("tie_word_embeddings", True),
+        embed_norm=True,
+        attention=Attention(n_heads=heads, bias=True),
+        position=Position(kind="alibi"),
+        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon", 1e-5)),
+        mlp=Mlp(kind="gelu", gelu="tanh", hidden=4 * width, bias=True),
+    )
+    return imported(model, [{}] * layers, fields.get("seq_length", 2048))
+
+
+def write(config: Config) -> dict[str, Any]:
+    layer = layer_models(config.model)[0]
+    return {
+        "hidden_size": layer.d_model,
+        "n_layer": layer.n_layers,
+        "n_head": layer.attention.n_heads,
+        "seq_length": config.data.seq_len,
+        "layer_norm_epsilon": layer.norm.eps,
+        "tie_word_embeddings": layer.tie_embeddings,
+    }
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    heads = config.model.attention.n_heads
+    layout = then(TRANSPOSED, split_heads(heads, [config.model.d_model // heads] * 3))
+    yield from tensor("embed.weight", "transformer.word_embeddings.weight")
+    yield from norm("embed_norm", "transformer.word_embeddings_layernorm", bias=True)
+    for i in range(config.model.n_layers):
+        ours, theirs = f"layers.{i}", f"transformer.h.{i}"
+        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from norm(f"{ours}.attention_norm", f"{theirs}.input_layernorm", bias=True)
+        yield from fused(parts, f"{theirs}.self_attention.query_key_value", layout, bias=True)
+        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.self_attention.dense", bias=True)
+        yield from norm(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm", bias=True)
+        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.mlp.dense_h_to_4h", bias=True)
+        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.mlp.dense_4h_to_h", bias=True)
+    yield from norm("final_norm", "transformer.ln_f", bias=True)
+    if not config.model.tie_embeddings:
+        yield from linear("head", "lm_head")
+
+
+BLOOM = Family("bloom", "BloomForCausalLM", read, write, rules, prefix="transformer.")

@@ -1,0 +1,171 @@
+"""DeepSeek-V3 (DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437): multi-head latent attention, and mixtures of experts
+that are balanced without a loss."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from slm_core.config import Attention, Config, Mlp, Model
+from slm_core.config_dict import with_values
+from slm_core.heads import query_width
+from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
+from slm_core.hf.families.mixtral import read_expert
+from slm_core.hf.families.qwen3_moe import mixture_of, sparse_or_dense_rules, with_mixtures, write_hidden
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.rope import rope_parameters, write_rope, yarn_scale
+from slm_core.hf.rules import (
+    TRANSPOSED,
+    Layout,
+    Rule,
+    fused,
+    half_split,
+    linear,
+    norm,
+    split,
+    split_heads,
+    tensor,
+    then,
+)
+from slm_core.pattern import layer_models
+
+LATENT_EPS = 1e-6
+"""Of the norms of latents, whatever rms_norm_eps says."""
+BALANCE_STEP = 0.001
+"""mlp.balance_bias in the paper; config.json does not say."""
+
+
+def read(fields: Fields) -> Config:
+    for name, value in {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}.items():
+        fields.only(name, value)
+    first, count = fields.get("first_k_dense_replace", 3), fields.need("num_hidden_layers")
+    model = with_values(read_model(fields), {"attention": _read_attention(fields)})
+    model, layers = with_mixtures(model, _read_mixture(fields), [i >= first for i in range(count)])
+    return imported(model, layers, fields.need("max_position_embeddings"))
+
+
+def _read_attention(fields: Fields) -> Attention:
+    fields.only("attention_bias", False)
+    fields.only("rope_interleave", True)
+    heads, head_dim = fields.need("num_attention_heads"), fields.get("qk_nope_head_dim", 128)
+    fields.only("num_key_value_heads", heads)
+    attention = Attention(
+        kind="mla",
+        n_heads=heads,
+        head_dim=head_dim,
+        q_rank=fields.explicit("q_lora_rank", 1536),
+        kv_rank=fields.get("kv_lora_rank", 512),
+        rope_dim=fields.get("qk_rope_head_dim", 64),
+        v_dim=fields.get("v_head_dim", 128),
+    )
+    rope = rope_parameters(fields)
+    if rope["rope_type"] == "default" or not rope.get("mscale_all_dim"):
+        return attention
+    temperature = yarn_scale(rope["factor"], rope["mscale_all_dim"])
+    return with_values(attention, {"scale": query_width(attention) ** -0.5 * temperature**2})
+
+
+def _read_mixture(fields: Fields) -> Mlp:
+    return Mlp(
+        kind="moe",
+        hidden=fields.get("moe_intermediate_size", 2048),
+        expert=read_expert(fields),
+        experts=fields.get("n_routed_experts", 256),
+        top_k=fields.get("num_experts_per_tok", 8),
+        shared_experts=fields.get("n_shared_experts", 1),
+        router="sigmoid",
+        groups=fields.get("n_group", 8),
+        top_groups=fields.get("topk_group", 4),
+        renormalise=fields.get("norm_topk_prob", True),
+        routed_scale=fields.get("routed_scaling_factor", 2.5),
+        balance_loss=0.0,
+        balance_bias=BALANCE_STEP,
+    )
+
+
+def write(config: Config) -> dict[str, Any]:
+    layers = layer_models(config.model)
+    attention, mixture = layers[0].attention, mixture_of(layers)
+    return {
+        **write_model(config),
+        **write_hidden(layers),
+        "num_key_value_heads": attention.n_heads,
+        "head_dim": attention.rope_dim,  # what the class makes of it
+        "q_lora_rank": attention.q_rank,
+        "kv_lora_rank": attention.kv_rank,
+        "qk_nope_head_dim": attention.head_dim,
+        "qk_rope_head_dim": attention.rope_dim,
+        "v_head_dim": attention.v_dim,
+        "rope_parameters": _write_rope(layers[0], config.data.seq_len),
+        "first_k_dense_replace": next((i for i, layer in enumerate(layers) if layer.mlp.kind == "moe"), len(layers)),
+        "n_routed_experts": mixture.experts,
+        "num_experts_per_tok": mixture.top_k,
+        "n_shared_experts": mixture.shared_experts,
+        "n_group": mixture.groups,
+        "topk_group": mixture.top_groups if mixture.groups > 1 else 1,
+        "norm_topk_prob": mixture.renormalise,
+        "routed_scaling_factor": mixture.routed_scale,
+        "num_nextn_predict_layers": 0,
+    }
+
+
+def _write_rope(layer: Model, context: int) -> dict[str, Any]:
+    """A scale of scores other than 1 / sqrt(width) is the square of a temperature, which scaled rotation has."""
+    written, attention = write_rope(layer, context), layer.attention
+    temperature = attention.scale**0.5 * query_width(attention) ** 0.25
+    if written.get("factor", 1.0) > 1 and temperature != 1:
+        written["mscale_all_dim"] = round((temperature - 1) / (0.1 * math.log(written["factor"])), 9)
+    return written
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    yield from outer_rules(config)
+    for i, layer in enumerate(layer_models(config.model)):
+        yield from _attention_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
+        yield from _mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
+        yield from norm_rules(i, NORMS)
+
+
+def _attention_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+    attention = layer.attention
+    heads, rope = attention.n_heads, attention.rope_dim
+    queries = then(TRANSPOSED, half_split(heads, query_width(attention), rope))
+    # A latent s times as large, normed with s^2 eps, is the latent normed with eps.
+    larger = (layer.norm.eps / LATENT_EPS) ** 0.5
+    if attention.q_rank:
+        yield from linear(f"{ours}.q_down_proj", f"{theirs}.q_a_proj", layout=then(TRANSPOSED, times(larger)))
+        yield from norm(f"{ours}.q_latent_norm", f"{theirs}.q_a_layernorm")
+    yield from linear(f"{ours}.q_up_proj", f"{theirs}.{'q_b_proj' if attention.q_rank else 'q_proj'}", layout=queries)
+    turned = then(TRANSPOSED, half_split(1, attention.kv_rank + rope, rope))
+    down = then(then(turned, split([attention.kv_rank, rope])), times(larger, 1.0))
+    yield from fused([f"{ours}.kv_down_proj", f"{ours}.k_rope_proj"], f"{theirs}.kv_a_proj_with_mqa", down)
+    yield from norm(f"{ours}.kv_latent_norm", f"{theirs}.kv_a_layernorm")
+    up = then(TRANSPOSED, split_heads(heads, [attention.head_dim, attention.v_dim]))
+    yield from fused([f"{ours}.k_up_proj", f"{ours}.v_up_proj"], f"{theirs}.kv_b_proj", up)
+    yield from linear(f"{ours}.o_proj", f"{theirs}.o_proj")
+
+
+def times(*factors: float) -> Layout:
+    """Each array of ours is a factor times theirs."""
+    return Layout(
+        lambda arrays: [array * factor for array, factor in zip(arrays, factors, strict=True)],
+        lambda arrays: [array / factor for array, factor in zip(arrays, factors, strict=True)],
+    )
+
+
+def _mlp_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+    yield from sparse_or_dense_rules(layer, ours, theirs)
+    if layer.mlp.kind == "moe":
+        yield from tensor(f"{ours}.balance", f"{theirs}.gate.e_score_correction_bias")
+        if layer.mlp.shared_experts:
+            yield from mlp_rules(layer, f"{ours}.shared", f"{theirs}.shared_experts")
+
+
+def unused(config: Config) -> tuple[str, ...]:
+    """Returns where the layer that predicts a second token stands, and shared experts of no width."""
+    layers = layer_models(config.model)
+    empty = [i for i, layer in enumerate(layers) if not layer.mlp.shared_experts]
+    return f"model.layers.{len(layers)}.", *(f"model.layers.{i}.mlp.shared_experts." for i in empty)
+
+
+DEEPSEEK_V3 = Family("deepseek_v3", "DeepseekV3ForCausalLM", read, write, rules, unused=unused)

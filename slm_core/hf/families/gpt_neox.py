@@ -1,0 +1,88 @@
+"""GPT-NeoX (Black et al. 2022, https://arxiv.org/abs/2204.06745), and so Pythia (Biderman et al. 2023,
+https://arxiv.org/abs/2304.01373)."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.heads import rotated
+from slm_core.hf.families.gpt2 import ACTIVATIONS
+from slm_core.hf.families.llama import attention_bias
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.rope import read_rope, rope_parameters, write_rope
+from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
+from slm_core.pattern import layer_models
+
+
+def read(fields: Fields) -> Config:
+    fields.divides("num_attention_heads", "hidden_size")
+    width, heads = fields.need("hidden_size"), fields.need("num_attention_heads")
+    context = fields.need("max_position_embeddings")
+    kind, gelu = ACTIVATIONS[fields.only("hidden_act", *ACTIVATIONS, default="gelu")]
+    older = {"rope_theta": fields.get("rotary_emb_base"), "partial_rotary_factor": fields.get("rotary_pct", 0.25)}
+    rope = {name: value for name, value in older.items() if value is not None} | rope_parameters(fields)
+    turned = int(width // heads * rope["partial_rotary_factor"])
+    model = Model(
+        d_model=width,
+        tie_embeddings=fields.get("tie_word_embeddings", False),
+        attention=Attention(n_heads=heads, bias=fields.get("attention_bias", True)),
+        position=Position(**read_rope(rope, context), fraction=turned / (width // heads)),
+        norm=Norm(
+            kind="layernorm",
+            bias=True,
+            eps=fields.get("layer_norm_eps", 1e-5),
+            placement="parallel" if fields.get("use_parallel_residual", True) else "pre",
+        ),
+        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.need("intermediate_size"), bias=True),
+    )
+    return imported(model, [{}] * fields.need("num_hidden_layers"), context)
+
+
+def write(config: Config) -> dict[str, Any]:
+    layer = layer_models(config.model)[0]
+    activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    rope = write_rope(layer, config.data.seq_len)
+    return {
+        "hidden_size": layer.d_model,
+        "num_hidden_layers": layer.n_layers,
+        "num_attention_heads": layer.attention.n_heads,
+        "intermediate_size": layer.mlp.hidden,
+        "hidden_act": activations.get((layer.mlp.kind, layer.mlp.gelu), "gelu"),
+        "layer_norm_eps": layer.norm.eps,
+        "use_parallel_residual": layer.norm.placement == "parallel",
+        "rope_parameters": rope | {"partial_rotary_factor": _share(rotated(layer), layer.attention.head_dim)},
+        "max_position_embeddings": config.data.seq_len,
+        "attention_bias": attention_bias(layer),
+        "tie_word_embeddings": layer.tie_embeddings,
+    }
+
+
+def _share(turned: int, width: int) -> float:
+    """Returns the share of a head that turns; the class rounds share times width down."""
+    share = turned / width
+    return share if int(width * share) == turned else math.nextafter(share, 1.0)
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    yield from tensor("embed.weight", "gpt_neox.embed_in.weight")
+    for i, layer in enumerate(layer_models(config.model)):
+        ours, theirs, attention = f"layers.{i}", f"gpt_neox.layers.{i}", layer.attention
+        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        layout = then(TRANSPOSED, split_heads(attention.n_heads, [attention.head_dim] * 3))
+        yield from norm(f"{ours}.attention_norm", f"{theirs}.input_layernorm", bias=True)
+        yield from fused(parts, f"{theirs}.attention.query_key_value", layout, attention.bias)
+        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.attention.dense", attention.bias)
+        yield from norm(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm", bias=True)
+        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.mlp.dense_h_to_4h", bias=True)
+        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.mlp.dense_4h_to_h", bias=True)
+    yield from norm("final_norm", "gpt_neox.final_layer_norm", bias=True)
+    if not config.model.tie_embeddings:
+        yield from linear("head", "embed_out")
+
+
+GPT_NEOX = Family(
+    "gpt_neox", "GPTNeoXForCausalLM", read, write, rules, prefix="gpt_neox.",
+    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
+)  # fmt: skip

@@ -1,0 +1,25 @@
+"""Mistral 7B (Jiang et al. 2023, https://arxiv.org/abs/2310.06825): Llama with one sliding window in every layer."""
+
+from typing import Any
+
+from slm_core.config import Config
+from slm_core.config_dict import with_values
+from slm_core.hf.families.llama import read_model, rules, write_model
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.pattern import layer_models
+
+
+def read(fields: Fields) -> Config:
+    fields.only("attention_bias", False)
+    fields.only("mlp_bias", False)
+    window = fields.explicit("sliding_window", 4096) or 0
+    model = with_values(read_model(fields), {"attention.window": window})
+    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
+
+
+def write(config: Config) -> dict[str, Any]:
+    return write_model(config) | {"sliding_window": layer_models(config.model)[0].attention.window or None}
+
+
+MISTRAL = Family("mistral", "MistralForCausalLM", read, write, rules)

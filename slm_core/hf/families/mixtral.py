@@ -1,0 +1,93 @@
+"""Mixtral (Jiang et al. 2024, https://arxiv.org/abs/2401.04088): Mistral with a mixture of gated MLPs in each layer."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from slm_core.config import Config, Mlp, Model
+from slm_core.config_dict import with_values
+from slm_core.hf.families.llama import NORMS, attention_rules, norm_rules, outer_rules, read_model, write_model
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.rules import Rule, experts, linear
+from slm_core.pattern import layer_models
+
+EXPERT = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu"}
+"""{hidden_act: mlp.expert}"""
+PROJECTIONS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+"""Of an expert, {ours: theirs}."""
+
+
+def read(fields: Fields) -> Config:
+    fields.only("attention_bias", False)
+    fields.only("mlp_bias", False)
+    mixture = Mlp(
+        kind="moe",
+        hidden=fields.need("intermediate_size"),
+        expert=read_expert(fields),
+        experts=read_experts(fields, 8),
+        top_k=fields.get("num_experts_per_tok", 2),
+        balance_loss=balance_loss(fields),
+    )
+    model = read_model(fields, eps=1e-5, theta=1e6)
+    model = with_values(model, {"mlp": mixture, "attention.window": fields.get("sliding_window", 0)})
+    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
+
+
+def read_experts(fields: Fields, default: int) -> int:
+    """Returns how many routed experts there are, by either of the field's names."""
+    return fields.get("num_local_experts", fields.get("num_experts", default))
+
+
+def read_expert(fields: Fields) -> str:
+    """Returns mlp.expert. Raises UserError for an activation that a dense MLP has and an expert lacks."""
+    return EXPERT[fields.only("hidden_act", *EXPERT)]
+
+
+def balance_loss(fields: Fields, default: float = 0.001) -> float:
+    """Returns mlp.balance_loss; the class adds that loss only where it also returns the router's logits."""
+    coefficient = fields.get("router_aux_loss_coef", default)
+    return coefficient if fields.get("output_router_logits", False) else 0.0
+
+
+def write(config: Config) -> dict[str, Any]:
+    layer = layer_models(config.model)[0]
+    return {
+        **write_model(config),
+        **write_routing(layer.mlp),
+        "hidden_act": expert_act(layer.mlp),
+        "num_local_experts": layer.mlp.experts,
+        "sliding_window": layer.attention.window or None,
+    }
+
+
+def write_routing(mlp: Mlp) -> dict[str, Any]:
+    """Returns what the families with a mixture and a balancing loss share."""
+    return {
+        "num_experts_per_tok": mlp.top_k,
+        "output_router_logits": mlp.balance_loss > 0,
+        "router_aux_loss_coef": mlp.balance_loss,
+    }
+
+
+def expert_act(mlp: Mlp) -> str:
+    """Returns the name of the activation of a gated expert; "silu" for any other."""
+    names = {ours: theirs for theirs, ours in reversed(EXPERT.items())}
+    return names.get(mlp.expert, "silu")
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    yield from outer_rules(config)
+    for i, layer in enumerate(layer_models(config.model)):
+        yield from attention_rules(layer, i)
+        yield from mixture_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.block_sparse_moe", PROJECTIONS)
+        yield from norm_rules(i, NORMS)
+
+
+def mixture_rules(layer: Model, ours: str, theirs: str, projections: Mapping[str, str]) -> Iterator[Rule]:
+    """Yields the rules of a router and its experts, whose projections are {ours: theirs}."""
+    yield from linear(f"{ours}.router", f"{theirs}.gate")
+    for name, other in projections.items():
+        yield from experts(f"{ours}.{name}", f"{theirs}.experts.{{}}.{other}", layer.mlp.experts)
+
+
+MIXTRAL = Family("mixtral", "MixtralForCausalLM", read, write, rules)

@@ -1,0 +1,79 @@
+"""MPT (MosaicML 2023, Introducing MPT-7B: a new standard for open-source, commercially usable LLMs): ALiBi, and no bias
+anywhere."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split, tensor, then
+from slm_core.pattern import layer_models
+
+EXPANSION = 4
+"""Inner width of an MLP over d_model, whatever expansion_ratio says."""
+
+
+def read(fields: Fields) -> Config:
+    fields.divides("n_heads", "d_model")
+    fields.only("expansion_ratio", EXPANSION)
+    fields.only("no_bias", True)
+    fields.only("norm_type", "low_precision_layernorm", "layernorm")
+    fields.only("logit_scale", None)
+    fields.get("learned_pos_emb")  # ALiBi takes its place
+    fields.get("embedding_fraction")  # scales gradients alone
+    width = fields.need("d_model")
+    model = Model(
+        d_model=width,
+        tie_embeddings=fields.get("tie_word_embeddings", True),
+        attention=Attention(n_heads=fields.need("n_heads"), scale=_read_scale(fields.section("attn_config"))),
+        position=Position(kind="alibi"),
+        norm=Norm(kind="layernorm", eps=fields.get("layer_norm_epsilon", 1e-5)),
+        mlp=Mlp(kind="gelu", gelu="erf", hidden=EXPANSION * width),
+    )
+    return imported(model, [{}] * fields.need("n_layers"), fields.get("max_seq_len", 2048))
+
+
+def _read_scale(attention: Fields) -> float | None:
+    """Returns attention.scale. Raises UserError for any other attention than the class has."""
+    attention.only("attn_type", "multihead_attention")
+    attention.only("alibi", True)
+    attention.only("alibi_bias_max", 8)
+    attention.only("clip_qkv", None)
+    for name in ("qk_ln", "prefix_lm", "attn_uses_sequence_id"):
+        attention.only(name, False)
+    return attention.get("softmax_scale")
+
+
+def write(config: Config) -> dict[str, Any]:
+    layer = layer_models(config.model)[0]
+    return {
+        "d_model": layer.d_model,
+        "n_layers": layer.n_layers,
+        "n_heads": layer.attention.n_heads,
+        "expansion_ratio": EXPANSION,
+        "max_seq_len": config.data.seq_len,
+        "layer_norm_epsilon": layer.norm.eps,
+        "attn_config": {"alibi": True, "softmax_scale": layer.attention.scale},
+        "tie_word_embeddings": layer.tie_embeddings,
+    }
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    layout = then(TRANSPOSED, split([config.model.d_model] * 3))
+    yield from tensor("embed.weight", "transformer.wte.weight")
+    for i in range(config.model.n_layers):
+        ours, theirs = f"layers.{i}", f"transformer.blocks.{i}"
+        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from norm(f"{ours}.attention_norm", f"{theirs}.norm_1")
+        yield from fused(parts, f"{theirs}.attn.Wqkv", layout)
+        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.attn.out_proj")
+        yield from norm(f"{ours}.mlp_norm", f"{theirs}.norm_2")
+        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.ffn.up_proj")
+        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.ffn.down_proj")
+    yield from norm("final_norm", "transformer.norm_f")
+    if not config.model.tie_embeddings:
+        yield from linear("head", "lm_head")
+
+
+MPT = Family("mpt", "MptForCausalLM", read, write, rules, prefix="transformer.")

@@ -1,0 +1,28 @@
+"""OLMo 2 (Walsh et al. 2024, https://arxiv.org/abs/2501.00656): Llama whose norms stand behind attention and MLP, with
+a norm of all queries, and of all keys, at once."""
+
+from functools import partial
+from typing import Any
+
+from slm_core.config import Config
+from slm_core.config_dict import with_values
+from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.pattern import layer_models
+
+NORMS = {"attention_norm": "post_attention_layernorm", "mlp_norm": "post_feedforward_layernorm"}
+
+
+def read(fields: Fields) -> Config:
+    fields.only("mlp_bias", False)
+    values = {"attention.qk_norm": "rmsnorm", "attention.qk_norm_over": "whole", "norm.placement": "output"}
+    model = with_values(read_model(fields, eps=1e-5), values)
+    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
+
+
+def write(config: Config) -> dict[str, Any]:
+    return write_model(config) | {"attention_bias": attention_bias(layer_models(config.model)[0])}
+
+
+OLMO2 = Family("olmo2", "Olmo2ForCausalLM", read, write, partial(rules, norms=NORMS))

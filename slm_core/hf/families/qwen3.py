@@ -1,0 +1,37 @@
+"""Qwen3 (Yang et al. 2025, https://arxiv.org/abs/2505.09388): Llama with a norm of each head's queries and keys."""
+
+from typing import Any
+
+from slm_core.config import Config
+from slm_core.config_dict import with_values
+from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.layer_types import read_layer_types, read_window, read_windows, write_layer_types
+from slm_core.pattern import layer_models
+
+
+def read(fields: Fields) -> Config:
+    fields.only("mlp_bias", False)
+    model = with_values(read_model(fields, head_dim=128), {"attention.qk_norm": "rmsnorm"})
+    return imported(model, read_layers(fields), fields.need("max_position_embeddings"))
+
+
+def read_layers(fields: Fields) -> list[dict[str, Any]]:
+    """Returns the windows of the layers: those from max_window_layers on, where `layer_types` says no other."""
+    window, first = read_window(fields, 4096), fields.get("max_window_layers", 28)
+    types = read_layer_types(fields, lambda i: window is not None and i >= first)
+    return read_windows(types, window)
+
+
+def write(config: Config) -> dict[str, Any]:
+    types = write_layer_types(config)
+    return {
+        **write_model(config),
+        **types,
+        "use_sliding_window": types["sliding_window"] is not None,
+        "attention_bias": attention_bias(layer_models(config.model)[0]),
+    }
+
+
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", read, write, rules)

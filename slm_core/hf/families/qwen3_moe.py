@@ -1,0 +1,106 @@
+"""Qwen3's mixtures of experts (Yang et al. 2025, https://arxiv.org/abs/2505.09388): Qwen3 with a mixture of gated MLPs in
+some layers or in all."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from slm_core.config import Config, Mlp, Model
+from slm_core.config_dict import with_values
+from slm_core.hf.families.llama import (
+    NORMS, attention_bias, attention_rules, hidden_act, mlp_rules, norm_rules, outer_rules, read_model, write_model,
+)  # fmt: skip
+from slm_core.hf.families.mixtral import (
+    balance_loss, expert_act, mixture_rules, read_expert, read_experts, write_routing,
+)  # fmt: skip
+from slm_core.hf.family import Family, imported
+from slm_core.hf.fields import Fields
+from slm_core.hf.layer_types import read_window
+from slm_core.hf.rules import Rule
+from slm_core.pattern import layer_models
+
+PROJECTIONS = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
+"""Of an expert, {ours: theirs}."""
+
+
+def read(fields: Fields) -> Config:
+    fields.only("mlp_bias", False)
+    mixture = Mlp(
+        kind="moe",
+        hidden=fields.get("moe_intermediate_size", 768),
+        expert=read_expert(fields),
+        experts=read_experts(fields, 128),
+        top_k=fields.get("num_experts_per_tok", 8),
+        renormalise=fields.get("norm_topk_prob", False),
+        balance_loss=balance_loss(fields),
+    )
+    # The class knows no layer_types: all layers have the window, or none.
+    values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields, 4096) or 0}
+    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
+    return imported(model, layers, fields.need("max_position_embeddings"))
+
+
+def _sparse(fields: Fields, experts: int) -> list[bool]:
+    """Returns whether each layer has a mixture."""
+    dense, step = fields.get("mlp_only_layers", []), fields.get("decoder_sparse_step", 1)
+    count = fields.need("num_hidden_layers")
+    return [experts > 0 and i not in dense and (i + 1) % step == 0 for i in range(count)]
+
+
+def with_mixtures(model: Model, mixture: Mlp, sparse: Sequence[bool]) -> tuple[Model, list[dict[str, Any]]]:
+    """Returns a model with mixtures in its sparse layers and its own MLP in the others, and the fields of each layer."""
+    if not any(sparse):
+        return model, [{}] * len(sparse)
+    dense = {"mlp.kind": model.mlp.kind, "mlp.hidden": model.mlp.hidden}
+    return with_values(model, {"mlp": mixture}), [{} if is_sparse else dense for is_sparse in sparse]
+
+
+def write(config: Config) -> dict[str, Any]:
+    layers = layer_models(config.model)
+    mixture = mixture_of(layers)
+    window = layers[0].attention.window
+    return {
+        **write_model(config),
+        **write_routing(mixture),
+        **write_hidden(layers),
+        "num_experts": mixture.experts,
+        "norm_topk_prob": mixture.renormalise,
+        "mlp_only_layers": [i for i, layer in enumerate(layers) if layer.mlp.kind != "moe"],
+        "sliding_window": window or None,
+        "use_sliding_window": window > 0,
+        "attention_bias": attention_bias(layers[0]),
+    }
+
+
+def mixture_of(layers: Sequence[Model]) -> Mlp:
+    """Returns the first mixture; the first MLP where there is none."""
+    return next((layer.mlp for layer in layers if layer.mlp.kind == "moe"), layers[0].mlp)
+
+
+def write_hidden(layers: Sequence[Model]) -> dict[str, Any]:
+    """Returns the widths and the activation of dense MLPs and experts."""
+    mixture = mixture_of(layers)
+    dense = next((layer.mlp for layer in layers if layer.mlp.kind != "moe"), mixture)
+    return {
+        "intermediate_size": dense.hidden,
+        "moe_intermediate_size": mixture.hidden,
+        "hidden_act": expert_act(mixture) if mixture.kind == "moe" else hidden_act(dense),
+    }
+
+
+def rules(config: Config) -> Iterator[Rule]:
+    yield from outer_rules(config)
+    for i, layer in enumerate(layer_models(config.model)):
+        yield from attention_rules(layer, i)
+        yield from sparse_or_dense_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
+        yield from norm_rules(i, NORMS)
+
+
+def sparse_or_dense_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+    """Yields the rules of a mixture or of a gated MLP."""
+    if layer.mlp.kind == "moe":
+        yield from mixture_rules(layer, ours, theirs, PROJECTIONS)
+    else:
+        yield from mlp_rules(layer, ours, theirs)
+
+
+QWEN3_MOE = Family("qwen3_moe", "Qwen3MoeForCausalLM", read, write, rules)

@@ -1,0 +1,101 @@
+"""A folder of a Hugging Face checkpoint on disk: config.json and safetensors in one file or in shards."""
+
+import json
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives NumPy the dtype bfloat16, which safetensors looks up by name)
+import numpy as np
+from safetensors.numpy import save_file
+
+from slm_core.errors import UserError
+from slm_core.hf.family import Family
+from slm_core.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
+
+INDEX = "model.safetensors.index.json"
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def read_tensors(folder: Path) -> Weights:
+    """Returns the tensors of a folder by name, float32 (float64 stays); each is read when it is asked for.
+
+    Raises:
+      UserError: no safetensors, or a damaged or missing shard; where a tensor is read, one that is quantised.
+    """
+    stored = open_safetensors(_safetensors(folder), "download it again")
+
+    def read(name: str) -> np.ndarray:
+        array = stored[name]
+        if array.dtype.name not in FLOATS:
+            raise UserError(f"tensor {name} is {array.dtype.name}: quantised checkpoints cannot be imported")
+        return array if array.dtype == np.float64 else array.astype(np.float32, copy=False)
+
+    return Lazy({name: partial(read, name) for name in stored})
+
+
+def _safetensors(folder: Path) -> list[Path]:
+    index = folder / INDEX
+    if index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder}: {missing[0]}, which {INDEX} names, is not there: download it")
+        return [folder / name for name in names]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        other = next((file.name for file in folder.glob("pytorch_model*.bin")), "")
+        beside = f" ({other} is not one: save the model again with safe_serialization)" if other else ""
+        raise UserError(f"{folder} has no .safetensors file{beside}")
+    return files
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Returns a JSON object. Raises UserError where the file is missing or broken."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is not there: give the folder of a Hugging Face checkpoint") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): restore it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is no JSON object: restore it")
+    return found
+
+
+def write_config(
+    folder: Path, family: Family, written: dict[str, Any], vocab_size: int, tokens: dict[str, Any], dtype: str
+) -> None:
+    """Writes config.json; `written` are the family's fields, `tokens` the ids of special tokens."""
+    values = {"architectures": [family.architecture], "model_type": family.model_type, "vocab_size": vocab_size}
+    values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | tokens
+    (folder / "config.json").write_text(json.dumps(values | {"dtype": dtype} | written, indent=2) + "\n")
+
+
+def write_tensors(
+    folder: Path, items: Iterable[tuple[str, np.ndarray]], dtype: str, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes tensors into shards as they come, so that memory holds one shard; then the index of them all.
+
+    Args:
+      dtype: one of FLOATS.
+    """
+    stored, names, total = np.dtype(dtype), [], 0
+    for number, shard in enumerate(shards(((name, x.astype(stored, copy=False)) for name, x in items), shard_bytes)):
+        save_file(shard, folder / _part(number), metadata={"format": "pt"})
+        names.append(list(shard))
+        total += sum(array.nbytes for array in shard.values())
+    if len(names) == 1:
+        (folder / _part(0)).rename(folder / "model.safetensors")
+        return
+    files = [f"model-{i + 1:05d}-of-{len(names):05d}.safetensors" for i in range(len(names))]
+    for i, file in enumerate(files):
+        (folder / _part(i)).rename(folder / file)
+    weight_map = {name: file for held, file in zip(names, files, strict=True) for name in held}
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _part(number: int) -> str:
+    return f"part-{number:05d}.safetensors"

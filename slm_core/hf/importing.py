@@ -1,0 +1,114 @@
+"""From a Hugging Face checkpoint to the config and weights of either twin."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm_core.config import Config
+from slm_core.errors import UserError
+from slm_core.hf import family_of
+from slm_core.hf.family import Family
+from slm_core.hf.fields import Fields
+from slm_core.hf.folder import read_json, read_tensors
+from slm_core.validate import validate
+
+CONTEXT = 2048
+"""Context of an imported model where its own is longer: the caches and tables of a run are made for all of it."""
+
+
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A checkpoint as ours.
+
+    Args:
+      config: valid.
+      vocab_size: rows of the embedding.
+      tokens: those of SPECIAL that config.json has.
+      notes: what a user should know, one line each.
+    """
+
+    family: Family
+    config: Config
+    vocab_size: int
+    tokens: dict[str, Any]
+    notes: list[str]
+
+
+def read_config(folder: Path, context: int = 0) -> Imported:
+    """Reads the config.json of a checkpoint.
+
+    Args:
+      context: tokens; 0: the checkpoint's, at most CONTEXT. Learned positions keep theirs.
+
+    Raises:
+      UserError: naming the field that the schema cannot express.
+    """
+    values = read_json(folder / "config.json")
+    values = values | values.get("text_config", {})
+    family = family_of(str(values.get("model_type", "")))
+    if values.get("quantization_config"):
+        raise UserError("config.json: quantization_config is set: import an unquantised checkpoint")
+    fields = Fields(values, family.model_type)
+    config = family.read(fields)
+    notes = []
+    if unknown := fields.unread():
+        notes.append(f"config.json: not read: {', '.join(unknown)}")
+    own = config.data.seq_len
+    if config.model.position.kind == "learned":
+        if context not in (0, own):
+            raise UserError(
+                f"--context={context}: this model has a learned vector for each of {own} positions; leave it out"
+            )
+    elif context > own:
+        raise UserError(f"--context={context}: this model is made for {own} tokens at most")
+    else:
+        length = context or min(own, CONTEXT)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=length))
+        if length < own and not context:
+            notes.append(f"context {length} of {own}: --context={own} for all of it")
+    validate(config)
+    tokens = {name: values[name] for name in SPECIAL if name in values}
+    return Imported(family, config, fields.need("vocab_size"), tokens, notes)
+
+
+def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields our weights by canonical name, one rule's tensors in memory at a time.
+
+    Raises:
+      UserError: a tensor that is missing, or one that no rule accounts for.
+    """
+    family, names = imported.family, {}
+    for name in tensors:
+        names[name if name.startswith(family.prefix) else family.prefix + name] = name
+        names[name] = name
+    unused = family.unused(imported.config)
+    left = {name for name in tensors if not name.endswith(family.ignored) and not name.startswith(unused)}
+    for rule in family.rules(imported.config):
+        for theirs in rule.theirs:
+            if theirs not in names:
+                raise UserError(f"tensor {theirs}, which config.json calls for, is not in the checkpoint: restore it")
+        left -= {names[theirs] for theirs in rule.theirs}
+        arrays = rule.layout.to_ours([tensors[names[theirs]] for theirs in rule.theirs])
+        yield from zip(rule.ours, map(np.ascontiguousarray, arrays), strict=True)
+    if imported.config.model.tie_embeddings:
+        left = {name for name in left if name not in ("lm_head.weight", "embed_out.weight")}
+    if left:
+        raise UserError(
+            f"tensor {min(left)} is not part of a {family.model_type} model with this config.json ({len(left)} such"
+            " tensors): the folder is of another model"
+        )
+
+
+def open_folder(folder: Path, context: int = 0) -> tuple[Imported, Iterator[tuple[str, np.ndarray]]]:
+    """Returns a checkpoint's config and its weights, which are read as they are iterated. Raises UserError."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give the folder of a Hugging Face checkpoint")
+    imported = read_config(folder, context)
+    return imported, convert(imported, read_tensors(folder))

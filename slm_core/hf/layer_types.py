@@ -1,0 +1,54 @@
+"""Layers of two types, as Hugging Face names them: those with a sliding window and those without."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from slm_core.config import Config
+from slm_core.errors import UserError
+from slm_core.hf.fields import Fields
+from slm_core.pattern import layer_models
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+def read_layer_types(fields: Fields, sliding: Callable[[int], bool]) -> list[str]:
+    """Returns the type of each layer.
+
+    Args:
+      sliding: of the index of a layer, counted from 0: what the class assumes where `layer_types` is absent.
+
+    Raises:
+      UserError: a type that the schema lacks, or not one a layer.
+    """
+    count = fields.need("num_hidden_layers")
+    types = fields.get("layer_types", [SLIDING if sliding(i) else FULL for i in range(count)])
+    for other in sorted(set(types) - {FULL, SLIDING}):
+        raise UserError(f"config.json: {other!r} in layer_types cannot be expressed: only {FULL!r} or {SLIDING!r}")
+    if len(types) != count:
+        raise UserError(f"config.json: layer_types names {len(types)} of num_hidden_layers={count}: restore the file")
+    return types
+
+
+def read_window(fields: Fields, default: int | None) -> int | None:
+    """Returns the window of a class that has use_sliding_window; None where that is off."""
+    window = fields.explicit("sliding_window", default)
+    return window if fields.get("use_sliding_window", False) else None
+
+
+def read_windows(types: Sequence[str], window: int | None) -> list[dict[str, Any]]:
+    """Returns the fields inside `model.` of each layer. Raises UserError where a layer's window is not set."""
+    if SLIDING in types and not window:
+        raise UserError(
+            f"config.json: sliding_window={window}, or use_sliding_window=False, but layer_types has {SLIDING!r}:"
+            " restore the file"
+        )
+    return [{"attention.window": window} if kind == SLIDING else {} for kind in types]
+
+
+def write_layer_types(config: Config) -> dict[str, Any]:
+    """Returns `layer_types` and `sliding_window`, which is null where no layer has one."""
+    windows = [layer.attention.window for layer in layer_models(config.model)]
+    return {
+        "layer_types": [SLIDING if window else FULL for window in windows],
+        "sliding_window": next(filter(None, windows), None),
+    }

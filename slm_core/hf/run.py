@@ -1,0 +1,86 @@
+"""Whole runs, in and out: what `scripts/convert.py` does."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slm_core.config_dict import with_values
+from slm_core.errors import UserError
+from slm_core.files import sync_tree
+from slm_core.hf import exporting, family_of
+from slm_core.hf.family import Family
+from slm_core.hf.folder import write_config, write_tensors
+from slm_core.hf.importing import SPECIAL, Imported, open_folder
+from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
+from slm_core.run_folder import SavedRun, describe_imported, make_imported
+from slm_core.validate import validate
+from slm_core.weights import Weights, write_weights
+
+Items = Iterator[tuple[str, np.ndarray]]
+Progress = Callable[[Items, str], Items]
+"""Passes items on and shows how far they are."""
+
+
+def import_run(source: Path, run: Path, framework: str, context: int, progress: Progress) -> Imported:
+    """Makes a run of a Hugging Face checkpoint. The run's folder is complete, or not a run.
+
+    Args:
+      source: folder of the checkpoint.
+      run: new folder, models/NAME.
+      framework: the twin that the run is of.
+      context: tokens; 0: the checkpoint's, at most `importing.CONTEXT`.
+
+    Raises:
+      UserError: the checkpoint is damaged or of no family, the schema cannot express it, or `run` is taken.
+    """
+    imported, items = open_folder(source, context)
+    weights = make_imported(run)
+    note = import_tokenizer(source, run / "tokenizer")
+    values: dict[str, Any] = {"run.dir": str(run.parent), "run.name": run.name}
+    if not note:
+        values["data.tokenizer"] = f"file:{run / 'tokenizer' / 'tokenizer.json'}"
+    config = with_values(imported.config, values)
+    validate(config)
+    write_weights(weights, progress(items, "importing"))
+    family = imported.family.model_type
+    origin = {"from": source.name, "model_type": family, **imported.tokens}
+    describe_imported(run, config, framework, f"hf-{family}", imported.vocab_size, origin)
+    return replace(imported, config=config, notes=[*imported.notes, note] if note else imported.notes)
+
+
+def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dtype: str, progress: Progress) -> Family:
+    """Writes the folder of a Hugging Face checkpoint; it appears when it is complete.
+
+    Args:
+      weights: of the run, by canonical name.
+      target: new folder.
+      family: model_type to write; "": the first that expresses the config.
+      dtype: of the tensors.
+
+    Raises:
+      UserError: no family expresses the config, or `target` is taken.
+    """
+    if family:
+        family_of(family)
+    chosen, written = exporting.choose(saved.config, family)
+    if target.exists():
+        raise UserError(f"--export={target} is there already: choose another folder, or delete it")
+    tokens = {name: saved.imported[name] for name in SPECIAL if name in (saved.imported or {})}
+    temporary = target.with_name(f".tmp-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        export_tokenizer(saved.folder / "tokenizer", temporary, saved.config.data.seq_len)
+        write_config(temporary, chosen, written, saved.vocab_size, tokens, dtype)
+        write_tensors(temporary, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
+        sync_tree(temporary)
+        temporary.rename(target)
+    except OSError as error:
+        raise UserError(f"--export={target}: cannot be written ({error.strerror}): choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return chosen

@@ -1,0 +1,112 @@
+"""Tokenizers travel along: the files of a checkpoint into a run, and any tokenizer of a run into a checkpoint."""
+
+import json
+import shutil
+from pathlib import Path
+
+from slm_core.data.tokenizers import Byte, Char, Library, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer
+
+COMPANIONS = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+    "tokenizer.model", "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+"""Files that transformers reads beside tokenizer.json, and the settings of its `generate`."""
+
+
+UNKNOWN = "<unknown>"
+"""In no vocabulary of characters: one that is not there is an error, as it is here."""
+
+
+def import_tokenizer(source: Path, target: Path) -> str:
+    """Writes the tokenizer of a checkpoint into the tokenizer folder of a run.
+
+    Returns:
+      What a user should know where there is none that can be read; else "".
+
+    Raises:
+      UserError: a tokenizer.json that is broken.
+    """
+    found = _read(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if found is not None:
+        save_tokenizer(found, target)
+        return ""
+    what = "only a SentencePiece tokenizer.model" if (source / "tokenizer.model").is_file() else "no tokenizer"
+    return f"the checkpoint has {what}: the run can be evaluated and exported, but text needs a tokenizer.json"
+
+
+def _read(source: Path) -> Tokenizer | None:
+    if (source / "tokenizer.json").is_file():
+        return open_tokenizer(str(source / "tokenizer.json"))
+    if (source / "vocab.json").is_file() and (source / "merges.txt").is_file():
+        return _byte_level(str(source / "vocab.json"), str(source / "merges.txt"))
+    return None
+
+
+def _byte_level(vocabulary: str, merges: str) -> Library:
+    """GPT-2's tokenizer from the two files that came before tokenizer.json."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    inner = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    inner.decoder = decoders.ByteLevel()
+    if inner.token_to_id("<|endoftext|>") is not None:
+        inner.add_special_tokens(["<|endoftext|>"])
+    return Library(inner, "file")
+
+
+def export_tokenizer(source: Path, target: Path, context: int) -> None:
+    """Writes the tokenizer of a run, of whichever kind, as files that AutoTokenizer reads.
+
+    Args:
+      source: the tokenizer folder of a run.
+      target: the folder of the checkpoint.
+      context: tokens that the model is made for.
+    """
+    for name in COMPANIONS:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if not (source / "kind.json").is_file():
+        return
+    tokenizer = load_tokenizer(source)
+    inner = _AS_LIBRARY[type(tokenizer)](tokenizer)
+    inner.save(str(target / "tokenizer.json"), pretty=False)
+    if not (target / "tokenizer_config.json").is_file():
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
+        if tokenizer.end is not None:
+            settings["eos_token"] = inner.id_to_token(tokenizer.end)
+        settings["clean_up_tokenization_spaces"] = False
+        (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _from_bytes(tokenizer: Byte):
+    """One token a byte: a byte-level BPE without merges, whose ids are the bytes themselves."""
+    import tokenizers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    # The alphabet writes printable bytes as themselves and the others, in order, from U+0100 on.
+    printable = {b for b in range(256) if chr(b) in level.alphabet() and b < 256}
+    others = iter(range(256, 512))
+    characters = {chr(b) if b in printable else chr(next(others)): b for b in range(256)}
+    inner = tokenizers.Tokenizer(models.BPE(vocab=characters, merges=[]))
+    inner.pre_tokenizer, inner.decoder = level, decoders.ByteLevel()
+    return inner
+
+
+def _from_characters(tokenizer: Char):
+    """One token a character."""
+    import tokenizers
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+
+    vocabulary = {character: i for i, character in enumerate(tokenizer.characters)}
+    inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse()
+    return inner
+
+
+_AS_LIBRARY = {Byte: _from_bytes, Char: _from_characters, Library: lambda tokenizer: tokenizer.inner}

@@ -1,0 +1,77 @@
+"""A model with its weights on one device, to evaluate and decode with: what training builds on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from slm_core.config import Config
+from slm_core.engine import IGNORE
+from slm_core.precision import choose_compute
+from slm_core.weights import Weights, checked
+from slm_flax import params
+from slm_flax.device import capability, device_name, peak_memory_bytes, prepare_device
+from slm_flax.generate import Decoder
+from slm_flax.layers.dropout import DropoutKey
+from slm_flax.loss import Losses, loss_sums
+from slm_flax.model import Transformer
+from slm_flax.numerics import DTYPES
+from slm_flax.params import Params, bind
+
+State = dict[str, dict[str, Array]]
+"""{"params": ...}, and of an engine also {"optim": ..., "scaler": ...}, each by canonical name."""
+
+
+class Evaluator:
+    """See `slm_core.engine.Evaluator`."""
+
+    framework = "flax"
+
+    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
+        """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
+
+        Raises:
+          UserError: the machine lacks what the config asks for, or the weights are of another model.
+        """
+        self.config = config
+        self.device = prepare_device(config)
+        self.compute, self.reason = choose_compute(config.precision, capability(self.device))
+        dtype = DTYPES[config.precision.params]
+        self.model = Transformer(config, vocab_size, DTYPES[self.compute])
+        if weights is None:
+            values = params.initialise(self.model, config.seed, dtype)
+        else:
+            shapes = {name: shape for name, (shape, _) in params.specs(self.model).items()}
+            values = params.fill(checked(weights, shapes), dtype)
+        self.state: State = {"params": dict(sorted(values.items()))}
+        self.loss_sums = jax.jit(self._loss_sums)
+
+    def facts(self) -> dict[str, str]:
+        count = sum(p.size for p in self.state["params"].values())
+        return {
+            "framework": f"JAX {jax.__version__}",
+            "device": device_name(self.device, self.config.run.threads),
+            "parameters": f"{count:,} in {self.config.precision.params}",
+            "compute": f"{self.compute} ({self.reason})",
+            "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
+        }
+
+    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        sums = self.loss_sums(self.evaluated(), tokens, None)
+        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
+
+    def decoder(self) -> Decoder:
+        return Decoder(self.model, self.evaluated())
+
+    def peak_memory_bytes(self) -> int:
+        return peak_memory_bytes(self.device)
+
+    def evaluated(self) -> Params:
+        """Returns the parameters to evaluate and decode with."""
+        return self.state["params"]
+
+    def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
+        model = bind(self.model, values)
+        inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
+        hidden, penalty = model(inputs, key=key)
+        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)

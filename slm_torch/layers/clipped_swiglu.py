@@ -1,0 +1,31 @@
+"""Gated MLP with clipped inputs (gpt-oss; OpenAI 2025, https://arxiv.org/abs/2508.10925).
+
+    y = down(g sigmoid(1.702 g) (1 + u)),  g = min(gate(x), 7),  u = clip(up(x), -7, 7)
+
+x sigmoid(1.702 x) is the approximation of GELU by Hendrycks and Gimpel 2016 (https://arxiv.org/abs/1606.08415). The
+gradient of a value that is exactly at a bound passes.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from slm_torch.layers.dense import GatedMLP
+
+STEEPNESS = 1.702  # of the sigmoid
+LIMIT = 7.0  # bound of the inputs
+
+
+class ClippedSwigluMLP(GatedMLP):
+    def activation(
+        self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch hidden"]:
+        return clipped_swiglu(gate, up)
+
+
+def clipped_swiglu(
+    gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
+) -> Float[Tensor, "*batch hidden"]:
+    """Returns what the down projection reads."""
+    gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
+    return gate * torch.sigmoid(STEEPNESS * gate) * (1 + up)

@@ -1,0 +1,92 @@
+"""What a fault is, and the two ways to make one: other source text, or another value."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from types import MethodType, ModuleType
+from typing import Any
+
+import pytest
+
+from slm_torch.trainer import Engine
+
+Apply = Callable[[Engine, pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One mistake in the PyTorch twin.
+
+    Args:
+      apply: makes it, until the patch is undone.
+      about: a component ("rope"), a choice ("qk_norm=l2"), a field ("attention.window") or a rule of `faults.rules`.
+      pair: the model that has that part, a key of `faults.pairs.CONFIGS`.
+      rung: the first rung of the ladder that fails.
+      module: what the bisector names.
+    """
+
+    apply: Apply
+    about: str
+    pair: str
+    rung: int
+    module: str
+
+
+def edited(target: str, old: str, new: str) -> Apply:
+    """Returns a fault that replaces `old` by `new` in the source text of a function.
+
+    Args:
+      target: dotted path of the function, from "engine" (of that object only) or from a module of slm_torch (of all).
+      old: stands in its source once: a fault must not outlive the code that it breaks.
+    """
+
+    def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
+        owner, name = _owner(engine, target)
+        function = getattr(owner, name)
+        plain = inspect.unwrap(function)
+        source = textwrap.dedent(inspect.getsource(plain))
+        assert source.count(old) == 1, f"{target} has {old!r} {source.count(old)} times: write the fault anew"
+        made: dict[str, Any] = {}
+        exec(compile(source.replace(old, new), f"<{target}>", "exec"), plain.__globals__, made)
+        broken = made[plain.__name__]
+        patch.setattr(owner, name, MethodType(broken, owner) if inspect.ismethod(function) else broken)
+
+    return apply
+
+
+def changed(target: str, change: Callable[[Any], Any]) -> Apply:
+    """Returns a fault that gives an attribute at `target`, as in `edited`, the value change(value)."""
+
+    def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
+        owner, name = _owner(engine, target)
+        patch.setattr(owner, name, change(getattr(owner, name)))
+
+    return apply
+
+
+def option(target: str, key: str, value: Any) -> Apply:
+    """Returns a fault that gives the dictionary at `target`, as in `edited`, another value of `key`."""
+
+    def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
+        owner, name = _owner(engine, target)
+        patch.setitem(getattr(owner, name), key, value)
+
+    return apply
+
+
+def _owner(engine: Engine, target: str) -> tuple[Any, str]:
+    """Returns the object at all but the last part of a dotted path, and that part."""
+    first, *parts, name = target.split(".")
+    return reduce(_part, parts, engine if first == "engine" else import_module(first)), name
+
+
+def _part(owner: Any, name: str) -> Any:
+    if isinstance(owner, ModuleType) and not hasattr(owner, name):
+        return import_module(f"{owner.__name__}.{name}")
+    # A function of a module may have the module's name: slm_torch.layers.flash is the file.
+    found = getattr(owner, name)
+    hidden = isinstance(owner, ModuleType) and hasattr(owner, "__path__") and not isinstance(found, ModuleType)
+    return import_module(f"{owner.__name__}.{name}") if hidden else found

@@ -1,0 +1,129 @@
+"""The tiny models that faults are put into: together they have every part that one of them breaks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.cells import BASE, Cell
+from slm_core.config_dict import with_values
+from slm_core.validate import validate
+
+FORWARD = (0, 1, 2)
+TRAINED = (0, 3, 4)
+DECODED = (0, 1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model as overrides of BASE; few rungs and layers, because compiling takes most of the time.
+
+    Args:
+      overrides: fields; "model." may be left out.
+      rungs: those that its faults can fail, and that a bisection goes through.
+      precision: of both twins.
+    """
+
+    overrides: Mapping[str, Any]
+    rungs: tuple[int, ...] = FORWARD
+    precision: str = "float64"
+
+    def cell(self, name: str) -> Cell:
+        """Returns the cell of a pair of twins."""
+        sections = ("optim", "memory", "precision", "train", "data")
+        full = {f if f.startswith(sections) else f"model.{f}": value for f, value in self.overrides.items()}
+        config = with_values(BASE, full)
+        validate(config, full)
+        return Cell(name, config, rungs=self.rungs, precisions=(self.precision,), optimized=False)
+
+
+SMALL = {
+    "d_model": 16, "attention.n_heads": 2, "attention.n_kv_heads": 1, "attention.bias": True, "mlp.kind": "relu2",
+    "position.kind": "learned", "dropout": 0.0, "train.micro_batch_size": 0, "memory.remat": "none",
+}  # fmt: skip
+"""Of a model whose optimizer is what matters."""
+
+CONFIGS: dict[str, Tiny] = {
+    "dense": Tiny(
+        {
+            "n_layers": 2, "embed_scale": 3.0, "embed_norm": True, "logit_multiplier": 0.5, "logit_softcap": 3.0,
+            "z_loss": 0.01, "residual_multiplier": 0.7, "attention.window": 5, "attention.bias": True,
+            "attention.softcap": 2.0, "attention.qk_norm": "rmsnorm", "attention.value_residual": True,
+            "attention.gate": "head", "attention.scale": 0.4, "norm.kind": "layernorm", "norm.bias": True,
+            "mlp.kind": "gelu", "mlp.bias": True, "memory.loss_chunk": 7,
+        },
+        DECODED,
+    ),
+    "catalogue": Tiny(
+        {
+            "n_layers": 3, "tie_embeddings": False, "position.kind": "learned", "norm.weight": "one_plus",
+            "norm.placement": "sandwich",
+            "pattern": "attention.kind=mla,attention.q_rank=12,mlp.kind=moe,mlp.balance_bias=0.01,position.kind=rope,"
+            "position.scaling=yarn,position.scaling_factor=4,position.theta=100,attention.qk_norm=rmsnorm |"
+            " attention.kind=differential,position.kind=alibi |"
+            " position.kind=t5,position.buckets=6,position.max_distance=10,attention.window=5,attention.sinks=true",
+        },
+        DECODED,
+    ),
+    "zoo": Tiny(
+        {
+            "n_layers": 6, "tie_embeddings": False, "norm.placement": "output", "position.kind": "sinusoidal", "position.theta": 100.0,
+            "pattern": "attention.kernel=flash,attention.window=5,attention.sinks=1,attention.softcap=2,"
+            "position.kind=t5,mlp.kind=relu2 |"
+            " attention.kernel=fused,attention.window=5,position.kind=rope,position.scaling=ntk,"
+            "position.scaling_factor=4,norm.kind=layernorm,norm.bias=1,mlp.kind=geglu,"
+            "mlp.gelu=tanh |"
+            " attention.qk_norm=l2,attention.gate=element,norm.weight=none,"
+            "position.kind=rope,position.scaling=llama3,position.scaling_factor=4,position.theta=100,"
+            "position.original_context=12,position.low_freq_factor=0.1,position.high_freq_factor=1.5,"
+            "mlp.kind=clipped_swiglu |"
+            " attention.kernel=flash,norm.kind=dyt,position.kind=rope,"
+            "position.scaling=linear,position.scaling_factor=4,position.fraction=0.5,mlp.kind=swiglu |"
+            "  attention.kernel=fused,norm.kind=dyt,norm.bias=1,position.kind=alibi,"
+            "mlp.kind=gelu,mlp.gelu=tanh |"
+            " position.kind=none,attention.qk_norm=rmsnorm,attention.qk_norm_over=whole,"
+            "attention.bias=1,attention.output_bias=0",
+        }
+    ),
+    "rotations": Tiny(
+        {
+            "n_layers": 2, "position.scaling": "yarn", "position.scaling_factor": 4.0, "position.theta": 100.0,
+            "position.original_context": 12, "position.beta_fast": 1.0, "position.beta_slow": 0.1,
+            "position.truncate": False, "position.attention_factor": 1.3, "norm.placement": "post",
+            "attention.kernel": "fused",
+            "pattern": ". | attention.kind=mla,attention.qk_norm=l2",
+        }
+    ),
+    "mixtures": Tiny(
+        {
+            "n_layers": 4, "mlp.kind": "moe", "mlp.hidden": 24, "norm.placement": "parallel",
+            "pattern": "mlp.expert=gelu,mlp.experts=4,mlp.top_k=3,mlp.renormalise=0,mlp.router_z_loss=0.01,"
+            "mlp.balance_loss=0.1 |"
+            " mlp.expert=relu2,mlp.router=sigmoid,mlp.shared_experts=1,mlp.bias=1,mlp.routed_scale=1.5 |"
+            " mlp.expert=geglu,mlp.experts=8,mlp.groups=4,mlp.top_groups=2,mlp.top_k=3 |"
+            " mlp.expert=clipped_swiglu,mlp.experts=4,mlp.router_bias=1,mlp.bias=1",
+        }
+    ),
+    "adamw": Tiny(
+        SMALL | {
+            "optim.betas": (0.8, 0.99), "optim.eps": 1e-4, "optim.weight_decay": 0.3, "optim.decay_embeddings": True,
+            "optim.decay_norms": True, "optim.decay_biases": True, "optim.schedule": "wsd",
+            "optim.decay_fraction": 0.5, "mup_base_width": 8, "depth_scaled_init": True,
+        },
+        TRAINED,
+    ),
+    "sgd": Tiny(SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.schedule": "linear"}, TRAINED),
+    "lion": Tiny(SMALL | {"optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared"}, (0, 1, 2, 3, 4)),
+    "muon": Tiny(SMALL | {"optim.kind": "muon", "attention.n_kv_heads": 1}, TRAINED),
+    "spectral": Tiny(
+        SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
+    ),
+    "adafactor": Tiny(SMALL | {"optim.kind": "adafactor", "optim.clip_rms": 0.3, "optim.min_rms": 0.05}, TRAINED),
+    "schedule_free": Tiny(
+        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
+    ),
+    "half": Tiny(
+        {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 4,
+         "attention.kernel": "fused", "precision.compute": "float16"},
+        TRAINED, "float16",
+    ),
+}  # fmt: skip

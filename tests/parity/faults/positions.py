@@ -1,0 +1,128 @@
+"""Positions, and how they are stretched."""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from faults.fault import Apply, Fault, changed, edited
+from slm_core.pattern import layer_models
+from slm_core.positions import rotation, t5_buckets
+
+
+def turned(layer: int, **options: Any) -> Apply:
+    """Returns a fault: a layer's angles are those of other options of `model.position`."""
+
+    def apply(engine, patch) -> None:
+        model = layer_models(engine.config.model)[layer]
+        model = dataclasses.replace(model, position=dataclasses.replace(model.position, **options))
+        rope = engine.model.layers[layer].attention.position
+        tables = rotation(model, engine.config.data.seq_len)
+        for name, table in zip(("cos", "sin"), tables, strict=True):
+            patch.setattr(rope, name, torch.from_numpy(table))
+
+    return apply
+
+
+def buckets(number: int, max_distance: int) -> Apply:
+    """Returns a fault: the buckets of other numbers."""
+
+    def apply(engine, patch) -> None:
+        bias = engine.model.layers[2].attention.attend.bias
+        bucket = torch.from_numpy(t5_buckets(number, max_distance, engine.config.data.seq_len))
+        patch.setattr(bias, "bucket", bucket.clamp(max=len(bias.weight) - 1))
+
+    return apply
+
+
+YARN = ("rotations", 1, "layers.0.attention.position")
+SINES = "engine.model.position.table"
+
+FAULTS = {
+    "interleaved pairs": Fault(
+        edited("engine.model.layers.0.attention.position.forward", "turned.chunk(2, dim=-1)",
+               "(turned[..., 0::2], turned[..., 1::2])"),
+        "rope", "dense", 1, "layers.0.attention.position",
+    ),
+    "turned the other way": Fault(
+        changed("engine.model.layers.0.attention.position.sin", lambda sin: -sin),
+        "rope", "dense", 1, "layers.0.attention.position",
+    ),
+    "positions from 1 on": Fault(
+        edited("engine.model.layers.0.attention.forward", "self.position(q, start)", "self.position(q, start + 1)"),
+        "rope", "catalogue", 1, "layers.0.attention",
+    ),
+    "another theta": Fault(turned(0, theta=10_001.0), "position.theta", "dense", 1, "layers.0.attention.position"),
+    "the last features turn": Fault(
+        edited("engine.model.layers.3.attention.position.forward",
+               "x[..., : self.rotary].to(dtype), x[..., self.rotary :]",
+               "x[..., self.rotary :].to(dtype), x[..., : self.rotary]"),
+        "position.fraction", "zoo", 1, "layers.3.attention.position",
+    ),
+    "positions not divided": Fault(
+        turned(3, scaling="none", scaling_factor=1.0), "scaling=linear", "zoo", 1, "layers.3.attention.position",
+    ),
+    "positions divided twice": Fault(
+        turned(3, scaling_factor=16.0), "position.scaling_factor", "zoo", 1, "layers.3.attention.position",
+    ),
+    "theta times the factor": Fault(
+        turned(1, scaling="none", scaling_factor=1.0, theta=40_000.0),
+        "scaling=ntk", "zoo", 1, "layers.1.attention.position",
+    ),
+    "frequencies divided, not mixed": Fault(
+        turned(2, scaling="linear"), "scaling=llama3", "zoo", 1, "layers.2.attention.position",
+    ),
+    "the paper's bound of low frequencies": Fault(
+        turned(2, low_freq_factor=1.0), "position.low_freq_factor", "zoo", 1, "layers.2.attention.position",
+    ),
+    "the paper's bound of high frequencies": Fault(
+        turned(2, high_freq_factor=4.0), "position.high_freq_factor", "zoo", 1, "layers.2.attention.position",
+    ),
+    "frequencies divided, temperature kept": Fault(turned(0, scaling="linear"), "scaling=yarn", *YARN),
+    "temperature of the factor": Fault(turned(0, attention_factor=None), "position.attention_factor", *YARN),
+    "the scaled context as the original": Fault(turned(0, original_context=48), "position.original_context", *YARN),
+    "the paper's beta_fast": Fault(turned(0, beta_fast=32.0), "position.beta_fast", *YARN),
+    "the paper's beta_slow": Fault(turned(0, beta_slow=0.9), "position.beta_slow", *YARN),
+    "bounds rounded": Fault(turned(0, truncate=True), "position.truncate", *YARN),
+    "no temperature": Fault(
+        turned(1, attention_factor=1.0), "position.attention_factor", "catalogue", 1, "layers.1.attention.position",
+    ),
+    "slopes of the next head": Fault(
+        changed("engine.model.layers.0.attention.attend_2.bias.table", lambda table: table.roll(1, dims=0)),
+        "alibi", "catalogue", 1, "layers.0.attention.attend_2.bias",
+    ),
+    "farther keys preferred": Fault(
+        changed("engine.model.layers.4.attention.attend.bias.table", lambda table: -table),
+        "alibi", "zoo", 1, "layers.4.attention.attend.bias",
+    ),
+    "bucket off by one": Fault(
+        changed("engine.model.layers.2.attention.attend.bias.bucket", lambda bucket: (bucket + 1).clamp(max=5)),
+        "t5", "catalogue", 1, "layers.2.attention.attend.bias",
+    ),
+    "half as many exact buckets": Fault(
+        buckets(4, 10), "position.buckets", "catalogue", 1, "layers.2.attention.attend.bias"
+    ),
+    "buckets up to twice the distance": Fault(
+        buckets(6, 20), "position.max_distance", "catalogue", 1, "layers.2.attention.attend.bias",
+    ),
+    "learned positions in the reverse order": Fault(
+        edited("engine.model.position.forward", "self.weight[start : start + x.shape[1]]",
+               "self.weight.flip(0)[start : start + x.shape[1]]"),
+        "learned", "catalogue", 1, "position",
+    ),
+    "learned positions from 0 in each call": Fault(
+        edited("engine.model.position.forward", "self.weight[start : start + x.shape[1]]",
+               "self.weight[: x.shape[1]]"),
+        "learned", "catalogue", 5, "position",
+    ),
+    "sines and cosines in halves": Fault(
+        changed(SINES, lambda table: torch.cat([table[:, 0::2], table[:, 1::2]], dim=1)),
+        "sinusoidal", "zoo", 1, "position",
+    ),
+    "turned without a position": Fault(
+        edited("engine.model.layers.5.attention.position.forward", "return x",
+               "return torch.cat([x[:, :1], x[:, 1:] * 1.01], dim=1)"),
+        "none", "zoo", 1, "layers.5.attention.position",
+    ),
+}  # fmt: skip
+"""{what is wrong: the fault}."""

@@ -1,0 +1,120 @@
+"""The outside oracle: Hugging Face classes against the twins, and exports of every config that a family expresses."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+transformers = pytest.importorskip("transformers")
+
+import slm_torch.trainer  # noqa: E402
+from parity.cells import BASE, cells  # noqa: E402
+from parity.oracle import measure, sensitivity  # noqa: E402
+from parity.oracle_cases import CASES  # noqa: E402
+from parity.port import perturbed  # noqa: E402
+from slm_core.config_dict import with_values  # noqa: E402
+from slm_core.errors import UserError  # noqa: E402
+from slm_core.hf import FAMILIES, exporting  # noqa: E402
+from slm_core.hf.folder import write_config, write_tensors  # noqa: E402
+
+IDS = [case.name for case in CASES]
+SMALL = {
+    cell.name: cell.config for cell in cells() if not cell.large and cell.section not in ("half precisions", "presets")
+}
+EXPRESSIBLE = {
+    "base": "llama",
+    "untied, capped head": "gemma2",
+    "gqa, window, sinks, cap": "",
+    "rope, part": "gpt_neox",
+    "rope, llama3": "mistral",
+    "attention.kind=mla": "deepseek_v3",
+    "position.kind=learned": "",
+    "norm.kind=dyt": "",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet():
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_a_twin_computes_what_the_class_computes(case):
+    for precision in ("float32", "float64") if case.float64 else ("float32",):
+        for measured in measure(case, precision):
+            assert measured.passed, measured
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_a_case_would_notice_a_missing_feature(case):
+    moved = sensitivity(case)
+    assert all(change > 1e-2 for change in moved.values()), moved
+
+
+def test_every_family_has_a_case():
+    assert {case.family for case in CASES} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
+    config = with_values(SMALL[name], {"precision.compute": "float32"})
+    try:
+        family, written = exporting.choose(config)
+    except UserError as error:
+        assert str(error).startswith("model.") and "\n" not in str(error)
+        return
+    engine = slm_torch.trainer.build(config, 61)
+    engine.import_state(perturbed(engine.export_state(), 1))
+    weights = {name: p.detach().numpy() for name, p in engine.params.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(Path(folder), family, written, 61, {}, "float32")
+        write_tensors(Path(folder), exporting.convert(family, written, weights), "float32")
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 61, (2, config.data.seq_len)))
+    with torch.no_grad():
+        ours = engine.model.logits(engine.model(tokens)[0])
+        theirs = loaded(tokens, use_cache=False).logits
+    assert (ours - theirs).abs().max() <= 1e-4 * max(1.0, float(ours.square().mean().sqrt()))
+
+
+def test_nanogpt_without_biases_is_gpt2_with_zeros():
+    """A family that has more parameters computes the same with zeros in them."""
+    values = {
+        "model.position.kind": "learned", "model.norm.kind": "layernorm", "model.mlp.kind": "gelu",
+        "model.mlp.gelu": "tanh", "model.attention.n_kv_heads": None,
+    }  # fmt: skip
+    family, written = exporting.choose(with_values(BASE, values))
+    assert family.model_type == "gpt2"
+    weights = {name: np.ones(shape, np.float32) for name, shape in _shapes(with_values(BASE, values)).items()}
+    tensors = dict(exporting.convert(family, written, weights))
+    assert not tensors["transformer.h.0.attn.c_attn.bias"].any()
+    assert not tensors["transformer.ln_f.bias"].any()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.attention.gate": "head"}, "model.attention.gate=head cannot be exported: no family"),
+        ({"model.norm.kind": "dyt"}, "model.norm.kind=dyt cannot be exported: no family"),
+        (
+            {"model.attention.gate": "head", "model.pattern": ". | attention.gate=none"},
+            "model.attention.gate=head (layer 0) cannot be exported: no family",
+        ),
+        ({"model.position.kind": "alibi"}, "cannot be exported together with the rest: the nearest family"),
+    ],
+)
+def test_what_no_family_expresses_is_named(values, message):
+    with pytest.raises(UserError) as caught:
+        exporting.choose(with_values(BASE, values | {"model.n_layers": 2}))
+    assert message in str(caught.value)
+
+
+def _shapes(config):
+    engine = slm_torch.trainer.build(dataclasses.replace(config), 61)
+    return {name: tuple(p.shape) for name, p in engine.params.items()}

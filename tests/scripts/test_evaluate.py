@@ -1,0 +1,167 @@
+"""scripts/evaluate.py measures what training measured, in either twin, of trained and of imported runs."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import scripts.evaluate
+import scripts.generate
+import slm_flax.trainer
+import slm_torch.trainer
+from scripts._runs import weights_of
+from slm_core.cli import main
+from slm_core.config_dict import with_values
+from slm_core.data import load_tokenizer, save_tokenizer
+from slm_core.data.tokenizers import Library
+from slm_core.loop import train
+from slm_core.metrics import read_metrics
+from slm_core.presets import load
+from slm_core.run_folder import describe_imported, load_run, make_imported
+from slm_core.weights import write_weights
+
+ROOT = Path(__file__).parents[2]
+BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
+RUNS = {
+    "torch": {"data.tokenizer": "bpe", "data.vocab_size": 270},
+    "flax": {"optim.kind": "schedule_free", "optim.schedule": "constant"},
+}
+"""{twin and name of a run: fields}."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of each twin, and one that is imported from the PyTorch one."""
+    folder = tmp_path_factory.mktemp("runs")
+    text = "".join(f"the {i}th line, of {i % 5} kinds\n" for i in range(2000))
+    (folder / "text.txt").write_text(text)
+    (folder / "other.txt").write_text(text[::-1])
+    common = {
+        "data.source": "text", "data.path": str(folder / "text.txt"), "data.dir": str(folder / "data"),
+        "run.dir": str(folder / "models"), "run.device": "cpu", "run.tensorboard": False, "optim.warmup_steps": 2,
+        "train.steps": 6, "train.sample_every": 0,
+    }  # fmt: skip
+    for twin, fields in RUNS.items():
+        config = with_values(load("configs/llama.py:tiny")[0], common | {"run.name": twin} | fields)
+        train(config, BUILD[twin], twin)
+    saved = load_run(folder / "models" / "torch")
+    target = folder / "models" / "foreign"
+    write_weights(make_imported(target), weights_of(saved).items(), 1 << 16)
+    tokenizer = load_tokenizer(saved.folder / "tokenizer")
+    save_tokenizer(Library(tokenizer.inner, "file"), target / "tokenizer")
+    extra = {"model_type": "llama", "eos_token_id": None}
+    describe_imported(target, saved.config, "torch", "foreign", saved.vocab_size, extra)
+    return folder / "models"
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """Runs a script in this process and returns what it prints."""
+
+    def call(script, *words: str) -> str:
+        main(script.run, script.__doc__, script.FLAGS, takes_config=False, argv=[*words, "--device=cpu"])
+        return capsys.readouterr().out
+
+    return call
+
+
+def measured(call, *words: str) -> dict:
+    file = Path(words[0].partition("=")[2]) / "out.jsonl"
+    printed = call(scripts.evaluate, *words, f"--json={file}")
+    found = json.loads(file.read_text().splitlines()[-1])
+    assert f"validation loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte" in printed
+    assert np.exp(found["loss"]) == pytest.approx(found["perplexity"])
+    assert found["bits_per_byte"] == pytest.approx(found["loss"] * found["tokens"] / found["bytes"] / np.log(2))
+    return found
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_both_twins_measure_what_training_measured(runs: Path, call, name: str):
+    rows = read_metrics(runs / name / "metrics.jsonl")
+    loss = [row["loss"] for row in rows if row["split"] == "eval"][-1]
+    for twin in ("torch", "flax"):
+        found = measured(call, f"--run={runs / name}", f"--framework={twin}")
+        assert found["framework"] == twin and found["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_an_imported_run_is_the_same_function(runs: Path, call):
+    words = (
+        "--source=text",
+        f"--path={runs.parent / 'other.txt'}",
+        f"--data_dir={runs.parent / 'data'}",
+        "--batches=2",
+    )
+    sizes = ("--batch_size=3", "--seq_len=20")
+    trained, foreign = (measured(call, f"--run={runs / name}", *words, *sizes) for name in ("torch", "foreign"))
+    assert foreign["loss"] == trained["loss"] and foreign["bytes"] == trained["bytes"] > foreign["tokens"]
+    assert foreign["tokens"] == 2 * 3 * 20
+
+
+def test_an_imported_run_ends_its_text_where_its_eos_stands(runs: Path, call):
+    words = (f"--run={runs / 'foreign'}", "--prompt=the 1", "--max_tokens=12", "--seed=3")
+    whole = call(scripts.generate, *words)
+    assert whole == call(scripts.generate, f"--run={runs / 'torch'}", *words[1:])
+    tokens = load_tokenizer(runs / "foreign" / "tokenizer").encode(whole.removesuffix("\n"))
+    path = runs / "foreign" / "config.json"
+    before = path.read_text()
+    for ends in (tokens[-1], [tokens[-1], 9999], [9999]):
+        path.write_text(json.dumps(json.loads(before) | {"imported": {"eos_token_id": ends}}))
+        stopped = call(scripts.generate, *words)
+        assert whole.startswith(stopped.removesuffix("\n")) and (len(stopped) < len(whole)) == (ends != [9999])
+    path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--run=models/nothing-here"], "nothing-here"),
+        (["--run=RUNS/flax", "--seq_len=9999"], "--seq_len=9999"),
+        (["--run=RUNS/flax", "--seq_len=-1"], "--seq_len=-1"),
+        (["--run=RUNS/flax", "--batches=-1"], "--batches=-1"),
+        (["--run=RUNS/flax", "--source=txt"], "data.source"),
+        (["--run=RUNS/flax", "--source=text", "--path=nothing-here.txt"], "nothing-here.txt"),
+        (["--run=RUNS/flax", "--source=text"], "--path"),
+        (["--run=RUNS/flax", "--val_fraction=2"], "data.val_fraction"),
+        (["--run=RUNS/flax", "--json=nowhere/out.jsonl"], "--json=nowhere/out.jsonl"),
+    ],
+)
+def test_a_mistake_is_one_line(runs: Path, capsys: pytest.CaptureFixture, words: list[str], named: str):
+    with pytest.raises(SystemExit) as caught:
+        argv = [word.replace("RUNS", str(runs)) for word in words]
+        main(scripts.evaluate.run, "", scripts.evaluate.FLAGS, takes_config=False, argv=argv)
+    printed = capsys.readouterr()
+    assert caught.value.code == 2 and not printed.out
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and named in printed.err
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("torch", "state/state.safetensors"),
+        ("flax", "state/state/manifest.ocdbt"),
+        ("foreign", "weights/weights-00001.safetensors"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(
+    runs: Path, capsys: pytest.CaptureFixture, tmp_path: Path, name: str, file: str
+):
+    copy = shutil.copytree(runs / name, tmp_path / name)
+    damaged = load_run(copy).checkpoint / file
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    with pytest.raises(SystemExit):
+        argv = [f"--run={copy}", "--prompt=x"]
+        main(scripts.generate.run, "", scripts.generate.FLAGS, takes_config=False, argv=argv)
+    printed = capsys.readouterr()
+    assert "cannot be read" in printed.err and str(copy) in printed.err and printed.err.count("\n") == 1
+
+
+def test_as_a_command(runs: Path):
+    command = [sys.executable, "scripts/evaluate.py", "--run", str(runs / "flax"), "--device=cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "validation loss" in done.stdout and "JAX" in done.stdout

@@ -4,7 +4,7 @@ import numpy as np
 from torch import nn
 
 from parity.bisect.divergence import TOLERANCES, Agreement, Check, blamed, shown, walk
-from parity.bisect.events import LOGITS, LOSS, Event, Recorder
+from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
 from parity.bisect.twins import Twins, pieces_of
@@ -12,6 +12,7 @@ from slm_core.engine import IGNORE
 from slm_torch.layers.attend import Attend
 
 DECODER = "decoder"
+TOKENS = ("forward", MODEL, "input", 0)
 KEYS, VALUES, KEYS_START = "input.1", "input.2", "input.4"
 """Inputs of `Attend`: with a cache they hold more positions than the call has."""
 
@@ -31,6 +32,8 @@ def decode(twins: Twins) -> Agreement:
             logits.append(decoder.step(piece[0]) if start else decoder.prefill(piece))
         trace = finished(recorder, Taps(), {})
         checks += _call_checks(model, trace, events, start, len(piece), len(row))
+    first = pieces_of(row)[0][1]
+    checks.append(Check(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
     wanted = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
     for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
         for (start, piece), value in zip(pieces_of(row), found, strict=True):
@@ -67,11 +70,11 @@ def _call_checks(
     What has no axis of positions, such as the rows of a mixture, is left out.
     """
     end, own = start + time, {event.key: event.value for event in trace}
-    checks = []
+    checks, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
         wanted: np.ndarray | None = None
-        attends = event.path and isinstance(model.get_submodule(event.path), Attend) if event.path != LOGITS else False
+        attends = isinstance(modules.get(event.path), Attend)
         if attends and sound and event.tensor in (KEYS, VALUES):
             kept = min(value.shape[1], end)
             value, wanted = value[:, -kept:], sound.value[-1:, end - kept : end]
@@ -83,7 +86,7 @@ def _call_checks(
             continue
         elif event.path in (LOGITS, "head") and event.tensor != "input.1":
             wanted = _by_row(sound.value, length)[-1, end - 1]
-        elif value.shape[:2] == (1, time) and sound.value.shape[1:2] == (length,):
+        elif (value.shape[:2] == (1, time) or event.key == TOKENS) and sound.value.shape[1:2] == (length,):
             wanted = sound.value[-1:, start:end]
         if wanted is not None:
             name = f"{shown(event)}, position {start}" + (f" to {end - 1}" if time > 1 else "")

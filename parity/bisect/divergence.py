@@ -9,7 +9,7 @@ from parity.bisect.events import Event
 from parity.budgets import GRADIENT_FLOOR
 from parity.errors import relative
 
-TOLERANCES = {"float64": 1e-10, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
+TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
 """{precision: relative L2 error of a tensor that is still rounding}. Sound twins stay a factor of ten below."""
 
 ACTIVATION_FLOOR = 1e-4
@@ -25,7 +25,8 @@ class Divergence:
 
     Args:
       stage: "init", "forward", "backward", "training", "update", "steps", "state" or "decode".
-      module: what is broken: "layers.0.attention.attend", "model", "logits", "loss", "optimizer", "clipping", ...
+      module: what is broken: a module's path, "model" for the model's own code, "logits", "loss", "accumulation",
+        "clipping", "optimizer", "balance", "scaler", "decoder" or "evaluation".
       tensor: which tensor of which module differs.
       shape: of the tensor.
       error: relative, L2; infinite for other shapes and for a tensor that only one side has.
@@ -129,7 +130,7 @@ def trace_checks(stage: str, left: Sequence[Event], right: Sequence[Event]) -> l
         other = found.pop(event.key, None)
         floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
         checks.append(Check(blamed(event), shown(event), other and other.value, event.value, floor))
-    return checks + [Check(event.caller or "model", shown(event), event.value, None) for event in found.values()]
+    return checks + [Check(blamed(event), shown(event), event.value, None) for event in found.values()]
 
 
 def blamed(event: Event) -> str:

@@ -139,11 +139,8 @@ def shared(left: Sequence[Event], right: Sequence[Event], order: Sequence[Event]
     """Returns the events of two traces that have the same tensor, in the order and in the shapes of one."""
     a, b = ({event.key: event.value for event in events} for events in (left, right))
     events = [event for event in order if event.key in a and event.key in b and a[event.key].size == b[event.key].size]
-    shapes = [event.value.shape for event in events]
-    return tuple(  # type: ignore[return-value]
-        [replace(e, value=_fitted(side[e.key], shape)) for e, shape in zip(events, shapes, strict=True)]
-        for side in (a, b)
-    )
+    left, right = ([replace(e, value=_fitted(side[e.key], e.value.shape)) for e in events] for side in (a, b))
+    return left, right
 
 
 def _fitted(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -9,6 +9,7 @@ from parity.bisect.passes import backward, forward, init, training
 from parity.bisect.twins import Twins, twins_of
 from parity.bisect.updates import state, steps, update
 from parity.pair import Pair
+from parity.port import snapshot
 
 STAGES: dict[str, tuple[Callable[[Twins], Agreement], int]] = {
     "init": (init, 0),
@@ -26,9 +27,10 @@ STAGES: dict[str, tuple[Callable[[Twins], Agreement], int]] = {
 def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
     """Yields each stage of a pair and what it found, up to the first divergence.
 
-    The twins end in their initial state.
+    The twins end in the state in which they are.
     """
     twins = twins_of(pair)
+    states = {engine: snapshot(engine) for engine in (twins.torch, twins.flax)}
     sides = TorchTwin(pair.torch), FlaxTwin(pair.flax)
     try:
         for name, (stage, rung) in STAGES.items():
@@ -42,10 +44,10 @@ def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
                 if found.divergence:
                     return
     finally:
-        for engine in (twins.torch, twins.flax):
-            engine.import_state(twins.initial)
+        for engine, own in states.items():
+            engine.import_state(own)
 
 
 def bisect_pair(pair: Pair) -> Divergence | None:
-    """Returns the first tensor in which a pair's twins differ, or None. Leaves the twins in their initial state."""
-    return next((found.divergence for _, found in stages(pair) if found.divergence), None)
+    """Returns the first tensor in which a pair's twins differ, or None. Leaves the twins as they are."""
+    return next((found.divergence for _, found in list(stages(pair)) if found.divergence), None)

@@ -38,13 +38,13 @@ def training(twins: Twins) -> Agreement:
     """Each micro-batch with the dropout of its update, both ways; then as it is trained, recomputed and in chunks."""
     twins.torch.import_state(twins.perturbed)
     checks = []
-    for (first, piece), sound in zip(twins.pieces, twins.training, strict=True):
+    for (first, piece), sound in zip(twins.split(twins.tokens), twins.training, strict=True):
         trace = twins.trace_torch(piece, STEP, first)
         checks += trace_checks("forward", trace, sound) + trace_checks("backward", trace, sound)
     found = walk("training", checks, TOLERANCES[twins.precision])
     if found.divergence:
         return found
-    first, piece = twins.pieces[-1]
+    first, piece = twins.split(twins.tokens)[-1]
     return joined(found, _as_trained(twins, first, piece, twins.training[-1]))
 
 

@@ -38,7 +38,7 @@ class FlaxTracer:
 
     def __init__(self, engine: Evaluator):
         self.engine = engine
-        self._programs: dict[tuple, tuple[Callable, list[Event], list[int]]] = {}
+        self._programs: dict[tuple, tuple[Callable, list[Event], dict[int, np.ndarray]]] = {}
 
     def __call__(
         self, tokens: np.ndarray, step: int | None = None, first_row: int = 0, values: Params | None = None
@@ -65,7 +65,9 @@ class FlaxTracer:
         events = [replace(e, value=np.asarray(next(filled))) if e.value is _TRACED else e for e in events]
         return finish(events, rows, gradients, parameters)
 
-    def _compiled(self, values: Params, tokens: np.ndarray, key: Any) -> tuple[Callable, list[Event], dict]:
+    def _compiled(
+        self, values: Params, tokens: np.ndarray, key: Any
+    ) -> tuple[Callable, list[Event], dict[int, np.ndarray]]:
         """Returns the jitted gradient of `_objective`, what it records, and its taps."""
         shapes = {}
 

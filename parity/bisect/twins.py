@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax.numpy as jnp
@@ -25,6 +25,12 @@ STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is thr
 STEPS = 12
 """Updates from the initial state, a whole schedule: past the warm-up of the small models."""
 
+SMALL_SCALE = 64.0
+"""A loss scale that overflows in none of the small models."""
+
+NOISE = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 1e-2}
+"""{precision: share of the norm of all gradients below which one is rounding}."""
+
 Metrics = dict[str, float]
 
 
@@ -45,19 +51,25 @@ class Update(NamedTuple):
 
 
 class Twins:
-    """Made by `twins_of`. Methods leave the engines in any state: each sets the one that it needs."""
+    """The engines of a pair, and what was computed with them; made by `twins_of`.
+
+    Methods leave the engines in any state: each sets the one that it needs.
+    """
 
     def __init__(self, pair: Pair):
         self.torch, self.flax = pair.torch, pair.flax
         self.trace_torch, self.trace_flax = TorchTracer(pair.torch), FlaxTracer(pair.flax)
-        self.config, self.precision, self.tokens, self.batch = pair.config, pair.precision, pair.tokens, pair.batch
+        self.config, self.precision, self.tokens = pair.config, pair.precision, pair.tokens
+        self.batches = [pair.batch(step) for step in range(STEPS)]
         self.initial = pair.initial.get("flax") or snapshot(pair.flax)
-        self.perturbed = perturbed(self.initial, PERTURBATION)
+        self.rates = learning_rates(self.config.optim, STEPS)
+        self.grown = _grown(pair)
+        self.perturbed = perturbed(self.initial, PERTURBATION) | self.grown
 
-    @property
-    def pieces(self) -> list[tuple[int, np.ndarray]]:
-        """The micro-batches of `tokens`, each with its first row."""
-        return split(self.tokens, self.config.train.micro_batch_size)
+    def split(self, tokens: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        """Returns the micro-batches of a batch, each with its first row."""
+        micro = self.config.train.micro_batch_size or len(tokens)
+        return [(first, tokens[first : first + micro]) for first in range(0, len(tokens), micro)]
 
     @functools.cached_property
     def forward(self) -> list[Event]:
@@ -69,15 +81,29 @@ class Twins:
     def training(self) -> list[list[Event]]:
         """The Flax trace of each micro-batch, with perturbed weights and the dropout of an update."""
         self.flax.import_state(self.perturbed)
-        return [self.trace_flax(piece, STEP, first) for first, piece in self.pieces]
+        return [self.trace_flax(piece, STEP, first) for first, piece in self.split(self.tokens)]
+
+    @functools.cached_property
+    def noise(self) -> set[str]:
+        """Parameters whose gradient is zero but for rounding, which an optimizer may blow up to any size."""
+        norms = {name: np.linalg.norm(gradient) for name, gradient in parameter_gradients(self.training[0]).items()}
+        least = NOISE[self.precision] * np.linalg.norm(list(norms.values()))
+        return {name for name, norm in norms.items() if norm < least}
 
     @functools.cached_property
     def update(self) -> Update:
-        """The Flax twin's update of the perturbed state; what cannot be seen in it comes from the traces."""
-        traces = self.training
-        self.flax.import_state(self.perturbed)
-        metrics = self.flax.fetch(self.flax.train_step(self.tokens, RATE, STEP))
-        count, scale = (self.tokens[:, 1:] != IGNORE).sum(), metrics["loss_scale"]
+        """The Flax twin's update of the perturbed state."""
+        return self.update_flax(self.perturbed, self.tokens, RATE, STEP, self.training)
+
+    def update_flax(
+        self, state: State, tokens: np.ndarray, lr: float, step: int, traces: list[list[Event]] | None = None
+    ) -> Update:
+        """Returns the Flax twin's update of a state; what cannot be seen in it is made of its micro-batches' traces."""
+        self.flax.import_state(state)
+        if traces is None:
+            traces = [self.trace_flax(piece, step, first) for first, piece in self.split(tokens)]
+        metrics = self.flax.fetch(self.flax.train_step(tokens, lr, step))
+        count, scale = (tokens[:, 1:] != IGNORE).sum(), metrics["loss_scale"]
         total: dict[str, np.ndarray] = {}
         for trace in traces:
             for name, gradient in parameter_gradients(trace).items():
@@ -86,10 +112,10 @@ class Twins:
         clipped = {name: g * factor for name, g in total.items() if name in self.flax.treated}
         return Update(metrics, snapshot(self.flax), total, clipped)
 
-    def update_torch(self) -> Update:
-        """The PyTorch twin's update of the perturbed state."""
+    def update_torch(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
+        """Returns the PyTorch twin's update of a state."""
         engine = self.torch
-        engine.import_state(self.perturbed)
+        engine.import_state(state)
         gradients: dict[str, np.ndarray] = {}
         clipped: dict[str, np.ndarray] = {}
         with ExitStack() as stack:
@@ -98,7 +124,7 @@ class Twins:
                 (engine.optimizer, "update", clipped, engine.trained),
             ):
                 stack.enter_context(replaced(owner, name, _keeping(getattr(owner, name), kept, params)))
-            metrics = engine.fetch(engine.train_step(self.tokens, RATE, STEP))
+            metrics = engine.fetch(engine.train_step(tokens, lr, step))
         return Update(metrics, snapshot(engine), gradients, clipped)
 
     @functools.cached_property
@@ -125,13 +151,12 @@ class Twins:
     def train(self, engine: Engine, state: State) -> Iterator[tuple[Metrics, State]]:
         """Yields the metrics of each of the first updates, and the state after it."""
         engine.import_state(state)
-        rates = learning_rates(self.config.optim, STEPS)
-        for step in range(STEPS):
-            metrics = engine.fetch(engine.train_step(self.batch(step), rates[step], step))
+        for step, rate in enumerate(self.rates):
+            metrics = engine.fetch(engine.train_step(self.batches[step], rate, step))
             yield metrics, snapshot(engine)
 
 
-_TWINS: WeakKeyDictionary[Pair, Twins] = WeakKeyDictionary()
+_TWINS: WeakKeyDictionary[Pair, Twins] = WeakKeyDictionary()  # no entry refers to its pair: both go together
 
 
 def twins_of(pair: Pair) -> Twins:
@@ -141,10 +166,12 @@ def twins_of(pair: Pair) -> Twins:
     return _TWINS[pair]
 
 
-def split(tokens: np.ndarray, micro: int) -> list[tuple[int, np.ndarray]]:
-    """Returns the micro-batches of a batch, each with its first row."""
-    micro = micro or len(tokens)
-    return [(first, tokens[first : first + micro]) for first in range(0, len(tokens), micro)]
+def _grown(pair: Pair) -> State:
+    """Returns the state of a loss scale that one more finite update lets grow; {} where it stays 1."""
+    if not pair.torch.scaler.active:
+        return {}
+    wait = pair.config.precision.loss_scale_growth_interval - 1
+    return {"scaler/scale": np.array(SMALL_SCALE, np.float32), "scaler/good_steps": np.array(wait, np.int32)}
 
 
 def pieces_of(row: list[int]) -> list[tuple[int, list[int]]]:
@@ -162,7 +189,7 @@ def parameter_gradients(trace: list[Event]) -> dict[str, np.ndarray]:
 def _keeping(function: Callable, kept: dict[str, np.ndarray], params: Mapping[str, nn.Parameter]) -> Callable:
     """Returns a function that first copies the gradients of parameters."""
 
-    def call(*arguments, **options):
+    def call(*arguments: Any, **options: Any) -> Any:
         kept.update({name: array(p.grad).copy() for name, p in params.items() if p.grad is not None})
         return function(*arguments, **options)
 

@@ -1,24 +1,20 @@
 """The stages beyond one pass: an update, a schedule of them, and a state that goes from one twin to the other."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from parity.bisect.divergence import TOLERANCES, Agreement, Check, joined, trace_checks, walk
 from parity.bisect.states import close_checks, exact_checks, gradient_checks
-from parity.bisect.twins import Metrics, Twins, split
+from parity.bisect.twins import RATE, STEP, Metrics, Twins, Update
 from parity.port import State, snapshot
 
 DRIFT = {"float64": 1e-6, "float32": 0.5, "float16": 10.0, "bfloat16": 10.0}
 """{precision: error of a state after a schedule of updates}: an optimizer divides by roots of rounding."""
 
-
 STEPS_FACTOR = 10
 """How much more rounding the losses of a schedule may show than one pass."""
-
-SMALL_SCALE = 64.0
-"""A loss scale that overflows in none of the small models."""
 
 
 def update(twins: Twins) -> Agreement:
@@ -27,48 +23,52 @@ def update(twins: Twins) -> Agreement:
     taken = walk("state", exact_checks(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
         return taken
-    own, sound = twins.update_torch(), twins.update
-    checks = [Check("accumulation", "loss", _metric(own.metrics, "loss"), _metric(sound.metrics, "loss"))]
-    checks += gradient_checks(own.gradients, sound.gradients, "accumulation", "added up")
-    checks += metric_checks(own.metrics, sound.metrics)[1:]
+    own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
+    return walk("update", _update_checks(twins, own, twins.update), TOLERANCES[twins.precision])
+
+
+def _update_checks(twins: Twins, own: Update, sound: Update) -> list[Check]:
+    scale, loss, *norm = metric_checks(own.metrics, sound.metrics)
+    checks = [scale, loss, *gradient_checks(own.gradients, sound.gradients, "accumulation", "added up"), *norm]
     checks += gradient_checks(own.clipped, sound.clipped, "clipping", "clipped")
-    checks += close_checks(own.state, sound.state, _owner(twins), None)
-    return walk("update", checks, TOLERANCES[twins.precision])
+    return checks + close_checks(own.state, sound.state, _owner(twins), None)
 
 
 def steps(twins: Twins) -> Agreement:
     """Updates from the initial state, by the schedule; each starts where the one before ended."""
     tolerance, so_far, before = STEPS_FACTOR * TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
-    for step, ((metrics, state), (wanted, sound)) in enumerate(
-        zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
-    ):
-        checks = metric_checks(metrics, wanted)
-        checks += close_checks(state, sound, _owner(twins), DRIFT[twins.precision])
+    updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
+    for step, ((metrics, state), (wanted, sound)) in enumerate(updates):
+        checks = metric_checks(metrics, wanted) + _drift_checks(twins, state, sound)
         found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in checks], tolerance)
         if found.divergence:
-            passes = found.divergence.module in ("accumulation", "clipping") and _passes(twins, before, step)
-            return passes or found
+            inside = found.divergence.module != "scaler" and not wanted["skipped"]
+            return (inside and _one_step(twins, before, step)) or found
         so_far, before = joined(so_far, found), sound
     return so_far
 
 
-def _passes(twins: Twins, state: State, step: int) -> Agreement | None:
-    """Looks for what differs in the passes of one update, if it is not the update itself."""
+def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
+    """Looks for what differs inside one update of the schedule: in its passes, then in what follows them."""
+    tokens, rate, tolerance = twins.batches[step], twins.rates[step], TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
-    for first, piece in split(twins.batch(step), twins.config.train.micro_batch_size):
+    checks, traces = [], []
+    for first, piece in twins.split(tokens):
         own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
-        checks = trace_checks("forward", own, sound) + trace_checks("backward", own, sound)
-        found = walk("steps", checks, TOLERANCES[twins.precision])
-        if found.divergence:
-            return found
-    return None
+        checks += trace_checks("forward", own, sound) + trace_checks("backward", own, sound)
+        traces.append(sound)
+    found = walk("steps", checks, tolerance)
+    if not found.divergence:
+        updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step, traces)
+        found = walk("steps", _update_checks(twins, *updates), tolerance)
+    return found if found.divergence else None
 
 
 def state(twins: Twins) -> Agreement:
     """The state after the schedule, handed over both ways, and an update of what arrived."""
     torch, flax, owner = twins.torch, twins.flax, _owner(twins)
-    trained = twins.curve[-1][1] | _about_to_grow(twins)
+    trained = twins.curve[-1][1] | twins.grown
     torch.import_state(trained)
     exported = snapshot(torch)
     flax.import_state(exported)
@@ -77,8 +77,7 @@ def state(twins: Twins) -> Agreement:
     if found.divergence:
         return found
     metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
-    checks = metric_checks(*metrics)
-    checks += close_checks(snapshot(torch), snapshot(flax), owner, DRIFT[twins.precision])
+    checks = metric_checks(*metrics) + _drift_checks(twins, snapshot(torch), snapshot(flax))
     found = walk("state", checks, TOLERANCES[twins.precision])
     if found.divergence and found.divergence.module != "scaler":
         # Passes and updates agree from the same state: what differs is what the state did not hold.
@@ -86,20 +85,19 @@ def state(twins: Twins) -> Agreement:
     return found
 
 
-def _about_to_grow(twins: Twins) -> State:
-    """Returns the state of a loss scale that one more finite update lets grow; {} where it stays 1."""
-    if not twins.torch.scaler.active:
-        return {}
-    wait = twins.config.precision.loss_scale_growth_interval - 1
-    return {"scaler/scale": np.array(SMALL_SCALE, np.float32), "scaler/good_steps": np.array(wait, np.int32)}
+def _drift_checks(twins: Twins, left: State, right: State) -> list[Check]:
+    """Returns the checks of two states some updates on, without what only rounding moves."""
+    trusted = [name for name in right if name.split("/")[-1] not in twins.noise]
+    kept = ({name: state[name] for name in trusted if name in state} for state in (left, right))
+    return close_checks(*kept, _owner(twins), DRIFT[twins.precision])
 
 
 def metric_checks(left: Metrics, right: Metrics) -> list[Check]:
-    """Returns the checks of an update's metrics: the loss first."""
+    """Returns the checks of an update's metrics, in the order in which they are computed."""
     return [Check(module, name, _metric(left, name), _metric(right, name)) for name, module in METRICS.items()]
 
 
-METRICS = {"loss": "accumulation", "grad_norm": "clipping", "loss_scale": "scaler", "skipped": "scaler"}
+METRICS = {"loss_scale": "scaler", "loss": "accumulation", "grad_norm": "clipping", "skipped": "scaler"}
 """{metric: what is broken if it differs though all before it agrees}."""
 
 
@@ -107,8 +105,8 @@ def _metric(metrics: Mapping[str, float], name: str) -> np.ndarray:
     return np.array(metrics[name])
 
 
-def _owner(twins: Twins):
-    """Returns the function {entry of a state: what moves it}."""
+def _owner(twins: Twins) -> Callable[[str], str]:
+    """Returns the function from an entry of a state to what moves it."""
 
     def owner(name: str) -> str:
         part, _, rest = name.partition("/")

@@ -1,5 +1,5 @@
-"""BLOOM (BigScience Workshop 2022, https://arxiv.org/abs/2211.05100): GPT-2 with ALiBi in place of positions, and a norm
-behind the embedding."""
+"""BLOOM (BigScience Workshop 2022, https://arxiv.org/abs/2211.05100): GPT-2 with ALiBi in place of positions, and a
+norm behind the embedding."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,10 @@ from slm_core.pattern import layer_models
 
 def read(fields: Fields) -> Config:
     fields.only("apply_residual_connection_post_layernorm", False)
-    width = fields.get("n_embed") or fields.need("hidden_size")
-    heads = fields.get("n_head") or fields.need("num_attention_heads")
-    layers = fields.get("n_layer") or fields.need("num_hidden_layers")
+    newer = {"n_embed": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
+    names = [old if fields.get(old) else new for old, new in newer.items()]
+    width, heads, layers = map(fields.need, names)
+    fields.divides(names[1], names[0])
     fields.only("n_inner", 4 * width)
     model = Model(
         d_model=width,

@@ -1,5 +1,5 @@
-"""DeepSeek-V3 (DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437): multi-head latent attention, and mixtures of experts
-that are balanced without a loss."""
+"""DeepSeek-V3 (DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437): multi-head latent attention, and mixtures of
+experts that are balanced without a loss."""
 
 import math
 from collections.abc import Iterator
@@ -29,6 +29,11 @@ from slm_core.hf.rules import (
 )
 from slm_core.pattern import layer_models
 
+ONLY = {
+    "attention_bias": False, "mlp_bias": False, "rope_interleave": True, "scoring_func": "sigmoid",
+    "topk_method": "noaux_tc", "moe_layer_freq": 1,
+}  # fmt: skip
+"""{field: the one value that can be expressed}"""
 LATENT_EPS = 1e-6
 """Of the norms of latents, whatever rms_norm_eps says."""
 BALANCE_STEP = 0.001
@@ -36,7 +41,7 @@ BALANCE_STEP = 0.001
 
 
 def read(fields: Fields) -> Config:
-    for name, value in {"scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_freq": 1}.items():
+    for name, value in ONLY.items():
         fields.only(name, value)
     first, count = fields.get("first_k_dense_replace", 3), fields.need("num_hidden_layers")
     model = with_values(read_model(fields), {"attention": _read_attention(fields)})
@@ -45,8 +50,6 @@ def read(fields: Fields) -> Config:
 
 
 def _read_attention(fields: Fields) -> Attention:
-    fields.only("attention_bias", False)
-    fields.only("rope_interleave", True)
     heads, head_dim = fields.need("num_attention_heads"), fields.get("qk_nope_head_dim", 128)
     fields.only("num_key_value_heads", heads)
     attention = Attention(
@@ -112,10 +115,11 @@ def write(config: Config) -> dict[str, Any]:
 def _write_rope(layer: Model, context: int) -> dict[str, Any]:
     """A scale of scores other than 1 / sqrt(width) is the square of a temperature, which scaled rotation has."""
     written, attention = write_rope(layer, context), layer.attention
+    if written.get("factor", 1.0) <= 1:
+        return written
     temperature = attention.scale**0.5 * query_width(attention) ** 0.25
-    if written.get("factor", 1.0) > 1 and temperature != 1:
-        written["mscale_all_dim"] = round((temperature - 1) / (0.1 * math.log(written["factor"])), 9)
-    return written
+    multiplier = round((temperature - 1) / (0.1 * math.log(written["factor"])), 9)
+    return written | {"mscale_all_dim": multiplier} if multiplier else written
 
 
 def rules(config: Config) -> Iterator[Rule]:

@@ -7,8 +7,14 @@ from typing import Any
 from slm_core.config import Config, Mlp, Position
 from slm_core.config_dict import with_values
 from slm_core.hf.families.llama import (
-    NORMS, attention_bias, attention_rules, norm_rules, outer_rules, read_model, write_model,
-)  # fmt: skip
+    NORMS,
+    attention_bias,
+    attention_rules,
+    norm_rules,
+    outer_rules,
+    read_model,
+    write_model,
+)
 from slm_core.hf.families.mixtral import balance_loss, read_experts, write_routing
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields

@@ -1,5 +1,5 @@
-"""Qwen3's mixtures of experts (Yang et al. 2025, https://arxiv.org/abs/2505.09388): Qwen3 with a mixture of gated MLPs in
-some layers or in all."""
+"""Qwen3's mixtures of experts (Yang et al. 2025, https://arxiv.org/abs/2505.09388): Qwen3 with a mixture of gated MLPs
+in some layers or in all."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,11 +7,24 @@ from typing import Any
 from slm_core.config import Config, Mlp, Model
 from slm_core.config_dict import with_values
 from slm_core.hf.families.llama import (
-    NORMS, attention_bias, attention_rules, hidden_act, mlp_rules, norm_rules, outer_rules, read_model, write_model,
-)  # fmt: skip
+    NORMS,
+    attention_bias,
+    attention_rules,
+    hidden_act,
+    mlp_rules,
+    norm_rules,
+    outer_rules,
+    read_model,
+    write_model,
+)
 from slm_core.hf.families.mixtral import (
-    balance_loss, expert_act, mixture_rules, read_expert, read_experts, write_routing,
-)  # fmt: skip
+    balance_loss,
+    expert_act,
+    mixture_rules,
+    read_expert,
+    read_experts,
+    write_routing,
+)
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_window
@@ -47,7 +60,7 @@ def _sparse(fields: Fields, experts: int) -> list[bool]:
 
 
 def with_mixtures(model: Model, mixture: Mlp, sparse: Sequence[bool]) -> tuple[Model, list[dict[str, Any]]]:
-    """Returns a model with mixtures in its sparse layers and its own MLP in the others, and the fields of each layer."""
+    """Returns a model with mixtures in its sparse layers and its own MLP in the others, and each layer's fields."""
     if not any(sparse):
         return model, [{}] * len(sparse)
     dense = {"mlp.kind": model.mlp.kind, "mlp.hidden": model.mlp.hidden}

@@ -86,8 +86,10 @@ FAULTS = {
         "qk_norm=rmsnorm", "dense", 1, "layers.0.attention.q_norm",
     ),
     "normed after the position": Fault(
-        edited(f"{FIRST}.forward", "q, k = self.q_norm(q), self.k_norm(k)",
-               "return self.forward_turned(q, k, v, x, start, cache, first_values)"),
+        edited(f"{FIRST}.forward",
+               "self.q_norm(q), self.k_norm(k)\n    if self.position is not None:\n"
+               "        q, k = self.position(q, start), self.position(k, start)",
+               "self.q_norm(self.position(q, start)), self.k_norm(self.position(k, start))"),
         "position after QK-norm", "dense", 1, "layers.0.attention",
     ),
     "length 1 by the mean": Fault(

@@ -62,9 +62,18 @@ def changed(target: str, change: Callable[[Any], Any]) -> Apply:
 
     def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
         owner, name = _owner(engine, target)
-        patch.setattr(owner, name, change(getattr(owner, name)))
+        replace(patch, owner, name, change(getattr(owner, name)))
 
     return apply
+
+
+def replace(patch: pytest.MonkeyPatch, owner: Any, name: str, value: Any) -> None:
+    """Gives an object an attribute until the patch is undone."""
+    buffers = vars(owner).get("_buffers", {})
+    if name in buffers:  # which a module keeps apart from its attributes
+        patch.setitem(buffers, name, value)
+    else:
+        patch.setattr(owner, name, value)
 
 
 def option(target: str, key: str, value: Any) -> Apply:

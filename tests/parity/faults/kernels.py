@@ -61,19 +61,19 @@ FAULTS = {
         "flash", "zoo", 2, ATTEND,
     ),
     "the gradient of the bias one distance late": Fault(
-        edited(f"{FLASH}.Tiles.add_diagonals", "dtable[:, x :", "dtable[:, x := x - 1 if x else 0 :"),
+        edited(f"{FLASH}.Tiles.add_diagonals", "skewed.sum(1)[:, :-1]", "skewed.sum(1)[:, :-1].roll(1, -1)"),
         "flash", "zoo", 2, ATTEND,
     ),
     "no mask where there is a window": Fault(
-        edited("slm_torch.layers.fused.fused", "and not window and bias is None", "and bias is None"),
+        edited("engine.model.layers.1.attention.attend.kernel", "and not window and bias is None", "and bias is None"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "the framework's own scale": Fault(
-        edited("slm_torch.layers.fused.fused", "scale=scale, enable_gqa", "scale=2 * scale, enable_gqa"),
+        edited("engine.model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "scale=2 * scale, enable_gqa"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "kv heads repeated in the wrong order": Fault(
-        edited("slm_torch.layers.fused.fused", "y = scaled_dot",
+        edited("engine.model.layers.1.attention.attend.kernel", "y = scaled_dot",
                "k, v = (x.repeat(1, heads // kv_heads, 1, 1) for x in (k, v)); kv_heads = heads; y = scaled_dot"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),

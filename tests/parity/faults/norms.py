@@ -6,8 +6,10 @@ from slm_torch.layers.placement import output, post, pre
 MLP_NORM = "engine.model.layers.0.mlp_norm"
 
 FAULTS = {
-    "one pass: the variance not of centred values": Fault(
-        edited(f"{MLP_NORM}.forward", "x.to(dtype), x.shape[-1:]", "(x - x.mean(-1, keepdim=True).detach()), x.shape[-1:]"),
+    "no gradient through the mean": Fault(
+        edited(f"{MLP_NORM}.forward", "y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:],",
+               "y = (lambda x, scale, bias, eps: (x - x.mean(-1, keepdim=True).detach())"
+               " * (x.var(-1, keepdim=True, correction=0) + eps).rsqrt() * scale + bias)(x,"),
         "layernorm", "dense", 2, "layers.0.mlp_norm",
     ),
     "no mean subtracted": Fault(
@@ -55,7 +57,7 @@ FAULTS = {
         "dyt", "zoo", 1, "layers.3.mlp_norm",
     ),
     "alpha never learned": Fault(
-        edited("engine.model.layers.4.mlp_norm.forward", "self.alpha *", "self.alpha.detach() *"),
+        edited("engine.model.layers.4.mlp_norm.forward", "self.alpha *", "(self.alpha.detach() + 0 * self.alpha) *"),
         "norm.alpha", "zoo", 2, "layers.4.mlp_norm",
     ),
     "the norm after the sum": Fault(
@@ -66,8 +68,9 @@ FAULTS = {
         changed("engine.model.layers.1.placement", lambda own: output),
         "placement=post", "rotations", 1, "layers.1",
     ),
-    "norms of the outputs forgotten": Fault(
-        changed("engine.model.layers.1.placement", lambda own: pre),
+    "norms of the outputs after the sum": Fault(
+        edited("engine.model.layers.1.placement", "block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))",
+               "block.mlp_output_norm(block.add(x, feed(block.mlp_norm(x))))"),
         "placement=sandwich", "catalogue", 1, "layers.1",
     ),
     "the norm of the inputs": Fault(
@@ -79,7 +82,7 @@ FAULTS = {
         "placement=parallel", "mixtures", 1, "layers.0",
     ),
     "the MLP without a norm": Fault(
-        edited("slm_torch.layers.placement.parallel_shared", "feed(y)", "feed(x)"),
+        edited("engine.model.layers.0.placement", "feed(y)", "feed(x)"),
         "placement=parallel_shared", "lion", 1, "layers.0",
     ),
     "residual multiplier forgotten": Fault(

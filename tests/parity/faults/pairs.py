@@ -11,6 +11,7 @@ from slm_core.validate import validate
 FORWARD = (0, 1, 2)
 TRAINED = (0, 3, 4)
 DECODED = (0, 1, 2, 3, 4, 5)
+WARMUP, UPDATES = 4, 8  # of a curve: enough for a fault, and a twelfth of the time
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Tiny:
         """Returns the cell of a pair of twins."""
         sections = ("optim", "memory", "precision", "train", "data")
         full = {f if f.startswith(sections) else f"model.{f}": value for f, value in self.overrides.items()}
-        config = with_values(BASE, full)
+        config = with_values(BASE, {"optim.warmup_steps": WARMUP} | full)
         validate(config, full)
         return Cell(name, config, rungs=self.rungs, precisions=(self.precision,), optimized=False)
 
@@ -42,6 +43,12 @@ SMALL = {
 }  # fmt: skip
 """Of a model whose optimizer is what matters."""
 
+HALF = SMALL | {
+    "precision.compute": "float16", "precision.loss_scale_growth_interval": 2, "embed_scale": 20_000.0,
+    "optim.kind": "sgd", "optim.lr": 0.1,
+}  # fmt: skip
+"""Of a model in float16, whose stream has squares beyond float16's range."""
+
 CONFIGS: dict[str, Tiny] = {
     "dense": Tiny(
         {
@@ -49,25 +56,25 @@ CONFIGS: dict[str, Tiny] = {
             "z_loss": 0.01, "residual_multiplier": 0.7, "attention.window": 5, "attention.bias": True,
             "attention.softcap": 2.0, "attention.qk_norm": "rmsnorm", "attention.value_residual": True,
             "attention.gate": "head", "attention.scale": 0.4, "norm.kind": "layernorm", "norm.bias": True,
-            "mlp.kind": "gelu", "mlp.bias": True, "memory.loss_chunk": 7,
+            "mlp.kind": "gelu", "mlp.bias": True, "optim.clip_norm": 0.05, "memory.loss_chunk": 20,
         },
         DECODED,
     ),
     "catalogue": Tiny(
         {
             "n_layers": 3, "tie_embeddings": False, "position.kind": "learned", "norm.weight": "one_plus",
-            "norm.placement": "sandwich",
-            "pattern": "attention.kind=mla,attention.q_rank=12,mlp.kind=moe,mlp.balance_bias=0.01,position.kind=rope,"
-            "position.scaling=yarn,position.scaling_factor=4,position.theta=100,attention.qk_norm=rmsnorm |"
-            " attention.kind=differential,position.kind=alibi |"
+            "norm.placement": "sandwich", "attention.n_kv_heads": 4, "attention.value_residual": True,
+            "pattern": "attention.kind=differential,position.kind=alibi |"
+            " attention.kind=mla,attention.q_rank=12,attention.qk_norm=rmsnorm,position.kind=rope,"
+            "position.scaling=yarn,position.scaling_factor=4,position.theta=100,mlp.kind=moe,mlp.balance_bias=0.01 |"
             " position.kind=t5,position.buckets=6,position.max_distance=10,attention.window=5,attention.sinks=true",
         },
-        DECODED,
+        (0, 1, 2, 3, 5),
     ),
     "zoo": Tiny(
         {
             "n_layers": 6, "tie_embeddings": False, "norm.placement": "output", "position.kind": "sinusoidal", "position.theta": 100.0,
-            "pattern": "attention.kernel=flash,attention.window=5,attention.sinks=1,attention.softcap=2,"
+            "pattern": "attention.kernel=flash,attention.window=6,attention.sinks=1,attention.softcap=2,"
             "position.kind=t5,mlp.kind=relu2 |"
             " attention.kernel=fused,attention.window=5,position.kind=rope,position.scaling=ntk,"
             "position.scaling_factor=4,norm.kind=layernorm,norm.bias=1,mlp.kind=geglu,"
@@ -111,19 +118,16 @@ CONFIGS: dict[str, Tiny] = {
         },
         TRAINED,
     ),
-    "sgd": Tiny(SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.schedule": "linear"}, TRAINED),
-    "lion": Tiny(SMALL | {"optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared"}, (0, 1, 2, 3, 4)),
+    "sgd": Tiny(SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.clip_norm": 100.0, "optim.schedule": "linear"}, TRAINED),
+    "lion": Tiny(SMALL | {"optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared", "attention.bias": False}, (0, 1, 2, 3, 4)),
     "muon": Tiny(SMALL | {"optim.kind": "muon", "attention.n_kv_heads": 1}, TRAINED),
     "spectral": Tiny(
         SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
     ),
-    "adafactor": Tiny(SMALL | {"optim.kind": "adafactor", "optim.clip_rms": 0.3, "optim.min_rms": 0.05}, TRAINED),
+    "adafactor": Tiny(SMALL | {"optim.kind": "adafactor", "optim.min_rms": 0.05}, TRAINED),
     "schedule_free": Tiny(
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
     ),
-    "half": Tiny(
-        {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 4,
-         "attention.kernel": "fused", "precision.compute": "float16"},
-        TRAINED, "float16",
-    ),
+    "half": Tiny(HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"),
+    "capped": Tiny(HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, TRAINED, "float16"),
 }  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from faults.fault import Apply, Fault, changed, edited
+from faults.fault import Apply, Fault, changed, edited, replace
 from slm_core.pattern import layer_models
 from slm_core.positions import rotation, t5_buckets
 
@@ -19,7 +19,7 @@ def turned(layer: int, **options: Any) -> Apply:
         rope = engine.model.layers[layer].attention.position
         tables = rotation(model, engine.config.data.seq_len)
         for name, table in zip(("cos", "sin"), tables, strict=True):
-            patch.setattr(rope, name, torch.from_numpy(table))
+            replace(patch, rope, name, torch.from_numpy(table))
 
     return apply
 
@@ -30,7 +30,7 @@ def buckets(number: int, max_distance: int) -> Apply:
     def apply(engine, patch) -> None:
         bias = engine.model.layers[2].attention.attend.bias
         bucket = torch.from_numpy(t5_buckets(number, max_distance, engine.config.data.seq_len))
-        patch.setattr(bias, "bucket", bucket.clamp(max=len(bias.weight) - 1))
+        replace(patch, bias, "bucket", bucket.clamp(max=len(bias.weight) - 1))
 
     return apply
 
@@ -48,9 +48,9 @@ FAULTS = {
         changed("engine.model.layers.0.attention.position.sin", lambda sin: -sin),
         "rope", "dense", 1, "layers.0.attention.position",
     ),
-    "positions from 1 on": Fault(
-        edited("engine.model.layers.0.attention.forward", "self.position(q, start)", "self.position(q, start + 1)"),
-        "rope", "catalogue", 1, "layers.0.attention",
+    "the keys not turned": Fault(
+        edited("engine.model.layers.0.attention.forward", "self.position(k, start)", "k"),
+        "rope", "dense", 1, "layers.0.attention",
     ),
     "another theta": Fault(turned(0, theta=10_001.0), "position.theta", "dense", 1, "layers.0.attention.position"),
     "the last features turn": Fault(
@@ -102,8 +102,8 @@ FAULTS = {
     "half as many exact buckets": Fault(
         buckets(4, 10), "position.buckets", "catalogue", 1, "layers.2.attention.attend.bias"
     ),
-    "buckets up to twice the distance": Fault(
-        buckets(6, 20), "position.max_distance", "catalogue", 1, "layers.2.attention.attend.bias",
+    "buckets up to less than half the distance": Fault(
+        buckets(6, 4), "position.max_distance", "catalogue", 1, "layers.2.attention.attend.bias",
     ),
     "learned positions in the reverse order": Fault(
         edited("engine.model.position.forward", "self.weight[start : start + x.shape[1]]",
@@ -119,9 +119,9 @@ FAULTS = {
         changed(SINES, lambda table: torch.cat([table[:, 0::2], table[:, 1::2]], dim=1)),
         "sinusoidal", "zoo", 1, "position",
     ),
-    "turned without a position": Fault(
+    "scaled by the position": Fault(
         edited("engine.model.layers.5.attention.position.forward", "return x",
-               "return torch.cat([x[:, :1], x[:, 1:] * 1.01], dim=1)"),
+               "return x * (1 + x.new_ones(x.shape[1]).cumsum(0)[:, None, None] / 100)"),
         "none", "zoo", 1, "layers.5.attention.position",
     ),
 }  # fmt: skip

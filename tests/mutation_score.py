@@ -1,0 +1,108 @@
+"""A pytest plugin: of the faults that a run put into the PyTorch twin, how many were caught and how many named.
+
+A test about a fault records the property "mutation": {section, about, fault, rung, module, proof}, with the proof "caught"
+(by the ladder) or "named" (by the bisector). It works across the processes of pytest-xdist.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PROOFS = ("caught", "named")
+COMMAND = "uv run pytest tests/parity/test_mutations.py --mutation-page docs/mutations.md"
+
+
+@dataclass
+class Score:
+    """What became of one fault: `held` are the proofs that held, of those that ran."""
+
+    section: str
+    about: str
+    fault: str
+    rung: int
+    module: str
+    held: dict[str, bool] = field(default_factory=dict)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutation-page", metavar="FILE", help="write the mutation score to a Markdown page")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    scores = collect(report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ()))
+    if not scores:
+        return
+    terminalreporter.section("mutation score (caught / named / total)")
+    for name, own in [*by(scores, "section").items(), ("sum", scores)]:
+        terminalreporter.line(f"{name.ljust(12)}{' / '.join(str(number).rjust(3) for number in totals(own))}")
+    for score in scores:
+        for proof, held in score.held.items():
+            if not held:
+                terminalreporter.line(f"not {proof}: {score.fault} ({score.about})")
+    page = config.getoption("--mutation-page")
+    if page:
+        Path(page).write_text(markdown(scores), encoding="utf-8")
+
+
+def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
+    """Returns the score of each fault that the reports tell of."""
+    scores: dict[str, Score] = {}
+    for report in reports:
+        for name, value in report.user_properties:
+            if name == "mutation":
+                proof = value["proof"]
+                told = {key: value[key] for key in value if key != "proof"}
+                scores.setdefault(value["fault"], Score(**told)).held[proof] = report.passed
+    return list(scores.values())
+
+
+def by(scores: list[Score], key: str) -> dict[str, list[Score]]:
+    """Returns the scores of each section or component."""
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(getattr(score, key), []).append(score)
+    return groups
+
+
+def totals(scores: list[Score]) -> tuple[int, int, int]:
+    """Returns how many faults were caught, how many named, and how many there are."""
+    caught, named = (sum(score.held.get(proof, False) for score in scores) for proof in PROOFS)
+    return caught, named, len(scores)
+
+
+def markdown(scores: list[Score]) -> str:
+    """Returns the page: a table of sections, then one of the faults of each component."""
+    caught, named, total = totals(scores)
+    lines = [
+        "# The mutation score",
+        "",
+        "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put into"
+        " the PyTorch",
+        "twin alone. It is *caught* if the ladder fails, and first at the rung that is given; it is *named* if the"
+        " bisector says that",
+        "module. The faults are in `tests/parity/faults/`; a test there holds that every component, every option that"
+        " computes and every",
+        "rule of [numerics.md](numerics.md) has one.",
+        "",
+        f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
+        "",
+        "| section | caught | named | total |",
+        "|---|---:|---:|---:|",
+        *(f"| {name} | {' | '.join(map(str, totals(own)))} |" for name, own in by(scores, "section").items()),
+        f"| **sum** | **{caught}** | **{named}** | **{total}** |",
+    ]
+    for section, own in by(scores, "section").items():
+        lines += ["", f"## {section}", "", "| about | what is wrong | rung | module | caught | named |"]
+        lines += ["|---|---|---:|---|:---:|:---:|"]
+        for about, faults in sorted(by(own, "about").items()):
+            lines += [
+                f"| {about} | {s.fault} | {s.rung} | `{s.module}` | {_mark(s, 'caught')} | {_mark(s, 'named')} |"
+                for s in faults
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _mark(score: Score, proof: str) -> str:
+    return {True: "yes", False: "**no**", None: ""}[score.held.get(proof)]

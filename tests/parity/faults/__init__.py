@@ -1,0 +1,22 @@
+"""Mistakes that a porter makes, one at a time, in the PyTorch twin: what the ladder must catch and the bisector name."""
+
+from faults import attention, decoding, kernels, mlps, model, norms, optimizers, positions, training
+from faults.fault import Fault
+from faults.pairs import CONFIGS
+from faults.rules import OFF, RULES, SIZES
+
+SECTIONS = {
+    "attention": attention.FAULTS,
+    "kernels": kernels.FAULTS,
+    "positions": positions.FAULTS,
+    "norms": norms.FAULTS,
+    "mlps": mlps.FAULTS,
+    "model": model.FAULTS,
+    "training": training.FAULTS,
+    "optimizers": optimizers.FAULTS,
+    "decoding": decoding.FAULTS,
+}
+FAULTS = {name: fault for faults in SECTIONS.values() for name, fault in faults.items()}
+"""{what is wrong: the fault}."""
+
+__all__ = ["CONFIGS", "FAULTS", "Fault", "OFF", "RULES", "SECTIONS", "SIZES"]

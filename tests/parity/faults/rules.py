@@ -1,0 +1,33 @@
+"""What must have a fault: components, choices, fields with arithmetic, and rules that are no field's."""
+
+RULES = {
+    "1 parameters": (
+        "init by name", "init in float64", "init of norms", "init of scalars", "linear map", "muP init", "muP logits",
+        "muP scores", "muP rates", "muP decay",
+    ),
+    "3 learning rate": ("optim.lr",),
+    "4 precision": (
+        "wide norms", "wide softmax", "wide rotation", "wide router", "wide logits", "wide loss",
+    ),
+    "5 layers": (
+        "default scale", "mask", "position after QK-norm", "KV cache", "rolling cache", "cache of the latent",
+        "embedding", "final norm", "order of experts", "penalties",
+    ),
+    "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
+    "7 loss": ("loss sum", "targets", "IGNORE", "accumulation"),
+    "8 clipping": ("clipping",),
+    "9 loss scale": ("loss scale", "skipped update"),
+    "10 optimizers": ("decoupled decay", "balance update", "averaged weights", "state"),
+    "11 sampling": ("decoder",),
+}  # fmt: skip
+"""{section of docs/numerics.md: its rules that no field switches}. Section 2, and all of 11 but the cache, is slm_core's
+alone: both twins read the same batches and draw the same tokens."""
+
+SIZES = {
+    "d_model", "n_layers", "attention.n_heads", "attention.n_kv_heads", "attention.head_dim", "attention.q_rank",
+    "attention.kv_rank", "attention.rope_dim", "attention.v_dim", "mlp.hidden", "mlp.experts",
+}  # fmt: skip
+"""Fields that only say how large a parameter is: a wrong one is another shape."""
+
+OFF = ("none",)
+"""Choices of a field that turn it off."""

@@ -1,0 +1,97 @@
+"""scripts/convert.py as a user calls it: a checkpoint in, text from it, its loss, and out again."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+transformers = pytest.importorskip("transformers")
+
+from slm_core.data.tokenizers import train_bpe  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 200
+
+
+def script(name: str, *words: object, status: int = 0) -> str:
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / name, *map(str, words)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    import torch
+
+    work = tmp_path_factory.mktemp("convert")
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=True, eos_token_id=319, bos_token_id=0,
+    )  # fmt: skip
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(work / "hf")
+    train_bpe([TEXT], 300).inner.save(str(work / "hf" / "tokenizer.json"))
+    (work / "text.txt").write_text(TEXT)
+    script("convert.py", "--import", work / "hf", "--run", work / "run", "--framework", "flax")
+    return work
+
+
+def test_an_import_is_a_run_of_either_twin(work):
+    described = json.loads((work / "run" / "config.json").read_text())
+    assert described["framework"] == "flax" and described["imported"]["model_type"] == "llama"
+    texts = [
+        script("generate.py", "--run", work / "run", "--prompt", "the ", "--framework", twin, "--max_tokens", 12)
+        for twin in ("torch", "flax")
+    ]
+    assert texts[0] == texts[1] and texts[0].startswith("the ")
+
+
+def test_an_import_is_evaluated(work):
+    words = ("--run", work / "run", "--source", "text", "--path", work / "text.txt", "--data_dir", work / "data")
+    printed = script("evaluate.py", *words, "--batches", 2, "--framework", "torch")
+    assert "validation loss 5." in printed and "bits/byte" in printed
+
+
+def test_an_export_is_what_was_imported(work):
+    import torch
+
+    script("convert.py", "--export", work / "out", "--run", work / "run")
+    tokens = torch.from_numpy(np.arange(40)[None])
+    models = [transformers.AutoModelForCausalLM.from_pretrained(work / name) for name in ("hf", "out")]
+    with torch.no_grad():
+        logits = [model(tokens).logits for model in models]
+    assert torch.equal(*logits)
+    encode = transformers.AutoTokenizer.from_pretrained(work / "out")
+    assert encode("the quick").input_ids == train_bpe([TEXT], 300).encode("the quick")
+    assert models[1].config.eos_token_id == 319
+
+
+def test_mistakes_are_one_line(work, tmp_path):
+    def error(*words):
+        text = script("convert.py", *words, status=2)
+        assert text.startswith("error: ") and text.count("\n") == 1
+        return text
+
+    assert "--import FOLDER and --export" in error("--run", work / "run")
+    assert "already holds config.json" in error("--import", work / "hf", "--run", work / "run")
+    assert "is no folder" in error("--import", tmp_path / "nothing", "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "is no family here" in error("--export", tmp_path / "x", "--run", work / "run", "--family", "lama")
+    assert "no such run" in error("--export", tmp_path / "x", "--run", tmp_path / "run")
+    assert "--context=65" in error("--import", work / "hf", "--run", tmp_path / "run", "--context", 65)
+    assert not (tmp_path / "x").exists()
+
+
+def test_training_does_not_go_on_from_an_import(work):
+    words = ("--config.run.dir", work, "--config.run.name", "run", "--config.data.source", "text")
+    words += ("--config.data.path", work / "text.txt", "--config.data.dir", work / "data")
+    assert "is an imported model" in script("train_torch.py", *words, status=2)

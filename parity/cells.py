@@ -222,7 +222,6 @@ def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     return found
 
 
-
 def _registered() -> set[str]:
     return {value for name in REGISTRIES for value in choices(name)}
 

@@ -22,7 +22,7 @@ FLAGS = [
 
 
 def run(invocation: Invocation) -> None:
-    from parity.oracle_cases import CASES
+    from parity.oracle.cases import CASES
 
     flags = invocation.flags
     families = list(dict.fromkeys(case.family for case in CASES))
@@ -30,8 +30,8 @@ def run(invocation: Invocation) -> None:
         hint = nearest(flags["family"], families)
         raise UserError(f"--family={flags['family']} is none of {', '.join(families)}{hint}")
     _pin()
-    from parity.oracle import FEATURES_OFF, HEAD, line, measure, sensitivity
-    from parity.oracle_page import page
+    from parity.oracle.measure import FEATURES_OFF, HEAD, line, measure, sensitivity
+    from parity.oracle.page import page
 
     chosen = [case for case in CASES if flags["family"] in ("", case.family)]
     results, moved = [], {}

@@ -32,8 +32,11 @@ CONTAINERS = {
 
 LAYER = {"input": "input", "output": "output"}
 ALIKE = (SAME, TRANSPOSED)
-APART = ("position",)
-"""Paths of ours whose module does more than look up or multiply by its weight."""
+APART = ("position", "router")
+"""Ends of the paths of ours whose module in theirs does more, or less, than look up or multiply by its weight."""
+
+ADDING = {"bloom": ("attention", "mlp"), "mpt": ("mlp",)}
+"""{family: parts of a block that add the residual stream to their output themselves}."""
 
 
 class HuggingFaceModel:
@@ -51,8 +54,9 @@ class HuggingFaceModel:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             source.folder, dtype=getattr(torch, precision), attn_implementation="eager", local_files_only=True
         ).eval()
-        self.rules = list(read_config(source.folder).family.rules(source.config))
-        self.paths = paths_of(self.rules, source.config.model.n_layers)
+        family = read_config(source.folder).family
+        self.rules = list(family.rules(source.config))
+        self.paths = paths_of(self.rules, source.config.model.n_layers, ADDING.get(family.model_type, ()))
         if type(self.model.get_input_embeddings()) is not nn.Embedding:  # it scales its rows as well
             self.paths = {theirs: told for theirs, told in self.paths.items() if told[0] != "embed"}
 
@@ -109,18 +113,25 @@ class HuggingFaceModel:
                     yield Event("backward", path, f"gradient of {leaf}", value)
 
 
-def paths_of(rules: Sequence[Rule], n_layers: int) -> dict[str, tuple[str, Mapping[str, str]]]:
-    """Returns {path of theirs: (path of ours, {tensor of theirs: of ours})}."""
+def paths_of(
+    rules: Sequence[Rule], n_layers: int, adding: Sequence[str] = ()
+) -> dict[str, tuple[str, Mapping[str, str]]]:
+    """Returns {path of theirs: (path of ours, {tensor of theirs: of ours})}.
+
+    Args:
+      adding: parts of a block whose outputs are not those of ours.
+    """
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     for i in range(n_layers):
         for part, tensors in CONTAINERS.items():
             ours = f"layers.{i}.{part}".rstrip(".")
             theirs = _common([name for rule in rules if rule.ours[0].startswith(f"{ours}.") for name in rule.theirs])
-            found.setdefault(theirs, (ours, tensors))
+            shared = {"input": tensors["input"]} if part in adding else tensors
+            found.setdefault(theirs, (ours, shared))
     for rule in rules:
         if len(rule.ours) == len(rule.theirs) == 1 and rule.layout in ALIKE and rule.ours[0].endswith(".weight"):
             ours, theirs = (names[0].removesuffix(".weight") for names in (rule.ours, rule.theirs))
-            if ours not in APART:
+            if not ours.endswith(APART):
                 found[theirs] = ours, LAYER
     return found
 

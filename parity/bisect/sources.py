@@ -37,5 +37,6 @@ def code_of(module: str, framework: str, own: Any) -> str:
 def _place(code: Any) -> str:
     code = inspect.unwrap(code)
     file = Path(inspect.getsourcefile(code) or "")
-    shown = file.relative_to(ROOT) if file.is_relative_to(ROOT) else Path(*file.parts[-4:])
+    installed = "site-packages" in file.parts
+    shown = Path(*file.parts[-4:]) if installed or not file.is_relative_to(ROOT) else file.relative_to(ROOT)
     return f"{shown}:{inspect.getsourcelines(code)[1]}"

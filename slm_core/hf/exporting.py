@@ -11,6 +11,7 @@ from slm_core.hf import FAMILIES
 from slm_core.hf.describe import Difference, differences
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
+from slm_core.pattern import layer_models
 
 
 def choose(config: Config, wanted: str = "") -> tuple[Family, dict[str, Any]]:
@@ -63,19 +64,34 @@ def convert(
     """Yields the tensors of a checkpoint by their names, one rule's in memory at a time."""
     config = family.read(Fields(written, family.model_type))
     for rule in family.rules(config):
-        arrays = rule.layout.to_theirs([_weight(name, weights) for name in rule.ours])
+        arrays = rule.layout.to_theirs([_weight(name, weights, config) for name in rule.ours])
         yield from zip(rule.theirs, arrays, strict=True)
 
 
-def _weight(name: str, weights: Mapping[str, np.ndarray]) -> np.ndarray:
+NORMED = {
+    "attention.q_norm.norm": lambda a: a.head_dim * (a.n_heads if a.qk_norm_over == "whole" else 1),
+    "attention.k_norm.norm": lambda a: a.head_dim * (a.n_kv_heads if a.qk_norm_over == "whole" else 1),
+    "attention.q_latent_norm": lambda a: a.q_rank,
+    "attention.kv_latent_norm": lambda a: a.kv_rank,
+}
+"""{norm inside a layer: how many features it scales}; the others scale d_model."""
+
+
+def _weight(name: str, weights: Mapping[str, np.ndarray], config: Config) -> np.ndarray:
     """Returns a weight of ours, or what leaves the function as it is where the config has none."""
     if name in weights:
         return weights[name]
     path, _, leaf = name.rpartition(".")
     if leaf == "weight":  # of a norm without one
-        return np.ones(weights["embed.weight"].shape[1], np.float32)
+        return np.ones(_normed(path, config), np.float32)
     if leaf == "balance":
         return np.zeros(weights[f"{path}.router.weight"].shape[1], np.float32)
-    beside = weights.get(f"{path}.weight")
-    shape = weights["embed.weight"].shape[1:] if beside is None else (*beside.shape[:-2], beside.shape[-1])
-    return np.zeros(shape, np.float32)
+    if f"{path}.weight" in weights:
+        shape = weights[f"{path}.weight"].shape
+        return np.zeros((*shape[:-2], shape[-1]), np.float32)
+    return np.zeros(config.model.d_model, np.float32)  # of a norm without a weight
+
+
+def _normed(path: str, config: Config) -> int:
+    i, _, inner = path.removeprefix("layers.").partition(".")
+    return NORMED[inner](layer_models(config.model)[int(i)].attention) if inner in NORMED else config.model.d_model

@@ -9,7 +9,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first: dict[str, int] = {}
     for i in places:
         first.setdefault(_pair(items[i]), i)
-    for place, item in zip(places, sorted((items[i] for i in places), key=lambda item: first[_pair(item)]), strict=True):
+    for place, item in zip(
+        places, sorted((items[i] for i in places), key=lambda item: first[_pair(item)]), strict=True
+    ):
         items[place] = item
 
 

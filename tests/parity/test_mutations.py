@@ -7,8 +7,8 @@ from importlib import import_module
 
 import pytest
 import torch
-from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES
-from faults.pairs import UPDATES
+from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT
+from faults.pairs import HANDED, UPDATES
 from torch import nn
 
 import slm_torch.trainer
@@ -54,6 +54,7 @@ def last_pair_dropped() -> Iterator[None]:
 def small_sizes(monkeypatch):
     """Few updates, and tiles of 4, of which the models' 16 tokens fill several."""
     monkeypatch.setattr("parity.rungs.UPDATES", UPDATES)
+    monkeypatch.setattr("parity.rungs.HANDED", HANDED)
     monkeypatch.setattr("parity.bisect.twins.STEPS", UPDATES)
     monkeypatch.setattr(import_module("slm_torch.layers.flash"), "TILE", 4)
 
@@ -147,7 +148,7 @@ def wanted() -> set[str]:
             found |= set(choices)
         elif choices:
             found |= {f"{leaf}={choice}" for choice in choices if choice not in OFF}
-        elif short not in SIZES:
+        elif short not in SIZES | SPLIT:
             found.add(short)
     return found
 

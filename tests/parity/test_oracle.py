@@ -11,9 +11,10 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 import slm_torch.trainer  # noqa: E402
+from parity.bisect.command import bisect_folders  # noqa: E402
 from parity.cells import BASE, cells  # noqa: E402
-from parity.oracle import measure, sensitivity  # noqa: E402
-from parity.oracle_cases import CASES  # noqa: E402
+from parity.oracle.cases import CASES  # noqa: E402
+from parity.oracle.measure import build, measure, sensitivity  # noqa: E402
 from parity.port import perturbed  # noqa: E402
 from slm_core.config_dict import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
@@ -23,16 +24,6 @@ from slm_core.hf.folder import write_config, write_tensors  # noqa: E402
 IDS = [case.name for case in CASES]
 SMALL = {
     cell.name: cell.config for cell in cells() if not cell.large and cell.section not in ("half precisions", "presets")
-}
-EXPRESSIBLE = {
-    "base": "llama",
-    "untied, capped head": "gemma2",
-    "gqa, window, sinks, cap": "",
-    "rope, part": "gpt_neox",
-    "rope, llama3": "mistral",
-    "attention.kind=mla": "deepseek_v3",
-    "position.kind=learned": "",
-    "norm.kind=dyt": "",
 }
 
 
@@ -53,6 +44,12 @@ def test_a_twin_computes_what_the_class_computes(case):
 def test_a_case_would_notice_a_missing_feature(case):
     moved = sensitivity(case)
     assert all(change > 1e-2 for change in moved.values()), moved
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_the_bisector_finds_nothing_between_a_twin_and_its_class(case, tmp_path, capsys):
+    build(case, "float32").save_pretrained(tmp_path / "hf")
+    assert bisect_folders("", str(tmp_path / "hf"), "torch", "float32"), capsys.readouterr().out
 
 
 def test_every_family_has_a_case():

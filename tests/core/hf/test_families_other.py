@@ -5,6 +5,7 @@ import itertools
 from operator import attrgetter
 
 import pytest
+from family_checks import again, checked
 
 from slm_core.config import Config
 from slm_core.config_dict import with_values
@@ -12,9 +13,7 @@ from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
 from slm_core.hf.describe import differences
 from slm_core.hf.families.gpt_oss import YARN as GPT_OSS_YARN
-from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import FULL, SLIDING
-from slm_core.validate import validate
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -70,17 +69,7 @@ SMALL = {"deepseek_v3": {"q_lora_rank": None, "qk_nope_head_dim": 6, "qk_rope_he
 
 
 def read(family: str, values: dict) -> Config:
-    """Returns the valid config of a config.json, all of whose fields are read."""
-    fields = Fields(NEEDED[family] | values, family)
-    config = FAMILIES[family].read(fields)
-    validate(config)
-    assert not fields.unread()
-    return config
-
-
-def again(family: str, config: Config) -> Config:
-    """Returns what a config is after it was written and read."""
-    return FAMILIES[family].read(Fields(FAMILIES[family].write(config), family))
+    return checked(family, NEEDED[family] | values)
 
 
 @pytest.mark.parametrize("family", RICH)

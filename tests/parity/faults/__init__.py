@@ -3,7 +3,7 @@
 from faults import attention, decoding, kernels, mlps, model, norms, optimizers, positions, training
 from faults.fault import Fault
 from faults.pairs import CONFIGS
-from faults.rules import OFF, RULES, SIZES
+from faults.rules import OFF, RULES, SIZES, SPLIT
 
 SECTIONS = {
     "attention": attention.FAULTS,
@@ -19,4 +19,4 @@ SECTIONS = {
 FAULTS = {name: fault for faults in SECTIONS.values() for name, fault in faults.items()}
 """{what is wrong: the fault}."""
 
-__all__ = ["CONFIGS", "FAULTS", "Fault", "OFF", "RULES", "SECTIONS", "SIZES"]
+__all__ = ["CONFIGS", "FAULTS", "Fault", "OFF", "RULES", "SECTIONS", "SIZES", "SPLIT"]

@@ -4,8 +4,8 @@ import torch
 
 from faults.fault import Fault, changed, edited, option
 
-FIRST = "engine.model.layers.0.attention"
-KERNEL = "slm_torch.layers.dot_product.dot_product"
+FIRST = "model.layers.0.attention"
+KERNEL = "slm_torch.layers.dot_product:dot_product"
 
 FAULTS = {
     "kv heads in the wrong order": Fault(
@@ -22,11 +22,11 @@ FAULTS = {
         "attention.scale", "dense", 1, "layers.0.attention.attend",
     ),
     "scale by the width, not its root": Fault(
-        option("engine.model.layers.3.attention.attend.options", "scale", 1 / 8),
+        option("model.layers.3.attention.attend.options", "scale", 1 / 8),
         "default scale", "zoo", 1, "layers.3.attention.attend",
     ),
     "scale without the rotary part's width": Fault(
-        option("engine.model.layers.1.attention.attend.options", "scale", 8**-0.5),
+        option("model.layers.1.attention.attend.options", "scale", 8**-0.5),
         "default scale", "catalogue", 1, "layers.1.attention.attend",
     ),
     "muP scale of 1 / sqrt(width)": Fault(
@@ -34,11 +34,11 @@ FAULTS = {
         "muP scores", "lion", 1, "layers.0.attention.attend",
     ),
     "cosines divided by sqrt(width)": Fault(
-        option("engine.model.layers.1.attention.attend.options", "scale", 12**-0.5),
+        option("model.layers.1.attention.attend.options", "scale", 12**-0.5),
         "qk_norm=l2", "rotations", 1, "layers.1.attention.attend",
     ),
     "sees the next token": Fault(
-        edited("slm_torch.layers.dot_product.visible", "distance >= 0", "distance >= -1"),
+        edited("slm_torch.layers.dot_product:visible", "distance >= 0", "distance >= -1"),
         "mask", "dense", 1, "layers.0.attention.attend",
     ),
     "mask of a score of 0": Fault(
@@ -46,7 +46,7 @@ FAULTS = {
         "mask", "dense", 1, "layers.0.attention.attend",
     ),
     "window one wider": Fault(
-        option("engine.model.layers.1.attention.attend.options", "window", 6),
+        option("model.layers.1.attention.attend.options", "window", 6),
         "attention.window", "dense", 1, "layers.1.attention.attend",
     ),
     "cap forgotten": Fault(
@@ -59,13 +59,13 @@ FAULTS = {
         "attention.softcap", "dense", 1, "layers.0.attention.attend",
     ),
     "sinks missing in the denominator": Fault(
-        edited("engine.model.layers.2.attention.attend.kernel",
+        edited("model.layers.2.attention.attend.kernel",
                "torch.softmax(torch.cat([scores, sink], dim=-1), dim=-1)[..., :-1]",
                "torch.softmax(scores + 0 * sink, dim=-1)"),
         "attention.sinks", "catalogue", 1, "layers.2.attention.attend",
     ),
     "sinks scaled like scores": Fault(
-        edited("engine.model.layers.2.attention.attend.kernel", "rearrange(sinks,", "rearrange(sinks * scale,"),
+        edited("model.layers.2.attention.attend.kernel", "rearrange(sinks,", "rearrange(sinks * scale,"),
         "attention.sinks", "catalogue", 1, "layers.2.attention.attend",
     ),
     "no bias of the queries": Fault(
@@ -77,7 +77,7 @@ FAULTS = {
         "attention.output_bias", "dense", 1, "layers.0.attention.o_proj",
     ),
     "a matrix of [out, in]": Fault(
-        edited("engine.model.layers.1.attention.gate.gate_proj.forward", "self.weight.to(x.dtype)",
+        edited("model.layers.1.attention.gate.gate_proj.forward", "self.weight.to(x.dtype)",
                "self.weight.reshape(self.weight.shape[::-1]).mT"),
         "linear map", "dense", 1, "layers.1.attention.gate.gate_proj",
     ),
@@ -93,7 +93,7 @@ FAULTS = {
         "position after QK-norm", "dense", 1, "layers.0.attention",
     ),
     "length 1 by the mean": Fault(
-        edited("engine.model.layers.2.attention.q_norm.norm.forward", ".sum(", ".mean("),
+        edited("model.layers.2.attention.q_norm.norm.forward", ".sum(", ".mean("),
         "qk_norm=l2", "zoo", 1, "layers.2.attention.q_norm.norm",
     ),
     "all heads normed at once": Fault(
@@ -102,7 +102,7 @@ FAULTS = {
         "qk_norm_over=head", "dense", 1, "layers.0.attention.q_norm",
     ),
     "each head normed by itself": Fault(
-        edited("engine.model.layers.5.attention.q_norm.forward", "self.norm(x.flatten(-2)).view(x.shape)",
+        edited("model.layers.5.attention.q_norm.forward", "self.norm(x.flatten(-2)).view(x.shape)",
                "x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.norm.eps)"
                " * self.norm.weight.view(x.shape[-2:])"),
         "qk_norm_over=whole", "zoo", 1, "layers.5.attention.q_norm",
@@ -112,44 +112,44 @@ FAULTS = {
         "gate=head", "dense", 1, "layers.0.attention.gate",
     ),
     "gates of elements in the order [width, heads]": Fault(
-        edited("engine.model.layers.2.attention.gate.forward", ".unflatten(-1, self.gates)",
+        edited("model.layers.2.attention.gate.forward", ".unflatten(-1, self.gates)",
                ".unflatten(-1, self.gates[::-1]).mT"),
         "gate=element", "zoo", 1, "layers.2.attention.gate",
     ),
     "values mixed the other way": Fault(
-        edited("engine.model.layers.1.attention.value_residual.forward", "own * v + others * first",
+        edited("model.layers.1.attention.value_residual.forward", "own * v + others * first",
                "others * v + own * first"),
         "attention.value_residual", "dense", 1, "layers.1.attention.value_residual",
     ),
     "the first layer's values cut off from the gradient": Fault(
-        edited("engine.model.layers.1.attention.value_residual.forward", "others * first", "others * first.detach()"),
+        edited("model.layers.1.attention.value_residual.forward", "others * first", "others * first.detach()"),
         "attention.value_residual", "dense", 2, "layers.1.attention.value_residual",
     ),
     "the previous layer's values": Fault(
-        changed("engine.model.layers.1.gives_values", lambda gives: True),
+        changed("model.layers.1.gives_values", lambda gives: True),
         "attention.value_residual", "catalogue", 1, "layers.1",
     ),
     "the rotary part first": Fault(
-        edited("engine.model.layers.1.attention._queries", "q[..., : self.head_dim], q[..., self.head_dim :]",
+        edited("model.layers.1.attention._queries", "q[..., : self.head_dim], q[..., self.head_dim :]",
                "q[..., self.rope_dim :], q[..., : self.rope_dim]"),
         "mla", "catalogue", 1, "layers.1.attention",
     ),
     "the queries' latent not normed": Fault(
-        edited("engine.model.layers.1.attention.q_latent_norm.forward",
+        edited("model.layers.1.attention.q_latent_norm.forward",
                "y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)", "y"),
         "mla", "catalogue", 1, "layers.1.attention.q_latent_norm",
     ),
     "the latent not normed": Fault(
-        edited("engine.model.layers.1.attention.kv_latent_norm.forward",
+        edited("model.layers.1.attention.kv_latent_norm.forward",
                "y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)", "y"),
         "mla", "catalogue", 1, "layers.1.attention.kv_latent_norm",
     ),
     "the shared rotary part not rotated": Fault(
-        edited("engine.model.layers.1.attention.forward", "self.position(k_rope, start)", "k_rope"),
+        edited("model.layers.1.attention.forward", "self.position(k_rope, start)", "k_rope"),
         "mla", "catalogue", 1, "layers.1.attention",
     ),
     "keys without position not normed": Fault(
-        edited("engine.model.layers.1.attention.forward", "k = self.k_norm(k)", "k = k * self.k_norm.norm.weight"),
+        edited("model.layers.1.attention.forward", "k = self.k_norm(k)", "k = k * self.k_norm.norm.weight"),
         "mla", "catalogue", 1, "layers.1.attention",
     ),
     "the second map added": Fault(

@@ -2,7 +2,7 @@
 
 from faults.fault import Fault, changed, edited
 
-GQA, EXTEND = "slm_torch.layers.gqa.extend", "slm_torch.layers.differential.extend"
+GQA, EXTEND = "slm_torch.layers.gqa:extend", "slm_torch.layers.differential:extend"
 
 FAULTS = {
     "rolling cache one position late": Fault(
@@ -13,7 +13,7 @@ FAULTS = {
         "rolling cache", "dense", 5, "layers.0.attention",
     ),
     "keys before the first position seen": Fault(
-        edited("slm_torch.layers.dot_product.visible", "position.clamp(max=window - 1)", "position * 0 + window - 1"),
+        edited("slm_torch.layers.dot_product:visible", "position.clamp(max=window - 1)", "position * 0 + window - 1"),
         "rolling cache", "dense", 5, "layers.0.attention.attend",
     ),
     "cache that forgets what it just read": Fault(
@@ -26,23 +26,23 @@ FAULTS = {
         "KV cache", "catalogue", 5, "layers.0.attention",
     ),
     "keys turned as if each call began at 0": Fault(
-        edited("engine.model.layers.1.attention.forward", "self.position(k_rope, start)", "self.position(k_rope, 0)"),
+        edited("model.layers.1.attention.forward", "self.position(k_rope, start)", "self.position(k_rope, 0)"),
         "cache of the latent", "catalogue", 5, "layers.1.attention",
     ),
     "values of the latent without the first layer's": Fault(
-        changed("engine.model.layers.1.attention.empty_cache", lambda own: lambda *arguments: {
+        changed("model.layers.1.attention.empty_cache", lambda own: lambda *arguments: {
             name: value for name, value in own(*arguments).items() if name != "v"}),
         "cache of the latent", "catalogue", 5, "layers.1.attention",
     ),
     "logits of the prompt's first token": Fault(
-        edited("slm_torch.generate.Decoder._append", "hidden[0, -1]", "hidden[0, 0]"), "decoder", "dense", 5, "decoder",
+        edited("slm_torch.generate:Decoder._append", "hidden[0, -1]", "hidden[0, 0]"), "decoder", "dense", 5, "decoder",
     ),
     "calls counted, not tokens": Fault(
-        edited("slm_torch.generate.Decoder._append", "self.length += len(tokens)", "self.length += 1"),
+        edited("slm_torch.generate:Decoder._append", "self.length += len(tokens)", "self.length += 1"),
         "decoder", "dense", 5, "decoder",
     ),
-    "a token of a library's in the place of the first": Fault(
-        edited("slm_torch.generate.Decoder.prefill", "self._append(tokens)", "self._append([0, *tokens[1:]])"),
+    "the prompt's first token replaced": Fault(
+        edited("slm_torch.generate:Decoder.prefill", "self._append(tokens)", "self._append([0, *tokens[1:]])"),
         "decoder", "dense", 5, "decoder",
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from importlib import import_module
-from types import MethodType, ModuleType
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -39,7 +39,8 @@ def edited(target: str, old: str, new: str) -> Apply:
     """Returns a fault that replaces `old` by `new` in the source text of a function.
 
     Args:
-      target: dotted path of the function, from "engine" (of that object only) or from a module of slm_torch (of all).
+      target: the function: "model.layers.0.mlp.forward" of the engine, of that object only, or "slm_torch.loss:sums",
+        wherever its module calls it.
       old: stands in its source once: a fault must not outlive the code that it breaks.
     """
 
@@ -87,15 +88,7 @@ def option(target: str, key: str, value: Any) -> Apply:
 
 
 def _owner(engine: Engine, target: str) -> tuple[Any, str]:
-    """Returns the object at all but the last part of a dotted path, and that part."""
-    first, *parts, name = target.split(".")
-    return reduce(_part, parts, engine if first == "engine" else import_module(first)), name
-
-
-def _part(owner: Any, name: str) -> Any:
-    if isinstance(owner, ModuleType) and not hasattr(owner, name):
-        return import_module(f"{owner.__name__}.{name}")
-    # A function of a module may have the module's name: slm_torch.layers.flash is the file.
-    found = getattr(owner, name)
-    hidden = isinstance(owner, ModuleType) and hasattr(owner, "__path__") and not isinstance(found, ModuleType)
-    return import_module(f"{owner.__name__}.{name}") if hidden else found
+    """Returns the object that has the last name of a target, and that name."""
+    module, _, path = target.rpartition(":")
+    *parts, name = path.split(".")
+    return reduce(getattr, parts, import_module(module) if module else engine), name

@@ -7,78 +7,78 @@ ATTEND = "layers.0.attention.attend"
 
 FAULTS = {
     "softmax over queries": Fault(
-        edited("engine.model.layers.0.attention.attend.kernel", "torch.softmax(scores, dim=-1)",
+        edited("model.layers.0.attention.attend.kernel", "torch.softmax(scores, dim=-1)",
                "torch.softmax(scores, dim=-2)"),
         "dot_product", "dense", 1, ATTEND,
     ),
     "the bias of the next distance": Fault(
-        edited("engine.model.layers.2.attention.attend.kernel", "distance.clamp(0,", "(distance + 1).clamp(0,"),
+        edited("model.layers.2.attention.attend.kernel", "distance.clamp(0,", "(distance + 1).clamp(0,"),
         "dot_product", "catalogue", 1, "layers.2.attention.attend",
     ),
     "no gradient through the largest score's weight": Fault(
-        edited("engine.model.layers.0.attention.attend.kernel", "torch.softmax(scores, dim=-1)",
+        edited("model.layers.0.attention.attend.kernel", "torch.softmax(scores, dim=-1)",
                "torch.exp(scores) / torch.exp(scores).sum(-1, keepdim=True).detach()"),
         "dot_product", "dense", 2, ATTEND,
     ),
     "what was mixed before not rescaled": Fault(
-        edited(f"{FLASH}._Flash.forward", "mixed *= torch.exp(so_far - both)", "pass"),
+        edited(f"{FLASH}:_Flash.forward", "mixed *= torch.exp(so_far - both)", "pass"),
         "flash", "zoo", 1, ATTEND,
     ),
     "the running sum not carried on": Fault(
-        edited(f"{FLASH}._Flash.forward", "so_far = both", "so_far = found"),
+        edited(f"{FLASH}:_Flash.forward", "so_far = both", "so_far = found"),
         "flash", "zoo", 1, ATTEND,
     ),
     "the tile at the window's end left out": Fault(
-        edited(f"{FLASH}.Tiles._meet", "smallest < self.options.window", "smallest < self.options.window - 1"),
+        edited(f"{FLASH}:Tiles._meet", "smallest < self.options.window", "smallest < self.options.window - 1"),
         "flash", "zoo", 1, ATTEND,
     ),
     "the mask of a tile one to the left": Fault(
-        edited(f"{FLASH}.Tiles.scores", "x = self.largest - largest", "x = self.largest - largest + 1"),
+        edited(f"{FLASH}:Tiles.scores", "x = self.largest - largest", "x = self.largest - largest + 1"),
         "flash", "zoo", 1, ATTEND,
     ),
     "no mask in tiles that the diagonal crosses": Fault(
-        edited(f"{FLASH}.Tiles.scores", "self.biased or smallest < 0 or", "self.biased or"),
+        edited(f"{FLASH}:Tiles.scores", "self.biased or smallest < 0 or", "self.biased or"),
         "flash", "zoo", 1, "layers.3.attention.attend",
     ),
     "the mean of dy not subtracted": Fault(
-        edited(f"{FLASH}._Flash.backward", ".sub_(_tile(mean, rows)).mul_(p)", ".mul_(p)"),
+        edited(f"{FLASH}:_Flash.backward", ".sub_(_tile(mean, rows)).mul_(p)", ".mul_(p)"),
         "flash", "zoo", 2, "layers.3.attention.attend",
     ),
     "the gradient of queries not scaled": Fault(
-        edited(f"{FLASH}._Flash.backward", "ds.mul_(ctx.options.scale)", "ds"),
+        edited(f"{FLASH}:_Flash.backward", "ds.mul_(ctx.options.scale)", "ds"),
         "flash", "zoo", 2, "layers.3.attention.attend",
     ),
     "the gradient of keys of the last tile only": Fault(
-        edited(f"{FLASH}._Flash.backward", "dkey += ds.mT @ query", "dkey = ds.mT @ query"),
+        edited(f"{FLASH}:_Flash.backward", "dkey += ds.mT @ query", "dkey = ds.mT @ query"),
         "flash", "zoo", 2, "layers.3.attention.attend",
     ),
     "the cap's slope forgotten": Fault(
-        edited(f"{FLASH}._Flash.backward", "ds *= slope", "pass"),
+        edited(f"{FLASH}:_Flash.backward", "ds *= slope", "pass"),
         "flash", "zoo", 2, ATTEND,
     ),
     "the gradient of sinks of the other sign": Fault(
-        edited(f"{FLASH}._Flash.backward", "dsinks = -(torch", "dsinks = (torch"),
+        edited(f"{FLASH}:_Flash.backward", "dsinks = -(torch", "dsinks = (torch"),
         "flash", "zoo", 2, ATTEND,
     ),
     "the gradient of the bias one distance late": Fault(
-        edited(f"{FLASH}.Tiles.add_diagonals", "skewed.sum(1)[:, :-1]", "skewed.sum(1)[:, :-1].roll(1, -1)"),
+        edited(f"{FLASH}:Tiles.add_diagonals", "skewed.sum(1)[:, :-1]", "skewed.sum(1)[:, :-1].roll(1, -1)"),
         "flash", "zoo", 2, ATTEND,
     ),
     "no mask where there is a window": Fault(
-        edited("engine.model.layers.1.attention.attend.kernel", "and not window and bias is None", "and bias is None"),
+        edited("model.layers.1.attention.attend.kernel", "and not window and bias is None", "and bias is None"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "the framework's own scale": Fault(
-        edited("engine.model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "scale=2 * scale, enable_gqa"),
+        edited("model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "scale=2 * scale, enable_gqa"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "kv heads repeated in the wrong order": Fault(
-        edited("engine.model.layers.1.attention.attend.kernel", "y = scaled_dot",
+        edited("model.layers.1.attention.attend.kernel", "y = scaled_dot",
                "k, v = (x.repeat(1, heads // kv_heads, 1, 1) for x in (k, v)); kv_heads = heads; y = scaled_dot"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "a boolean mask where there is a bias": Fault(
-        edited("slm_torch.layers.fused._mask", "if bias is None:", "if True:"),
+        edited("slm_torch.layers.fused:_mask", "if bias is None:", "if True:"),
         "fused", "zoo", 1, "layers.4.attention.attend",
     ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ import slm_torch.params
 from faults.fault import Fault, changed, edited, option
 from slm_core.params import Spec, matrix
 
-STREAM = "engine.model.forward"
+STREAM = "model.forward"
 LOSS = "slm_torch.loss"
 
 
@@ -16,7 +16,9 @@ def in_the_order_of_construction(initialise):
     def broken(model, seed, dtype, device):
         generator = np.random.default_rng(seed)
         declared = slm_torch.params.specs(model)
-        values = {n: spec.constant + spec.std * generator.standard_normal(shape) for n, (shape, spec) in declared.items()}
+        values = {
+            n: spec.constant + spec.std * generator.standard_normal(shape) for n, (shape, spec) in declared.items()
+        }
         return slm_torch.params.fill(model, values.items(), dtype, device)
 
     return broken
@@ -25,65 +27,65 @@ def in_the_order_of_construction(initialise):
 FAULTS = {
     # Parameters. Rung 0: the engine is built again.
     "weights in the order of construction": Fault(
-        changed("slm_torch.params.initialise", in_the_order_of_construction), "init by name", "dense", 0, "embed",
+        changed("slm_torch.params:initialise", in_the_order_of_construction), "init by name", "dense", 0, "embed",
     ),
     "weights drawn in float32": Fault(
-        edited("slm_torch.params.initialise", "initial_value(name, shape, spec, seed))",
+        edited("slm_torch.params:initialise", "initial_value(name, shape, spec, seed))",
                "initial_value(name, shape, spec, seed).astype('float32'))"),
         "init in float64", "dense", 0, "embed",
     ),
     "the framework's embeddings": Fault(
-        changed("slm_torch.model.embedding", lambda own: lambda model: Spec("embedding", std=1.0)),
+        changed("slm_torch.model:embedding", lambda own: lambda model: Spec("embedding", std=1.0)),
         "init_std", "dense", 0, "embed",
     ),
     "projections into the stream as any other": Fault(
-        changed("slm_torch.layers.dense.residual_matrix", lambda own: matrix),
+        changed("slm_torch.layers.dense:residual_matrix", lambda own: matrix),
         "depth_scaled_init", "dense", 0, "layers.0.mlp.down_proj",
     ),
     "1 + w from 1": Fault(
-        option("slm_torch.layers.norm_weight.NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
+        option("slm_torch.layers.norm_weight:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
         "init of norms", "catalogue", 0, "final_norm",
     ),
     "mixing weights of 1": Fault(
-        changed("slm_torch.layers.value_residual.HALF", lambda own: Spec("scalar", constant=1.0)),
+        changed("slm_torch.layers.value_residual:HALF", lambda own: Spec("scalar", constant=1.0)),
         "init of scalars", "dense", 0, "layers.1.attention.value_residual",
     ),
     "muP's widths forgotten": Fault(
-        changed("slm_torch.layers.dense.matrix", lambda own: lambda model: Spec("matrix", std=model.init_std)),
+        changed("slm_torch.layers.dense:matrix", lambda own: lambda model: Spec("matrix", std=model.init_std)),
         "muP init", "adamw", 0, "layers.0.mlp.up_proj",
     ),
     # Precision: float32 where the rule is "float32 or wider".
     "norm in float32": Fault(
-        edited("engine.model.layers.0.mlp_norm.forward", "x.to(wide(x.dtype))", "x.float()"),
+        edited("model.layers.0.mlp_norm.forward", "x.to(wide(x.dtype))", "x.float()"),
         "wide norms", "catalogue", 1, "layers.0.mlp_norm",
     ),
     "norm in float16": Fault(
-        changed("slm_torch.layers.rmsnorm.wide", lambda own: lambda dtype: dtype),
+        changed("slm_torch.layers.rmsnorm:wide", lambda own: lambda dtype: dtype),
         "wide norms", "half", 4, "layers.0.attention_norm",
     ),
     "softmax in float32": Fault(
-        edited("engine.model.layers.0.attention.attend.kernel", ".to(wide(q.dtype)) * scale", ".float() * scale"),
+        edited("model.layers.0.attention.attend.kernel", ".to(wide(q.dtype)) * scale", ".float() * scale"),
         "wide softmax", "dense", 1, "layers.0.attention.attend",
     ),
     "rotation in float32": Fault(
-        edited("engine.model.layers.0.attention.position.forward", "dtype = wide(x.dtype)", "dtype = torch.float32"),
+        edited("model.layers.0.attention.position.forward", "dtype = wide(x.dtype)", "dtype = torch.float32"),
         "wide rotation", "dense", 1, "layers.0.attention.position",
     ),
     "router in float32": Fault(
-        edited("engine.model.layers.1.mlp.route", "x.to(wide(x.dtype))", "x.float()"),
+        edited("model.layers.1.mlp.route", "x.to(wide(x.dtype))", "x.float()"),
         "wide router", "mixtures", 1, "layers.1.mlp",
     ),
     "logits in float32": Fault(
-        edited("engine.model.logits", "logits.to(wide(logits.dtype))", "logits.float()"),
+        edited("model.logits", "logits.to(wide(logits.dtype))", "logits.float()"),
         "wide logits", "dense", 1, "logits",
     ),
     "loss in float32": Fault(
-        edited(f"{LOSS}.token_losses", "cross_entropy(logits,", "cross_entropy(logits.float(),"),
+        edited(f"{LOSS}:token_losses", "cross_entropy(logits,", "cross_entropy(logits.float(),"),
         "wide loss", "dense", 2, "loss",
     ),
     # The stream.
     "embedding not scaled": Fault(
-        changed("engine.model.embed_scale", lambda own: 1), "embed_scale", "dense", 1, "model",
+        changed("model.embed_scale", lambda own: 1), "embed_scale", "dense", 1, "model",
     ),
     "embedding not normed": Fault(
         edited(STREAM, "x = self.embed_norm(x)", "x = x * self.embed_norm.weight + self.embed_norm.bias"),
@@ -93,12 +95,18 @@ FAULTS = {
         edited(STREAM, "x = self.position(x, start)", "x = x + self.position(x, start)"),
         "embedding", "catalogue", 1, "model",
     ),
+    "dropout before the position": Fault(
+        edited(STREAM, "    if self.position is not None:\n        x = self.position(x, start)\n"
+               "    stream = Stream(self.dropout(x, key), None, 0.0)",
+               "    stream = Stream(self.position(self.dropout(x, key), start), None, 0.0)"),
+        "embedding", "catalogue", 3, "model",
+    ),
     "embedding's rows cut off from the gradient": Fault(
         edited(STREAM, "x = self.embed(tokens)", "x = self.embed(tokens).detach()"),
         "embedding", "dense", 2, "model",
     ),
     "a layer without its pattern": Fault(
-        option("engine.model.layers.2.attention.attend.options", "window", 0),
+        option("model.layers.2.attention.attend.options", "window", 0),
         "pattern", "catalogue", 1, "layers.2.attention.attend",
     ),
     "no final norm": Fault(
@@ -106,53 +114,53 @@ FAULTS = {
         "final norm", "catalogue", 1, "model",
     ),
     "a head of its own for the gradient": Fault(
-        edited("engine.model.logits", "self.embed.weight.to(hidden.dtype)", "self.embed.weight.detach()"),
+        edited("model.logits", "self.embed.weight.to(hidden.dtype)", "self.embed.weight.detach()"),
         "tie_embeddings", "dense", 2, "logits",
     ),
     "logit multiplier forgotten": Fault(
-        changed("engine.model.logit_factor", lambda own: 1), "logit_multiplier", "dense", 1, "logits",
+        changed("model.logit_factor", lambda own: 1), "logit_multiplier", "dense", 1, "logits",
     ),
     "multiplied after the cap": Fault(
-        edited("engine.model.logits", "torch.tanh(logits / self.logit_softcap)",
+        edited("model.logits", "torch.tanh(logits / self.logit_softcap)",
                "torch.tanh(logits / self.logit_factor / self.logit_softcap) * self.logit_factor"),
         "logit_softcap", "dense", 1, "logits",
     ),
     "cap of the logits forgotten": Fault(
-        changed("engine.model.logit_softcap", lambda own: 0.0), "logit_softcap", "dense", 1, "logits",
+        changed("model.logit_softcap", lambda own: 0.0), "logit_softcap", "dense", 1, "logits",
     ),
     "muP logits not scaled": Fault(
-        changed("engine.model.logit_factor", lambda own: 1), "muP logits", "lion", 1, "logits",
+        changed("model.logit_factor", lambda own: 1), "muP logits", "lion", 1, "logits",
     ),
     "dropout drawn anew in recomputation": Fault(
-        edited("engine.model.layers.1.mlp_dropout.forward", "key.sites[self.site]",
+        edited("model.layers.1.mlp_dropout.forward", "key.sites[self.site]",
                "key.sites[self.site - (torch._C._current_graph_task_id() != -1)]"),
         "remat=block", "dense", 3, "model",
     ),
     # The loss.
     "targets not shifted": Fault(
-        edited("engine.loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
+        edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
     ),
     "IGNORE counted": Fault(
-        edited(f"{LOSS}.token_losses", "targets, ignore_index=IGNORE", "targets.clamp(min=0)"),
+        edited(f"{LOSS}:token_losses", "targets, ignore_index=IGNORE", "targets.clamp(min=0)"),
         "IGNORE", "dense", 2, "loss",
     ),
-    "z-loss forgotten": Fault(changed("engine.model.z_loss", lambda own: 0.0), "z_loss", "dense", 2, "loss"),
+    "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", 2, "loss"),
     "z-loss of tokens without a target": Fault(
-        edited(f"{LOSS}.sums", "torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())",
+        edited(f"{LOSS}:sums", "torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())",
                "logits.logsumexp(-1).square()"),
         "z_loss", "dense", 2, "loss",
     ),
     "penalty of tokens without a target": Fault(
-        edited("slm_torch.evaluator.loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
+        edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
         "penalties", "catalogue", 2, "loss",
     ),
     "penalty of the last layer only": Fault(
-        edited("engine.model.layers.3.forward", "penalty = penalty + self.mlp.penalty(y)",
+        edited("model.layers.3.forward", "penalty = penalty + self.mlp.penalty(y)",
                "penalty = self.mlp.penalty(y)"),
         "penalties", "mixtures", 2, "layers.3",
     ),
     "the last chunk dropped": Fault(
-        edited("slm_torch.evaluator.loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
+        edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
         "memory.loss_chunk", "dense", 2, "loss",
     ),
 }  # fmt: skip

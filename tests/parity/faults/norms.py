@@ -3,7 +3,7 @@
 from faults.fault import Fault, changed, edited
 from slm_torch.layers.placement import output, post, pre
 
-MLP_NORM = "engine.model.layers.0.mlp_norm"
+MLP_NORM = "model.layers.0.mlp_norm"
 
 FAULTS = {
     "no gradient through the mean": Fault(
@@ -24,73 +24,73 @@ FAULTS = {
         "layernorm", "dense", 1, "layers.0.mlp_norm",
     ),
     "another epsilon": Fault(
-        changed("engine.model.layers.1.mlp_norm.eps", lambda eps: eps / 10),
+        changed("model.layers.1.mlp_norm.eps", lambda eps: eps / 10),
         "norm.eps", "dense", 1, "layers.1.mlp_norm",
     ),
     "epsilon added to the root": Fault(
-        edited("engine.model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
+        edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
                "1 / (y.square().mean(-1, keepdim=True).sqrt() + self.eps)"),
         "rmsnorm", "catalogue", 1, "layers.0.mlp_norm",
     ),
     "the sum of squares": Fault(
-        edited("engine.model.final_norm.forward", ".mean(", ".sum("),
+        edited("model.final_norm.forward", ".mean(", ".sum("),
         "rmsnorm", "catalogue", 1, "final_norm",
     ),
     "no gradient through the statistics": Fault(
-        edited("engine.model.layers.0.mlp_norm.forward", "+ self.eps)", "+ self.eps).detach()"),
+        edited("model.layers.0.mlp_norm.forward", "+ self.eps)", "+ self.eps).detach()"),
         "rmsnorm", "catalogue", 2, "layers.0.mlp_norm",
     ),
     "weight forgotten": Fault(
-        edited("engine.model.layers.0.mlp_norm.forward", "y * scale", "y * (scale * 0 + 1)"),
+        edited("model.layers.0.mlp_norm.forward", "y * scale", "y * (scale * 0 + 1)"),
         "weight=scale", "zoo", 1, "layers.0.mlp_norm",
     ),
     "1 + w forgotten": Fault(
-        changed("engine.model.layers.1.mlp_norm.form", lambda form: "scale"),
+        changed("model.layers.1.mlp_norm.form", lambda form: "scale"),
         "weight=one_plus", "catalogue", 1, "layers.1.mlp_norm",
     ),
     "bias forgotten": Fault(
-        edited("engine.model.layers.1.attention_norm.forward", "_cast(self.bias, dtype)", "_cast(0 * self.bias, dtype)"),
+        edited("model.layers.1.attention_norm.forward", "_cast(self.bias, dtype)", "_cast(0 * self.bias, dtype)"),
         "norm.bias", "dense", 1, "layers.1.attention_norm",
     ),
     "one alpha for tanh and weight": Fault(
-        edited("engine.model.layers.3.mlp_norm.forward", "* self.weight", "* self.weight / self.alpha"),
+        edited("model.layers.3.mlp_norm.forward", "* self.weight", "* self.weight / self.alpha"),
         "dyt", "zoo", 1, "layers.3.mlp_norm",
     ),
     "alpha never learned": Fault(
-        edited("engine.model.layers.4.mlp_norm.forward", "self.alpha *", "(self.alpha.detach() + 0 * self.alpha) *"),
+        edited("model.layers.4.mlp_norm.forward", "self.alpha *", "(self.alpha.detach() + 0 * self.alpha) *"),
         "norm.alpha", "zoo", 2, "layers.4.mlp_norm",
     ),
     "the norm after the sum": Fault(
-        changed("engine.model.layers.0.placement", lambda own: post),
+        changed("model.layers.0.placement", lambda own: post),
         "placement=pre", "dense", 1, "layers.0",
     ),
     "the norm before the sum": Fault(
-        changed("engine.model.layers.1.placement", lambda own: output),
+        changed("model.layers.1.placement", lambda own: output),
         "placement=post", "rotations", 1, "layers.1",
     ),
     "norms of the outputs after the sum": Fault(
-        edited("engine.model.layers.1.placement", "block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))",
+        edited("model.layers.1.placement", "block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))",
                "block.mlp_output_norm(block.add(x, feed(block.mlp_norm(x))))"),
         "placement=sandwich", "catalogue", 1, "layers.1",
     ),
     "the norm of the inputs": Fault(
-        changed("engine.model.layers.1.placement", lambda own: pre),
+        changed("model.layers.1.placement", lambda own: pre),
         "placement=output", "zoo", 1, "layers.1",
     ),
     "one after the other": Fault(
-        changed("engine.model.layers.0.placement", lambda own: pre),
+        changed("model.layers.0.placement", lambda own: pre),
         "placement=parallel", "mixtures", 1, "layers.0",
     ),
     "the MLP without a norm": Fault(
-        edited("engine.model.layers.0.placement", "feed(y)", "feed(x)"),
+        edited("model.layers.0.placement", "feed(y)", "feed(x)"),
         "placement=parallel_shared", "lion", 1, "layers.0",
     ),
     "residual multiplier forgotten": Fault(
-        changed("engine.model.layers.1.residual_multiplier", lambda multiplier: 1),
+        changed("model.layers.1.residual_multiplier", lambda multiplier: 1),
         "residual_multiplier", "dense", 1, "layers.1",
     ),
     "the stream multiplied, too": Fault(
-        edited("engine.model.layers.0.add", "x + self.residual_multiplier * y", "self.residual_multiplier * (x + y)"),
+        edited("model.layers.0.add", "x + self.residual_multiplier * y", "self.residual_multiplier * (x + y)"),
         "residual_multiplier", "dense", 1, "layers.0",
     ),
 }  # fmt: skip

@@ -6,17 +6,17 @@ from faults.fault import Apply, Fault, changed, edited, option
 from slm_torch.optim.muon import SCALES
 from slm_torch.optim.schedule_free import ScheduleFree
 
-UPDATE = "engine.optimizer.update"
+UPDATE = "optimizer.update"
 
 
-def not_decayed(names: Callable[[str], bool]) -> Apply:
-    """Returns a fault of AdamW: parameters of these names do not decay."""
+def decayed(names: Callable[[str], bool], by: float) -> Apply:
+    """Returns a fault of AdamW: parameters of these names decay by another number."""
 
     def apply(engine, patch) -> None:
         groups: dict[tuple[float, float], list[str]] = {}
         for (rate, decay), members in engine.optimizer.groups.items():
             for name in members:
-                groups.setdefault((rate, 0.0 if names(name) else decay), []).append(name)
+                groups.setdefault((rate, by if names(name) else decay), []).append(name)
         patch.setattr(engine.optimizer, "groups", groups)
 
     return apply
@@ -38,10 +38,10 @@ FAULTS = {
         "adamw", "adamw", 3, "optimizer",
     ),
     "another beta": Fault(
-        changed("engine.optimizer.betas", lambda own: (own[0], 0.951)), "optim.betas", "dense", 3, "optimizer",
+        changed("optimizer.betas", lambda own: (own[0], 0.951)), "optim.betas", "dense", 3, "optimizer",
     ),
     "a library's epsilon": Fault(
-        changed("engine.optimizer.eps", lambda own: 1e-8), "optim.eps", "adamw", 3, "optimizer",
+        changed("optimizer.eps", lambda own: 1e-8), "optim.eps", "adamw", 3, "optimizer",
     ),
     "decay in the gradient": Fault(
         edited(UPDATE, "[p.grad for p in params]", "[p.grad + decay * p for p in params]"),
@@ -50,29 +50,39 @@ FAULTS = {
     "decay at the rate of muP": Fault(
         edited(UPDATE, "weight_decay=decay / rate", "weight_decay=decay"), "muP decay", "adamw", 3, "optimizer",
     ),
-    "no decay": Fault(not_decayed(lambda name: True), "optim.weight_decay", "dense", 3, "optimizer"),
+    "no decay": Fault(decayed(lambda name: True, 0.0), "optim.weight_decay", "dense", 3, "optimizer"),
     "embeddings not decayed": Fault(
-        not_decayed(lambda name: name == "embed.weight"), "optim.decay_embeddings", "adamw", 3, "optimizer",
+        decayed(lambda name: name == "embed.weight", 0.0), "optim.decay_embeddings", "adamw", 3, "optimizer",
     ),
     "norms not decayed": Fault(
-        not_decayed(lambda name: "norm" in name), "optim.decay_norms", "adamw", 3, "optimizer",
+        decayed(lambda name: "norm" in name, 0.0), "optim.decay_norms", "adamw", 3, "optimizer",
     ),
     "biases not decayed": Fault(
-        not_decayed(lambda name: name.endswith("bias")), "optim.decay_biases", "adamw", 3, "optimizer",
+        decayed(lambda name: name.endswith("bias"), 0.0), "optim.decay_biases", "adamw", 3, "optimizer",
+    ),
+    "a tied head decayed": Fault(
+        decayed(lambda name: name == "embed.weight", 0.1), "roles", "dense", 3, "optimizer",
+    ),
+    "mixing weights decayed": Fault(
+        decayed(lambda name: "value_residual" in name, 0.1), "roles", "dense", 3, "optimizer",
+    ),
+    "epsilon before the bias correction": Fault(
+        edited(UPDATE, "eps=self.eps", 'eps=self.eps / (1 - self.betas[1] ** int(self.state["count"])) ** 0.5'),
+        "optim.eps", "adamw", 3, "optimizer",
     ),
     "muP rates forgotten": Fault(
-        changed("engine.optimizer.rates", lambda own: [1.0] * len(own)), "muP rates", "lion", 3, "optimizer",
+        changed("optimizer.rates", lambda own: [1.0] * len(own)), "muP rates", "lion", 3, "optimizer",
     ),
     # SGD.
     "no Nesterov": Fault(
-        changed("engine.optimizer.nesterov", lambda own: False), "optim.nesterov", "sgd", 3, "optimizer",
+        changed("optimizer.nesterov", lambda own: False), "optim.nesterov", "sgd", 3, "optimizer",
     ),
     "momentum dampened": Fault(
         edited(UPDATE, "torch._foreach_add_(m, grads)", "torch._foreach_add_(m, grads, alpha=1 - self.momentum)"),
         "sgd", "sgd", 3, "optimizer",
     ),
     "a library's momentum": Fault(
-        changed("engine.optimizer.momentum", lambda own: 0.9), "optim.momentum", "sgd", 3, "optimizer",
+        changed("optimizer.momentum", lambda own: 0.9), "optim.momentum", "sgd", 3, "optimizer",
     ),
     "the momentum before the gradient is in it": Fault(
         edited(UPDATE, "torch._foreach_add_(grads, m, alpha=self.momentum)",
@@ -86,7 +96,7 @@ FAULTS = {
     ),
     # Lion.
     "betas swapped": Fault(
-        changed("engine.optimizer.betas", lambda own: own[::-1]), "lion", "lion", 3, "optimizer",
+        changed("optimizer.betas", lambda own: own[::-1]), "lion", "lion", 3, "optimizer",
     ),
     "the sign forgotten": Fault(
         edited(UPDATE, "torch._foreach_sign_(u)", "pass"), "lion", "lion", 3, "optimizer",
@@ -97,14 +107,18 @@ FAULTS = {
     ),
     # Muon.
     "rounded coefficients": Fault(
-        changed("engine.optimizer.coefficients", lambda own: (3.4445, -4.775, 2.03)), "muon", "muon", 3, "optimizer",
+        changed("optimizer.coefficients", lambda own: (3.4445, -4.775, 2.03)), "muon", "muon", 3, "optimizer",
     ),
     "one step of Newton and Schulz fewer": Fault(
-        changed("engine.optimizer.steps", lambda own: own - 1), "optim.newton_schulz_steps", "muon", 3, "optimizer",
+        changed("optimizer.steps", lambda own: own - 1), "optim.newton_schulz_steps", "muon", 3, "optimizer",
     ),
     "not divided by the norm": Fault(
-        edited("engine.optimizer.orthogonal", "x / (torch.linalg.matrix_norm(x, keepdim=True) + self.eps)",
+        edited("optimizer.orthogonal", "x / (torch.linalg.matrix_norm(x, keepdim=True) + self.eps)",
                "x / (torch.linalg.matrix_norm(x, ord=2, keepdim=True) + self.eps)"),
+        "muon", "muon", 3, "optimizer",
+    ),
+    "experts as one matrix": Fault(
+        edited("optimizer.orthogonal", "torch.linalg.matrix_norm(x, keepdim=True)", "x.norm()"),
         "muon", "muon", 3, "optimizer",
     ),
     "momentum as a sum": Fault(
@@ -113,35 +127,35 @@ FAULTS = {
         "muon", "muon", 3, "optimizer",
     ),
     "scale of the smaller side": Fault(
-        changed("engine.optimizer.scale", lambda own: lambda d_in, d_out: 0.2 * min(d_in, d_out) ** 0.5),
+        changed("optimizer.scale", lambda own: lambda d_in, d_out: 0.2 * min(d_in, d_out) ** 0.5),
         "muon_scale=rms", "muon", 3, "optimizer",
     ),
     "scale of the transpose": Fault(
-        changed("engine.optimizer.scale", lambda own: lambda d_in, d_out: SCALES["spectral"](d_out, d_in)),
+        changed("optimizer.scale", lambda own: lambda d_in, d_out: SCALES["spectral"](d_out, d_in)),
         "muon_scale=spectral", "spectral", 3, "optimizer",
     ),
     "Nesterov all the same": Fault(
-        changed("engine.optimizer.nesterov", lambda own: True), "optim.nesterov", "spectral", 3, "optimizer",
+        changed("optimizer.nesterov", lambda own: True), "optim.nesterov", "spectral", 3, "optimizer",
     ),
     "AdamW of the rest not run": Fault(
         edited(UPDATE, "self.rest.update(lr)", 'self.state["count"] += 1'), "muon", "muon", 3, "optimizer",
     ),
     # Adafactor.
     "another power of the decay": Fault(
-        changed("engine.optimizer.power", lambda own: 0.81), "optim.decay_power", "adafactor", 3, "optimizer",
+        changed("optimizer.power", lambda own: 0.81), "optim.decay_power", "adafactor", 3, "optimizer",
     ),
     "update not clipped": Fault(
-        changed("engine.optimizer.clip_rms", lambda own: 1e9), "optim.clip_rms", "adafactor", 3, "optimizer",
+        changed("optimizer.clip_rms", lambda own: 1e9), "optim.clip_rms", "adafactor", 3, "optimizer",
     ),
     "small parameters at their own rate": Fault(
-        changed("engine.optimizer.min_rms", lambda own: 1e-9), "optim.min_rms", "adafactor", 4, "optimizer",
+        changed("optimizer.min_rms", lambda own: 1e-9), "optim.min_rms", "adafactor", 4, "optimizer",
     ),
     "columns from the rows' mean": Fault(
-        edited("engine.optimizer.inverse_root", "col.rsqrt()[..., None, :]", "col.mean(-1, keepdim=True).rsqrt()[..., None]"),
+        edited("optimizer.inverse_root", "col.rsqrt()[..., None, :]", "col.mean(-1, keepdim=True).rsqrt()[..., None]"),
         "adafactor", "adafactor", 3, "optimizer",
     ),
     "not divided by the mean of the rows": Fault(
-        edited("engine.optimizer.inverse_root", "(row / row.mean(-1, keepdim=True))", "row"),
+        edited("optimizer.inverse_root", "(row / row.mean(-1, keepdim=True))", "row"),
         "adafactor", "adafactor", 3, "optimizer",
     ),
     "size of the decayed parameter": Fault(
@@ -157,6 +171,10 @@ FAULTS = {
     "y interpolated with the next weight": Fault(
         edited(UPDATE, "-lr * (1 - b1 * (1 - c))", "-lr * (1 - b1)"), "schedule_free", "schedule_free", 3, "optimizer",
     ),
+    "epsilon inside the root": Fault(
+        edited(UPDATE, "root = torch._foreach_sqrt(v)", "root = torch._foreach_sqrt(torch._foreach_add(v, self.eps))"),
+        "schedule_free", "schedule_free", 3, "optimizer",
+    ),
     "bias of the second moment kept": Fault(
         edited(UPDATE, "torch._foreach_div_(root, correction)", "pass"), "schedule_free", "schedule_free", 3, "optimizer",
     ),
@@ -165,10 +183,10 @@ FAULTS = {
         "schedule_free", "schedule_free", 3, "optimizer",
     ),
     "z from 0": Fault(
-        option("slm_torch.trainer.OPTIMIZERS", "schedule_free", FromZero), "schedule_free", "schedule_free", 0, "optimizer",
+        option("slm_torch.trainer:OPTIMIZERS", "schedule_free", FromZero), "schedule_free", "schedule_free", 0, "optimizer",
     ),
     "decoding with what is trained": Fault(
-        changed("engine.optimizer.evaluated", lambda own: lambda: {n: own()[n] * 0 + p.detach() for n, p in own.__self__.params.items()}),
+        changed("optimizer.evaluated", lambda own: lambda: {n: own()[n] * 0 + p.detach() for n, p in own.__self__.params.items()}),
         "averaged weights", "schedule_free", 5, "optimizer",
     ),
 }  # fmt: skip

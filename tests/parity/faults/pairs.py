@@ -11,7 +11,7 @@ from slm_core.validate import validate
 FORWARD = (0, 1, 2)
 TRAINED = (0, 3, 4)
 DECODED = (0, 1, 2, 3, 4, 5)
-WARMUP, UPDATES = 4, 8  # of a curve: enough for a fault, and a twelfth of the time
+WARMUP, UPDATES, HANDED = 4, 8, 3  # of a curve and of a hand-off: enough for a fault, and a twelfth of the time
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ CONFIGS: dict[str, Tiny] = {
     ),
     "sgd": Tiny(SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.clip_norm": 100.0, "optim.schedule": "linear"}, TRAINED),
     "lion": Tiny(SMALL | {"optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared", "attention.bias": False}, (0, 1, 2, 3, 4)),
-    "muon": Tiny(SMALL | {"optim.kind": "muon", "attention.n_kv_heads": 1}, TRAINED),
+    "muon": Tiny(SMALL | {"optim.kind": "muon", "mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8}, TRAINED),
     "spectral": Tiny(
         SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
     ),
@@ -129,5 +129,5 @@ CONFIGS: dict[str, Tiny] = {
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
     ),
     "half": Tiny(HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"),
-    "capped": Tiny(HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, TRAINED, "float16"),
+    "capped": Tiny(HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, (*TRAINED, 6), "float16"),
 }  # fmt: skip

@@ -36,25 +36,25 @@ def buckets(number: int, max_distance: int) -> Apply:
 
 
 YARN = ("rotations", 1, "layers.0.attention.position")
-SINES = "engine.model.position.table"
+SINES = "model.position.table"
 
 FAULTS = {
     "interleaved pairs": Fault(
-        edited("engine.model.layers.0.attention.position.forward", "turned.chunk(2, dim=-1)",
+        edited("model.layers.0.attention.position.forward", "turned.chunk(2, dim=-1)",
                "(turned[..., 0::2], turned[..., 1::2])"),
         "rope", "dense", 1, "layers.0.attention.position",
     ),
     "turned the other way": Fault(
-        changed("engine.model.layers.0.attention.position.sin", lambda sin: -sin),
+        changed("model.layers.0.attention.position.sin", lambda sin: -sin),
         "rope", "dense", 1, "layers.0.attention.position",
     ),
     "the keys not turned": Fault(
-        edited("engine.model.layers.0.attention.forward", "self.position(k, start)", "k"),
+        edited("model.layers.0.attention.forward", "self.position(k, start)", "k"),
         "rope", "dense", 1, "layers.0.attention",
     ),
     "another theta": Fault(turned(0, theta=10_001.0), "position.theta", "dense", 1, "layers.0.attention.position"),
     "the last features turn": Fault(
-        edited("engine.model.layers.3.attention.position.forward",
+        edited("model.layers.3.attention.position.forward",
                "x[..., : self.rotary].to(dtype), x[..., self.rotary :]",
                "x[..., self.rotary :].to(dtype), x[..., : self.rotary]"),
         "position.fraction", "zoo", 1, "layers.3.attention.position",
@@ -88,15 +88,15 @@ FAULTS = {
         turned(1, attention_factor=1.0), "position.attention_factor", "catalogue", 1, "layers.1.attention.position",
     ),
     "slopes of the next head": Fault(
-        changed("engine.model.layers.0.attention.attend_2.bias.table", lambda table: table.roll(1, dims=0)),
+        changed("model.layers.0.attention.attend_2.bias.table", lambda table: table.roll(1, dims=0)),
         "alibi", "catalogue", 1, "layers.0.attention.attend_2.bias",
     ),
     "farther keys preferred": Fault(
-        changed("engine.model.layers.4.attention.attend.bias.table", lambda table: -table),
+        changed("model.layers.4.attention.attend.bias.table", lambda table: -table),
         "alibi", "zoo", 1, "layers.4.attention.attend.bias",
     ),
     "bucket off by one": Fault(
-        changed("engine.model.layers.2.attention.attend.bias.bucket", lambda bucket: (bucket + 1).clamp(max=5)),
+        changed("model.layers.2.attention.attend.bias.bucket", lambda bucket: (bucket + 1).clamp(max=5)),
         "t5", "catalogue", 1, "layers.2.attention.attend.bias",
     ),
     "half as many exact buckets": Fault(
@@ -106,12 +106,12 @@ FAULTS = {
         buckets(6, 4), "position.max_distance", "catalogue", 1, "layers.2.attention.attend.bias",
     ),
     "learned positions in the reverse order": Fault(
-        edited("engine.model.position.forward", "self.weight[start : start + x.shape[1]]",
+        edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
                "self.weight.flip(0)[start : start + x.shape[1]]"),
         "learned", "catalogue", 1, "position",
     ),
     "learned positions from 0 in each call": Fault(
-        edited("engine.model.position.forward", "self.weight[start : start + x.shape[1]]",
+        edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
                "self.weight[: x.shape[1]]"),
         "learned", "catalogue", 5, "position",
     ),
@@ -120,7 +120,7 @@ FAULTS = {
         "sinusoidal", "zoo", 1, "position",
     ),
     "scaled by the position": Fault(
-        edited("engine.model.layers.5.attention.position.forward", "return x",
+        edited("model.layers.5.attention.position.forward", "return x",
                "return x * (1 + x.new_ones(x.shape[1]).cumsum(0)[:, None, None] / 100)"),
         "none", "zoo", 1, "layers.5.attention.position",
     ),

@@ -3,7 +3,7 @@
 RULES = {
     "1 parameters": (
         "init by name", "init in float64", "init of norms", "init of scalars", "linear map", "muP init", "muP logits",
-        "muP scores", "muP rates", "muP decay",
+        "muP scores", "muP rates", "muP decay", "roles",
     ),
     "3 learning rate": ("optim.lr",),
     "4 precision": (
@@ -28,6 +28,9 @@ SIZES = {
     "attention.kv_rank", "attention.rope_dim", "attention.v_dim", "mlp.hidden", "mlp.experts",
 }  # fmt: skip
 """Fields that only say how large a parameter is: a wrong one is another shape."""
+
+SPLIT = {"mup_base_width"}
+"""Fields that are rules by their parts."""
 
 OFF = ("none",)
 """Choices of a field that turn it off."""

@@ -7,14 +7,14 @@ import numpy as np
 from faults.fault import Apply, Fault, changed, edited
 from faults.pairs import WARMUP
 
-STEP, UPDATE, SCALER = "engine.train_step", "engine._update", "engine.scaler.update"
-DROPOUT = "engine.model.layers.1.mlp_dropout"
+STEP, UPDATE, SCALER = "train_step", "_update", "scaler.update"
+DROPOUT = "model.layers.1.mlp_dropout"
 HASH = "slm_torch.layers.dropout"
 
 
 def rate(change: Callable[[float, int], float]) -> Apply:
     """Returns a fault: updates use the learning rate change(lr, step)."""
-    return changed("engine.train_step", lambda own: lambda tokens, lr, step: own(tokens, change(lr, step), step))
+    return changed("train_step", lambda own: lambda tokens, lr, step: own(tokens, change(lr, step), step))
 
 
 def after_warmup(change: Callable[[float], float]) -> Apply:
@@ -66,22 +66,22 @@ FAULTS = {
         "dropout step", "dense", 3, "accumulation",
     ),
     "an arithmetic shift": Fault(
-        edited(f"{HASH}._shift", "(x >> by) & ((1 << (32 - by)) - 1)", "x >> by"), "dropout hash", "dense", 3, "dropout",
+        edited(f"{HASH}:_shift", "(x >> by) & ((1 << (32 - by)) - 1)", "x >> by"), "dropout hash", "dense", 3, "dropout",
     ),
     "hashes compared as signed numbers": Fault(
-        edited(f"{HASH}.keep_mask", "hashed ^ flip", "hashed"), "dropout hash", "dense", 3, "dropout",
+        edited(f"{HASH}:keep_mask", "hashed ^ flip", "hashed"), "dropout hash", "dense", 3, "dropout",
     ),
     "the index not mixed": Fault(
-        edited(f"{HASH}.keep_mask", "_mix(_mix(index.to(torch.int32)) ^ key)", "_mix(index.to(torch.int32) ^ key)"),
+        edited(f"{HASH}:keep_mask", "_mix(_mix(index.to(torch.int32)) ^ key)", "_mix(index.to(torch.int32) ^ key)"),
         "dropout hash", "dense", 3, "dropout",
     ),
     # Clipping.
     "an epsilon beside the norm": Fault(
-        edited("slm_torch.trainer.clip_factor", "limit / norm if", "limit / (norm + 1e-6) if"),
+        edited("slm_torch.trainer:clip_factor", "limit / norm if", "limit / (norm + 1e-6) if"),
         "optim.clip_norm", "dense", 3, "clipping",
     ),
     "small gradients scaled up": Fault(
-        edited("slm_torch.trainer.clip_factor", "limit and norm > limit", "limit"), "clipping", "sgd", 3, "clipping",
+        edited("slm_torch.trainer:clip_factor", "limit and norm > limit", "limit"), "clipping", "sgd", 3, "clipping",
     ),
     "each parameter clipped by itself": Fault(
         edited(UPDATE, "torch._foreach_mul_(grads, factor)",
@@ -99,11 +99,11 @@ FAULTS = {
     ),
     # The balance bias.
     "to the busy": Fault(
-        edited("slm_torch.trainer.balance", "alpha=steps[name]", "alpha=-steps[name]"),
+        edited("slm_torch.trainer:balance", "alpha=steps[name]", "alpha=-steps[name]"),
         "balance update", "catalogue", 3, "balance",
     ),
     "by the load itself": Fault(
-        edited("slm_torch.trainer.balance", ".sign()", ""), "balance update", "catalogue", 3, "balance",
+        edited("slm_torch.trainer:balance", ".sign()", ""), "balance update", "catalogue", 3, "balance",
     ),
     # The loss scale.
     "gradients not divided by the scale": Fault(
@@ -122,7 +122,7 @@ FAULTS = {
         "precision.loss_scale_init", "capped", 4, "scaler",
     ),
     "half as long between doublings": Fault(
-        changed("engine.scaler.interval", lambda own: own - 1),
+        changed("scaler.interval", lambda own: own - 1),
         "precision.loss_scale_growth_interval", "capped", 4, "scaler",
     ),
     "finite updates counted through a skip": Fault(
@@ -130,21 +130,21 @@ FAULTS = {
         "precision.loss_scale_growth_interval", "half", 4, "scaler",
     ),
     "the scale halved": Fault(
-        changed("engine.scaler.backoff", lambda own: 0.5), "precision.loss_scale_backoff", "half", 4, "scaler",
+        changed("scaler.backoff", lambda own: 0.5), "precision.loss_scale_backoff", "half", 4, "scaler",
     ),
     "a scale below 1": Fault(
         edited(SCALER, "max(self.scale * self.backoff, 1.0)", "self.scale * self.backoff"),
         "loss scale", "half", 4, "scaler",
     ),
     "a scale without a bound": Fault(
-        changed("engine.scaler.limit", lambda own: 2.0**24), "precision.loss_scale_max", "capped", 4, "scaler",
+        changed("scaler.limit", lambda own: 2.0**24), "precision.loss_scale_max", "capped", 4, "scaler",
     ),
     # The learning rate.
     "a rate rounded to float32": Fault(
         rate(lambda lr, step: float(np.float32(lr))), "optim.lr", "dense", 3, "optimizer",
     ),
     "warm-up forgotten": Fault(rate(lambda lr, step: max(lr, 3e-3)), "optim.warmup_steps", "dense", 4, "optimizer"),
-    "half a cosine too late": Fault(changed(STEP, one_update_late), "cosine", "dense", 4, "optimizer"),
+    "a cosine one update late": Fault(changed(STEP, one_update_late), "cosine", "dense", 4, "optimizer"),
     "a floor of 0": Fault(
         after_warmup(lambda lr: (lr - 3e-4) * 3e-3 / (3e-3 - 3e-4)), "optim.min_lr_ratio", "adafactor", 4, "optimizer",
     ),
@@ -154,11 +154,15 @@ FAULTS = {
     "decaying all the same": Fault(after_warmup(lambda lr: 0.9 * lr), "constant", "schedule_free", 4, "optimizer"),
     # The state.
     "a count that an import forgets": Fault(
-        changed("engine.import_state", lambda own: lambda state: own({**state, "optim/count": state["optim/count"] * 0})),
+        changed("import_state", lambda own: lambda state: own({**state, "optim/count": state["optim/count"] * 0})),
         "state", "dense", 3, "optimizer",
     ),
+    "finite updates in a row forgotten by an import": Fault(
+        changed("import_state", lambda own: lambda state: own({**state, "scaler/good_steps": np.int32(0)})),
+        "state", "capped", 6, "scaler",
+    ),
     "moments lost on the way out": Fault(
-        changed("engine.export_state", lambda own: lambda: {
+        changed("export_state", lambda own: lambda: {
             name: value * 0 if name.startswith("optim/v/") else value for name, value in own().items()}),
         "state", "adamw", 3, "optimizer",
     ),

@@ -20,7 +20,7 @@ import slm_flax.trainer
 import slm_torch.trainer
 from parity.budgets import GRADIENT_FLOOR
 from parity.errors import largest, relative
-from parity.oracle_cases import Case
+from parity.oracle.cases import Case
 from parity.probe import Probe, probe_flax, probe_torch
 from slm_core.config import Config, Model
 from slm_core.config_dict import with_values
@@ -50,6 +50,8 @@ FEATURES = {
     "partial rotation": {"position.fraction": 1.0},
     "embedding scale": {"embed_scale": 1.0},
     "1 + w": {"norm.weight": "scale"},
+    "groups of experts": {"mlp.groups": 1},
+    "routed scale": {"mlp.routed_scale": 1.0},
 }
 """{feature: fields inside `model.` that turn it off}."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from parity.oracle import BUDGETS, LENGTH, ROWS, Measured
+from parity.oracle.measure import BUDGETS, LENGTH, ROWS, Measured
 from parity.report import machine
 from slm_core.benchmark import markdown_table
 from slm_core.provenance import versions

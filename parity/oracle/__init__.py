@@ -1,0 +1,1 @@
+"""The outside oracle: both twins against the classes of Hugging Face transformers."""

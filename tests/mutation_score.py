@@ -1,7 +1,7 @@
 """A pytest plugin: of the faults that a run put into the PyTorch twin, how many were caught and how many named.
 
-A test about a fault records the property "mutation": {section, about, fault, rung, module, proof}, with the proof "caught"
-(by the ladder) or "named" (by the bisector). It works across the processes of pytest-xdist.
+A test about a fault records the property "mutation": {place, section, about, fault, rung, module, proof}, with the
+proof "caught" (by the ladder) or "named" (by the bisector). It works across the processes of pytest-xdist.
 """
 
 from collections.abc import Iterable
@@ -16,8 +16,15 @@ COMMAND = "uv run pytest tests/parity/test_mutations.py --mutation-page docs/mut
 
 @dataclass
 class Score:
-    """What became of one fault: `held` are the proofs that held, of those that ran."""
+    """What became of one fault.
 
+    Args:
+      place: in the table of faults.
+      section, about, fault, rung, module: as the test records them.
+      held: whether each proof held, of those that ran.
+    """
+
+    place: int
     section: str
     about: str
     fault: str
@@ -55,7 +62,7 @@ def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
                 proof = value["proof"]
                 told = {key: value[key] for key in value if key != "proof"}
                 scores.setdefault(value["fault"], Score(**told)).held[proof] = report.passed
-    return list(scores.values())
+    return sorted(scores.values(), key=lambda score: score.place)
 
 
 def by(scores: list[Score], key: str) -> dict[str, list[Score]]:
@@ -78,13 +85,10 @@ def markdown(scores: list[Score]) -> str:
     lines = [
         "# The mutation score",
         "",
-        "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put into"
-        " the PyTorch",
-        "twin alone. It is *caught* if the ladder fails, and first at the rung that is given; it is *named* if the"
-        " bisector says that",
-        "module. The faults are in `tests/parity/faults/`; a test there holds that every component, every option that"
-        " computes and every",
-        "rule of [numerics.md](numerics.md) has one.",
+        "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put",
+        "into the PyTorch twin alone. It is *caught* if the ladder fails, and first at the rung that is given; it is",
+        "*named* if the bisector says that module. The faults are in `tests/parity/faults/`; a test holds that every",
+        "component, every option that computes and every rule of [numerics.md](numerics.md) has one.",
         "",
         f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
         "",

@@ -45,8 +45,8 @@ def choose(config: Config, wanted: str = "") -> tuple[Family, dict[str, Any]]:
     lacking = next((d for d in found[nearest] if d.field in nowhere), found[nearest][0])
     where = "" if lacking.layer is None else f" (layer {lacking.layer})"
     if nowhere:
-        which = f"the {wanted} family has" if wanted else "no family of Hugging Face models here has"
-        raise UserError(f"{lacking.field}={_text(lacking)}{where} cannot be exported: {which} it")
+        which = f"the {wanted} family lacks it" if wanted else "no family of Hugging Face models here has it"
+        raise UserError(f"{lacking.field}={_text(lacking)}{where} cannot be exported: {which}")
     names = ", ".join(sorted(d.field for d in found[nearest]))
     raise UserError(
         f"{lacking.field}={_text(lacking)}{where} cannot be exported together with the rest: the nearest family,"

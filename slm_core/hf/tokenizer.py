@@ -35,7 +35,7 @@ def import_tokenizer(source: Path, target: Path) -> str:
         save_tokenizer(found, target)
         return ""
     what = "only a SentencePiece tokenizer.model" if (source / "tokenizer.model").is_file() else "no tokenizer"
-    return f"the checkpoint has {what}: the run can be evaluated and exported, but text needs a tokenizer.json"
+    return f"the checkpoint has {what}: the run can be exported, but generating and evaluating need a tokenizer.json"
 
 
 def _read(source: Path) -> Tokenizer | None:

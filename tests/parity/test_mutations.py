@@ -1,10 +1,12 @@
-"""A proof that cannot fail is a defect: one fault at a time in the PyTorch twin, the rung that must find it and the module
-that the bisector must name. The faults are in `faults`, their score is printed by `mutation_score`."""
+"""A proof that cannot fail is a defect: one fault at a time in the PyTorch twin, the rung that must find it and the
+module that the bisector must name. The faults are in `faults`, their score is printed by `mutation_score`.
+"""
 
 import functools
 from collections.abc import Iterator
 from importlib import import_module
 
+import jaxtyping
 import pytest
 import torch
 from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT
@@ -23,6 +25,7 @@ from slm_core.config_dict import field_table
 
 CASES = [pytest.param(fault.pair, name, id=f"{fault.pair}-{name}") for name, fault in FAULTS.items()]
 SECTION = {name: section for section, faults in SECTIONS.items() for name in faults}
+PLACE = {name: i for i, name in enumerate(FAULTS)}
 PROBED = {1, 2, 5}  # rungs that look at `Pair.probes`
 
 
@@ -52,11 +55,14 @@ def last_pair_dropped() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """Few updates, and tiles of 4, of which the models' 16 tokens fill several."""
+    """Few updates, and tiles of 4, of which the models' 16 tokens fill several. Other tests check the signatures: in
+    thousands of small passes that takes half of the time.
+    """
     monkeypatch.setattr("parity.rungs.UPDATES", UPDATES)
     monkeypatch.setattr("parity.rungs.HANDED", HANDED)
     monkeypatch.setattr("parity.bisect.twins.STEPS", UPDATES)
     monkeypatch.setattr(import_module("slm_torch.layers.flash"), "TILE", 4)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def rungs(pair: Pair) -> list[int]:
@@ -80,7 +86,7 @@ def break_twin(pair: Pair, name: str, patch: pytest.MonkeyPatch) -> None:
 def record(record_property, name: str, proof: str) -> None:
     fault = FAULTS[name]
     told = {"section": SECTION[name], "about": fault.about, "rung": fault.rung, "module": fault.module}
-    record_property("mutation", {"fault": name, "proof": proof, **told})
+    record_property("mutation", {"place": PLACE[name], "fault": name, "proof": proof, **told})
 
 
 @pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])

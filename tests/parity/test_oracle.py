@@ -112,6 +112,11 @@ def test_what_no_family_expresses_is_named(values, message):
     assert message in str(caught.value)
 
 
+def test_the_family_that_is_asked_for_is_blamed():
+    with pytest.raises(UserError, match="model.attention.n_kv_heads=2 cannot be exported: the gpt2 family lacks it"):
+        exporting.choose(BASE, "gpt2")
+
+
 def _shapes(config):
     engine = slm_torch.trainer.build(dataclasses.replace(config), 61)
     return {name: tuple(p.shape) for name, p in engine.params.items()}

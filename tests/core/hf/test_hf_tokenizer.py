@@ -62,7 +62,7 @@ def test_a_prompt_has_what_the_tokenizer_puts_before_it(tmp_path):
 
 
 def test_no_tokenizer_is_said(tmp_path):
-    assert "no tokenizer: the run can be evaluated" in import_tokenizer(tmp_path, tmp_path / "run")
+    assert "no tokenizer: the run can be exported" in import_tokenizer(tmp_path, tmp_path / "run")
     (tmp_path / "tokenizer.model").touch()
     assert "only a SentencePiece" in import_tokenizer(tmp_path, tmp_path / "run")
     (tmp_path / "tokenizer.json").write_text("{}")

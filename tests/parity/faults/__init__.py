@@ -1,4 +1,4 @@
-"""Mistakes that a porter makes, one at a time, in the PyTorch twin: what the ladder must catch and the bisector name."""
+"""Mistakes that a porter makes, each in the PyTorch twin alone: the ladder must catch and the bisector name them."""
 
 from faults import attention, decoding, kernels, mlps, model, norms, optimizers, positions, training
 from faults.fault import Fault

@@ -17,7 +17,8 @@ FAULTS = {
         "rolling cache", "dense", 5, "layers.0.attention.attend",
     ),
     "cache that forgets what it just read": Fault(
-        edited(EXTEND, "cache[name][:, start : start + time] = value", "cache[name][:, start : start + time - 1] = value[:, 1:]"),
+        edited(EXTEND, "cache[name][:, start : start + time] = value",
+               "cache[name][:, start : start + time - 1] = value[:, 1:]"),
         "KV cache", "catalogue", 5, "layers.0.attention",
     ),
     "cache that is written one late": Fault(

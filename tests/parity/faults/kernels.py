@@ -69,7 +69,7 @@ FAULTS = {
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "the framework's own scale": Fault(
-        edited("model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "scale=2 * scale, enable_gqa"),
+        edited("model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "enable_gqa"),
         "fused", "zoo", 1, "layers.1.attention.attend",
     ),
     "kv heads repeated in the wrong order": Fault(

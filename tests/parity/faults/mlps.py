@@ -2,7 +2,6 @@
 
 from faults.fault import Fault, changed, edited
 
-
 FAULTS = {
     "the tanh approximation": Fault(
         changed("model.layers.0.mlp.approximate", lambda own: "tanh"),
@@ -97,7 +96,7 @@ FAULTS = {
         edited("model.layers.3.mlp.router.forward", "y + self.bias.to(x.dtype)", "y + 0 * self.bias"),
         "mlp.router_bias", "mixtures", 1, "layers.3.mlp.router",
     ),
-    "groups of every fourth expert": Fault(
+    "groups of interleaved experts": Fault(
         edited("slm_torch.layers.moe:in_best_groups", "grouped = ranked.unflatten(1, (groups, -1))",
                "grouped = ranked.unflatten(1, (-1, groups)).mT"),
         "mlp.groups", "mixtures", 1, "layers.2.mlp",
@@ -106,7 +105,7 @@ FAULTS = {
         edited("slm_torch.layers.moe:in_best_groups", "grouped.topk(2)", "grouped.topk(1)"),
         "mlp.groups", "mixtures", 1, "layers.2.mlp",
     ),
-    "one group fewer": Fault(
+    "one group more": Fault(
         changed("model.layers.2.mlp.top_groups", lambda own: own + 1),
         "mlp.top_groups", "mixtures", 1, "layers.2.mlp",
     ),
@@ -123,7 +122,7 @@ FAULTS = {
         changed("model.layers.1.mlp.balance_loss", lambda own: own / 2),
         "mlp.balance_loss", "catalogue", 2, "layers.1.mlp",
     ),
-    "shares of the experts in the gradient's place": Fault(
+    "no gradient through the mean scores": Fault(
         edited("model.layers.0.mlp.penalty", "probability.mean(0)", "probability.mean(0).detach()"),
         "mlp.balance_loss", "mixtures", 2, "layers.0.mlp",
     ),

@@ -91,7 +91,7 @@ FAULTS = {
         edited(STREAM, "x = self.embed_norm(x)", "x = x * self.embed_norm.weight + self.embed_norm.bias"),
         "embed_norm", "dense", 1, "model",
     ),
-    "positions added to the scaled embedding twice": Fault(
+    "embedding added twice": Fault(
         edited(STREAM, "x = self.position(x, start)", "x = x + self.position(x, start)"),
         "embedding", "catalogue", 1, "model",
     ),

@@ -1,26 +1,42 @@
 """Norms, their forms, and where they stand."""
 
+from collections.abc import Callable
+
+from torch import Tensor
+
 from faults.fault import Fault, changed, edited
 from slm_torch.layers.placement import output, post, pre
 
 MLP_NORM = "model.layers.0.mlp_norm"
 
+
+def mean(x: Tensor) -> Tensor:
+    return x.mean(-1, keepdim=True)
+
+
+def written_out(normalise: Callable[[Tensor, float], Tensor]) -> Callable:
+    """Returns a change of LayerNorm's forward: its kernel written out, with another `normalise(x, eps)`."""
+
+    def change(own: Callable) -> Callable:
+        norm = own.__self__
+        return lambda x: normalise(x, norm.eps) * norm.weight + norm.bias
+
+    return change
+
+
 FAULTS = {
     "no gradient through the mean": Fault(
-        edited(f"{MLP_NORM}.forward", "y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:],",
-               "y = (lambda x, scale, bias, eps: (x - x.mean(-1, keepdim=True).detach())"
-               " * (x.var(-1, keepdim=True, correction=0) + eps).rsqrt() * scale + bias)(x,"),
+        changed(f"{MLP_NORM}.forward", written_out(
+            lambda x, eps: (x - mean(x).detach()) * (mean((x - mean(x)).square()) + eps).rsqrt())),
         "layernorm", "dense", 2, "layers.0.mlp_norm",
     ),
     "no mean subtracted": Fault(
-        edited(f"{MLP_NORM}.forward", "y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:],",
-               "y = (lambda x, scale, bias, eps: x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * scale + bias)(x,"),
+        changed(f"{MLP_NORM}.forward", written_out(lambda x, eps: x * (mean(x.square()) + eps).rsqrt())),
         "layernorm", "dense", 1, "layers.0.mlp_norm",
     ),
     "the unbiased variance": Fault(
-        edited(f"{MLP_NORM}.forward", "y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:],",
-               "y = (lambda x, scale, bias, eps: (x - x.mean(-1, keepdim=True))"
-               " * (x.var(-1, keepdim=True) + eps).rsqrt() * scale + bias)(x,"),
+        changed(f"{MLP_NORM}.forward", written_out(
+            lambda x, eps: (x - mean(x)) * (x.var(-1, keepdim=True) + eps).rsqrt())),
         "layernorm", "dense", 1, "layers.0.mlp_norm",
     ),
     "another epsilon": Fault(

@@ -84,9 +84,9 @@ FAULTS = {
     "a library's momentum": Fault(
         changed("optimizer.momentum", lambda own: 0.9), "optim.momentum", "sgd", 3, "optimizer",
     ),
-    "the momentum before the gradient is in it": Fault(
+    "the gradient as much as the momentum": Fault(
         edited(UPDATE, "torch._foreach_add_(grads, m, alpha=self.momentum)",
-               "torch._foreach_copy_(grads, m)"),
+               "torch._foreach_add_(grads, m)"),
         "sgd", "sgd", 3, "optimizer",
     ),
     "decay in the momentum": Fault(
@@ -176,17 +176,19 @@ FAULTS = {
         "schedule_free", "schedule_free", 3, "optimizer",
     ),
     "bias of the second moment kept": Fault(
-        edited(UPDATE, "torch._foreach_div_(root, correction)", "pass"), "schedule_free", "schedule_free", 3, "optimizer",
+        edited(UPDATE, "torch._foreach_div_(root, correction)", "pass"),
+        "schedule_free", "schedule_free", 3, "optimizer",
     ),
     "decay of z": Fault(
         edited(UPDATE, "d[i].add_(y[i], alpha=decay)", "d[i].add_(z[i], alpha=decay)"),
         "schedule_free", "schedule_free", 3, "optimizer",
     ),
     "z from 0": Fault(
-        option("slm_torch.trainer:OPTIMIZERS", "schedule_free", FromZero), "schedule_free", "schedule_free", 0, "optimizer",
+        option("slm_torch.trainer:OPTIMIZERS", "schedule_free", FromZero),
+        "schedule_free", "schedule_free", 0, "optimizer",
     ),
     "decoding with what is trained": Fault(
-        changed("optimizer.evaluated", lambda own: lambda: {n: own()[n] * 0 + p.detach() for n, p in own.__self__.params.items()}),
+        changed("optimizer.evaluated", lambda own: lambda: {n: p.detach() for n, p in own.__self__.params.items()}),
         "averaged weights", "schedule_free", 5, "optimizer",
     ),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from slm_core.validate import validate
 FORWARD = (0, 1, 2)
 TRAINED = (0, 3, 4)
 DECODED = (0, 1, 2, 3, 4, 5)
+
 WARMUP, UPDATES, HANDED = 4, 8, 3  # of a curve and of a hand-off: enough for a fault, and a twelfth of the time
 
 
@@ -73,10 +74,11 @@ CONFIGS: dict[str, Tiny] = {
     ),
     "zoo": Tiny(
         {
-            "n_layers": 6, "tie_embeddings": False, "norm.placement": "output", "position.kind": "sinusoidal", "position.theta": 100.0,
+            "n_layers": 6, "tie_embeddings": False, "norm.placement": "output",
+            "position.kind": "sinusoidal", "position.theta": 100.0,
             "pattern": "attention.kernel=flash,attention.window=6,attention.sinks=1,attention.softcap=2,"
             "position.kind=t5,mlp.kind=relu2 |"
-            " attention.kernel=fused,attention.window=5,position.kind=rope,position.scaling=ntk,"
+            " attention.kernel=fused,attention.window=5,attention.scale=0.4,position.kind=rope,position.scaling=ntk,"
             "position.scaling_factor=4,norm.kind=layernorm,norm.bias=1,mlp.kind=geglu,"
             "mlp.gelu=tanh |"
             " attention.qk_norm=l2,attention.gate=element,norm.weight=none,"
@@ -118,8 +120,16 @@ CONFIGS: dict[str, Tiny] = {
         },
         TRAINED,
     ),
-    "sgd": Tiny(SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.clip_norm": 100.0, "optim.schedule": "linear"}, TRAINED),
-    "lion": Tiny(SMALL | {"optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared", "attention.bias": False}, (0, 1, 2, 3, 4)),
+    "sgd": Tiny(
+        SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.clip_norm": 100.0, "optim.schedule": "linear"}, TRAINED
+    ),
+    "lion": Tiny(
+        SMALL | {
+            "optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared",
+            "attention.bias": False,  # that of keys has a gradient of rounding alone, whose sign is chance
+        },
+        (0, 1, 2, 3, 4),
+    ),
     "muon": Tiny(SMALL | {"optim.kind": "muon", "mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8}, TRAINED),
     "spectral": Tiny(
         SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
@@ -128,6 +138,10 @@ CONFIGS: dict[str, Tiny] = {
     "schedule_free": Tiny(
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
     ),
-    "half": Tiny(HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"),
-    "capped": Tiny(HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, (*TRAINED, 6), "float16"),
+    "half": Tiny(
+        HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"
+    ),
+    "capped": Tiny(
+        HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, (*TRAINED, 6), "float16"
+    ),
 }  # fmt: skip

@@ -79,7 +79,7 @@ FAULTS = {
         turned(2, high_freq_factor=4.0), "position.high_freq_factor", "zoo", 1, "layers.2.attention.position",
     ),
     "frequencies divided, temperature kept": Fault(turned(0, scaling="linear"), "scaling=yarn", *YARN),
-    "temperature of the factor": Fault(turned(0, attention_factor=None), "position.attention_factor", *YARN),
+    "temperature by the formula": Fault(turned(0, attention_factor=None), "position.attention_factor", *YARN),
     "the scaled context as the original": Fault(turned(0, original_context=48), "position.original_context", *YARN),
     "the paper's beta_fast": Fault(turned(0, beta_fast=32.0), "position.beta_fast", *YARN),
     "the paper's beta_slow": Fault(turned(0, beta_slow=0.9), "position.beta_slow", *YARN),

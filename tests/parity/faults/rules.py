@@ -20,8 +20,11 @@ RULES = {
     "10 optimizers": ("decoupled decay", "balance update", "averaged weights", "state"),
     "11 sampling": ("decoder",),
 }  # fmt: skip
-"""{section of docs/numerics.md: its rules that no field switches}. Section 2, and all of 11 but the cache, is slm_core's
-alone: both twins read the same batches and draw the same tokens."""
+"""{section of docs/numerics.md: its rules that no field switches}.
+
+Left out is what both twins take from slm_core, the batches of section 2 and the draws of section 11, and what changes
+no number that the ladder sees: equal scores, rows that see nothing, and where half precisions are rounded.
+"""
 
 SIZES = {
     "d_model", "n_layers", "attention.n_heads", "attention.n_kv_heads", "attention.head_dim", "attention.q_rank",

@@ -36,7 +36,8 @@ def one_update_late(own: Callable) -> Callable:
 FAULTS = {
     # Accumulation.
     "an average of averages": Fault(
-        edited(STEP, "scale / count)", "scale / (tokens[first : first + micro, 1:] != IGNORE).sum() * micro / len(tokens))"),
+        edited(STEP, "scale / count)",
+               "scale / (tokens[first : first + micro, 1:] != IGNORE).sum() * micro / len(tokens))"),
         "loss sum", "dense", 3, "accumulation",
     ),
     "divided by all tokens": Fault(
@@ -66,7 +67,8 @@ FAULTS = {
         "dropout step", "dense", 3, "accumulation",
     ),
     "an arithmetic shift": Fault(
-        edited(f"{HASH}:_shift", "(x >> by) & ((1 << (32 - by)) - 1)", "x >> by"), "dropout hash", "dense", 3, "dropout",
+        edited(f"{HASH}:_shift", "(x >> by) & ((1 << (32 - by)) - 1)", "x >> by"),
+        "dropout hash", "dense", 3, "dropout",
     ),
     "hashes compared as signed numbers": Fault(
         edited(f"{HASH}:keep_mask", "hashed ^ flip", "hashed"), "dropout hash", "dense", 3, "dropout",
@@ -94,15 +96,16 @@ FAULTS = {
         "clipping", "dense", 3, "clipping",
     ),
     "the balance bias in the norm": Fault(
-        edited(UPDATE, "grads = [p.grad for p in self.trained.values()]", "grads = [p.grad for p in self.params.values()]"),
+        edited(UPDATE, "grads = [p.grad for p in self.trained.values()]",
+               "grads = [p.grad for p in self.params.values()]"),
         "clipping", "catalogue", 3, "clipping",
     ),
     # The balance bias.
-    "to the busy": Fault(
+    "experts that are busy chosen more": Fault(
         edited("slm_torch.trainer:balance", "alpha=steps[name]", "alpha=-steps[name]"),
         "balance update", "catalogue", 3, "balance",
     ),
-    "by the load itself": Fault(
+    "a step as large as the load": Fault(
         edited("slm_torch.trainer:balance", ".sign()", ""), "balance update", "catalogue", 3, "balance",
     ),
     # The loss scale.
@@ -121,7 +124,7 @@ FAULTS = {
         edited(STEP, "scale = self.scaler.scale", "scale = self.scaler.scale * (2 if step == 0 else 1)"),
         "precision.loss_scale_init", "capped", 4, "scaler",
     ),
-    "half as long between doublings": Fault(
+    "a doubling one update early": Fault(
         changed("scaler.interval", lambda own: own - 1),
         "precision.loss_scale_growth_interval", "capped", 4, "scaler",
     ),

@@ -141,6 +141,16 @@ An entry is the worst error of a rung, in float64 · float32; 0 is bitwise equal
 """
 
 
+BISECTIONS = "\n## Bisections\n"
+"""Heading of a page's last section, which `scripts/bisections.py` writes."""
+
+
+def write_markdown(path: Path, page: str) -> None:
+    """Writes a page; the section of bisections that stood at its end stays."""
+    _, heading, rest = path.read_text().partition(BISECTIONS) if path.is_file() else ("", "", "")
+    path.write_text(page + heading + rest)
+
+
 def markdown(results: list[Result], sections: Mapping[str, str], command: str) -> str:
     """Returns the results as a page: a table for each section.
 

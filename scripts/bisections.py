@@ -9,12 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from slm_core.cli import Flag, Invocation, main
-from slm_core.errors import UserError
+# Python puts scripts/ first on the path, where parity.py would hide the package of its name.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
+from slm_core.cli import Flag, Invocation, main  # noqa: E402
+from slm_core.errors import UserError  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")
-HEADING = "\n## Bisections\n"
 
 FLAGS = [Flag("markdown", str, "docs/parity.md", "page whose last section is written anew")]
 
@@ -43,6 +45,8 @@ class Shown(NamedTuple):
 
 
 def run(invocation: Invocation) -> None:
+    from parity.report import BISECTIONS
+
     page = Path(invocation.flags["markdown"])
     if not page.is_file():
         raise UserError(f"--markdown={page} is not there: write it with scripts/parity.py --all --markdown={page}")
@@ -51,8 +55,8 @@ def run(invocation: Invocation) -> None:
         for make in (_twins, _hugging_face, _checkpoints):
             shown.append(make(_copy(Path(name) / make.__name__)))
             print(f"{shown[-1].title}\n\n$ {shown[-1].command}\n{shown[-1].output}\n", flush=True)
-    text = HEADING + INTRODUCTION + "".join(_section(each) for each in shown)
-    page.write_text(page.read_text().partition(HEADING)[0] + text)
+    text = BISECTIONS + INTRODUCTION + "".join(_section(each) for each in shown)
+    page.write_text(page.read_text().partition(BISECTIONS)[0] + text)
     print(f"written: {page}")
 
 

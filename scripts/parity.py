@@ -100,7 +100,7 @@ def _bisect(invocation: Invocation) -> None:
 
 def _climb(tasks, known, rungs: list[int], precisions: list[str], flags) -> None:
     from parity.ladder import rungs_of
-    from parity.report import Table, markdown, write_json
+    from parity.report import Table, markdown, write_json, write_markdown
     from parity.workers import climb_all
 
     passed = {(result.cell, result.precision, result.rung): result for result in known if result.passed}
@@ -129,7 +129,7 @@ def _climb(tasks, known, rungs: list[int], precisions: list[str], flags) -> None
     results.sort(key=lambda result: (order[result.cell, result.precision], result.rung))
     if flags["markdown"]:
         page = markdown(results, {cell.name: cell.section for cell, _ in tasks}, _command(flags))
-        Path(flags["markdown"]).write_text(page)
+        write_markdown(Path(flags["markdown"]), page)
     for file in (flags["json"], flags["markdown"]):
         if file:
             print(f"written: {file}")

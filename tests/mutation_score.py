@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROOFS = ("caught", "named")
-COMMAND = "uv run pytest tests/parity/test_mutations.py --mutation-page docs/mutations.md"
+COMMAND = "uv run pytest tests/parity/test_mutations.py -m 'slow or not slow' --mutation-page docs/mutations.md"
 
 
 @dataclass
@@ -38,8 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    scores = collect(report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ()))
-    if not scores:
+    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
+    scores, generated = collect(reports), properties(reports, "generated")
+    if not scores and not generated:
         return
     terminalreporter.section("mutation score (caught / named / total)")
     for name, own in [*by(scores, "section").items(), ("sum", scores)]:
@@ -48,21 +49,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for proof, held in score.held.items():
             if not held:
                 terminalreporter.line(f"not {proof}: {score.fault} ({score.about})")
+    for told in generated:
+        terminalreporter.line(f"generated   {told['caught']} caught of {told['total']}")
+        for name, why in told["left"].items():
+            terminalreporter.line(f"  left: {name}" + (f" ({why})" if why else ""))
     page = config.getoption("--mutation-page")
     if page:
-        Path(page).write_text(markdown(scores), encoding="utf-8")
+        Path(page).write_text(markdown(scores, generated), encoding="utf-8")
 
 
 def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
     """Returns the score of each fault that the reports tell of."""
     scores: dict[str, Score] = {}
     for report in reports:
-        for name, value in report.user_properties:
-            if name == "mutation":
-                proof = value["proof"]
-                told = {key: value[key] for key in value if key != "proof"}
-                scores.setdefault(value["fault"], Score(**told)).held[proof] = report.passed
+        for value in properties([report], "mutation"):
+            told = {key: value[key] for key in value if key != "proof"}
+            scores.setdefault(value["fault"], Score(**told)).held[value["proof"]] = report.passed
     return sorted(scores.values(), key=lambda score: score.place)
+
+
+def properties(reports: Iterable[pytest.TestReport], name: str) -> list[dict]:
+    """Returns what tests recorded under a name."""
+    return [value for report in reports for key, value in report.user_properties if key == name]
 
 
 def by(scores: list[Score], key: str) -> dict[str, list[Score]]:
@@ -79,8 +87,8 @@ def totals(scores: list[Score]) -> tuple[int, int, int]:
     return caught, named, len(scores)
 
 
-def markdown(scores: list[Score]) -> str:
-    """Returns the page: a table of sections, then one of the faults of each component."""
+def markdown(scores: list[Score], generated: list[dict]) -> str:
+    """Returns the page: a table of sections, then one of the faults of each component, then the generated mutants."""
     caught, named, total = totals(scores)
     lines = [
         "# The mutation score",
@@ -105,6 +113,21 @@ def markdown(scores: list[Score]) -> str:
                 f"| {about} | {s.fault} | {s.rung} | `{s.module}` | {_mark(s, 'caught')} | {_mark(s, 'named')} |"
                 for s in faults
             ]
+    for told in generated:
+        lines += [
+            "",
+            "## Generated mutants",
+            "",
+            "Made by rule, not by hand: each operator, comparison, number, flag and condition in the functions of",
+            "`layers/`, `optim/`, `loss.py`, `model.py`, `trainer.py`, `scaler.py` and `generate.py` that the small",
+            "models call; the ladder must fail, or the twin itself.",
+            "",
+            f"**{told['caught']} of {told['total']} caught.** The others compute what no test can tell apart:",
+            "",
+            "| mutant | why |",
+            "|---|---|",
+            *(f"| `{name}` | {why} |" for name, why in told["left"].items()),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,8 @@ from importlib import import_module
 import jaxtyping
 import pytest
 import torch
-from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT
+from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT, generated
+from faults.equivalent import EQUIVALENT
 from faults.pairs import HANDED, UPDATES
 from torch import nn
 
@@ -20,7 +21,7 @@ from parity.errors import of_order_one
 from parity.ladder import measure, rungs_of
 from parity.pair import PERTURBATION, Pair, release
 from parity.port import perturbed, snapshot
-from parity.probe import probe_torch
+from parity.probe import Probe, probe_torch
 from slm_core.config_dict import field_table
 
 CASES = [pytest.param(fault.pair, name, id=f"{fault.pair}-{name}") for name, fault in FAULTS.items()]
@@ -73,6 +74,26 @@ def first_failure(pair: Pair) -> int | None:
     return next((result.rung for result in measure(pair, rungs(pair)) if not result.passed), None)
 
 
+def sound_probe(pair: Pair) -> Probe | None:
+    """Returns what the Flax twin makes of the tokens, if a rung asks for it. The pair starts anew."""
+    probe = pair.probes[1] if PROBED & set(rungs(pair)) else None
+    pair.start()
+    return probe
+
+
+def first_failure_of_a_broken_twin(pair: Pair, sound: Probe | None) -> int | None:
+    """Climbs with a PyTorch twin that is broken since `sound` was made."""
+    if sound is not None:
+        started = snapshot(pair.torch)
+        pair.torch.import_state(perturbed(started, PERTURBATION))
+        vars(pair)["probes"] = probe_torch(pair.torch, pair.tokens), sound
+        pair.torch.import_state(started)
+    try:
+        return first_failure(pair)
+    finally:
+        vars(pair).pop("probes", None)
+
+
 def break_twin(pair: Pair, name: str, patch: pytest.MonkeyPatch) -> None:
     """Makes a fault in the PyTorch twin, which then starts with what the seed gives it."""
     fault = FAULTS[name]
@@ -92,18 +113,10 @@ def record(record_property, name: str, proof: str) -> None:
 @pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
 def test_the_ladder_finds_a_fault_at_its_rung(pair, name, monkeypatch, record_property):
     record(record_property, name, "caught")
-    probed = PROBED & set(rungs(pair))
-    if probed:
-        sound = pair.probes[1]
-        pair.start()
+    sound = sound_probe(pair)
     with monkeypatch.context() as patch:
         break_twin(pair, name, patch)
-        if probed:  # the broken twin anew; the sound one is as it was
-            started = snapshot(pair.torch)
-            pair.torch.import_state(perturbed(started, PERTURBATION))
-            patch.setitem(vars(pair), "probes", (probe_torch(pair.torch, pair.tokens), sound))
-            pair.torch.import_state(started)
-        assert first_failure(pair) == FAULTS[name].rung
+        assert first_failure_of_a_broken_twin(pair, sound) == FAULTS[name].rung
 
 
 @pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
@@ -141,6 +154,36 @@ def test_initial_zeros_would_hide_a_missing_bias(pair, monkeypatch):
         sound = probe_torch(pair.torch, pair.tokens)
         FAULTS["no bias of the output"].apply(pair.torch, patch)
         assert of_order_one(probe_torch(pair.torch, pair.tokens).logits, sound.logits) == 0
+
+
+@pytest.mark.slow
+def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
+    left = generated.mutants()
+    run: set[generated.Mutant] = set()
+    for name in CONFIGS:
+        pair = built(name)
+        sound = sound_probe(pair)
+        called = generated.reached(lambda pair=pair, sound=sound: first_failure_of_a_broken_twin(pair, sound))
+        for mutant in [mutant for mutant in left if mutant.function.__code__ in called]:
+            run.add(mutant)
+            with mutant.alive():
+                found = is_caught(pair, sound)
+            if found:
+                left.remove(mutant)
+    survivors = sorted(mutant.name for mutant in left if mutant in run)
+    why = {name: reason for reason, names in EQUIVALENT.items() for name in names}
+    told = {"caught": len(run) - len(survivors), "total": len(run), "left": {n: why.get(n, "") for n in survivors}}
+    record_property("generated", told)
+    assert [name for name in survivors if name not in why] == []
+
+
+def is_caught(pair: Pair, sound: Probe | None) -> bool:
+    """Returns whether the ladder fails with the broken twin, or the twin itself."""
+    pair.start()
+    try:
+        return first_failure_of_a_broken_twin(pair, sound) is not None
+    except Exception:
+        return True
 
 
 def wanted() -> set[str]:

@@ -209,3 +209,11 @@ def test_a_failure_is_exit_status_1(monkeypatch, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "FAIL" in done.stdout
+
+
+def test_a_page_written_anew_keeps_its_bisections(tmp_path):
+    page = tmp_path / "parity.md"
+    report.write_markdown(page, "# Old\n")
+    page.write_text(page.read_text() + report.BISECTIONS + "what was printed\n")
+    report.write_markdown(page, "# New\n")
+    assert page.read_text() == f"# New\n{report.BISECTIONS}what was printed\n"

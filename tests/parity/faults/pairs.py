@@ -91,7 +91,8 @@ CONFIGS: dict[str, Tiny] = {
             "mlp.kind=gelu,mlp.gelu=tanh |"
             " position.kind=none,attention.qk_norm=rmsnorm,attention.qk_norm_over=whole,"
             "attention.bias=1,attention.output_bias=0",
-        }
+        },
+        (*FORWARD, 5),
     ),
     "rotations": Tiny(
         {
@@ -130,11 +131,16 @@ CONFIGS: dict[str, Tiny] = {
         },
         (0, 1, 2, 3, 4),
     ),
-    "muon": Tiny(SMALL | {"optim.kind": "muon", "mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8}, TRAINED),
+    "muon": Tiny(
+        SMALL | {"optim.kind": "muon", "mup_base_width": 8, "mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8},
+        TRAINED,
+    ),
     "spectral": Tiny(
         SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
     ),
-    "adafactor": Tiny(SMALL | {"optim.kind": "adafactor", "optim.min_rms": 0.05}, TRAINED),
+    "adafactor": Tiny(
+        SMALL | {"optim.kind": "adafactor", "mup_base_width": 8, "optim.clip_rms": 0.9, "optim.min_rms": 0.05}, TRAINED
+    ),
     "schedule_free": Tiny(
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
     ),

@@ -1,0 +1,129 @@
+"""Mutants made by rule, as mutation testers make them: one operator, comparison, number or condition of the PyTorch
+twin at a time, whatever anybody thinks of. Those that no model of `faults.pairs` finds must change nothing.
+"""
+
+import ast
+import copy
+import inspect
+import pkgutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from types import CodeType, FunctionType, ModuleType
+
+PACKAGES = ("slm_torch.layers", "slm_torch.optim")
+MODULES = ("loss", "model", "trainer", "scaler", "generate")
+NOT_NUMBERS = {"__init__", "empty_cache"}  # a model of another shape fails at once
+
+SWAPPED = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult,
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+    ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A function and the code of another.
+
+    Args:
+      function: of the PyTorch twin.
+      code: of the mutant.
+      name: "layers.flash Tiles.scores: smallest < 0 -> smallest <= 0".
+    """
+
+    function: FunctionType
+    code: CodeType
+    name: str
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """The function computes what the mutant does until the context ends, whoever holds it."""
+        own = self.function.__code__
+        self.function.__code__ = self.code
+        try:
+            yield
+        finally:
+            self.function.__code__ = own
+
+
+def mutants() -> list[Mutant]:
+    """Returns every mutant of the functions of the PyTorch twin, but of those that close over others' variables."""
+    packages = [import_module(name) for name in PACKAGES]
+    names = [f"{p.__name__}.{found.name}" for p in packages for found in pkgutil.iter_modules(p.__path__)]
+    modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
+    return [
+        mutant
+        for module in modules
+        for name, function in _functions(module)
+        if not function.__closure__
+        for mutant in _mutants(f"{module.__name__.partition('.')[2]} {name}", function)
+    ]
+
+
+def reached(run: Callable[[], object]) -> set[CodeType]:
+    """Returns the code of every function that `run` calls."""
+    found: set[CodeType] = set()
+    sys.setprofile(lambda frame, event, argument: found.add(frame.f_code) if event == "call" else None)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
+    """Yields the functions and methods that a module defines, without what wraps them."""
+    for name, value in list(vars(module).items()):
+        own = getattr(value, "__module__", "") == module.__name__
+        members = vars(value).items() if own and isinstance(value, type) else ((None, value),) if own else ()
+        for method, member in members:
+            plain = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
+            defined = isinstance(plain, FunctionType) and plain.__module__ == module.__name__
+            if defined and method not in NOT_NUMBERS and plain.__code__.co_filename == module.__file__:
+                yield f"{name}.{method}" if method else name, plain
+
+
+def _mutants(name: str, function: FunctionType) -> Iterator[Mutant]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    tree.body[0].decorator_list = []  # the code is the wrapped function's
+    for number, node in enumerate(_nodes(tree)):
+        changed = copy.deepcopy(tree)
+        if not _change(_nodes(changed)[number]):
+            continue
+        made: dict[str, FunctionType] = {}
+        exec(
+            compile(ast.fix_missing_locations(changed), function.__code__.co_filename, "exec"),
+            function.__globals__,
+            made,
+        )
+        texts = (ast.unparse(n).partition("\n")[0] for n in (node, _nodes(changed)[number]))
+        yield Mutant(function, made[function.__name__].__code__, f"{name}: {' -> '.join(texts)}")
+
+
+def _nodes(tree: ast.Module) -> list[ast.AST]:
+    """Returns what stands in a function's body."""
+    return [node for statement in tree.body[0].body for node in ast.walk(statement)]
+
+
+def _change(node: ast.AST) -> bool:
+    """Changes a node in place; returns whether there is a rule for it."""
+    match node:
+        case ast.BinOp(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
+            node.op = SWAPPED[type(op)]()
+        case ast.Compare(ops=[op]) if type(op) in SWAPPED:
+            node.ops = [SWAPPED[type(op)]()]
+        case ast.Constant(value=bool(value)):
+            node.value = not value
+        case ast.Constant(value=int(value) | float(value)):
+            node.value = value + 1
+        case ast.UnaryOp(op=ast.USub()):
+            node.op = ast.UAdd()
+        case ast.If(test=test):
+            node.test = ast.UnaryOp(ast.Not(), test)
+        case _:
+            return False
+    return True

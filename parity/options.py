@@ -246,14 +246,11 @@ NEEDS: dict[str, Overrides] = {
 }
 """What a choice needs to train well, in the cell that it gets by itself."""
 
-QUICK = {
-    "base", "two layers", "everything off", "multipliers, z-loss, chunks", "pattern, windows",
-    "gqa, window, sinks, cap", "rope, yarn, options", "sandwich, rmsnorm, 1+w", "moe, shared, sigmoid, balance",
-    "adamw, options",
-}  # fmt: skip
-"""Cells that run by default, beside one for each component, the half precisions and the small presets."""
+QUICK = {"base", "two layers", "adamw, options"}
+"""Cells that run by default, beside one for each component, a half precision and the small presets. The models of the
+mutation tests climb the ladder too, with most options on."""
 
-FLOAT32_TOO = {"base", "two layers"}
+FLOAT32_TOO = {"base"}
 """Those of them that run in float32 by default, too."""
 
 OPTIMIZED = {

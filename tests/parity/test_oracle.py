@@ -21,7 +21,11 @@ from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf import FAMILIES, exporting  # noqa: E402
 from slm_core.hf.folder import write_config, write_tensors  # noqa: E402
 
-IDS = [case.name for case in CASES]
+RICHEST = {case.family: case.name for case in CASES}
+"""{family: its last case, which has most options on}; the others are slow."""
+SOME = [
+    pytest.param(case, id=case.name, marks=[] if case.name in RICHEST.values() else pytest.mark.slow) for case in CASES
+]
 SMALL = {
     cell.name: cell.config for cell in cells() if not cell.large and cell.section not in ("half precisions", "presets")
 }
@@ -33,20 +37,20 @@ def quiet():
     transformers.logging.disable_progress_bar()
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("case", SOME)
 def test_a_twin_computes_what_the_class_computes(case):
     for precision in ("float32", "float64") if case.float64 else ("float32",):
         for measured in measure(case, precision):
             assert measured.passed, measured
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("case", SOME)
 def test_a_case_would_notice_a_missing_feature(case):
     moved = sensitivity(case)
     assert all(change > 1e-2 for change in moved.values()), moved
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("case", SOME)
 def test_the_bisector_finds_nothing_between_a_twin_and_its_class(case, tmp_path, capsys):
     build(case, "float32").save_pretrained(tmp_path / "hf")
     assert bisect_folders("", str(tmp_path / "hf"), "torch", "float32"), capsys.readouterr().out

@@ -16,7 +16,8 @@ def bench(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-@pytest.mark.parametrize("measure", [(), pytest.param(("--memory",), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", [(), ("--memory",)])
 def test_a_table_with_a_row_a_context(tmp_path, measure):
     done = bench(*SMALL, "--kernels=dot_product,flash", *measure, f"--json={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stderr

@@ -2,13 +2,14 @@
 
 import importlib
 import os
+from pathlib import Path
 from typing import Any
 
 from slm_core.config_dict import with_values
 from slm_core.engine import Evaluator
 from slm_core.platform import quiet_jax
 from slm_core.run_folder import SavedRun
-from slm_core.weights import Weights, evaluated, read_weights
+from slm_core.weights import Weights, checkpoint_weights
 
 
 def weights_of(saved: SavedRun) -> Weights:
@@ -17,10 +18,11 @@ def weights_of(saved: SavedRun) -> Weights:
     Raises:
       UserError: the checkpoint is damaged.
     """
-    if (saved.checkpoint / "weights").is_dir():
-        return read_weights(saved.checkpoint / "weights")
-    native = importlib.import_module(f"slm_{saved.framework}.checkpoint")
-    return evaluated(native.open_state(saved.checkpoint / "state"), saved.config.optim)
+
+    def open_state(folder: Path) -> Weights:
+        return importlib.import_module(f"slm_{saved.framework}.checkpoint").open_state(folder)
+
+    return checkpoint_weights(saved.checkpoint, open_state, saved.config.optim)
 
 
 def evaluator_of(saved: SavedRun, framework: str, device: str, values: dict[str, Any] | None = None) -> Evaluator:

@@ -111,6 +111,20 @@ def open_safetensors(files: Iterable[Path], remedy: str) -> Weights:
     return Lazy({name: reader(file, name) for file in files for name in attempt(file, lambda opened: opened.keys())})
 
 
+def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], optim: Optim) -> Weights:
+    """Returns the parameters to evaluate and decode with, of a checkpoint of a run, trained or imported.
+
+    Args:
+      open_state: of the `checkpoint` module of the twin that trained it; called for a trained one.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    if (checkpoint / "weights").is_dir():
+        return read_weights(checkpoint / "weights")
+    return evaluated(open_state(checkpoint / "state"), optim)
+
+
 def evaluated(state: Weights, optim: Optim) -> Weights:
     """Returns the parameters to evaluate and decode with, of an engine's exported state.
 

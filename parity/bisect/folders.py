@@ -20,7 +20,7 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.run_folder import load_run
-from slm_core.weights import Weights, evaluated, read_weights
+from slm_core.weights import Weights, checkpoint_weights
 
 ROWS, LENGTH = 2, 32
 CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}
@@ -77,12 +77,8 @@ def _checkpoint(flag: str, text: str, folder: Path) -> Source:
 
 def _run(text: str, run: Path, checkpoint: Path | None) -> Source:
     saved = load_run(run)
-    checkpoint = checkpoint or saved.checkpoint
-    if (checkpoint / "weights").is_dir():
-        weights = read_weights(checkpoint / "weights")
-    else:
-        state = CHECKPOINT[saved.framework].open_state(checkpoint / "state")
-        weights = evaluated(state, saved.config.optim)
+    open_state = CHECKPOINT[saved.framework].open_state
+    weights = checkpoint_weights(checkpoint or saved.checkpoint, open_state, saved.config.optim)
     return Source(text, saved.config, saved.vocab_size, weights, saved.framework, run)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from parity.oracle.measure import BUDGETS, LENGTH, ROWS, Measured
-from parity.report import machine
+from parity.report import machine, number
 from slm_core.benchmark import markdown_table
 from slm_core.provenance import versions
 
@@ -58,7 +58,7 @@ def page(results: list[Measured], moved: Mapping[str, Mapping[str, float]], comm
 
 
 def _entry(error: float, result: Measured) -> str:
-    text = f"{error:.0e}".replace("e-0", "e-")
+    text = number(error)
     return text if error <= BUDGETS[result.precision] else f"**{text}**"
 
 

@@ -1,9 +1,10 @@
 """The function that a config's model computes, as values to compare: what trains it is left out."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
-from slm_core.config_dict import flatten, with_values
+from slm_core.config_dict import flatten
 from slm_core.heads import rotated
 from slm_core.params import logit_factor
 from slm_core.pattern import layer_models, reads
@@ -76,7 +77,5 @@ def _layer(config: Config, layer: Model) -> dict[str, Any]:
 
 def _section(model: Model, section: str) -> dict[str, Any]:
     owner = getattr(model, section)
-    names = [name.removeprefix("model.") for name in flatten(with_values(Config(), {"model": model}))]
-    names = [name for name in names if name.startswith(f"{section}.") and name not in TRAINING]
-    leaves = {name: name.partition(".")[2] for name in names}
-    return {name: getattr(owner, leaf) for name, leaf in leaves.items() if reads(owner, leaf)}
+    leaves = {f"{section}.{field.name}": field.name for field in dataclasses.fields(owner)}
+    return {name: getattr(owner, leaf) for name, leaf in leaves.items() if name not in TRAINING and reads(owner, leaf)}

@@ -15,6 +15,7 @@ from slm_core.hf.family import Family
 from slm_core.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
 
 INDEX = "model.safetensors.index.json"
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -69,7 +70,7 @@ def write_config(
 ) -> None:
     """Writes config.json; `written` are the family's fields, `tokens` the ids of special tokens."""
     values = {"architectures": [family.architecture], "model_type": family.model_type, "vocab_size": vocab_size}
-    values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None} | tokens
+    values |= dict.fromkeys(SPECIAL) | tokens
     (folder / "config.json").write_text(json.dumps(values | {"dtype": dtype} | written, indent=2) + "\n")
 
 

@@ -13,14 +13,11 @@ from slm_core.errors import UserError
 from slm_core.hf import family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
-from slm_core.hf.folder import read_json, read_tensors
+from slm_core.hf.folder import SPECIAL, read_json, read_tensors
 from slm_core.validate import validate
 
 CONTEXT = 2048
 """Context of an imported model where its own is longer: the caches and tables of a run are made for all of it."""
-
-
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @dataclass(frozen=True)

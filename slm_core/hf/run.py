@@ -13,8 +13,8 @@ from slm_core.errors import UserError
 from slm_core.files import sync_tree
 from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
-from slm_core.hf.folder import write_config, write_tensors
-from slm_core.hf.importing import SPECIAL, Imported, open_folder
+from slm_core.hf.folder import SPECIAL, write_config, write_tensors
+from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
 from slm_core.run_folder import SavedRun, describe_imported, make_imported
 from slm_core.validate import validate

@@ -4,14 +4,22 @@ import json
 import shutil
 from pathlib import Path
 
-from slm_core.data.tokenizers import Byte, Char, Library, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer
+from slm_core.data.tokenizers import (
+    END_OF_TEXT,
+    Byte,
+    Char,
+    Library,
+    Tokenizer,
+    load_tokenizer,
+    open_tokenizer,
+    save_tokenizer,
+)
 
 COMPANIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
     "tokenizer.model", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
 """Files that transformers reads beside tokenizer.json, and the settings of its `generate`."""
-
 
 UNKNOWN = "<unknown>"
 """In no vocabulary of characters: one that is not there is an error, as it is here."""
@@ -54,8 +62,8 @@ def _byte_level(vocabulary: str, merges: str) -> Library:
     inner = tokenizers.Tokenizer(models.BPE.from_file(vocabulary, merges))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     inner.decoder = decoders.ByteLevel()
-    if inner.token_to_id("<|endoftext|>") is not None:
-        inner.add_special_tokens(["<|endoftext|>"])
+    if inner.token_to_id(END_OF_TEXT) is not None:
+        inner.add_special_tokens([END_OF_TEXT])
     return Library(inner, "file")
 
 
@@ -90,7 +98,7 @@ def _from_bytes(tokenizer: Byte):
 
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     # The alphabet writes printable bytes as themselves and the others, in order, from U+0100 on.
-    printable = {b for b in range(256) if chr(b) in level.alphabet() and b < 256}
+    printable = {b for b in range(256) if chr(b) in level.alphabet()}
     others = iter(range(256, 512))
     characters = {chr(b) if b in printable else chr(next(others)): b for b in range(256)}
     inner = tokenizers.Tokenizer(models.BPE(vocab=characters, merges=[]))

@@ -27,7 +27,7 @@ def gpt2_124m() -> Config:
         data=Data(tokenizer="bpe", vocab_size=50257, seq_len=1024),
         optim=Optim(lr=6e-4, warmup_steps=700),
         train=Train(
-            steps=20_000, batch_size=64, micro_batch_size=4, eval_every=500, eval_batches=50,
+            steps=20_000, batch_size=64, micro_batch_size=8, eval_every=500, eval_batches=50,
             checkpoint_every=500, sample_every=1000,
         ),
         memory=Memory(remat="block", loss_chunk=1024),

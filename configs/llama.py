@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Train
+from slm_core.config import Attention, Config, Data, Model, Optim, Train
 from slm_core.config_dict import to_config_dict
 from slm_core.presets import choose
 
@@ -22,28 +22,34 @@ def tiny() -> Config:
 
 def llama_60m() -> Config:
     """12 layers, 576 wide, 9 heads of 64, 3 key/value heads, context 1024, BPE of 32,768 (61,356,096 parameters)"""
-    return _large(d_model=576, n_heads=9, n_kv_heads=3, lr=1e-3, memory=Memory(loss_chunk=1024))
+    return _large(Model(d_model=576, n_layers=12, attention=Attention(n_heads=9, n_kv_heads=3)), 32_768, lr=1e-3)
 
 
 def llama_100m() -> Config:
     """12 layers, 768 wide, 12 heads of 64, 4 key/value heads, context 1024, BPE of 32,768 (100,682,496 parameters)"""
-    return _large(d_model=768, n_heads=12, n_kv_heads=4, lr=6e-4, memory=Memory(remat="block", loss_chunk=1024))
+    return _large(Model(d_model=768, n_layers=12, attention=Attention(n_heads=12, n_kv_heads=4)), 32_768, lr=6e-4)
 
 
-def _large(d_model: int, n_heads: int, n_kv_heads: int, lr: float, memory: Memory) -> Config:
+def llama_135m() -> Config:
+    """30 layers, 576 wide, 9 heads of 64, 3 key/value heads, context 1024, BPE of 49,152 (134,515,008 parameters)"""
+    model = Model(d_model=576, n_layers=30, attention=Attention(n_heads=9, n_kv_heads=3))
+    return _large(model, 49_152, lr=6e-4)
+
+
+def _large(model: Model, vocab_size: int, lr: float) -> Config:
+    """A model for a card of 6 GB: what memory.budget_gb leaves room for is chosen when the run starts."""
     return Config(
-        model=Model(d_model=d_model, n_layers=12, attention=Attention(n_heads=n_heads, n_kv_heads=n_kv_heads)),
-        data=Data(tokenizer="bpe", vocab_size=32_768, seq_len=1024),
+        model=model,
+        data=Data(tokenizer="bpe", vocab_size=vocab_size, seq_len=1024),
         optim=Optim(lr=lr, warmup_steps=500),
         train=Train(
-            steps=20_000, batch_size=64, micro_batch_size=4, eval_every=500, eval_batches=50,
+            steps=20_000, batch_size=64, micro_batch_size=8, eval_every=500, eval_batches=50,
             checkpoint_every=500, sample_every=1000,
         ),
-        memory=memory,
     )  # fmt: skip
 
 
-VARIANTS = {"tiny": tiny, "60m": llama_60m, "100m": llama_100m}
+VARIANTS = {"tiny": tiny, "60m": llama_60m, "100m": llama_100m, "135m": llama_135m}
 
 
 def get_config(variant: str = "tiny") -> ConfigDict:

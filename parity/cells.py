@@ -17,13 +17,13 @@ from slm_core.config_dict import field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
 from slm_core.pattern import layer_models, overridden, parse, reads, selected
 from slm_core.validate import drop_unread, unread, validate
+from slm_core.vocabulary import expected_vocabulary
 
 PROOFS = ("float64", "float32")
 ALL = (0, 1, 2, 3, 4, 5, 6)
 TRAINING = (0, 3, 4, 6)
 ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
-CHARACTERS = 65  # assumed for a `char` preset: those of the Shakespeare corpus
 FEW = 4
 """Cells that prove one component in under a minute."""
 
@@ -36,12 +36,12 @@ REGISTRIES = (
 SECTIONS = {
     "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
     "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
-    "optim": "optimizers and schedules",
+    "optim": "optimizers and schedules", "finetune": "fine-tuning",
 }  # fmt: skip
 """{beginning of a field's name: the section of a cell about it}."""
 
-NO_NUMERICS = {"memory.budget_gb"}
-"""Fields of model, optim and memory that change nothing that is computed."""
+NO_NUMERICS = {"memory.budget_gb", "finetune.base"}
+"""Fields of model, optim, memory and finetune that change nothing that is computed."""
 
 HALVES, CURVES, PRESETS = "half precisions", "curves of larger models", "presets"
 ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, CURVES, PRESETS]))
@@ -114,7 +114,7 @@ def config_cell(name: str, config: Config) -> Cell:
 
     Above 10M parameters one sequence is compared on rungs 0 to 2.
     """
-    vocabulary = _vocabulary(config)
+    vocabulary = expected_vocabulary(config)
     size = _parameters(config, vocabulary)
     big = size > 10_000_000
     small = {
@@ -215,7 +215,7 @@ def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     if field_["choices"]:
         value = selected(owner, leaf)
         found = {value} if name in REGISTRIES else {f"{leaf}={value}"} | ({value} - _registered())
-    if name not in REGISTRIES and hasattr(owner, "kind"):
+    if name not in REGISTRIES and leaf != "kind" and hasattr(owner, "kind"):
         found |= _readers(owner, section, "kind")
     for selector in field_["read_by"] or ():
         found |= _readers(owner, section, selector)
@@ -254,7 +254,8 @@ def _number_cells(found: list[Cell]) -> list[Cell]:
 
 def numerics() -> set[str]:
     """Returns the fields that change what is computed, each of which some cell must set."""
-    return {name for name in field_table() if name.startswith(("model.", "optim.", "memory."))} - NO_NUMERICS
+    sections = ("model.", "optim.", "memory.", "finetune.")
+    return {name for name in field_table() if name.startswith(sections)} - NO_NUMERICS
 
 
 def proven(cell: Cell) -> set[str]:
@@ -307,11 +308,6 @@ def _curve_cells() -> Iterator[Cell]:
         about = frozenset(components(config))
         budgets = {(4, "float32"): budget}
         yield Cell(f"curve, {layers}x{width}", config, CURVES, about, rungs=(0, 4), length=64, budgets=budgets)
-
-
-def _vocabulary(config: Config) -> int:
-    sizes = {"byte": 256, "char": CHARACTERS}
-    return sizes.get(config.data.tokenizer, config.data.vocab_size)
 
 
 def _parameters(config: Config, vocab_size: int) -> int:

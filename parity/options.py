@@ -152,6 +152,15 @@ _MLPS: dict[str, Overrides] = {
 _MODEL: dict[str, Overrides] = {
     "base": {},
     "two layers": {"n_layers": 2},
+    "remat, all but products": {  # a first layer of another kind, then two that repeat, of two layers each
+        "n_layers": 5, "attention.value_residual": True, "pattern": "attention.window=5 | .",
+        "memory.remat": "attention",
+    },
+    "remat, mixture": {"n_layers": 3, "mlp.kind": "moe", "mlp.balance_bias": 0.01, "memory.remat": "attention"},
+    "remat, groups": {  # two groups of two, and one left over
+        "n_layers": 5, "attention.kind": "differential", "memory.remat": "full",
+    },
+    "remat, groups, adafactor": {"n_layers": 4, "optim.kind": "adafactor", "memory.remat": "full"},
     "everything off": {
         "dropout": 0.0, "memory.remat": "none", "train.micro_batch_size": 0, "optim.clip_norm": 0.0,
         "optim.warmup_steps": 0, "optim.weight_decay": 0.0,
@@ -191,6 +200,10 @@ _OPTIMIZERS: dict[str, Overrides] = {
         "optim.decay_norms": True, "optim.decay_biases": True, "optim.lr": 1e-2, "attention.bias": True,
         "mup_base_width": 16,
     },
+    "adamw8bit, options": {
+        "optim.kind": "adamw8bit", "optim.quantised_block": 96, "optim.quantised_from": 1000, "optim.eps": 1e-4,
+        "optim.betas": (0.8, 0.99), "optim.lr": 3e-4, "attention.bias": True, "mup_base_width": 16,
+    },
     "sgd, plain momentum": {
         "optim.kind": "sgd", "optim.momentum": 0.8, "optim.nesterov": False, "optim.lr": 0.1,
         "optim.weight_decay": 0.01, "mup_base_width": 16, "train.micro_batch_size": 0,
@@ -217,6 +230,26 @@ _OPTIMIZERS: dict[str, Overrides] = {
     "wsd, options": {"optim.schedule": "wsd", "optim.decay_fraction": 0.5, "optim.min_lr_ratio": 0.2},
 }  # fmt: skip
 
+_LORA: dict[str, Overrides] = {
+    "lora, nf4, every layer": {
+        "finetune.kind": "lora", "finetune.frozen": "nf4", "finetune.targets": r"layers\..*|head", "finetune.rank": 3,
+        "finetune.alpha": 5.0, "n_layers": 2, "tie_embeddings": False, "attention.gate": "head", "attention.bias": True,
+        "attention.n_heads": 3, "attention.n_kv_heads": 1, "attention.head_dim": 10, "mlp.bias": True,
+    },
+    "lora, int8, attention": {
+        "finetune.kind": "lora", "finetune.frozen": "int8", "finetune.targets": r".*\.q_up_proj|.*(v_up|o)_proj",
+        "finetune.rank": 4, "finetune.alpha": 2.0, "n_layers": 2, "attention.kind": "mla", "attention.q_rank": 12,
+        "mup_base_width": 16, "optim.kind": "muon",
+    },
+    "lora, moe": {
+        "finetune.kind": "lora", "finetune.frozen": "nf4", "mlp.kind": "moe", "mlp.experts": 5, "mlp.shared_experts": 1,
+        "mlp.balance_bias": 0.01, "memory.remat": "none", "train.micro_batch_size": 0,
+    },
+    "lora, averaged": {
+        "finetune.kind": "lora", "optim.kind": "schedule_free", "optim.schedule": "constant", "memory.loss_chunk": 7,
+    },
+}  # fmt: skip
+
 OPTIONS: dict[str, dict[str, Overrides]] = {
     "model": _MODEL,
     "attention": _ATTENTION,
@@ -224,6 +257,7 @@ OPTIONS: dict[str, dict[str, Overrides]] = {
     "norms": _NORMS,
     "MLPs": _MLPS,
     "optimizers and schedules": _OPTIMIZERS,
+    "fine-tuning": _LORA,
 }
 """{section: {name: overrides of BASE}}. Choices and numbers that none of these sets get cells by themselves."""
 
@@ -241,6 +275,8 @@ KERNEL_OPTIONS: dict[str, Overrides] = {
 """What every kernel must do, whichever it is."""
 
 NEEDS: dict[str, Overrides] = {
+    # A code that rounding changes is a hundredth of a moment.
+    "adamw8bit": {"optim.lr": 3e-4, "optim.quantised_from": 256},
     "lion": {"optim.lr": 3e-4},  # signs flip with rounding, and each flip moves a weight by 2 lr
     "schedule_free": {"optim.schedule": "constant"},
 }

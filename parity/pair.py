@@ -41,7 +41,8 @@ class Pair:
 
     def perturb(self) -> None:
         """Gives both twins the same state, non-zero everywhere."""
-        state = perturbed(self.torch.export_state(), PERTURBATION)
+        # From the seed's state each time: scales of matrices in few bits are multiplied.
+        state = perturbed(self.initial.get("torch") or self.torch.export_state(), PERTURBATION)
         for engine in self.engines.values():
             engine.import_state(state)
 

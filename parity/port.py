@@ -10,8 +10,10 @@ from slm_core.params import Spec, initial_value
 State = dict[str, np.ndarray]
 COUNTERS = {"count": 3, "weight_sum": 0.03}
 """Single numbers of an optimizer's state and their values three updates in, at the learning rate of rung 3."""
-SQUARES = ("v/", "row/", "col/")
+SQUARES = ("v/", "v_scale/", "row/", "col/")
 """Parts of an optimizer's state that hold squared gradients."""
+HELD, SCALES = (".codes", ".scale_codes", ".scale_offset"), (".scale", ".scale_step")
+"""Parts of a matrix in few bits: of initial weights none is zero, but small, which their scales make up for."""
 
 
 def snapshot(engine: Engine) -> State:
@@ -47,10 +49,20 @@ def _perturbed(name: str, value: np.ndarray, seed: int) -> np.ndarray:
     if rest.startswith("z/"):  # parameters that run ahead of the ones in training
         ahead = _perturbed(f"params/{rest.removeprefix('z/')}", value, seed)
         return (ahead + 1e-2 * initial_value(name, value.shape, Spec("matrix", std=1.0), seed)).astype(value.dtype)
+    if rest.endswith(HELD):
+        return np.array(value)
     noise = initial_value(name, value.shape, Spec("matrix", std=1.0), seed)
-    if part == "optim":
+    if rest.endswith(SCALES):
+        return (value * (8 + 0.8 * noise)).astype(value.dtype)
+    if part == "optim" and value.dtype == np.uint8:  # codes, times the scales below; of squares away from zero, too
+        moved = np.clip(np.round(128 + 50 * noise), 64, 255)
+    elif part == "optim" and rest.startswith("m_scale/"):
+        moved = 1e-2 * (0.5 + np.abs(noise))
+    elif part == "optim":
         # Squared gradients stay away from zero, where an update magnifies the rounding of its gradient.
         moved = 1e-4 * (0.5 + np.abs(noise)) if rest.startswith(SQUARES) else 1e-2 * noise
+    elif rest.endswith(".lora_a"):  # whose smaller side is not what is summed over
+        moved = noise / value.shape[0] ** 0.5
     elif value.ndim >= 2:
         moved = noise / min(value.shape[-2:]) ** 0.5
     else:

@@ -18,7 +18,7 @@ class Probe:
     Args:
       logits: [rows, length, vocab].
       loss: what training minimises, as a sum over the tokens.
-      gradients: of the loss, by canonical name.
+      gradients: of the loss, by canonical name, of the parameters that are not frozen.
     """
 
     logits: np.ndarray
@@ -32,8 +32,9 @@ def probe_torch(engine: slm_torch.trainer.Engine, tokens: np.ndarray) -> Probe:
     with torch.no_grad():
         logits = engine.model.logits(engine.model(tokens[:, :-1].clamp(min=0))[0])
     loss = engine.loss_sums(tokens, None).objective
-    gradients = torch.autograd.grad(loss, list(engine.params.values()))
-    arrays = {name: g.cpu().numpy() for name, g in zip(engine.params, gradients, strict=True)}
+    moving = {name: p for name, p in engine.params.items() if p.requires_grad}
+    gradients = torch.autograd.grad(loss, list(moving.values()))
+    arrays = {name: g.cpu().numpy() for name, g in zip(moving, gradients, strict=True)}
     return Probe(logits.cpu().numpy(), loss.detach().cpu().numpy(), arrays)
 
 
@@ -44,10 +45,12 @@ def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
     def run(values, tokens):
         model = bind(engine.model, values)
         logits = model.logits(model(jax.numpy.maximum(tokens[:, :-1], 0))[0])
-        return logits, jax.value_and_grad(lambda values: engine.loss_sums(values, tokens, None).objective)(values)
+        objective = lambda moving: engine.loss_sums(values | moving, tokens, None).objective  # noqa: E731
+        moving = {name: value for name, value in values.items() if name in engine.moving}
+        return logits, jax.value_and_grad(objective)(moving)
 
     logits, (loss, gradients) = jax.device_get(run(engine.state["params"], tokens))
-    return Probe(np.asarray(logits), np.asarray(loss), gradients)
+    return Probe(np.asarray(logits), np.asarray(loss), engine.stack.unstacked(gradients))
 
 
 def evaluated_logits(engine: slm_torch.trainer.Engine | slm_flax.trainer.Engine, tokens: np.ndarray) -> np.ndarray:

@@ -9,7 +9,16 @@ from slm_core.config_dict import with_values
 from slm_core.engine import Evaluator
 from slm_core.platform import quiet_jax
 from slm_core.run_folder import SavedRun
-from slm_core.weights import Weights, checkpoint_weights
+from slm_core.run_weights import checkpoint_weights, plain
+from slm_core.weights import Weights
+
+
+def spare_gpu(framework: str) -> None:
+    """Lets JAX start quietly beside the twin that computes. Call it before anything imports jax (grain does)."""
+    quiet_jax()
+    if framework == "torch":
+        # Reading a Flax run's checkpoint starts JAX as well, which must leave the GPU to PyTorch.
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def weights_of(saved: SavedRun) -> Weights:
@@ -22,7 +31,7 @@ def weights_of(saved: SavedRun) -> Weights:
     def open_state(folder: Path) -> Weights:
         return importlib.import_module(f"slm_{saved.framework}.checkpoint").open_state(folder)
 
-    return checkpoint_weights(saved.checkpoint, open_state, saved.config.optim)
+    return checkpoint_weights(saved.checkpoint, open_state, saved.config)
 
 
 def evaluator_of(saved: SavedRun, framework: str, device: str, values: dict[str, Any] | None = None) -> Evaluator:
@@ -37,10 +46,7 @@ def evaluator_of(saved: SavedRun, framework: str, device: str, values: dict[str,
       UserError: the checkpoint is damaged, or the device is not there.
     """
     framework = framework or saved.framework
-    quiet_jax()
-    if framework == "torch":
-        # Reading a Flax run's checkpoint starts JAX as well, which must leave the GPU to PyTorch.
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    spare_gpu(framework)
     twin = importlib.import_module(f"slm_{framework}.evaluator")
-    config = with_values(saved.config, {"run.device": device} | (values or {}))
+    config = with_values(plain(saved.config), {"run.device": device} | (values or {}))
     return twin.Evaluator(config, saved.vocab_size, weights_of(saved))

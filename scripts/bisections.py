@@ -9,11 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-# Python puts scripts/ first on the path, where parity.py would hide the package of its name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-
-from slm_core.cli import Flag, Invocation, main  # noqa: E402
-from slm_core.errors import UserError  # noqa: E402
+import scripts._path  # noqa: F401
+from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")

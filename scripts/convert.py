@@ -43,6 +43,7 @@ def _import(flags: dict) -> None:
     print(f"run folder: {run}")
     print(f'text from it: uv run scripts/generate.py --run {run} --prompt "The "')
     print(f"its loss on a text: uv run scripts/evaluate.py --run {run} --source text --path FILE")
+    print(f"to fine-tune it: uv run scripts/train_torch.py --config configs/finetune.py:{run} --config.data.path=FILE")
 
 
 def _export(flags: dict) -> None:

@@ -51,7 +51,9 @@ def run(invocation: Invocation) -> None:
     if flags["json"] and not Path(flags["json"]).parent.is_dir():
         raise UserError(f"--json={flags['json']}: there is no folder {Path(flags['json']).parent}; make it")
 
-    from scripts._runs import evaluator_of
+    from scripts._runs import evaluator_of, spare_gpu
+
+    spare_gpu(flags["framework"] or saved.framework)
     from slm_core.data import validation_batches
     from slm_core.evaluation import measure, open_text
     from slm_core.loop import VALIDATION_SEED

@@ -35,7 +35,7 @@ def run(invocation: Invocation) -> None:
     tokens, stream = generate(evaluator.decoder(), prompt, **options), tokenizer.stream()
     for token in prompt:
         stream.push(token)  # what a token reads as may depend on the one before
-    ends = end_tokens(saved.imported or {})
+    ends = end_tokens(saved.tokens or {})
     print(flags["prompt"], end="", flush=True)
     for token in tokens:
         if token in ends:
@@ -44,9 +44,9 @@ def run(invocation: Invocation) -> None:
     print(stream.flush())
 
 
-def end_tokens(imported: dict) -> set[int]:
-    """Returns the ids that end a text of an imported model, which may name none, one or several."""
-    named = imported.get("eos_token_id")
+def end_tokens(tokens: dict) -> set[int]:
+    """Returns the ids that end a text of a model from elsewhere, which may name none, one or several."""
+    named = tokens.get("eos_token_id")
     return set(named) if isinstance(named, list) else {named} - {None}
 
 

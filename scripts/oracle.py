@@ -2,14 +2,11 @@
 
 import logging
 import os
-import sys
 from pathlib import Path
 
-# Python puts scripts/ first on the path, where parity.py would hide the package of its name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-
-from slm_core.cli import Flag, Invocation, main  # noqa: E402
-from slm_core.errors import UserError, nearest  # noqa: E402
+import scripts._path  # noqa: F401
+from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds tiny random models of every family of Hugging Face transformers, offline and on the CPU, imports
 each into both twins, and compares logits and gradients; exports each and loads it with AutoModelForCausalLM. Exits with

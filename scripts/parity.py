@@ -5,11 +5,9 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-# Python puts scripts/ first on the path, where this file would hide the package of its name.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
-
-from slm_core.cli import Flag, Invocation, main  # noqa: E402
-from slm_core.errors import UserError, nearest  # noqa: E402
+import scripts._path  # noqa: F401
+from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds both twins, on the CPU, and compares them rung by rung: initial weights, logits, gradients, one
 update, a loss curve, decoding, hand-off. Prints the worst error of each rung; exits with 1 if one is over budget.

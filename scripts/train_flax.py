@@ -7,10 +7,11 @@ def run(invocation: Invocation) -> None:
     from slm_core.platform import quiet_jax
 
     quiet_jax()  # before anything imports jax
+    from scripts._runs import weights_of
     from slm_core.loop import train
     from slm_flax.trainer import build
 
-    train(invocation.config, build, "flax", invocation.preset, invocation.overrides)
+    train(invocation.config, build, "flax", invocation.preset, invocation.overrides, weights_of)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ from slm_core.cli import Invocation, main
 
 
 def run(invocation: Invocation) -> None:
+    from scripts._runs import spare_gpu, weights_of
+
+    spare_gpu("torch")
     from slm_core.loop import train
     from slm_torch.trainer import build
 
-    train(invocation.config, build, "torch", invocation.preset, invocation.overrides)
+    train(invocation.config, build, "torch", invocation.preset, invocation.overrides, weights_of)
 
 
 if __name__ == "__main__":

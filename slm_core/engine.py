@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from slm_core.config import Config
 from slm_core.errors import UserError
 
 IGNORE = -1
@@ -29,9 +30,11 @@ class Evaluator(Protocol):
     weights)`."""
 
     framework: str  # "torch" or "flax"
+    config: Config  # with what was open in it settled on the device
+    choices: dict[str, str]  # {field: value and why} of each of those
 
     def facts(self) -> dict[str, str]:
-        """Lines for the start of a run: parameters, device, precision and why, memory."""
+        """Lines for the start of a run: parameters, device, each choice, memory."""
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
         """Returns the sum of the token losses in nats and the number of tokens, without dropout.
@@ -48,7 +51,8 @@ class Evaluator(Protocol):
 
 
 class Engine(Evaluator, Protocol):
-    """One twin, built: model, optimizer and loss scaler on a device. Made by `build(config, vocab_size)`."""
+    """One twin, built: model, optimizer and loss scaler on a device. Made by a twin's `build(config,
+    vocab_size, weights)`."""
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> Any:
         """Does one update and returns its metrics still on the device, without waiting for them.

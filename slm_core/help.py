@@ -19,6 +19,7 @@ _SECTION_DOCS = {
     "model.mlp": "feed-forward layer of every block",
     "data": "text, tokens, batches",
     "optim": "optimizer and learning rate",
+    "finetune": "what training starts from and what it changes",
     "train": "length, batch, evaluation, checkpoints, samples",
     "precision": "number formats and loss scaling",
     "memory": "what is traded for memory",

@@ -12,14 +12,17 @@ from typing import Any
 
 from slm_core.checkpoints import latest_checkpoint, read_loop, save_checkpoint
 from slm_core.config import Config
+from slm_core.config_dict import with_values
 from slm_core.display import Display, make_display, number
 from slm_core.engine import Engine
 from slm_core.errors import UserError
 from slm_core.metrics import Metrics, finite
-from slm_core.run_folder import RunFolder, open_run
+from slm_core.run_folder import RunFolder, SavedRun, open_run
 from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
+from slm_core.settle import differences
 from slm_core.signals import StopRequest, stop_on_signal
+from slm_core.weights import Weights
 
 MAX_SKIPPED_IN_A_ROW = 50
 """Updates that the loss scaler may skip one after another: 50 halvings take any usable scale to nothing."""
@@ -52,28 +55,36 @@ class RunResult:
 
 def train(
     config: Config,
-    build: Callable[[Config, int], Engine],
+    build: Callable[[Config, int, Weights | None], Engine],
     framework: str,
     preset: str = "default",
     overrides: Iterable[str] = (),
+    weights_of: Callable[[SavedRun], Weights] | None = None,
 ) -> RunResult:
     """Trains a run to its last step, from its latest checkpoint if it has one.
 
     Args:
       config: validated.
-      build: makes the twin's engine from the config and the vocabulary's size.
+      build: makes the twin's engine from the config, the vocabulary's size and the weights to start from, if any.
       framework: the twin's name, "torch" or "flax".
       preset, overrides: the preset's name and the dotted names of the fields set on the command line; they name the
       run.
+      weights_of: opens the weights of a run of either twin; called where a run starts from config.finetune.base.
 
     Raises:
-      UserError: the data cannot be prepared, the folder belongs to another run, or the loss is not finite.
+      UserError: the base is not there or does not fit, the data cannot be prepared, the folder belongs to another run,
+        or the loss is not finite.
       KeyboardInterrupt: a second Ctrl-C or SIGTERM; nothing is saved then.
     """
     from slm_core import data
+    from slm_core.finetune import check_tokens, open_base
 
+    base = open_base(config)
     dataset = data.prepare(config.data)
-    with open_run(config, framework, preset, overrides, dataset) as run:
+    if base:
+        check_tokens(config, base, dataset)
+    vocab_size = base.vocab_size if base else dataset.vocab_size
+    with open_run(config, framework, preset, overrides, dataset, base) as run:
         checkpoint = latest_checkpoint(run.checkpoints)
         saved = read_loop(checkpoint) if checkpoint else None
         progress = Progress(**saved["progress"]) if saved else Progress()
@@ -81,14 +92,17 @@ def train(
             print(f"{run.path} is already complete ({progress.step} steps)")
             print("to train it anew beside the old one: --config.run.resume=False")
             return _result(config, run, progress)
-        engine = build(config, dataset.vocab_size)
+        weights = weights_of(base) if base and not checkpoint else None
+        engine = build(with_values(config, run.settled or {}), vocab_size, weights)
+        if run.settled is None:
+            run.record(differences(config, engine.config))
         batches = data.Batches(
             dataset, "train", seq_len=config.data.seq_len, batch_size=config.train.batch_size, seed=config.seed
         )
         if checkpoint and saved:
             engine.restore(checkpoint / "state")
             batches.restore(saved["data"])
-        _print_facts(config, engine, dataset, run, progress)
+        _print_facts(config, engine, dataset, run, progress, base)
         _Loop(config, engine, dataset, batches, run, progress).run()
         return _result(config, run, progress)
 
@@ -209,7 +223,7 @@ class _Loop:
         return stopping
 
     def _evaluate(self, step: int) -> None:
-        rows = self.train.micro_batch_size or self.train.batch_size
+        rows = self.engine.config.train.micro_batch_size or self.train.batch_size
         loss_sum, tokens = 0.0, 0
         for batch in self.validation:
             for first in range(0, len(batch), rows):
@@ -260,10 +274,13 @@ class _Speed:
         self._since += time.perf_counter() - began
 
 
-def _print_facts(config: Config, engine: Engine, dataset: Any, run: RunFolder, progress: Progress) -> None:
+def _print_facts(
+    config: Config, engine: Engine, dataset: Any, run: RunFolder, progress: Progress, base: SavedRun | None
+) -> None:
     tokens = config.train.batch_size * config.data.seq_len
     facts = {
         "run": f"{run.path}" + (f", continued after step {progress.step}" if progress.step else ""),
+        **({"starts from": f"{base.checkpoint}"} if base else {}),
         "data": f"{dataset.folder}, vocabulary {dataset.vocab_size}",
         "updates": f"{config.train.steps} of {tokens:,} tokens",
         **engine.facts(),

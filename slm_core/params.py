@@ -22,6 +22,7 @@ class Spec:
     std: float = 0.0  # standard deviation of a normal; 0: constant
     constant: float = 0.0
     step: float = 0.0  # of role "balance": what an update adds or takes away
+    dtype: str = ""  # of what is stored, "uint8" or "int8"; "": precision.params
 
 
 DECAYS = {
@@ -32,6 +33,7 @@ DECAYS = {
     "bias": lambda optim: optim.decay_biases,
     "scalar": lambda optim: False,  # a few learned numbers: sinks, mixing weights, biases by distance
     "balance": lambda optim: False,  # a mixture's routing bias, which no optimizer sees
+    "frozen": lambda optim: False,  # held as it is: no gradient, no optimizer
 }
 
 NORM_WEIGHT = {"scale": Spec("norm", constant=1.0), "one_plus": Spec("norm")}
@@ -96,12 +98,12 @@ class Treatment:
 
 
 def treatments(specs: Mapping[str, Spec], config: Config) -> dict[str, Treatment]:
-    """Returns {name: treatment} of the parameters that the optimizer trains: all but those of role "balance"."""
+    """Returns {name: treatment} of the parameters that the optimizer trains: none of role "balance" or "frozen"."""
     decay = config.optim.weight_decay
     return {
         name: Treatment(spec.role, learning_rate_factor(spec, config), decay if decays(spec, config.optim) else 0.0)
         for name, spec in specs.items()
-        if spec.role != "balance"
+        if spec.role not in ("balance", "frozen")
     }
 
 
@@ -112,6 +114,7 @@ def balance_steps(specs: Mapping[str, Spec]) -> dict[str, float]:
 
 MUP_RATES = {
     "adamw": {"matrix": 1.0},
+    "adamw8bit": {"matrix": 1.0},
     "lion": {"matrix": 1.0},
     "schedule_free": {"matrix": 1.0},
     "adafactor": {"matrix": 0.5},  # its updates already follow the root mean square of a matrix, 1 / sqrt(width)

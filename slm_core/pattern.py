@@ -138,6 +138,11 @@ def default_hidden(model: Model) -> int:
     return -(-dense[model.mlp.expert] // (8 * visited)) * 8
 
 
+def group_size(n_layers: int) -> int:
+    """Returns how many layers in a row make a group under memory.remat=full; the last group may be smaller."""
+    return max(1, round(n_layers**0.5))
+
+
 def pattern_of(layers: Sequence[Mapping[str, Any]]) -> str:
     """Returns the shortest pattern that gives each layer its values, by dotted name inside `model.`."""
     texts = [",".join(f"{name}={value}" for name, value in values.items()) or "." for values in layers]

@@ -1,25 +1,61 @@
 """Which compute dtype `precision.compute=auto` stands for, and why."""
 
-from slm_core.config import Precision
+from collections.abc import Callable
+
+from slm_core.config import Config
+from slm_core.errors import UserError
+from slm_core.pattern import layer_models
+from slm_core.platform import Device, Shapes
 
 BFLOAT16_CAPABILITY = (8, 0)
 """First NVIDIA compute capability with bfloat16 in hardware (Ampere)."""
 
+_ROWS = 512
+"""Tokens of a timed matrix product: enough to fill a small card, a few milliseconds in all."""
 
-def choose_compute(precision: Precision, capability: tuple[int, int] | None) -> tuple[str, str]:
+
+def choose_compute(config: Config, vocab_size: int, device: Device, fits: Callable[[str], bool]) -> tuple[str, str]:
     """Returns the compute dtype's name and the reason.
 
     Args:
-      precision: the section of the config.
-      capability: the GPU's NVIDIA compute capability, or None on a CPU.
+      device: its matrix products are timed only where it is a GPU without bfloat16.
+      fits: says whether the run fits the memory that it may take if it computes in a dtype.
+
+    Raises:
+      UserError: bfloat16 is asked of a GPU that would only emulate it.
     """
-    if precision.compute != "auto":
-        return precision.compute, "as configured"
-    if precision.params == "float64":
+    wanted = config.precision.compute
+    if wanted == "bfloat16" and device.platform == "gpu" and not device.bfloat16:
+        raise UserError(
+            f"precision.compute=bfloat16: {device.name} ({device.version}) does not have it in hardware: "
+            "set precision.compute=float16, float32 or auto"
+        )
+    if wanted != "auto":
+        return wanted, "given"
+    if config.precision.params == "float64":
         return "float64", "parameters are float64"
-    if capability is None:
+    if device.platform == "cpu":
         return "float32", "a CPU gains nothing from fewer bits"
-    version = ".".join(map(str, capability))
-    if capability >= BFLOAT16_CAPABILITY:
-        return "bfloat16", f"compute capability {version} has it in hardware"
-    return "float32", f"compute capability {version} has no bfloat16; float16 saves memory where that counts"
+    if device.bfloat16:
+        return "bfloat16", f"{device.version} has it in hardware"
+    shapes = matmul_shapes(config, vocab_size)
+    half, single = (device.matmul_seconds(dtype, shapes) for dtype in ("float16", "float32"))
+    times = f"{device.version} has no bfloat16; matrix products of a layer and the head take {half * 1e3:.2f} ms in "
+    times += f"float16, {single * 1e3:.2f} ms in float32"
+    if half <= single:
+        return "float16", times
+    if not fits("float32") and fits("float16"):
+        return "float16", f"float32 would not fit; {times}"
+    return "float32", times
+
+
+def matmul_shapes(config: Config, vocab_size: int) -> Shapes:
+    """Returns the products of some tokens with the matrices of a layer, about, and of the head."""
+    width, layer = config.model.d_model, layer_models(config.model)[0]
+    inner = layer.mlp.hidden * (layer.mlp.top_k + layer.mlp.shared_experts if layer.mlp.kind == "moe" else 1)
+    return [
+        (_ROWS, width, 4 * width),  # queries, keys, values and output
+        (_ROWS, width, inner),
+        (_ROWS, inner, width),
+        (_ROWS, width, vocab_size),
+    ]

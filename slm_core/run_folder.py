@@ -17,7 +17,9 @@ from slm_core.errors import UserError, nearest
 from slm_core.files import sync_tree, write_atomically
 from slm_core.provenance import commit, versions
 
-MAY_DIFFER = ("run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_")
+MAY_DIFFER = (
+    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "memory.budget_gb",
+)  # fmt: skip
 """Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
 
 IMPORTED = "imported"
@@ -36,6 +38,7 @@ class SavedRun(NamedTuple):
     vocab_size: int
     fingerprint: str  # of the prepared data; IMPORTED
     imported: dict[str, Any] | None = None  # where an imported run's weights are from; None: it was trained here
+    tokens: dict[str, Any] | None = None  # {"eos_token_id": ...} of a model from elsewhere, and of what started from it
 
 
 def automatic_name(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> str:
@@ -53,12 +56,22 @@ def automatic_name(config: Config, framework: str, preset: str, overrides: Itera
 
 
 class RunFolder:
-    """An open run: this process alone may write to it until `close`. Use it in a `with`."""
+    """An open run: this process alone may write to it until `close`. Use it in a `with`.
 
-    def __init__(self, path: Path, lock: int):
+    `settled`: {field: value} of what the run's first process settled on its device; None: nothing was recorded yet.
+    """
+
+    def __init__(self, path: Path, lock: int, settled: dict[str, Any] | None = None):
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.settled = settled
         self._lock = lock
+
+    def record(self, settled: dict[str, Any]) -> None:
+        """Writes what was settled into config.json, so that a resumed run computes the same."""
+        self.settled = settled
+        description = json.loads((self.path / "config.json").read_text()) | {"settled": settled}
+        write_atomically(self.path / "config.json", json.dumps(description, indent=2) + "\n")
 
     def save_sample(self, step: int, text: str) -> None:
         folder = self.path / "samples"
@@ -75,7 +88,9 @@ class RunFolder:
         self.close()
 
 
-def open_run(config: Config, framework: str, preset: str, overrides: Iterable[str], dataset: Any) -> RunFolder:
+def open_run(
+    config: Config, framework: str, preset: str, overrides: Iterable[str], dataset: Any, base: SavedRun | None = None
+) -> RunFolder:
     """Creates the run's folder, or opens the one that is there to continue it, and locks it.
 
     A run that has no checkpoint yet starts over, whatever its config was. With `run.resume` off, an existing name gets
@@ -83,6 +98,7 @@ def open_run(config: Config, framework: str, preset: str, overrides: Iterable[st
 
     Args:
       dataset: the prepared data: `fingerprint`, `vocab_size`, `tokenizer`.
+      base: the run whose weights it starts from, if any: its vocabulary and special tokens become this run's.
 
     Raises:
       UserError: the folder is no run, another process trains in it, or the run in it is a different one.
@@ -95,14 +111,16 @@ def open_run(config: Config, framework: str, preset: str, overrides: Iterable[st
     try:
         _refuse_foreign(path)
         repair(path / "checkpoints")
+        settled = None
         if latest_checkpoint(path / "checkpoints"):
             _refuse_different(path, config, framework, dataset.fingerprint)
+            settled = _read(path)["settled"]
         else:
-            _describe(path, config, framework, preset, dataset)
+            _describe(path, config, framework, preset, dataset, base)
     except BaseException:
         os.close(lock)
         raise
-    return RunFolder(path, lock)
+    return RunFolder(path, lock, settled)
 
 
 def _make(root: Path, name: str, resume: bool) -> Path:
@@ -145,14 +163,17 @@ def _refuse_foreign(path: Path) -> None:
         )
 
 
-def _describe(path: Path, config: Config, framework: str, preset: str, dataset: Any) -> None:
+def _describe(path: Path, config: Config, framework: str, preset: str, dataset: Any, base: SavedRun | None) -> None:
     """Writes what makes the folder a run; config.json last, for it says that the rest is there."""
     from slm_core.data import save_tokenizer
 
     shutil.rmtree(path / "tokenizer", ignore_errors=True)  # of an attempt that never reached a checkpoint
+    if base and (base.folder / "tokenizer" / "kind.json").is_file():
+        shutil.copytree(base.folder / "tokenizer", path / "tokenizer")  # the same, with what an export goes on to need
     save_tokenizer(dataset.tokenizer, path / "tokenizer")
     sync_tree(path / "tokenizer")
-    _write_config(path, config, framework, preset, dataset.fingerprint, dataset.vocab_size)
+    vocab_size, more = (base.vocab_size, {"tokens": base.tokens}) if base else (dataset.vocab_size, {})
+    _write_config(path, config, framework, preset, dataset.fingerprint, vocab_size, **more)
 
 
 def _write_config(
@@ -211,7 +232,8 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         saved = json.loads((folder / "config.json").read_text())
         saved["config"] = from_config_dict(saved["config"])
-        known = {name: saved[name] for name in ("framework", "config")} | {"imported": saved.get("imported")}
+        known = {name: saved[name] for name in ("framework", "config")}
+        known |= {name: saved.get(name) for name in ("imported", "settled", "tokens")}
         return known | saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run: it has no config.json{_neighbour(folder)}") from error
@@ -232,8 +254,8 @@ def _refuse_different(path: Path, config: Config, framework: str, fingerprint: s
     saved = _read(path)
     if saved["imported"] is not None:
         raise UserError(
-            f"run.name={path.name!r}: {path} is an imported model, which training does not continue; choose another "
-            "run.name"
+            f"run.name={path.name!r}: {path} is an imported model, which training never writes into; to start from it:"
+            f" --config=configs/finetune.py:{path}, and another run.name"
         )
     anew = "start a new run with --config.run.resume=False, or another --config.run.name"
     if saved["framework"] != framework:
@@ -268,7 +290,8 @@ def load_run(path: Path | str) -> SavedRun:
     if checkpoint is None:
         raise UserError(f"{folder}: has no checkpoint yet; train it to its first one (train.checkpoint_every)")
     try:
-        size, fingerprint = saved["vocab_size"], saved["fingerprint"]
-        return SavedRun(saved["config"], saved["framework"], folder, checkpoint, size, fingerprint, saved["imported"])
+        size, fingerprint, imported = saved["vocab_size"], saved["fingerprint"], saved["imported"]
+        tokens = saved["tokens"] or {n: v for n, v in (imported or {}).items() if n.endswith("_token_id")}
+        return SavedRun(saved["config"], saved["framework"], folder, checkpoint, size, fingerprint, imported, tokens)
     except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: broken (no data.{error.args[0]}); train anew") from error

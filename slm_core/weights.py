@@ -9,7 +9,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from slm_core.config import Optim
 from slm_core.engine import check_state
 from slm_core.errors import UserError
 from slm_core.files import sync, sync_tree
@@ -109,37 +108,6 @@ def open_safetensors(files: Iterable[Path], remedy: str) -> Weights:
         return lambda: attempt(file, lambda opened: opened.get_tensor(name))
 
     return Lazy({name: reader(file, name) for file in files for name in attempt(file, lambda opened: opened.keys())})
-
-
-def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], optim: Optim) -> Weights:
-    """Returns the parameters to evaluate and decode with, of a checkpoint of a run, trained or imported.
-
-    Args:
-      open_state: of the `checkpoint` module of the twin that trained it; called for a trained one.
-
-    Raises:
-      UserError: the checkpoint is damaged.
-    """
-    if (checkpoint / "weights").is_dir():
-        return read_weights(checkpoint / "weights")
-    return evaluated(open_state(checkpoint / "state"), optim)
-
-
-def evaluated(state: Weights, optim: Optim) -> Weights:
-    """Returns the parameters to evaluate and decode with, of an engine's exported state.
-
-    They are those that it trains, or with schedule_free their averages (see its optimizer): x = (y - (1 - b1) z) / b1.
-    """
-
-    def read(name: str) -> np.ndarray:
-        y = state[f"params/{name}"]
-        if optim.kind != "schedule_free" or f"optim/z/{name}" not in state:  # a mixture's balance has no z
-            return y
-        b1 = optim.betas[0]
-        return (y - (1 - b1) * state[f"optim/z/{name}"]) / b1
-
-    names = [entry.removeprefix("params/") for entry in state if entry.startswith("params/")]
-    return Lazy({name: lambda name=name: read(name) for name in names})
 
 
 def checked(weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, np.ndarray]]:

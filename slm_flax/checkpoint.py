@@ -20,14 +20,10 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
         checkpointer.save(folder.absolute() / FOLDER, state)
 
 
-def restore(folder: Path) -> dict[str, np.ndarray]:
-    """Reads what `save` wrote. Raises UserError when it is missing or damaged."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        return _attempt(folder, lambda: checkpointer.restore(folder.absolute() / FOLDER))
-
-
 def open_state(folder: Path) -> Weights:
-    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError as `restore`."""
+    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError when it is missing or
+    damaged.
+    """
     path = folder.absolute() / FOLDER
     as_array = ocp.RestoreArgs(restore_type=np.ndarray)
 

@@ -2,13 +2,23 @@
 
 import os
 import resource
-import subprocess
+import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from slm_core.config import Config
 from slm_core.errors import UserError
+from slm_core.platform import Device, Shapes, cpu_memory, gpu_memory
+from slm_core.precision import BFLOAT16_CAPABILITY
+from slm_flax.numerics import DTYPES
+
+TRIES = 5
+"""Of a timing: the fastest is what the device can do."""
+
+KERNEL_CAPABILITY = (8, 0)
+"""Compute capability below which JAX has no attention kernel but XLA's, which holds every score."""
 
 
 def prepare_device(config: Config) -> jax.Device:
@@ -25,7 +35,7 @@ def prepare_device(config: Config) -> jax.Device:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if config.run.threads:
         os.environ["NPROC"] = str(config.run.threads)  # XLA sizes its CPU thread pool by it
-    if config.run.device != "cpu" and config.memory.budget_gb:
+    if config.run.device != "cpu":
         _limit_gpu_memory(config.memory.budget_gb * 1e9)
     if config.run.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
@@ -35,9 +45,21 @@ def prepare_device(config: Config) -> jax.Device:
     return device
 
 
-def capability(device: jax.Device) -> tuple[int, ...] | None:
-    """Returns a GPU's NVIDIA compute capability, None of a CPU."""
-    return tuple(map(int, device.compute_capability.split("."))) if device.platform == "gpu" else None
+def probe(device: jax.Device, threads: int) -> Device:
+    """Returns what a device has. `threads`: see `device_name`."""
+
+    def matmul_seconds(dtype: str, shapes: Shapes) -> float:
+        return _matmul_seconds(device, DTYPES[dtype], shapes)
+
+    name = device_name(device, threads)
+    if device.platform == "cpu":
+        total, free = cpu_memory()
+        return Device("cpu", name, None, False, total, free, "JAX's function", matmul_seconds)
+    major, minor = map(int, device.compute_capability.split("."))
+    total, free = _gpu_memory(device)
+    kernel = "JAX's function" if (major, minor) >= KERNEL_CAPABILITY else ""
+    bfloat16 = (major, minor) >= BFLOAT16_CAPABILITY
+    return Device("gpu", name, (major, minor), bfloat16, total, free, kernel, matmul_seconds)
 
 
 def device_name(device: jax.Device, threads: int) -> str:
@@ -53,11 +75,36 @@ def peak_memory_bytes(device: jax.Device) -> int:
 
 
 def _limit_gpu_memory(budget: float) -> None:
-    """Lets JAX take `budget` bytes of the first GPU, by the fraction that its backend reads from the environment."""
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        total = float(subprocess.run(query, capture_output=True, text=True, check=True).stdout) * 2**20
-    except (OSError, subprocess.CalledProcessError, ValueError):
-        return
-    if budget < total:
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{budget / total:.4f}")
+    """Lets JAX take `budget` bytes of the first GPU (0: all), by the fraction that its backend reads from the
+    environment. Without it that is three quarters.
+    """
+    memory = gpu_memory()
+    if memory:
+        total, _ = memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{min(budget or total, total) / total:.4f}")
+
+
+def _gpu_memory(device: jax.Device) -> tuple[int, int]:
+    """Returns a GPU's memory and how much of it this process could still take, in bytes."""
+    stats = device.memory_stats()
+    allowed = stats["bytes_limit"] - stats["bytes_in_use"]
+    memory = gpu_memory()
+    if memory is None:
+        return stats["bytes_limit"], allowed
+    total, free = memory
+    unused = max(stats.get("pool_bytes", 0) - stats["bytes_in_use"], 0)  # JAX keeps what it once took
+    return total, min(free + unused, allowed)
+
+
+def _matmul_seconds(device: jax.Device, dtype: jnp.dtype, shapes: Shapes) -> float:
+    """Returns the seconds that matrix products take one after another, the fastest of some tries."""
+    pairs = [(jnp.ones((m, k), dtype, device=device), jnp.ones((k, n), dtype, device=device)) for m, k, n in shapes]
+    product = jax.jit(jnp.matmul)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready([product(a, b) for a, b in pairs])
+        return time.perf_counter() - began
+
+    seconds()  # compiles
+    return min(seconds() for _ in range(TRIES))

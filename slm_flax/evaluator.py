@@ -7,10 +7,11 @@ from jax import Array
 
 from slm_core.config import Config
 from slm_core.engine import IGNORE
-from slm_core.precision import choose_compute
-from slm_core.weights import Weights, checked
+from slm_core.lora import facts, starting
+from slm_core.settle import settle
+from slm_core.weights import Weights
 from slm_flax import params
-from slm_flax.device import capability, device_name, peak_memory_bytes, prepare_device
+from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.loss import Losses, loss_sums
@@ -26,38 +27,39 @@ class Evaluator:
     """See `slm_core.engine.Evaluator`."""
 
     framework = "flax"
+    trains = False
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
 
         Raises:
-          UserError: the machine lacks what the config asks for, or the weights are of another model.
+          UserError: the machine lacks what the config asks for (see `settle`), or the weights are of another model.
         """
-        self.config = config
         self.device = prepare_device(config)
-        self.compute, self.reason = choose_compute(config.precision, capability(self.device))
+        device = probe(self.device, config.run.threads)
+        config, self.choices = settle(config, vocab_size, self.framework, device, self.trains)
+        self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         self.model = Transformer(config, vocab_size, DTYPES[self.compute])
         if weights is None:
             values = params.initialise(self.model, config.seed, dtype)
         else:
-            shapes = {name: shape for name, (shape, _) in params.specs(self.model).items()}
-            values = params.fill(checked(weights, shapes), dtype)
+            started = starting(weights, params.specs(self.model), config.seed)
+            values = params.fill(self.model, started, dtype)
         self.state: State = {"params": dict(sorted(values.items()))}
         self.loss_sums = jax.jit(self._loss_sums)
 
     def facts(self) -> dict[str, str]:
-        count = sum(p.size for p in self.state["params"].values())
         return {
             "framework": f"JAX {jax.__version__}",
             "device": device_name(self.device, self.config.run.threads),
-            "parameters": f"{count:,} in {self.config.precision.params}",
-            "compute": f"{self.compute} ({self.reason})",
+            **facts(params.specs(self.model), self.model.account, self.config),
+            **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        sums = self.loss_sums(self.evaluated(), tokens, None)
+        sums = self.loss_sums(self._evaluated(), tokens, None)
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
@@ -66,8 +68,16 @@ class Evaluator:
     def peak_memory_bytes(self) -> int:
         return peak_memory_bytes(self.device)
 
+    def parameters(self) -> Params:
+        """Returns the parameters, each layer's by itself."""
+        return self.state["params"]
+
     def evaluated(self) -> Params:
-        """Returns the parameters to evaluate and decode with."""
+        """Returns the parameters to evaluate and decode with, each layer's by itself."""
+        return self._evaluated()
+
+    def _evaluated(self) -> Params:
+        """Returns the parameters to evaluate with, as they are held."""
         return self.state["params"]
 
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:

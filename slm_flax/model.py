@@ -3,7 +3,6 @@
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,8 +16,11 @@ from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
+from slm_flax.layers.lora import adapt
 from slm_flax.layers.placement import PLACEMENT
 from slm_flax.numerics import wide
+from slm_flax.remat import AGAIN, run
+from slm_flax.stack import Stack, find
 
 
 class Stream(NamedTuple):
@@ -42,9 +44,9 @@ class Block(nnx.Module):
         """`gives_values`: later layers mix this one's values into theirs."""
         position = partial(position_at, model=model, context=context)
         self.attention = ATTENTION[model.attention.kind](model, index, KERNEL[model.attention.kernel], position)
-        self.attention_dropout = Dropout(model.dropout, site=2 * index + 1)
+        self.attention_dropout = Dropout(model.dropout, site=0)
         self.mlp = MLP[model.mlp.kind](model)
-        self.mlp_dropout = Dropout(model.dropout, site=2 * index + 2)
+        self.mlp_dropout = Dropout(model.dropout, site=1)
         self.placement, norms = PLACEMENT[model.norm.placement]
         norm = {name: NORM[model.norm.kind](model.d_model, model.norm) for name in norms}
         self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
@@ -98,7 +100,9 @@ class Transformer(nnx.Module):
         self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
         self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
         self.z_loss = model.z_loss
+        self.account = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
+        self.stack = find(self.layers) if self.remat in AGAIN else Stack()
         self.context = context
 
     def __call__(
@@ -113,7 +117,7 @@ class Transformer(nnx.Module):
         Args:
           tokens: ids at positions start, start + 1, ...
           start: position of the first token; above 0 only with caches.
-          key: turns dropout on.
+          key: turns dropout on; not with caches.
           caches: one a layer, from `empty_caches`, holding the positions before `start`; extended in place.
         """
         x = self.embed(tokens)
@@ -124,12 +128,12 @@ class Transformer(nnx.Module):
         if self.position is not None:
             x = self.position(x, start)
         stream = Stream(self.dropout(x, key), None, 0.0)
-        for i, layer in enumerate(self.layers):
-            cache = None if caches is None else caches[i]
-            if self.remat == "block" and cache is None:
-                stream = jax.checkpoint(lambda stream, layer=layer: layer(stream, start, key, None))(stream)
-            else:
-                stream = layer(stream, start, key, cache)
+        if caches is None:
+            stack = self.stack if self.stack.in_use(self.layers) else Stack()
+            stream = run(self.layers, stack, self.remat, stream, start, key)
+        else:
+            for layer, cache in zip(self.layers, caches, strict=True):
+                stream = layer(stream, start, None, cache)
         x = stream.x if self.final_norm is None else self.final_norm(stream.x)
         return x, stream.penalty
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from slm_core.lowbit import held, plain
 from slm_core.params import Spec, initial_value
 
 Params = dict[str, jax.Array]
@@ -14,7 +15,7 @@ Params = dict[str, jax.Array]
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
     """Returns a parameter with a shape and a spec but no storage."""
-    return nnx.Param(jax.ShapeDtypeStruct(shape, jnp.float32), spec=spec)
+    return nnx.Param(jax.ShapeDtypeStruct(shape, spec.dtype or jnp.float32), spec=spec)
 
 
 def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
@@ -25,19 +26,34 @@ def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
     """Returns the storage and initial value of every declared parameter of `model`."""
-    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in specs(model).items())
-    return fill(values, dtype)
+    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
+    return fill(model, values, dtype)
 
 
-def fill(values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
-    """Returns the storage and value of every parameter by its name, made one at a time."""
-    return {name: jnp.asarray(value.astype(dtype)) for name, value in values}
+def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
+    """Returns the storage and value of every declared parameter of `model` by its name, made one at a time.
+
+    Args:
+      values: floating, of the parameters that `slm_core.lowbit.plain` says.
+    """
+    return {name: jnp.array(value) for name, value in held(values, specs(model), dtype)}
+
+
+def moving(model: nnx.Module, params: Params) -> Params:
+    """Returns those of a model's parameters that are not frozen."""
+    return {name: params[name] for name, (_, spec) in specs(model).items() if spec.role != "frozen"}
 
 
 def bind(model: nnx.Module, params: Params) -> nnx.Module:
-    """Returns the module with `params` (canonical name: array) in the place of its declared parameters."""
+    """Returns the module with `params` (canonical name: array) in the place of its declared parameters.
+
+    A layer whose arrays are in a stack (see `slm_flax.stack`) stays without storage.
+    """
     graph, declared, constants = nnx.split(model, nnx.Param, ...)
-    filled = [(path, variable.replace(params[canonical(path)])) for path, variable in nnx.to_flat_state(declared)]
+    filled = [
+        (path, variable.replace(params.get(canonical(path), variable.get_value())))
+        for path, variable in nnx.to_flat_state(declared)
+    ]
     return nnx.merge(graph, nnx.from_flat_state(filled), constants)
 
 

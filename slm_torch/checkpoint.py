@@ -15,11 +15,8 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
     save_file({name: np.asarray(value, order="C") for name, value in state.items()}, folder / FILE)
 
 
-def restore(folder: Path) -> dict[str, np.ndarray]:
-    """Reads what `save` wrote. Raises UserError when it is missing or damaged."""
-    return dict(open_state(folder))
-
-
 def open_state(folder: Path) -> Weights:
-    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError as `restore`."""
+    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError when it is missing or
+    damaged.
+    """
     return open_safetensors([folder / FILE], "delete that checkpoint folder")

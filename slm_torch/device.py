@@ -3,11 +3,17 @@
 import ctypes
 import resource
 import sys
+import time
 
 import torch
 
 from slm_core.config import Config
 from slm_core.errors import UserError
+from slm_core.platform import Device, Shapes, cpu_memory
+from slm_torch.numerics import DTYPES
+
+TRIES = 5
+"""Of a timing: the fastest is what the device can do."""
 
 
 def prepare_device(config: Config) -> torch.device:
@@ -31,9 +37,26 @@ def prepare_device(config: Config) -> torch.device:
     return torch.device("cuda")
 
 
-def capability(device: torch.device) -> tuple[int, int] | None:
-    """Returns a GPU's NVIDIA compute capability, None of a CPU."""
-    return torch.cuda.get_device_capability() if device.type == "cuda" else None
+def probe(device: torch.device) -> Device:
+    """Returns what a device has.
+
+    PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, its FlashAttention from compute
+    capability 8.0 on, in 16 bits.
+    """
+
+    def matmul_seconds(dtype: str, shapes: Shapes) -> float:
+        return _matmul_seconds(device, DTYPES[dtype], shapes)
+
+    if device.type == "cpu":
+        total, free = cpu_memory()
+        return Device("cpu", device_name(device), None, False, total, free, "PyTorch's kernel", matmul_seconds)
+    free, total = torch.cuda.mem_get_info()
+    free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    kernel = "PyTorch's kernel"
+    return Device(
+        "gpu", device_name(device), torch.cuda.get_device_capability(), bfloat16, total, free, kernel, matmul_seconds
+    )
 
 
 def device_name(device: torch.device) -> str:
@@ -56,3 +79,22 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(mmap_threshold, 32 * 2**20)
             mallopt(trim_threshold, 2**31 - 1)
+
+
+def _matmul_seconds(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> float:
+    """Returns the seconds that matrix products take one after another, the fastest of some tries."""
+    pairs = [
+        (torch.ones((m, k), dtype=dtype, device=device), torch.ones((k, n), dtype=dtype, device=device))
+        for m, k, n in shapes
+    ]
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        for a, b in pairs:
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    seconds()  # loads the kernels
+    return min(seconds() for _ in range(TRIES))

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from slm_core.config import Config
 from slm_core.engine import IGNORE
-from slm_core.precision import choose_compute
-from slm_core.weights import Weights, checked
+from slm_core.lora import facts, starting
+from slm_core.settle import settle
+from slm_core.weights import Weights
 from slm_torch import params
-from slm_torch.device import capability, device_name, peak_memory_bytes, prepare_device
+from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.loss import Losses, loss_sums
@@ -21,32 +22,33 @@ class Evaluator:
     """See `slm_core.engine.Evaluator`."""
 
     framework = "torch"
+    trains = False
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
 
         Raises:
-          UserError: the machine lacks what the config asks for, or the weights are of another model.
+          UserError: the machine lacks what the config asks for (see `settle`), or the weights are of another model.
         """
-        self.config = config
         self.device = prepare_device(config)
-        self.compute, self.reason = choose_compute(config.precision, capability(self.device))
+        device = probe(self.device)
+        config, self.choices = settle(config, vocab_size, self.framework, device, self.trains)
+        self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         model = Transformer(config, vocab_size, DTYPES[self.compute])
         if weights is None:
             self.model = params.initialise(model, config.seed, dtype, self.device)
         else:
-            shapes = {name: shape for name, (shape, _) in params.specs(model).items()}
-            self.model = params.fill(model, checked(weights, shapes), dtype, self.device)
+            values = starting(weights, params.specs(model), config.seed)
+            self.model = params.fill(model, values, dtype, self.device)
         self.params = dict(sorted(self.model.named_parameters()))
 
     def facts(self) -> dict[str, str]:
-        count = sum(p.numel() for p in self.params.values())
         return {
             "framework": f"PyTorch {torch.__version__}",
             "device": device_name(self.device),
-            "parameters": f"{count:,} in {self.config.precision.params}",
-            "compute": f"{self.compute} ({self.reason})",
+            **facts(params.specs(self.model), self.model.account, self.config),
+            **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from slm_core.config import Config, Model
 from slm_core.params import embedding, head, logit_factor
@@ -15,8 +14,10 @@ from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.dropout import Dropout, DropoutKey
 from slm_torch.layers.linear import Embedding, Linear
+from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
 from slm_torch.numerics import wide
+from slm_torch.remat import run
 
 
 class Stream(NamedTuple):
@@ -41,9 +42,9 @@ class Block(nn.Module):
         super().__init__()
         position = partial(position_at, model=model, context=context)
         self.attention = ATTENTION[model.attention.kind](model, index, KERNEL[model.attention.kernel], position)
-        self.attention_dropout = Dropout(model.dropout, site=2 * index + 1)
+        self.attention_dropout = Dropout(model.dropout, site=0)
         self.mlp = MLP[model.mlp.kind](model)
-        self.mlp_dropout = Dropout(model.dropout, site=2 * index + 2)
+        self.mlp_dropout = Dropout(model.dropout, site=1)
         self.placement, norms = PLACEMENT[model.norm.placement]
         norm = {name: NORM[model.norm.kind](model.d_model, model.norm) for name in norms}
         self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
@@ -98,6 +99,7 @@ class Transformer(nn.Module):
         self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
         self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
         self.z_loss = model.z_loss
+        self.account = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
         self.context = context
 
@@ -113,7 +115,7 @@ class Transformer(nn.Module):
         Args:
           tokens: ids at positions start, start + 1, ...
           start: position of the first token; above 0 only with caches.
-          key: turns dropout on.
+          key: turns dropout on; not with caches.
           caches: one a layer, from `empty_caches`, holding the positions before `start`; extended in place.
         """
         x = self.embed(tokens)
@@ -124,12 +126,11 @@ class Transformer(nn.Module):
         if self.position is not None:
             x = self.position(x, start)
         stream = Stream(self.dropout(x, key), None, 0.0)
-        for i, layer in enumerate(self.layers):
-            cache = None if caches is None else caches[i]
-            if self.remat == "block" and torch.is_grad_enabled():
-                stream = checkpoint(layer, stream, start, key, cache, use_reentrant=False, preserve_rng_state=False)
-            else:
-                stream = layer(stream, start, key, cache)
+        if caches is None:
+            stream = run(self.layers, self.remat, stream, start, key)
+        else:
+            for layer, cache in zip(self.layers, caches, strict=True):
+                stream = layer(stream, start, None, cache)
         x = stream.x if self.final_norm is None else self.final_norm(stream.x)
         return x, stream.penalty
 

@@ -6,12 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from slm_core.lowbit import held, plain
 from slm_core.params import Spec, initial_value
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
     """Returns a parameter with a shape and a spec but no storage."""
-    parameter = nn.Parameter(torch.empty(shape, device="meta"))
+    dtype = getattr(torch, spec.dtype) if spec.dtype else None
+    parameter = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=spec.role != "frozen")
     parameter.spec = spec
     return parameter
 
@@ -23,7 +25,7 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
-    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in specs(model).items())
+    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
     return fill(model, values, dtype, device)
 
 
@@ -32,12 +34,16 @@ def fill(
 ) -> nn.Module:
     """Gives every declared parameter of `model` storage and the value of its name, one at a time, and returns the model
     on `device`.
+
+    Args:
+      values: floating, of the parameters that `slm_core.lowbit.plain` says.
     """
-    for name, value in values:
+    for name, value in held(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        parameter = nn.Parameter(torch.tensor(value, dtype=dtype, device=device))
-        parameter.spec = getattr(module, leaf).spec
+        spec = getattr(module, leaf).spec
+        parameter = nn.Parameter(torch.tensor(value, device=device), requires_grad=spec.role != "frozen")
+        parameter.spec = spec
         setattr(module, leaf, parameter)
     return model.to(device)
 

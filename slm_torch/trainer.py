@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from slm_core.config import Config
-from slm_core.engine import IGNORE, check_state
+from slm_core.engine import IGNORE
 from slm_core.hashing import site_keys
 from slm_core.params import balance_steps, treatments
+from slm_core.weights import Weights, checked
 from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
@@ -24,16 +25,18 @@ from slm_torch.optim.clipping import clip_factor
 from slm_torch.scaler import LossScaler
 
 
-def build(config: Config, vocab_size: int) -> "Engine":
-    """Returns the engine of a run. Raises UserError when the machine lacks what the config asks for."""
-    return Engine(config, vocab_size)
+def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "Engine":
+    """Returns the engine of a run; see `Evaluator` for `weights` and what it raises."""
+    return Engine(config, vocab_size, weights)
 
 
 class Engine(Evaluator):
     """See `slm_core.engine.Engine`."""
 
-    def __init__(self, config: Config, vocab_size: int):
-        super().__init__(config, vocab_size)
+    trains = True
+
+    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
+        super().__init__(config, vocab_size, weights)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in treated}
@@ -45,7 +48,7 @@ class Engine(Evaluator):
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         count = int((tokens[:, 1:] != IGNORE).sum())
-        micro = self.config.train.micro_batch_size or len(tokens)
+        micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
         sites = sites.to(self.device)
         scale = self.scaler.scale
@@ -66,7 +69,7 @@ class Engine(Evaluator):
         checkpoint.save(folder, self.export_state())
 
     def restore(self, folder: Path) -> None:
-        self.import_state(checkpoint.restore(folder))
+        self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
         tensors = self._tensors()
@@ -79,9 +82,10 @@ class Engine(Evaluator):
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         tensors = self._tensors()
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        check_state(state, shapes | {"scaler/scale": (), "scaler/good_steps": ()})
-        params.load(tensors, state)
         self.averaged = None
+        for name, array in checked(state, shapes | {"scaler/scale": (), "scaler/good_steps": ()}):
+            if name in tensors:
+                params.load({name: tensors[name]}, {name: array})
         self.scaler.scale = float(state["scaler/scale"])
         self.scaler.good_steps = int(state["scaler/good_steps"])
 
@@ -98,7 +102,8 @@ class Engine(Evaluator):
             return self.model
         if self.averaged is None:
             averages = self.optimizer.evaluated()
-            held = {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
+            held = {id(p): p for p in self.params.values()}  # what has no average is the same
+            held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
             self.averaged = copy.deepcopy(self.model, held)
         return self.averaged
 

@@ -1,5 +1,7 @@
 """What the engine of either twin must do. Each check takes the twin's `build`."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Preci
 from slm_core.config_dict import with_values
 from slm_core.engine import IGNORE
 from slm_core.errors import UserError
-from slm_core.weights import Lazy, evaluated
+from slm_core.run_weights import evaluated, plain
+from slm_core.weights import Lazy
 
 VOCAB = 11
 CONFIG = Config(
@@ -127,6 +130,23 @@ def check_import_errors(build) -> None:
             engine.import_state(change(state))
 
 
+def check_import_reads_little_at_once(build) -> None:
+    """A state is read entry by entry, and let go: memory holds it in the engine alone."""
+    engine = build(CONFIG, VOCAB)
+    state, given, most, asked = engine.export_state(), [], [], []
+
+    def read(name: str) -> np.ndarray:
+        array = np.array(state[name])
+        given.append(weakref.ref(array))
+        most.append(sum(each() is not None for each in given))
+        asked.append(name)
+        return array
+
+    engine.import_state(Lazy({name: lambda name=name: read(name) for name in state}))
+    assert set(asked) == set(state) and len(asked) < 1.5 * len(state)  # the check of signatures reads some, too
+    assert max(most) <= 2  # the one before goes when this one has come
+
+
 def check_half_decodes(build) -> None:
     """Either kernel decodes in either half precision: prefill and steps, close to float32."""
     for kernel in ("dot_product", "fused"):
@@ -146,6 +166,19 @@ def check_automatic_precision(build) -> None:
         assert build(with_values(CONFIG, values), VOCAB).compute == params
 
 
+def check_memory_that_is_not_there(build) -> None:
+    """What cannot fit is refused in one line, with numbers; what can is made to, and the choices are told."""
+    with pytest.raises(UserError, match=r"memory.budget_gb=1e-06: this run would take .* set ") as caught:
+        build(with_values(CONFIG, {"memory.budget_gb": 1e-6}), VOCAB)
+    assert "\n" not in str(caught.value)
+    engine = build(CONFIG, VOCAB)
+    assert (engine.config.memory.remat, engine.config.memory.loss_chunk, engine.config.train.micro_batch_size) == (
+        "none", 0, 4,
+    )  # fmt: skip
+    facts = engine.facts()
+    assert facts["micro_batch_size"] == "4 (fits)" and "of 6.00 GB predicted: weights" in facts["budget_gb"]
+
+
 def check_evaluator(build, evaluator, overrides: dict) -> None:
     """An evaluator with an engine's weights computes the same numbers, bitwise, without an optimizer."""
     config = with_values(CONFIG, overrides)
@@ -156,7 +189,7 @@ def check_evaluator(build, evaluator, overrides: dict) -> None:
     asked = set()
     state = {name: np.array(value) for name, value in engine.export_state().items()}
     stored = Lazy({name: lambda name=name: asked.add(name) or state[name] for name in state})
-    other = evaluator(config, VOCAB, evaluated(stored, config.optim))
+    other = evaluator(plain(config), VOCAB, evaluated(stored, config))
     needed = ("params/", "optim/z/") if averages else ("params/",)
     assert asked == {name for name in state if name.startswith(needed)}
     assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")
@@ -193,13 +226,24 @@ EVALUATED = {
 """Overrides under which an evaluator must compute what its engine computes."""
 
 
+DEEP = {"model.n_layers": 6, "model.z_loss": 0.01, "model.pattern": "attention.window=3 | ."}
+MIXED = {
+    "model.n_layers": 4, "model.attention.kind": "differential", "model.attention.value_residual": True,
+    "model.mlp.kind": "moe", "model.mlp.experts": 4, "model.mlp.top_k": 2, "model.mlp.balance_bias": 0.01,
+    "model.mlp.router_z_loss": 0.01,
+}  # fmt: skip
+"""Layers that repeat, in turns or after a first one of another kind."""
+TWO_ROWS = {"train.micro_batch_size": 2}
+
 SAME_FUNCTION = {
     "accumulation": ({}, {"train.micro_batch_size": 1}),
     "accumulation by two": ({}, {"train.micro_batch_size": 2}),
-    "remat": ({}, {"memory.remat": "block"}),
     "loss chunks": ({}, {"memory.loss_chunk": 5}),
     "one loss chunk": ({}, {"memory.loss_chunk": 100}),
     "everything": ({}, {"memory": Memory(remat="block", loss_chunk=5), "train.micro_batch_size": 2}),
+    "remat, groups": (DEEP, DEEP | {"memory.remat": "full", "train.micro_batch_size": 2}),
+    "remat, mixture": (MIXED, MIXED | {"memory.remat": "block"}),
+    "remat, products": (MIXED | TWO_ROWS, MIXED | TWO_ROWS | {"memory.remat": "attention"}),
 }
 """Pairs of overrides that must train alike, to 1e-12 in float64."""
 
@@ -216,7 +260,8 @@ def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
 
 CHECKS = [
     check_evaluation_ignores, check_clipping, check_overflow_is_skipped, check_non_finite_is_skipped,
-    check_import_errors, check_automatic_precision, check_half_decodes,
+    check_import_errors, check_import_reads_little_at_once, check_automatic_precision, check_half_decodes,
+    check_memory_that_is_not_there,
 ]  # fmt: skip
 """Those that take `build` alone."""
 

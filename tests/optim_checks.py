@@ -17,6 +17,7 @@ TOLERANCE = dict(rtol=1e-11, atol=1e-13)
 CASES = {
     "adamw": Optim(betas=(0.8, 0.99), eps=1e-3),
     "adamw without momentum": Optim(betas=(0.0, 0.9)),
+    "adamw8bit": Optim(kind="adamw8bit", betas=(0.8, 0.99), eps=1e-3, quantised_block=4, quantised_from=15),
     "sgd": Optim(kind="sgd", momentum=0.8),
     "sgd, plain momentum": Optim(kind="sgd", momentum=0.8, nesterov=False),
     "sgd, no momentum": Optim(kind="sgd", momentum=0.0, nesterov=False),
@@ -56,6 +57,15 @@ def check_formula(run, name: str) -> None:
         oracle = getattr(oracles_optim, optim.kind)
         expected = oracle(optim, TREATMENTS[name], start, [g[name] for g in grads], RATES)
         np.testing.assert_allclose(found[name], expected, **TOLERANCE, err_msg=name)
+
+
+def check_slices(run, patch, module: str) -> None:
+    """A large parameter is worked on in slices of whole blocks, the last of them shorter."""
+    whole = run(CASES["adamw8bit"], TREATMENTS, *case(), RATES)
+    for size in (1, 8):  # values; fewer than a block are a block
+        patch.setattr(f"{module}.SLICE", size)
+        for name, value in run(CASES["adamw8bit"], TREATMENTS, *case(), RATES).items():
+            np.testing.assert_allclose(value, whole[name], rtol=1e-12, err_msg=name)
 
 
 def check_zero_gradients(run, name: str) -> None:
@@ -147,9 +157,35 @@ def check_averages(build) -> None:
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
+def check_8_bits_train_alike(build) -> None:
+    """A thousand updates on text from a Markov chain end at the loss of AdamW, and in a quarter of its memory."""
+    rng = np.random.default_rng(0)
+    chances = np.cumsum(rng.dirichlet(np.full(61, 0.1), 61), axis=1)
+    text = [0]
+    for draw in rng.random(40_000):
+        text.append(int(np.searchsorted(chances[text[-1]], draw)) % 61)
+    starts = rng.integers(0, len(text) - 33, (1000, 8))
+    small = {
+        "model.d_model": 64, "model.attention.n_heads": 4, "model.dropout": 0.0, "data.seq_len": 32,
+        "optim.clip_norm": 1.0, "train.batch_size": 8, "precision.params": "float32", "precision.compute": "float32",
+    }  # fmt: skip
+    ends, sizes = {}, {}
+    for kind in ("adamw", "adamw8bit"):
+        engine = build(with_values(CONFIG, small | {"optim.kind": kind, "optim.quantised_from": 1024}), 61)
+        losses = []
+        for step, rows in enumerate(starts):
+            tokens = np.array([text[start : start + 33] for start in rows], np.int32)
+            losses.append(engine.fetch(engine.train_step(tokens, 3e-3, step))["loss"])
+        state = engine.export_state()
+        ends[kind] = np.mean(losses[-100:])
+        sizes[kind] = sum(array.nbytes for name, array in state.items() if name.startswith("optim/"))
+    assert abs(ends["adamw8bit"] - ends["adamw"]) < 0.005 and losses[0] - ends["adamw8bit"] > 1
+    assert sizes["adamw8bit"] < 0.27 * sizes["adamw"]
+
+
 def check_state(build, kind: str) -> None:
     """What is exported is a copy, comes back, and the next update is the same; a non-finite one changes nothing."""
-    config = with_values(CONFIG, {"optim.kind": kind, "optim.schedule": "constant"})
+    config = with_values(CONFIG, {"optim.kind": kind, "optim.schedule": "constant", "optim.quantised_from": 64})
     engine, other = build(config, VOCAB), build(config, VOCAB)
     other.train_step(batch(ignored=False), 1e-1, 0)
     for step in range(2):
@@ -161,7 +197,8 @@ def check_state(build, kind: str) -> None:
         trained.train_step(batch(), 1e-2, 2)
     a, b = engine.export_state(), other.export_state()
     assert a["optim/count"] == 3 and a["optim/count"].dtype == np.int32
-    assert {value.dtype for name, value in a.items() if name.startswith("optim/")} == {np.dtype("f8"), np.dtype("i4")}
+    dtypes = {"f8", "i4", "u1"} if kind == "adamw8bit" else {"f8", "i4"}
+    assert {value.dtype.str[1:] for name, value in a.items() if name.startswith("optim/")} == dtypes
     assert all(state[name].tobytes() == kept[name].tobytes() for name in state)
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
     broken = a | {"params/embed.weight": np.full_like(a["params/embed.weight"], np.inf)}

@@ -16,6 +16,34 @@ def adamw(optim, treatment, p, grads, rates):
     return p
 
 
+def adamw8bit(optim, treatment, p, grads, rates):
+    """AdamW whose moments are rounded between updates, each block of each to the entry of a table that is nearest."""
+    tables = []
+    for signed in (True, False):
+        entries = [0.0, 1.0]
+        for i in range(7):
+            n = 2**i if signed else 2 ** (i + 1)
+            middles = [10.0 ** (i - 6) * (0.1 + 0.9 * (k + 0.5) / n) for k in range(n)]
+            entries += middles + ([-x for x in middles] if signed else [])
+        tables.append(np.sort(entries).astype(np.float32).astype(float))
+
+    def rounded(x, table):
+        flat, blocks = x.reshape(-1), []
+        for first in range(0, flat.size, optim.quantised_block):
+            block = flat[first : first + optim.quantised_block]
+            scale = np.abs(block).max() or 1.0
+            blocks.append(scale * table[np.abs(block[:, None] / scale - table).argmin(1)])
+        return np.concatenate(blocks).reshape(x.shape)
+
+    (b1, b2), m, v, quantised = optim.betas, 0.0, 0.0, p.size >= optim.quantised_from
+    for t, (g, lr) in enumerate(zip(grads, rates, strict=True), start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+        unbiased_m, unbiased_v = m / (1 - b1**t), v / (1 - b2**t)
+        p = p - lr * treatment.rate * unbiased_m / (np.sqrt(unbiased_v) + optim.eps) - lr * treatment.decay * p
+        m, v = (rounded(m, tables[0]), rounded(v, tables[1])) if quantised else (m, v)
+    return p
+
+
 def sgd(optim, treatment, p, grads, rates):
     """The momentum is a sum over all gradients so far, each decayed by its age."""
     for t, lr in enumerate(rates):

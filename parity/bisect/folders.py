@@ -20,7 +20,8 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.run_folder import load_run
-from slm_core.weights import Weights, checkpoint_weights
+from slm_core.run_weights import checkpoint_weights, plain
+from slm_core.weights import Weights
 
 ROWS, LENGTH = 2, 32
 CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}
@@ -78,8 +79,8 @@ def _checkpoint(flag: str, text: str, folder: Path) -> Source:
 def _run(text: str, run: Path, checkpoint: Path | None) -> Source:
     saved = load_run(run)
     open_state = CHECKPOINT[saved.framework].open_state
-    weights = checkpoint_weights(checkpoint or saved.checkpoint, open_state, saved.config.optim)
-    return Source(text, saved.config, saved.vocab_size, weights, saved.framework, run)
+    weights = checkpoint_weights(checkpoint or saved.checkpoint, open_state, saved.config)
+    return Source(text, plain(saved.config), saved.vocab_size, weights, saved.framework, run)
 
 
 def twin_of(source: Source, framework: str, precision: str, name: str) -> Traceable:

@@ -64,10 +64,10 @@ def _as_trained(twins: Twins, first: int, piece: np.ndarray, sound: list[Event])
 def _losses(twins: Twins, first: int, piece: np.ndarray, sound: list[Event]) -> Agreement:
     engine = twins.torch
     sums = engine.loss_sums(engine._to_device(piece), twins.trace_torch.key(STEP, first))
-    found = torch.autograd.grad(sums.objective, list(engine.params.values()), allow_unused=True)
+    moving = {name: p for name, p in engine.params.items() if p.requires_grad}
+    found = torch.autograd.grad(sums.objective, list(moving.values()), allow_unused=True)
     gradients = {
-        name: array(torch.zeros_like(p) if g is None else g)
-        for (name, p), g in zip(engine.params.items(), found, strict=True)
+        name: array(torch.zeros_like(p) if g is None else g) for (name, p), g in zip(moving.items(), found, strict=True)
     }
     outputs = {event.tensor: event.value for event in sound if event.path == LOSS and event.stage == "forward"}
     checks = [

@@ -26,7 +26,7 @@ from slm_flax.evaluator import Evaluator
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.model import Transformer
-from slm_flax.params import Params, bind, canonical
+from slm_flax.params import Params, bind, canonical, moving
 
 Taps = Mapping[int, Array]
 METHODS = {"__call__": "", "penalty": "penalty", "logits": LOGITS}
@@ -51,7 +51,7 @@ class FlaxTracer:
           first_row: which row of the global batch the first one is.
           values: the parameters; None: the engine's.
         """
-        values = self.engine.state["params"] if values is None else values
+        values = self.engine.parameters() if values is None else values
         key = None
         if step is not None:
             sites = site_keys(self.engine.config.seed, step, self.engine.config.model.n_layers)
@@ -60,7 +60,8 @@ class FlaxTracer:
         if shape not in self._programs:
             self._programs[shape] = self._compiled(values, tokens, key)
         program, events, taps = self._programs[shape]
-        (_, (found, rows)), (gradients, parameters) = jax.device_get(program(taps, values, tokens, key))
+        moving_values = moving(self.engine.model, values)
+        (_, (found, rows)), (gradients, parameters) = jax.device_get(program(taps, moving_values, values, tokens, key))
         filled = iter(found)
         events = [replace(e, value=np.asarray(next(filled))) if e.value is _TRACED else e for e in events]
         return finish(events, rows, gradients, parameters)
@@ -80,9 +81,9 @@ class FlaxTracer:
         jax.eval_shape(partial(self._objective, recorder), values, tokens, key)
         kept = [replace(e, value=_TRACED if isinstance(e.value, Array) else e.value) for e in recorder.events]
 
-        def run(taps: Taps, values: Params, tokens: Array, key: Any) -> tuple[Array, Any]:
+        def run(taps: Taps, moving: Params, values: Params, tokens: Array, key: Any) -> tuple[Array, Any]:
             recorder = Recorder(is_tensor, lambda number, x: x + taps[number] if number in taps else x)
-            objective = self._objective(recorder, values, tokens, key)
+            objective = self._objective(recorder, values | moving, tokens, key)
             return objective, ([e.value for e in recorder.events if isinstance(e.value, Array)], recorder.rows)
 
         return jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True)), kept, shapes

@@ -139,6 +139,7 @@ class Taps:
 
     def gradients_of(self, objective: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Runs the backward pass. Returns the gradients of parameters by name, and keeps those of the taps."""
+        parameters = {name: p for name, p in parameters.items() if p.requires_grad}
         wanted = {**parameters, **self.constants}
         found = torch.autograd.grad(objective, list(wanted.values()), allow_unused=True)
         named = {

@@ -11,11 +11,11 @@ from slm_core.config.attention import Attention, Position
 from slm_core.config.machine import DTYPES, Memory, Precision, Run
 from slm_core.config.model import Mlp, Model, Norm
 from slm_core.config.option import option
-from slm_core.config.training import Data, Optim, Train
+from slm_core.config.training import Data, Finetune, Optim, Train
 
 __all__ = [
-    "DTYPES", "Attention", "Config", "Data", "Memory", "Mlp", "Model", "Norm", "Optim", "Position", "Precision", "Run",
-    "Train",
+    "DTYPES", "Attention", "Config", "Data", "Finetune", "Memory", "Mlp", "Model", "Norm", "Optim", "Position",
+    "Precision", "Run", "Train",
 ]  # fmt: skip
 
 
@@ -25,6 +25,7 @@ class Config:
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)
     optim: Optim = dataclasses.field(default_factory=Optim)
+    finetune: Finetune = dataclasses.field(default_factory=Finetune)
     train: Train = dataclasses.field(default_factory=Train)
     precision: Precision = dataclasses.field(default_factory=Precision)
     memory: Memory = dataclasses.field(default_factory=Memory)

@@ -22,7 +22,7 @@ class Precision:
     compute: str = option(
         "auto",
         "matrix products and activations (softmax, norm statistics and the loss are float32 or wider)",
-        choices=DTYPES | {"auto": "float32 on a CPU; on a GPU what its hardware is good at"},
+        choices=DTYPES | {"auto": "float32 on a CPU; on a GPU what a short measurement on it says"},
     )
     loss_scale_init: float = option(65536.0, "first loss scale", read_by={"compute": ("float16", "auto")}, above=0)
     loss_scale_growth_interval: int = option(
@@ -39,13 +39,24 @@ class Precision:
 
 @dataclass(frozen=True)
 class Memory:
-    budget_gb: float = option(6.0, "GPU memory that the run may take, in GB of 1e9 bytes; 0: all", low=0)
-    remat: str = option(
-        "none",
-        "what is recomputed in the backward pass instead of stored",
-        choices={"none": "nothing", "block": "every block (Chen 2016)"},
+    budget_gb: float = option(
+        6.0, "memory of the device that the run may take, in GB of 1e9 bytes; 0: all that is free", low=0
     )
-    loss_chunk: int = option(0, "tokens whose logits are held at once; 0: all", low=0)
+    remat: str = option(
+        "auto",
+        "what is computed again in the backward pass instead of stored",
+        choices={
+            "auto": "as little as memory.budget_gb allows",
+            "none": "nothing",
+            "attention": "what is cheap in a block: norms, activations, attention; products with weights are kept",
+            "block": "every block, from its input",
+            "full": "groups of about sqrt(n_layers) blocks from their input, and in them every block (Chen 2016)",
+        },
+    )
+    loss_chunk: int | None = option(
+        None, "tokens whose logits are held at once; 0: all; unset: all where memory.budget_gb allows it, else 1024",
+        low=0,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

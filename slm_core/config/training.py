@@ -56,6 +56,7 @@ class Optim:
             "lion": "sign of an interpolated momentum (Chen 2023)",
             "muon": "orthogonalised momentum for matrices, AdamW for the rest (Jordan 2024)",
             "adafactor": "second moments factored into rows and columns (Shazeer 2018)",
+            "adamw8bit": "AdamW with both moments in 8 bits, by blocks (Dettmers 2021)",
             "schedule_free": "AdamW with averaging instead of a schedule (Defazio 2024); set schedule=constant",
         },
     )
@@ -64,11 +65,11 @@ class Optim:
         (0.9, 0.95),
         "decay rates of the first and second moment (lion: of the update and the momentum; schedule_free: the first"
         " interpolates between its two sequences)",
-        read_by={"kind": ("adamw", "lion", "muon", "schedule_free")},
+        read_by={"kind": ("adamw", "adamw8bit", "lion", "muon", "schedule_free")},
     )
     eps: float = option(
-        1e-8, "added to the square root of the second moment", read_by={"kind": ("adamw", "muon", "schedule_free")},
-        above=0,
+        1e-8, "added to the square root of the second moment",
+        read_by={"kind": ("adamw", "adamw8bit", "muon", "schedule_free")}, above=0,
     )  # fmt: skip
     momentum: float = option(0.95, "decay rate of the momentum", read_by={"kind": ("sgd", "muon")}, low=0, below=1)
     nesterov: bool = option(True, "the gradient is added to the momentum once more", read_by={"kind": ("sgd", "muon")})
@@ -92,6 +93,10 @@ class Optim:
         1e-3, "lr is multiplied by the parameter's root mean square, or by this if that is larger",
         read_by={"kind": ("adafactor",)}, above=0,
     )  # fmt: skip
+    quantised_block: int = option(256, "values that share one scale", read_by={"kind": ("adamw8bit",)}, low=1)
+    quantised_from: int = option(
+        4096, "parameters of fewer values keep their moments unquantised", read_by={"kind": ("adamw8bit",)}, low=1
+    )
     weight_decay: float = option(0.1, "decoupled decay, multiplied by the learning rate", low=0)
     decay_embeddings: bool = option(False, "weight decay also on embeddings (a tied head counts as one)")
     decay_norms: bool = option(False, "weight decay also on norm weights")
@@ -117,10 +122,44 @@ class Optim:
 
 
 @dataclass(frozen=True)
+class Finetune:
+    base: str = option("", "run folder whose weights training starts from, imported or trained; empty: initial weights")
+    kind: str = option(
+        "full",
+        "what is trained",
+        choices={
+            "full": "every parameter",
+            "lora": "low-rank adapters beside frozen matrices, and nothing else (Hu 2021)",
+        },
+    )
+    targets: str = option(
+        r"layers\..*_proj",
+        "regular expression for the whole name of the linear layers that get an adapter",
+        read_by={"kind": ("lora",)},
+    )
+    rank: int = option(8, "inner width of an adapter", read_by={"kind": ("lora",)}, low=1)
+    alpha: float = option(
+        16.0, "an adapter's output is multiplied by alpha / rank", read_by={"kind": ("lora",)}, above=0
+    )
+    frozen: str = option(
+        "float",
+        "how the frozen matrices of the linear layers are held",
+        read_by={"kind": ("lora",)},
+        choices={
+            "float": "in precision.params",
+            "int8": "8 bits, one scale an output channel (Dettmers 2022)",
+            "nf4": "4 bits, normal quantiles, blocks of 64 with quantised scales (Dettmers 2023)",
+        },
+    )
+
+
+@dataclass(frozen=True)
 class Train:
     steps: int = option(600, "updates", low=1)
     batch_size: int = option(16, "sequences an update", low=1)
-    micro_batch_size: int = option(0, "sequences held in memory at once, gradients accumulate; 0: batch_size", low=0)
+    micro_batch_size: int = option(
+        0, "sequences held in memory at once, gradients accumulate; 0: as many as memory.budget_gb allows", low=0
+    )
     eval_every: int = option(100, "steps between evaluations; the last step always evaluates; 0: only there", low=0)
     eval_batches: int = option(20, "validation batches an evaluation, at most", low=1)
     checkpoint_every: int = option(200, "steps between checkpoints; the last step always saves; 0: only there", low=0)

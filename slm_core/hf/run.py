@@ -69,7 +69,7 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
     chosen, written = exporting.choose(saved.config, family)
     if target.exists():
         raise UserError(f"--export={target} is there already: choose another folder, or delete it")
-    tokens = {name: saved.imported[name] for name in SPECIAL if name in (saved.imported or {})}
+    tokens = {name: value for name, value in (saved.tokens or {}).items() if name in SPECIAL}
     temporary = target.with_name(f".tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

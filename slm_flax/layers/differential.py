@@ -47,7 +47,7 @@ class DifferentialAttention(nnx.Module):
         self.attend_2 = Attend(model, kernel, position("scores"))
         self.lambda_q1, self.lambda_k1 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
         self.lambda_q2, self.lambda_k2 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
-        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * index)
+        self.lambda_init = np.array(0.8 - 0.6 * math.exp(-0.3 * index))  # data: layers may run in one loop
         self.head_norm = RMSNorm(2 * self.head_dim, model.norm)
         self.gate = output_gate(model, self.heads, 2 * self.head_dim)
         self.window = attention.window
@@ -75,7 +75,7 @@ class DifferentialAttention(nnx.Module):
             k, v = seen["k"], seen["v"]
         y_1 = self.attend_1(q[:, :, : self.heads], k[:, :, : self.kv_heads], v, start, keys_start)
         y_2 = self.attend_2(q[:, :, self.heads :], k[:, :, self.kv_heads :], v, start, keys_start)
-        y = self.head_norm(y_1 - self._lambda().astype(x.dtype) * y_2) * (1 - self.lambda_init)
+        y = self.head_norm(y_1 - self._lambda().astype(x.dtype) * y_2) * (1 - self.lambda_init).astype(x.dtype)
         if self.gate is not None:
             y = self.gate(y, x)
         return self.o_proj(y.reshape(*x.shape[:-1], -1)), values
@@ -87,4 +87,4 @@ class DifferentialAttention(nnx.Module):
 
     def _lambda(self) -> Float[Array, ""]:
         first = jnp.exp((self.lambda_q1 * self.lambda_k1).sum())
-        return first - jnp.exp((self.lambda_q2 * self.lambda_k2).sum()) + self.lambda_init
+        return first - jnp.exp((self.lambda_q2 * self.lambda_k2).sum()) + self.lambda_init.astype(first.dtype)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, Float, UInt32
 
 from slm_core.hashing import MULTIPLIERS, SHIFTS, threshold
@@ -26,7 +27,7 @@ class DropoutKey:
 
 
 class Dropout(nnx.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` is unique in the model."""
+    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
 
     def __init__(self, rate: float, site: int):
         self.rate = rate
@@ -37,6 +38,11 @@ class Dropout(nnx.Module):
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
         return jnp.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
+    """Returns the keys of the two sites of a layer, counted from 0."""
+    return key and DropoutKey(dynamic_slice_in_dim(key.sites, 2 * layer + 1, 2), key.first_row)
 
 
 def keep_mask(

@@ -1,8 +1,9 @@
 """Softmax attention by JAX's own function (`jax.nn.dot_product_attention`).
 
-The function is that of `dot_product`. JAX picks the implementation: XLA, or cuDNN's FlashAttention where the device has
-it. What it cannot do, `flash` does, and says so once. On a CPU it would compute what the mask hides as well: there a
-sequence goes through in blocks of queries, each with only the keys that it can see.
+The function is that of `dot_product`. JAX 0.10 computes it by XLA, which on a GPU holds every score. What it cannot do,
+`flash` does, and says so once; before compute capability 8.0 it does all of them (see `slm_core.settle`). On a CPU XLA
+would compute what the mask hides as well: there a sequence goes through in blocks of queries, each with only the keys
+that it can see.
 """
 
 import jax

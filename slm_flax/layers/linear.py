@@ -17,14 +17,18 @@ class Linear(nnx.Module):
     """y = x W + b, with W stored as [in, out]."""
 
     def __init__(self, d_in: int, d_out: int, spec: Spec, bias: bool):
-        self.weight = declare((d_in, d_out), spec)
+        self.shape = (d_in, d_out)
+        self.weight = declare(self.shape, spec)
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         # As rows: of a product with more axes XLA's CPU backend computes the weight's gradient half as fast.
-        rows = x.reshape(-1, x.shape[-1])
-        y = (rows @ self.weight.astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        y = self.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.astype(x.dtype)
+
+    def product(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
+        """Returns x W."""
+        return x @ self.weight.astype(x.dtype)
 
 
 class Embedding(nnx.Module):

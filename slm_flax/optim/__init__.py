@@ -2,6 +2,7 @@
 
 from slm_flax.optim.adafactor import Adafactor
 from slm_flax.optim.adamw import AdamW
+from slm_flax.optim.adamw8bit import AdamW8bit
 from slm_flax.optim.lion import Lion
 from slm_flax.optim.muon import Muon
 from slm_flax.optim.schedule_free import ScheduleFree
@@ -9,6 +10,7 @@ from slm_flax.optim.sgd import SGD
 
 OPTIMIZERS = {
     "adamw": AdamW,
+    "adamw8bit": AdamW8bit,
     "sgd": SGD,
     "lion": Lion,
     "muon": Muon,

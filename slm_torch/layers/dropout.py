@@ -25,7 +25,7 @@ class DropoutKey:
 
 
 class Dropout(nn.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` is unique in the model."""
+    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
 
     def __init__(self, rate: float, site: int):
         super().__init__()
@@ -39,6 +39,11 @@ class Dropout(nn.Module):
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
         return torch.where(keep, x * (1 / (1 - self.rate)), 0)
+
+
+def layer_key(key: DropoutKey | None, layer: int) -> DropoutKey | None:
+    """Returns the keys of the two sites of a layer, counted from 0."""
+    return key and DropoutKey(key.sites.narrow(0, 2 * layer + 1, 2), key.first_row)
 
 
 def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:

@@ -17,12 +17,17 @@ class Linear(nn.Module):
 
     def __init__(self, d_in: int, d_out: int, spec: Spec, bias: bool):
         super().__init__()
-        self.weight = declare((d_in, d_out), spec)
+        self.shape = (d_in, d_out)
+        self.weight = declare(self.shape, spec)
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        y = x @ self.weight.to(x.dtype)
+        y = self.product(x)
         return y if self.bias is None else y + self.bias.to(x.dtype)
+
+    def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Returns x W."""
+        return x @ self.weight.to(x.dtype)
 
 
 class Embedding(nn.Module):

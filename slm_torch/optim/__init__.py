@@ -2,6 +2,7 @@
 
 from slm_torch.optim.adafactor import Adafactor
 from slm_torch.optim.adamw import AdamW
+from slm_torch.optim.adamw8bit import AdamW8bit
 from slm_torch.optim.lion import Lion
 from slm_torch.optim.muon import Muon
 from slm_torch.optim.schedule_free import ScheduleFree
@@ -9,6 +10,7 @@ from slm_torch.optim.sgd import SGD
 
 OPTIMIZERS = {
     "adamw": AdamW,
+    "adamw8bit": AdamW8bit,
     "sgd": SGD,
     "lion": Lion,
     "muon": Muon,

@@ -28,8 +28,8 @@ class BigramDecoder:
 class BigramEngine:
     framework = "torch"
 
-    def __init__(self, config: Config, vocab_size: int):
-        self.config = config
+    def __init__(self, config: Config, vocab_size: int, weights: object = None):
+        self.config, self.choices = config, {}
         self.weights = np.random.default_rng(config.seed).normal(0, 0.02, (vocab_size, vocab_size))
         self.momentum = np.zeros_like(self.weights)
         self.calls: list[tuple] = []  # what the loop asked for, in order
@@ -122,7 +122,7 @@ def change(config: Config, **values: object) -> Config:
 def main(folder: str, delay: str) -> None:
     from slm_core.loop import train
 
-    def build(config: Config, vocab_size: int) -> BigramEngine:
+    def build(config: Config, vocab_size: int, weights: object) -> BigramEngine:
         engine = BigramEngine(config, vocab_size)
         engine.delay = float(delay)
         return engine

@@ -28,7 +28,7 @@ class Interrupted(Exception):
 def run(config, prepare_engine=lambda engine: None, **kwargs):
     engines = []
 
-    def build(config, vocab_size):
+    def build(config, vocab_size, weights):
         engines.append(BigramEngine(config, vocab_size))
         prepare_engine(engines[0])
         return engines[0]
@@ -267,6 +267,44 @@ def test_evaluation_goes_by_micro_batches(whole, tmp_path):
     assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
     ours, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
     assert ours == pytest.approx(reference, rel=1e-14)
+
+
+def test_what_was_settled_is_recorded_and_taken_again(whole, tmp_path):
+    built = []
+
+    def settle(micro_batch_size):
+        def prepare_engine(engine):
+            built.append(engine.config.train.micro_batch_size)
+            if not built[-1]:
+                engine.config = change(engine.config, train__micro_batch_size=micro_batch_size)
+            if len(built) < 3:
+                crash_at(8)(engine)
+
+        return prepare_engine
+
+    config = make_config(tmp_path)
+    for micro_batch_size in (2, 4):
+        with pytest.raises(Interrupted):
+            run(config, settle(micro_batch_size))
+        description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
+        assert description["settled"] == {"train.micro_batch_size": 2}
+        assert description["config"]["train"]["micro_batch_size"] == 0
+    result, engine = run(config, settle(4))
+    assert built == [0, 2, 2] and result.finished
+    assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
+    assert (engine.weights == whole[1].weights).all()
+
+
+def test_a_run_of_before_settles_anew(tmp_path):
+    config = make_config(tmp_path)
+    with pytest.raises(Interrupted):
+        run(config, crash_at(8))
+    file = tmp_path / "models" / "run" / "config.json"
+    description = json.loads(file.read_text())
+    assert description.pop("settled") == {}
+    file.write_text(json.dumps(description))
+    assert run(config)[0].finished
+    assert json.loads(file.read_text()) == description | {"settled": {}}
 
 
 @pytest.mark.parametrize("every", [0, 100])

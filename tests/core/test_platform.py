@@ -1,7 +1,9 @@
 """JAX is kept on the CPU only where there is no NVIDIA driver and nobody decided."""
 
 import os
+import subprocess
 import sys
+import types
 
 import pytest
 
@@ -46,3 +48,30 @@ def test_a_device_without_its_library_is_no_driver(monkeypatch, tmp_path):
     assert platform.has_nvidia_driver()
     monkeypatch.setattr(platform, "_DEVICES", (str(tmp_path / "none"),))
     assert not platform.has_nvidia_driver()
+
+
+@pytest.mark.parametrize(("visible", "asked"), [(None, "0"), ("", "0"), ("3,1", "3"), ("GPU-8f", "GPU-8f")])
+def test_the_driver_tells_the_memory_of_the_first_visible_gpu(monkeypatch, visible, asked):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return types.SimpleNamespace(stdout="6144, 5000\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert platform.gpu_memory() == (6144 * 2**20, 5000 * 2**20)
+    assert f"--id={asked}" in commands[0]
+
+
+@pytest.mark.parametrize("answer", ["", "[N/A], [N/A]\n", "No devices were found\n"])
+def test_a_driver_that_does_not_tell(monkeypatch, answer):
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: types.SimpleNamespace(stdout=answer))
+    assert platform.gpu_memory() is None
+
+
+def test_no_driver_tells_nothing(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert platform.gpu_memory() is None

@@ -127,7 +127,7 @@ def test_changed_text_is_refused(config):
 
 
 def test_a_run_without_a_checkpoint_starts_over(config):
-    def broken_build(config, vocab_size):
+    def broken_build(config, vocab_size, weights):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):

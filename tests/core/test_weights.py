@@ -1,11 +1,10 @@
-"""Weights on disk: shards, laziness, damage; the averages of schedule_free."""
+"""Weights on disk: shards, laziness, damage."""
 
 import numpy as np
 import pytest
 
-from slm_core.config import Optim
 from slm_core.errors import UserError
-from slm_core.weights import Lazy, checked, evaluated, read_weights, write_weights
+from slm_core.weights import Lazy, checked, read_weights, write_weights
 
 ARRAYS = {f"layers.{i}.weight": np.full((4, 8), i, np.float32) for i in range(5)} | {"scale": np.array(2.0)}
 
@@ -102,13 +101,3 @@ def test_names_are_compared_before_anything_is_read():
     with pytest.raises(UserError, match="entry c is absent"):
         list(checked(weights, {"a": (3,), "b": (3,), "c": (3,)}))
     assert not read
-
-
-def test_the_evaluated_parameters():
-    y, z = np.array([1.0, 2.0], np.float32), np.array([0.0, 4.0], np.float32)
-    state = {"params/w": y, "params/balance": y, "optim/z/w": z, "optim/v/w": z, "optim/count": np.array(3)}
-    plain = evaluated(state, Optim())
-    assert plain.keys() == {"w", "balance"} and plain["w"] is y
-    averages = evaluated(state, Optim(kind="schedule_free", betas=(0.8, 0.9), schedule="constant"))
-    np.testing.assert_allclose(averages["w"], [1.25, 1.5], rtol=1e-6)
-    assert averages["w"].dtype == np.float32 and averages["balance"] is y

@@ -39,6 +39,10 @@ def test_update(check, name):
     check(run, name)
 
 
+def test_slices(monkeypatch):
+    checks.check_slices(run, monkeypatch, "slm_flax.optim.adamw8bit")
+
+
 def orthogonal(optim, u):
     return np.asarray(OPTIMIZERS["muon"](optim, {}).orthogonal(jnp.asarray(u)))
 
@@ -59,6 +63,11 @@ def test_orthogonal_is_optax_s(shape):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_state(kind):
     checks.check_state(build, kind)
+
+
+@pytest.mark.slow
+def test_8_bits_train_alike():
+    checks.check_8_bits_train_alike(build)
 
 
 def test_averages():

@@ -56,6 +56,7 @@ NEEDS: dict[str, Values] = {
     "model.mlp.kind=moe": {"model.mlp.experts": 4},
     "model.mlp.groups": {"model.mlp.experts": 8},
     "model.mlp.top_groups": {"model.mlp.experts": 8, "model.mlp.groups": 4},
+    "optim.kind=adamw8bit": {"optim.quantised_from": 64},
     "optim.decay_biases": {"model.attention.bias": True},
     "optim.min_rms": {"optim.min_rms": 0.5},
     "optim.decay_fraction": {"train.steps": 8, "optim.decay_fraction": 1.0},
@@ -63,6 +64,7 @@ NEEDS: dict[str, Values] = {
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
     "memory.budget_gb": {"run.device": "auto"},
+    "memory.remat": {"model.n_layers": 4},  # enough for groups
     "precision.compute=float16": {"precision.loss_scale_init": 1024.0},
     "precision.loss_scale_growth_interval": {"precision.loss_scale_growth_interval": 1},
     "precision.loss_scale_backoff": {"precision.loss_scale_init": 2.0**23},
@@ -74,9 +76,10 @@ NEEDS: dict[str, Values] = {
 """{field, or field=value of a choice: what BASE must have beside it for it to act}."""
 
 OTHERS: dict[str, Any] = {
+    "finetune.base": "../base", "finetune.targets": r"layers\..*q_proj",
     "model.pattern": "attention.window=4", "train.micro_batch_size": 1, "data.path": "../other",
     "data.text_field": "body", "data.subset": "second", "data.vocab_size": 280, "data.dir": "elsewhere",
-    "run.dir": "elsewhere", "run.name": "mine",
+    "run.dir": "elsewhere", "run.name": "mine", "optim.quantised_from": 4096,
 }  # fmt: skip
 """{field: its other value, where none of the usual ones is a value that acts}."""
 
@@ -88,6 +91,7 @@ TWINS = tuple(
     name
     for name in field_table()
     if name.startswith(("model.", "optim.", "precision.", "memory.")) and name not in MACHINE
+    or name.startswith("finetune.") and name != "finetune.base"
     or name in ("seed", "train.batch_size", "train.micro_batch_size", "data.seq_len")
 )  # fmt: skip
 """Fields about numerics: they show in what both twins compute."""
@@ -96,6 +100,7 @@ RUNS = tuple(
     name
     for name in field_table()
     if name.startswith(("train.", "data.", "run.")) and name not in MACHINE
+    or name == "finetune.base"
     or name.removeprefix("optim.") in ("seed", "lr", "schedule", "warmup_steps", "min_lr_ratio", "decay_fraction")
 )  # fmt: skip
 """Fields about the course of a run: they show in what the loop does."""
@@ -125,9 +130,10 @@ NO_OPS = (
         "precision.compute", "=float32 -> auto under precision.params=float32", BOTH, "auto stands for it on a CPU",
     ),
     *(
-        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto never chooses float16")
+        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is no float16 on a CPU")
         for leaf in ("init", "growth_interval", "backoff", "max")
     ),
+    NoOp("memory.remat", "=auto -> none", BOTH, "auto is none where that fits"),
     NoOp("run.compile", "=False -> True", ("flax",), "the Flax twin always compiles"),
 )  # fmt: skip
 

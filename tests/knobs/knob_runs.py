@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from knob_cases import BASE
 
 from slm_core.config import Config
 from slm_core.config_dict import with_values
@@ -20,6 +21,8 @@ from slm_core.data import save_tokenizer
 from slm_core.data.tokenizers import train_bpe
 from slm_core.loop import train
 from slm_core.metrics import read_metrics
+from slm_core.run_folder import describe_imported, make_imported
+from slm_core.weights import write_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from fake_engine import BigramEngine
@@ -41,7 +44,7 @@ class RecordingEngine(BigramEngine):
 
 
 def write_corpora(folder: Path) -> None:
-    """Writes text for every source: two corpora, in each another text a source, and a trained tokenizer."""
+    """Writes text for every source: two corpora, in each another text a source; a trained tokenizer; a base run."""
     for corpus in ("corpus", "other"):
         (folder / corpus).mkdir()
         for i in range(DOCUMENTS):
@@ -52,6 +55,8 @@ def write_corpora(folder: Path) -> None:
         table = pyarrow.Table.from_pylist(list(_rows(corpus, "parquet")))
         pyarrow.parquet.write_table(table, folder / corpus / "rows.parquet")
     save_tokenizer(train_bpe([_document("corpus", "text", i) for i in range(DOCUMENTS)], 270), folder)
+    write_weights(make_imported(folder / "base"), [("embed.weight", np.ones((300, 2)))])
+    describe_imported(folder / "base", BASE, "torch", "base", 300, {})
 
 
 def _document(*words: Any) -> str:
@@ -87,14 +92,15 @@ def observe(config: Config, folder: Path) -> dict[str, Any]:
     """Runs a config twice in a new folder, as a user may, and returns all that can be told from outside, but times."""
     engines: list[RecordingEngine] = []
 
-    def build(config: Config, vocab_size: int) -> RecordingEngine:
+    def build(config: Config, vocab_size: int, weights: object) -> RecordingEngine:
         engines.append(RecordingEngine(config, vocab_size))
+        engines[-1].calls.append((vocab_size, weights))
         return engines[-1]
 
     folder.mkdir()
     with contextlib.chdir(folder):
         for _ in range(2):
-            train(config, build, "torch")
+            train(config, build, "torch", weights_of=lambda base: str(base.folder))
         files = sorted(path for path in Path().rglob("*") if path.is_file() and "/." not in f"/{path}")
         return {
             "calls": [engine.calls for engine in engines],

@@ -59,7 +59,7 @@ def flax_settings(config, patch):
     patch.setattr(jax.config, "update", options.__setitem__)
     patch.setattr(jax, "devices", lambda: devices)  # a GPU would have to be a real one
     patch.setattr(os, "environ", environment)
-    patch.setattr(subprocess, "run", lambda *args, **kwargs: types.SimpleNamespace(stdout=f"{24e9 / 2**20}"))
+    patch.setattr(subprocess, "run", lambda *args, **kwargs: types.SimpleNamespace(stdout=f"{24e9 / 2**20}, 0"))
     return options, environment, picked(slm_flax.device, config)
 
 

@@ -95,7 +95,7 @@ def last_chunk_dropped(engine: Engine, patch: pytest.MonkeyPatch) -> None:
 
 
 def dropout_site_off_by_one(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.model.layers[1].mlp_dropout, "site", 3)
+    patch.setattr(engine.model.layers[1].mlp_dropout, "site", 0)
 
 
 def dropout_of_the_first_row(engine: Engine, patch: pytest.MonkeyPatch) -> None:

@@ -39,8 +39,12 @@ def load(package: str, path: str):
     return importlib.import_module(f"{package}.{path.removesuffix('.py').replace('/', '.')}")
 
 
+FLAX_ONLY = {"stack.py"}
+"""XLA saves memory in loops alone: layers that repeat are held as one there. PyTorch needs nothing of the kind."""
+
+
 def test_the_same_files():
-    assert modules("slm_torch") == modules("slm_flax")
+    assert set(modules("slm_torch")) == set(modules("slm_flax")) - FLAX_ONLY
 
 
 @pytest.mark.parametrize("path", [path for path in modules("slm_torch") if "__init__" not in path])

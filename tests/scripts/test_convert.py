@@ -91,7 +91,26 @@ def test_mistakes_are_one_line(work, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_training_does_not_go_on_from_an_import(work):
-    words = ("--config.run.dir", work, "--config.run.name", "run", "--config.data.source", "text")
-    words += ("--config.data.path", work / "text.txt", "--config.data.dir", work / "data")
-    assert "is an imported model" in script("train_torch.py", *words, status=2)
+def fine_tuning(work, run):
+    words = ("--config", f"configs/finetune.py:{work / 'run'}", "--config.run.dir", work, "--config.run.name", run)
+    return (*words, "--config.data.path", work / "text.txt", "--config.data.dir", work / "data")
+
+
+def test_training_never_writes_into_an_import(work):
+    message = script("train_torch.py", *fine_tuning(work, "run"), status=2)
+    assert "is an imported model" in message and f"--config=configs/finetune.py:{work / 'run'}" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("twin", ["torch", "flax"])
+def test_training_starts_from_an_import(work, twin):
+    """Adapters in one twin, then every parameter in the other; text and an export of that."""
+    short = ("--config.train.steps", 3, "--config.optim.warmup_steps", 1, "--config.train.sample_tokens", 4)
+    adapted = script(f"train_{twin}.py", *fine_tuning(work, f"{twin}-1"), *short)
+    assert "adapters of rank 8 on 14 of 14 linear layers" in adapted and "after 3 steps" in adapted
+    other = "flax" if twin == "torch" else "torch"
+    base = ("--config.finetune.base", work / f"{twin}-1", "--config.finetune.kind", "full")
+    assert "starts from" in script(f"train_{other}.py", *fine_tuning(work, f"{twin}-2"), *base, *short)
+    assert script("generate.py", "--run", work / f"{twin}-2", "--prompt", "the ", "--max_tokens", 4).startswith("the ")
+    script("convert.py", "--export", work / f"{twin}-out", "--run", work / f"{twin}-1")
+    assert transformers.AutoModelForCausalLM.from_pretrained(work / f"{twin}-out").config.eos_token_id == 319

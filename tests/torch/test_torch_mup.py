@@ -17,6 +17,7 @@ WIDTHS = (64, 128, 256)
 UPDATES = 4
 KINDS = {
     "adamw": Optim(lr=1e-2),
+    "adamw8bit": Optim(kind="adamw8bit", lr=1e-2),
     "lion": Optim(kind="lion", lr=3e-3),
     "schedule_free": Optim(kind="schedule_free", lr=1e-2),
     "adafactor": Optim(kind="adafactor", lr=1e-1),

@@ -39,6 +39,10 @@ def test_update(check, name):
     check(run, name)
 
 
+def test_slices(monkeypatch):
+    checks.check_slices(run, monkeypatch, "slm_torch.optim.adamw8bit")
+
+
 def orthogonal(optim, u):
     muon = OPTIMIZERS["muon"](optim, {}, {})
     return muon.orthogonal(torch.from_numpy(u.copy())).numpy()
@@ -55,6 +59,11 @@ def test_treatments():
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_state(kind):
     checks.check_state(build, kind)
+
+
+@pytest.mark.slow
+def test_8_bits_train_alike():
+    checks.check_8_bits_train_alike(build)
 
 
 def test_averages():

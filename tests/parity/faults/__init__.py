@@ -1,6 +1,6 @@
 """Mistakes that a porter makes, each in the PyTorch twin alone: the ladder must catch and the bisector name them."""
 
-from faults import attention, decoding, kernels, mlps, model, norms, optimizers, positions, training
+from faults import attention, decoding, finetune, kernels, mlps, model, norms, optimizers, positions, training
 from faults.fault import Fault
 from faults.pairs import CONFIGS
 from faults.rules import OFF, RULES, SIZES, SPLIT
@@ -14,6 +14,7 @@ SECTIONS = {
     "model": model.FAULTS,
     "training": training.FAULTS,
     "optimizers": optimizers.FAULTS,
+    "finetune": finetune.FAULTS,
     "decoding": decoding.FAULTS,
 }
 FAULTS = {name: fault for faults in SECTIONS.values() for name, fault in faults.items()}

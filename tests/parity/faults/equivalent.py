@@ -45,7 +45,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.fused fused: if lacking: -> if not lacking:",
         "layers.fused fused: time == keys -> time != keys",
     ),
+    "the scale of zeros, whose bits the quantiser's own tests compare": ("dynamic Quantiser.quantise: 1 -> 2",),
     "a flag of checks, of speed, of gradients that nobody asks for, or of the order of equals": (
+        "dynamic Quantiser.quantise: True -> False",
         "layers.moe ExpertLinear.forward: True -> False",
         "layers.moe MixtureOfExperts.route: True -> False",
         "layers.moe in_best_groups: True -> False",
@@ -54,6 +56,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "loss loss_sums: True -> False",
         "model Transformer.forward: False -> True",
         "optim.adafactor Adafactor.update: True -> False",
+        "optim.adamw8bit AdamW8bit.update: True -> False",
         "optim.base Optimizer.decay: True -> False",
         "optim.muon Muon.update: True -> False",
         "trainer Engine.evaluated: False -> True",
@@ -75,13 +78,6 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "trainer Engine._update: 1 -> 2",
     ),
     "one group holds every expert": ("layers.moe MixtureOfExperts.route: self.groups > 1 -> self.groups >= 1",),
-    "recomputed or stored: the same numbers": (
-        "model Transformer.forward: if self.remat == 'block' and torch.is_grad_enabled():"
-        " -> if not (self.remat == 'block' and torch.is_grad_enabled()):",
-        "model Transformer.forward: self.remat == 'block' -> self.remat != 'block'",
-        "model Transformer.forward: self.remat == 'block' and torch.is_grad_enabled()"
-        " -> self.remat == 'block' or torch.is_grad_enabled()",
-    ),
     "both are 1 at the bound": ("optim.clipping clip_factor: norm > limit -> norm >= limit",),
 }
 """{why: mutants, as `faults.generated` names them}."""

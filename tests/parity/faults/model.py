@@ -80,7 +80,7 @@ FAULTS = {
         "wide logits", "dense", 1, "logits",
     ),
     "loss in float32": Fault(
-        edited(f"{LOSS}:token_losses", "cross_entropy(logits,", "cross_entropy(logits.float(),"),
+        edited(f"{LOSS}:token_losses", "apply(logits,", "apply(logits.float(),"),
         "wide loss", "dense", 2, "loss",
     ),
     # The stream.
@@ -131,17 +131,28 @@ FAULTS = {
     "muP logits not scaled": Fault(
         changed("model.logit_factor", lambda own: 1), "muP logits", "lion", 1, "logits",
     ),
+    # Recomputation: what a backward pass computes again.
+    "a block computed again with another input": Fault(
+        edited("model.layers.0.mlp.forward", "self.up_proj(x)",
+               "self.up_proj(x * (1 + 1e-6 * (__import__('torch')._C._current_graph_task_id() != -1)))"),
+        "remat=block", "lion", 2, "model",
+    ),
     "dropout drawn anew in recomputation": Fault(
         edited("model.layers.1.mlp_dropout.forward", "key.sites[self.site]",
                "key.sites[self.site - (torch._C._current_graph_task_id() != -1)]"),
-        "remat=block", "dense", 3, "model",
+        "remat=full", "dense", 3, "model",
+    ),
+    "another dropout beside products that are kept": Fault(
+        edited("model.layers.1.attention_dropout.forward", "key.sites[self.site]",
+               "key.sites[self.site + (torch._C._current_graph_task_id() != -1)]"),
+        "remat=attention", "catalogue", 3, "model",
     ),
     # The loss.
     "targets not shifted": Fault(
         edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
     ),
     "IGNORE counted": Fault(
-        edited(f"{LOSS}:token_losses", "targets, ignore_index=IGNORE", "targets.clamp(min=0)"),
+        edited(f"{LOSS}:token_losses", "(logits, targets)", "(logits, targets.clamp(min=0))"),
         "IGNORE", "dense", 2, "loss",
     ),
     "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", 2, "loss"),

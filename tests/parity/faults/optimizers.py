@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 from faults.fault import Apply, Fault, changed, edited, option
+from slm_core.dynamic import signed_code
+from slm_torch.dynamic import Quantiser
+from slm_torch.optim.adamw8bit import AdamW8bit
 from slm_torch.optim.muon import SCALES
 from slm_torch.optim.schedule_free import ScheduleFree
 
@@ -29,6 +32,16 @@ class FromZero(ScheduleFree):
         super().__init__(*arguments)
         for z in self.part("z"):
             z.zero_()
+
+
+class CodesFromZero(AdamW8bit):
+    """The first moment's codes start at 0, which stands for -0.99."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        for name, codes in self.state.items():
+            if name.startswith("m/") and name not in self.rest.state:
+                codes.zero_()
 
 
 FAULTS = {
@@ -72,6 +85,47 @@ FAULTS = {
     ),
     "muP rates forgotten": Fault(
         changed("optimizer.rates", lambda own: [1.0] * len(own)), "muP rates", "lion", 3, "optimizer",
+    ),
+    # AdamW with 8 bits.
+    "moments used as they are stored": Fault(
+        edited("optimizer.step", "p.addcdiv_(m, v.sqrt()",
+               "m, v = self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v))\n"
+               "    p.addcdiv_(m, v.sqrt()"),
+        "adamw8bit", "adamw8bit", 3, "optimizer",
+    ),
+    "second moment by the signed table": Fault(
+        changed("optimizer.v", lambda own: Quantiser(signed_code(), own.block, own.table)),
+        "adamw8bit", "adamw8bit", 3, "optimizer",
+    ),
+    "the entry below and not the nearest": Fault(
+        changed("optimizer.m.thresholds", lambda own: own + (own - own.roll(1)).abs() / 2),
+        "adamw8bit", "adamw8bit", 3, "optimizer",
+    ),
+    "scales not multiplied in": Fault(
+        edited("optimizer.m.dequantise", "values * scales[:, None]", "values"),
+        "adamw8bit", "adamw8bit", 3, "optimizer",
+    ),
+    "8 bits, bias of the second moment kept": Fault(
+        edited("optimizer.step", "v.sqrt().div_(corrections[1] ** 0.5)", "v.sqrt()"),
+        "adamw8bit", "adamw8bit", 3, "optimizer",
+    ),
+    "8 bits, another beta": Fault(
+        changed("optimizer.betas", lambda own: (own[0], 0.951)), "optim.betas", "adamw8bit", 3, "optimizer",
+    ),
+    "codes from 0": Fault(
+        option("slm_torch.trainer:OPTIMIZERS", "adamw8bit", CodesFromZero),
+        "adamw8bit", "adamw8bit", 0, "optimizer",
+    ),
+    "one scale for all blocks": Fault(
+        edited("optimizer.m.quantise", "blocks.abs().amax(-1)", "blocks.abs().amax().expand(len(blocks))"),
+        "optim.quantised_block", "adamw8bit", 3, "optimizer",
+    ),
+    "small parameters rounded, too": Fault(
+        edited(UPDATE, "self.rest.update(lr)",
+               'self.rest.update(lr)\n'
+               '    for m in self.rest.part("m"):\n'
+               '        m.copy_(self.m.dequantise(*self.m.quantise(m.view(-1))).view_as(m))'),
+        "optim.quantised_from", "adamw8bit", 3, "optimizer",
     ),
     # SGD.
     "no Nesterov": Fault(

@@ -31,7 +31,7 @@ class Tiny:
 
     def cell(self, name: str) -> Cell:
         """Returns the cell of a pair of twins."""
-        sections = ("optim", "memory", "precision", "train", "data")
+        sections = ("optim", "memory", "precision", "train", "data", "finetune")
         full = {f if f.startswith(sections) else f"model.{f}": value for f, value in self.overrides.items()}
         config = with_values(BASE, {"optim.warmup_steps": WARMUP} | full)
         validate(config, full)
@@ -58,6 +58,7 @@ CONFIGS: dict[str, Tiny] = {
             "attention.softcap": 2.0, "attention.qk_norm": "rmsnorm", "attention.value_residual": True,
             "attention.gate": "head", "attention.scale": 0.4, "norm.kind": "layernorm", "norm.bias": True,
             "mlp.kind": "gelu", "mlp.bias": True, "optim.clip_norm": 0.05, "memory.loss_chunk": 20,
+            "memory.remat": "full",
         },
         DECODED,
     ),
@@ -65,6 +66,7 @@ CONFIGS: dict[str, Tiny] = {
         {
             "n_layers": 3, "tie_embeddings": False, "position.kind": "learned", "norm.weight": "one_plus",
             "norm.placement": "sandwich", "attention.n_kv_heads": 4, "attention.value_residual": True,
+            "memory.remat": "attention",
             "pattern": "attention.kind=differential,position.kind=alibi |"
             " attention.kind=mla,attention.q_rank=12,attention.qk_norm=rmsnorm,position.kind=rope,"
             "position.scaling=yarn,position.scaling_factor=4,position.theta=100,mlp.kind=moe,mlp.balance_bias=0.01 |"
@@ -121,12 +123,20 @@ CONFIGS: dict[str, Tiny] = {
         },
         TRAINED,
     ),
+    "adamw8bit": Tiny(
+        SMALL | {
+            "optim.kind": "adamw8bit", "optim.lr": 3e-4, "optim.quantised_block": 48, "optim.quantised_from": 200,
+            "mup_base_width": 8,
+        },
+        TRAINED,
+    ),
     "sgd": Tiny(
         SMALL | {"optim.kind": "sgd", "optim.lr": 0.1, "optim.clip_norm": 100.0, "optim.schedule": "linear"}, TRAINED
     ),
     "lion": Tiny(
         SMALL | {
             "optim.kind": "lion", "optim.lr": 3e-4, "mup_base_width": 8, "norm.placement": "parallel_shared",
+            "memory.remat": "block",
             "attention.bias": False,  # that of keys has a gradient of rounding alone, whose sign is chance
         },
         (0, 1, 2, 3, 4),
@@ -143,6 +153,13 @@ CONFIGS: dict[str, Tiny] = {
     ),
     "schedule_free": Tiny(
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
+    ),
+    "lora": Tiny(
+        SMALL | {"finetune.kind": "lora", "finetune.rank": 3, "finetune.targets": r".*\.(q|v|up)_proj"}, (0, 1, 2, 3)
+    ),
+    "int8": Tiny(SMALL | {"finetune.kind": "lora", "finetune.frozen": "int8"}),
+    "nf4": Tiny(  # with a block that is not full, and a matrix of an odd width
+        SMALL | {"finetune.kind": "lora", "finetune.frozen": "nf4", "mlp.hidden": 9}
     ),
     "half": Tiny(
         HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"

@@ -35,5 +35,5 @@ SIZES = {
 SPLIT = {"mup_base_width"}
 """Fields that are rules by their parts."""
 
-OFF = ("none",)
-"""Choices of a field that turn it off."""
+OFF = ("none", "auto")
+"""Choices of a field that turn it off, or that stand for another choice."""

@@ -1,0 +1,61 @@
+"""Low-rank adapters (LoRA, Hu 2021) on any run, imported or trained: configs/finetune.py:models/NAME."""
+
+from ml_collections import ConfigDict
+
+from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Train
+from slm_core.config_dict import to_config_dict, with_values
+from slm_core.errors import UserError
+from slm_core.finetune import tokenizer_field
+from slm_core.hf.describe import differences
+from slm_core.presets import choose
+from slm_core.run_folder import SavedRun, load_run
+
+CONTEXT = 1024
+"""Tokens a sequence at most; as many as the base has where its model is another function of fewer."""
+
+
+def tiny() -> Config:
+    """llama.py:tiny with its initial weights frozen in 4 bits: for tests (115,008 parameters and 19,456 of adapters)"""
+    return Config(
+        model=Model(d_model=64, n_layers=2, attention=Attention(n_heads=4, n_kv_heads=2)),
+        data=Data(seq_len=32),
+        optim=Optim(lr=3e-3, warmup_steps=5),
+        finetune=Finetune(kind="lora", frozen="nf4"),
+        train=Train(
+            steps=30, batch_size=4, eval_every=10, eval_batches=2, checkpoint_every=10, log_every=5,
+            sample_every=0, sample_tokens=32,
+        ),
+    )  # fmt: skip
+
+
+def of_run(base: SavedRun) -> Config:
+    """Adapters of rank 8 beside every linear layer of a run's blocks, its matrices frozen in 4 bits."""
+    return Config(
+        model=base.config.model,
+        data=Data(source="text", tokenizer=tokenizer_field(base) or "byte", seq_len=_seq_len(base.config)),
+        optim=Optim(lr=2e-4, warmup_steps=20, weight_decay=0.0),
+        finetune=Finetune(base=str(base.folder), kind="lora", frozen="nf4"),
+        train=Train(steps=500, batch_size=16, eval_every=50, checkpoint_every=100, sample_every=100),
+    )
+
+
+def _seq_len(base: Config) -> int:
+    own = base.data.seq_len
+    shorter = with_values(base, {"data.seq_len": min(CONTEXT, own)})
+    fixed = base.model.position.kind == "learned" or differences(shorter, base)
+    return own if fixed else shorter.data.seq_len
+
+
+VARIANTS = {"tiny": tiny}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """`variant`: the folder of the run to start from; or "tiny"."""
+    if not variant:
+        raise UserError(
+            "say which run to start from: configs/finetune.py:models/NAME; a Hugging Face checkpoint becomes one by"
+            " scripts/convert.py --import=FOLDER --run=models/NAME"
+        )
+    if variant in VARIANTS:
+        return to_config_dict(choose(VARIANTS, variant))
+    return to_config_dict(of_run(load_run(variant)))

@@ -1,0 +1,154 @@
+"""docs/memory.md: what presets take with each lever, predicted and measured."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from parity.memory import cases, measured
+from slm_core import presets
+from slm_core.budget import PARTS, Prediction, predict
+from slm_core.budget.report import TWINS
+from slm_core.budget.search import CHUNK, cheapest, settled
+from slm_core.config import Config
+from slm_core.config_dict import with_values
+from slm_core.validate import drop_unread, validate
+from slm_core.vocabulary import expected_vocabulary
+
+MICRO, CONTEXT = 8, 1024
+PLAIN: dict[str, Any] = {
+    "memory.remat": "none", "memory.loss_chunk": 0, "precision.compute": "float32", "optim.kind": "adamw",
+    "train.micro_batch_size": MICRO, "run.device": "cpu",
+}  # fmt: skip
+_CHUNKED = {"memory.loss_chunk": CHUNK}
+_BLOCK = {"memory.remat": "block"} | _CHUNKED
+LEVERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "loss_chunk": _CHUNKED,
+    "loss_chunk, remat=attention": {"memory.remat": "attention"} | _CHUNKED,
+    "loss_chunk, remat=block": _BLOCK,
+    "loss_chunk, remat=full": {"memory.remat": "full"} | _CHUNKED,
+    "loss_chunk, remat=block, adamw8bit": {"optim.kind": "adamw8bit"} | _BLOCK,
+    "loss_chunk, remat=block, float16": {"precision.compute": "float16"} | _BLOCK,
+    "loss_chunk, remat=block, one sequence at once": {"train.micro_batch_size": 1} | _BLOCK,
+    "loss_chunk, remat=block, LoRA on NF4": {"finetune.kind": "lora", "finetune.frozen": "nf4"} | _BLOCK,
+}  # fmt: skip
+"""{name: overrides of PLAIN}."""
+
+ALL_LEVERS = "configs/gpt2.py:124m"
+FEW = ("plain", "loss_chunk, remat=block", "loss_chunk, remat=block, LoRA on NF4")
+PRESETS = (ALL_LEVERS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration of one twin.
+
+    Args:
+      measured: bytes.
+    """
+
+    subject: str
+    lever: str
+    twin: str
+    prediction: Prediction
+    measured: int
+
+    @property
+    def ratio(self) -> float:
+        return self.prediction.total / self.measured
+
+
+def jobs() -> list[tuple[str, str, str, Config, int]]:
+    """Returns (subject, lever, twin, config, vocabulary) of everything to measure, the slowest first."""
+    found = []
+    for spec in PRESETS:
+        preset, vocab_size = presets.load(spec)[0], 0
+        vocab_size = expected_vocabulary(preset)
+        subject = spec.removeprefix("configs/")
+        for lever in LEVERS if spec == ALL_LEVERS else FEW:
+            config = _levered(preset, LEVERS[lever])
+            found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
+        for twin in TWINS:
+            chosen = cheapest(preset, vocab_size, twin, preset.memory.budget_gb * 1e9) or settled(preset)
+            found.append((subject, "as the trainer settles it", twin, on_cpu(chosen), vocab_size))
+    for name, (config, vocab_size) in cases().items():
+        found += [("", name, twin, config, vocab_size) for twin in TWINS]
+    return found
+
+
+def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
+    values = PLAIN | overrides
+    config, _ = drop_unread(preset, with_values(preset, values), values)
+    validate(config, values)
+    return config
+
+
+def on_cpu(config: Config) -> Config:
+    """Returns the config as it computes where nothing chooses a dtype for it."""
+    auto = config.precision.compute == "auto"
+    return with_values(config, {"run.device": "cpu"} | ({"precision.compute": "float32"} if auto else {}))
+
+
+def measure(job: tuple[str, str, str, Config, int]) -> Row:
+    """Predicts and measures one job."""
+    subject, lever, twin, config, vocab_size = job
+    return Row(subject, lever, twin, predict(config, vocab_size, twin), measured(config, vocab_size, twin))
+
+
+INTRODUCTION = """# Memory
+
+Written by `{command}`, not by hand. What an update of each twin takes at its peak, before and without running it: as
+`slm_core/budget` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
+under FakeTensorMode, of Flax by XLA's `memory_analysis` of the compiled update (temporaries + arguments + outputs -
+aliased). GB are 1e9 bytes. `uv run scripts/budget.py --config ...` says it for any config.
+
+What a GPU adds is not in it: the CUDA context and libraries' workspaces (outside what the frameworks allocate), and
+what fragments. XLA plans a GPU's program otherwise in places than this CPU's: see docs/benchmarks.md for what was
+measured where.
+
+{summary}
+
+{versions}. {machine}.
+"""
+
+
+def page(rows: list[Row], command: str) -> str:
+    """Returns docs/memory.md."""
+    from parity.report import machine
+    from slm_core.benchmark import markdown_table
+    from slm_core.provenance import versions
+
+    worst = max(rows, key=lambda row: abs(row.ratio - 1))
+    configs = len({(row.subject, row.lever) for row in rows})
+    summary = (
+        f"{len(rows)} measurements of {configs} configs; predicted over measured"
+        f" is {min(row.ratio for row in rows):.3f} to {max(row.ratio for row in rows):.3f}, farthest off in"
+        f" {' '.join((worst.subject, worst.lever)).strip()} ({TWINS[worst.twin]})."
+    )
+    software = ", ".join(f"{name} {version}" for name, version in versions().items())
+    text = INTRODUCTION.format(command=command, summary=summary, versions=software, machine=machine())
+    text += f"\n## Presets\nMicro-batches of {MICRO} x {CONTEXT} tokens, float32 unless it says otherwise.\n\n"
+    text += markdown_table(_HEAD, list(_lines([row for row in rows if row.subject])))
+    text += "\n\n![predicted memory of gpt2.py:124m by lever](memory.png)\n"
+    text += f"\n## The savings of {ALL_LEVERS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
+    text += markdown_table(["lever", *TWINS.values()], list(_savings(rows)))
+    text += "\n\n## Small models, one for each lever and component\n"
+    text += "6 layers of 384, 8 x 256 tokens at once of vocabulary 8192, unless its name says otherwise.\n\n"
+    return text + markdown_table(_HEAD, list(_lines([row for row in rows if not row.subject]))) + "\n"
+
+
+_HEAD = ["config", "twin", *PARTS, "predicted", "measured", "ratio"]
+
+
+def _lines(rows: list[Row]) -> Iterator[list[str]]:
+    for row in rows:
+        parts = [f"{getattr(row.prediction, part) / 1e9:.2f}" for part in PARTS]
+        name = f"{row.subject}: {row.lever}" if row.subject else row.lever
+        totals = [f"{row.prediction.total / 1e9:.2f}", f"{row.measured / 1e9:.2f}", f"{row.ratio:.3f}"]
+        yield [name, TWINS[row.twin], *parts, *totals]
+
+
+def _savings(rows: list[Row]) -> Iterator[list[str]]:
+    own = {(row.lever, row.twin): row.measured for row in rows if row.subject == ALL_LEVERS.removeprefix("configs/")}
+    for lever in LEVERS:
+        yield [lever, *(f"{own[lever, twin] / own['plain', twin]:.2f}" for twin in TWINS)]

@@ -1,0 +1,48 @@
+"""Compares optimizers on the same run: their losses, and the memory of their states."""
+
+import functools
+import importlib
+from pathlib import Path
+
+import scripts._path  # noqa: F401
+from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError, nearest
+
+DESCRIPTION = """Trains the same model on the same batches with each optimizer, in one twin, and prints the final
+losses, how far the smoothed losses are ever from those of the first optimizer, and the bytes of each optimizer's state.
+Nothing is saved but the picture."""
+
+FLAGS = [
+    Flag("framework", str, "torch", "twin that trains", choices=("torch", "flax")),
+    Flag("kinds", str, "adamw,adamw8bit", "optim.kind, with commas; the others are compared with the first"),
+    Flag("steps", int, 1000, "updates; learning rates are those of a run of so many"),
+    Flag("figure", str, "", "file for a picture of the losses, such as docs/adamw8bit.png; empty: none"),
+]
+
+
+def run(invocation: Invocation) -> None:
+    from scripts._runs import spare_gpu
+    from slm_core.config_dict import field_table, with_values
+
+    flags = invocation.flags
+    kinds = [kind.strip() for kind in flags["kinds"].split(",")]
+    known = field_table()["optim.kind"].field.metadata["choices"]
+    for kind in kinds:
+        if kind not in known:
+            raise UserError(f"--kinds={flags['kinds']}: there is no {kind!r}{nearest(kind, known)}")
+    if flags["steps"] < 1:
+        raise UserError(f"--steps={flags['steps']} must be at least 1")
+    spare_gpu(flags["framework"])
+    from slm_core.optimizer_benchmark import draw, measure, table
+
+    config = with_values(invocation.config, {"train.steps": flags["steps"]})
+    build = importlib.import_module(f"slm_{flags['framework']}.trainer").build
+    curves = [measure(config, build, kind, functools.partial(print, flush=True)) for kind in kinds]
+    print(f"\n{table(curves)}")
+    if flags["figure"]:
+        draw(curves, f"{invocation.preset}, {flags['framework']}, {flags['steps']:,} updates", Path(flags["figure"]))
+        print(f"written: {flags['figure']}")
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS)

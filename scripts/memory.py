@@ -1,0 +1,47 @@
+"""Writes docs/memory.md: what presets take with each lever in each twin, predicted and measured."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import scripts._path  # noqa: F401
+from slm_core.cli import Flag, Invocation, main
+
+DESCRIPTION = """Predicts the memory of an update of presets and small models with every lever, measures it with
+PyTorch's MemTracker on fake tensors and XLA's compiler, and writes the page and its picture. Takes minutes, no GPU.
+Exits with 1 if a prediction is more than 10% off."""
+
+FLAGS = [
+    Flag("markdown", str, "docs/memory.md", "page to write; the picture is beside it"),
+    Flag("workers", int, 2, "processes; each compiles one config at a time"),
+]
+WITHIN = 0.1
+
+
+def run(invocation: Invocation) -> None:
+    from rich.progress import track
+
+    from parity.memory_page import ALL_LEVERS, jobs, measure, page
+    from slm_core.budget.report import picture
+
+    os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    flags, todo = invocation.flags, jobs()
+    with multiprocessing.get_context("spawn").Pool(flags["workers"], maxtasksperchild=4) as pool:
+        rows = list(track(pool.imap(measure, todo), "measuring", len(todo)))
+    target = Path(flags["markdown"])
+    target.write_text(page(rows, "uv run scripts/memory.py"))
+    shown: dict = {}
+    for row in rows:
+        if row.subject == ALL_LEVERS.removeprefix("configs/"):
+            shown.setdefault(row.lever, {})[row.twin] = row.prediction
+    picture(target.with_suffix(".png"), shown, 6e9)
+    print(f"written: {target}, {target.with_suffix('.png')}")
+    off = [row for row in rows if abs(row.ratio - 1) > WITHIN]
+    for row in off:
+        print(f"{row.subject} {row.lever} ({row.twin}): predicted {row.ratio:.3f} of what was measured")
+    if off:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS, takes_config=False)

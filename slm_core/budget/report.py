@@ -1,0 +1,129 @@
+"""What the planner says, as lines of text and as a picture."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slm_core.budget import PARTS, Prediction, predict
+from slm_core.budget.search import cheapest, helpful, largest_micro_batch, settled
+from slm_core.config import Config
+
+TWINS = {"torch": "PyTorch", "flax": "Flax"}
+LETTERS = dict(zip(PARTS, "WGOALS", strict=True))
+"""{part: its letter in a bar}; the workspace is S, for W is taken."""
+COLORS = dict(zip(PARTS, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb"), strict=True))
+_BAR = 60  # characters
+
+
+def gigabytes(count: float) -> str:
+    """Returns 1234567890 as "1.23 GB"; GB are 1e9 bytes."""
+    return f"{count / 1e9:.2f} GB"
+
+
+def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
+    """Returns one line a part, one column a twin, and their totals beside the limit.
+
+    Args:
+      predictions: {"torch" or "flax": prediction}.
+      limit: bytes; infinite: none.
+    """
+    lines = [f"{'':14}" + "".join(f"{TWINS[twin]:>10}" for twin in predictions)]
+    for part in PARTS:
+        cells = "".join(f"{getattr(prediction, part) / 1e9:10.2f}" for prediction in predictions.values())
+        lines.append(f"{LETTERS[part]} {part:12}{cells}")
+    totals = "".join(f"{prediction.total / 1e9:10.2f}" for prediction in predictions.values())
+    return [*lines, f"  {'total':12}{totals} GB" + (f" of {gigabytes(limit)}" if limit < float("inf") else "")]
+
+
+def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
+    """Returns a bar a twin, of the parts' letters, with a mark at the limit."""
+    largest = max(prediction.total for prediction in predictions.values())
+    scale = _BAR / max(largest, limit if limit < float("inf") else 0)
+    mark = round(limit * scale) if limit < float("inf") else None
+    lines = []
+    for twin, prediction in predictions.items():
+        bar, end = "", 0.0
+        for part in PARTS:
+            end += getattr(prediction, part) * scale
+            bar += LETTERS[part] * (round(end) - len(bar))
+        bar = bar.ljust(_BAR)
+        lines.append(f"{TWINS[twin]:8}" + (bar if mark is None else f"{bar[:mark]}|{bar[mark:]}").rstrip())
+    return lines
+
+
+def advice(config: Config, vocab_size: int, frameworks: list[str], limit: float) -> list[str]:
+    """Returns, for each twin, the largest micro-batch that fits, the settings that cost the least time, and, if the
+    config does not fit, the three changes that save the most."""
+    lines = []
+    for twin in frameworks:
+        name = TWINS[twin]
+        largest = largest_micro_batch(config, vocab_size, twin, limit)
+        lines.append(f"{name}: largest micro-batch that fits: {largest or 'none'}")
+        best = cheapest(_opened(config), vocab_size, twin, limit)
+        if best is not None:
+            total = predict(best, vocab_size, twin).total
+            lines.append(f"{name}: cheapest settings that fit: {_settings(best)} ({gigabytes(total)})")
+        if predict(settled(config), vocab_size, twin).total > limit:
+            changes = helpful(config, vocab_size, twin)[:3]
+            text = "; ".join(f"{change.text} ({gigabytes(change.total)})" for change in changes)
+            lines.append(f"{name}: does not fit as it is; what saves the most: {text or 'nothing does'}")
+    return lines
+
+
+def _opened(config: Config) -> Config:
+    """Returns the config with the planner's choices open."""
+    memory = dataclasses.replace(config.memory, remat="auto", loss_chunk=None)
+    return dataclasses.replace(config, memory=memory, train=dataclasses.replace(config.train, micro_batch_size=0))
+
+
+def _settings(config: Config) -> str:
+    values: dict[str, Any] = {
+        "train.micro_batch_size": config.train.micro_batch_size,
+        "memory.remat": config.memory.remat,
+        "memory.loss_chunk": config.memory.loss_chunk,
+    }
+    return " ".join(f"{name}={value}" for name, value in values.items())
+
+
+def summary(config: Config, vocab_size: int) -> str:
+    """Returns what is predicted, in one line."""
+    train, length = config.train, config.data.seq_len
+    compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
+    return (
+        f"micro-batches of {train.micro_batch_size or train.batch_size} of {train.batch_size} x {length} tokens,"
+        f" vocabulary {vocab_size}, {compute}, optim.kind={config.optim.kind}, memory.remat={config.memory.remat},"
+        f" memory.loss_chunk={config.memory.loss_chunk}"
+    )
+
+
+def picture(path: Path, titles: Mapping[str, Mapping[str, Prediction]], limit: float) -> None:
+    """Draws stacked bars, one a title and twin.
+
+    Args:
+      path: a .png or .svg to write.
+      titles: {title: {"torch" or "flax": prediction}}.
+      limit: bytes; infinite: no line.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [(f"{title}\n{TWINS[twin]}", p) for title, found in titles.items() for twin, p in found.items()]
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.5 * len(rows)), layout="constrained")
+    left = [0.0] * len(rows)
+    for part in PARTS:
+        widths = [getattr(prediction, part) / 1e9 for _, prediction in rows]
+        axes.barh(range(len(rows)), widths, left=left, color=COLORS[part], label=part)
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    if limit < float("inf"):
+        axes.axvline(limit / 1e9, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("GB of 1e9 bytes, predicted")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=len(PARTS), frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,150 @@
+"""Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685): which linear layers get one, and how matrices
+are held.
+
+    y = x W + (alpha / rank) (x A) B + b,  A normal with variance 1 / in, B = 0
+
+The paper draws A from a normal distribution and leaves its variance open: with 1 / in, x A is of the size of x.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from slm_core import lowbit
+from slm_core.config import Config, Finetune
+from slm_core.errors import UserError, nearest
+from slm_core.lowbit import ADAPTER, Declared, Shape
+from slm_core.params import Spec, initial_value
+from slm_core.weights import Weights, checked
+
+HEAD = "head"
+"""The path of the linear layer that is never held in few bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    """Every linear layer by its path; an adapted one is also in one of the other two.
+
+    Args:
+      adapted: get an adapter, which is what trains.
+      low: matrices held in few bits.
+      floating: matrices held as floating numbers.
+      others: matrices of no linear layer, those of a mixture's experts: floating, and without an adapter.
+    """
+
+    adapted: tuple[str, ...]
+    low: tuple[str, ...]
+    floating: tuple[str, ...]
+    others: tuple[str, ...]
+
+    def summary(self, finetune: Finetune) -> str:
+        """Returns one line that accounts for all of them."""
+        every = [*self.low, *self.floating]
+        without = [path for path in every if path not in self.adapted]
+        line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
+        line += f", none on {_short(without)}" if without else ""
+        held = [f"{len(self.low)} in {finetune.frozen}"] if self.low else []
+        named = f" ({_short(self.floating)})" if self.low else ""
+        held += [f"{len(self.floating)} as floats{named}"] if self.floating else []
+        held += [f"{len(self.others)} of experts as floats"] if self.others else []
+        return f"{line}; frozen: {', '.join(held)}"
+
+
+def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[str] = ()) -> Account:
+    """Returns what becomes of each linear layer.
+
+    Args:
+      linears: {path: shape of its matrix, [in, out]}, in the model's order.
+      finetune: of kind lora.
+      others: paths of matrices that are no linear layer's.
+
+    Raises:
+      UserError: finetune.targets is no regular expression, or it, or one of its alternatives, is no layer's path.
+    """
+    adapted = _matching(finetune.targets, linears)
+    for alternative in alternatives(finetune.targets):
+        if not _matching(alternative, linears):
+            part = "" if alternative == finetune.targets else f": its alternative '{alternative}'"
+            raise UserError(
+                f"finetune.targets={finetune.targets}{part} matches the whole name of no linear layer"
+                f"{nearest(alternative, linears)}: they are {_short(linears)}"
+            )
+    low = tuple(path for path, shape in linears.items() if path != HEAD and lowbit.fits(finetune.frozen, shape))
+    floating = tuple(path for path in linears if path not in low)
+    return Account(adapted, low, floating, tuple(others))
+
+
+def alternatives(expression: str) -> list[str]:
+    """Returns the parts of a regular expression between the `|` that stand in no bracket."""
+    parts, depth, i, start = [], 0, 0, 0
+    in_set = False
+    while i < len(expression):
+        char = expression[i]
+        if char == "\\":
+            i += 1
+        elif in_set:
+            in_set = char != "]"
+        elif char == "[":
+            in_set = True
+            i += expression[i + 1 : i + 2] == "^"
+            i += expression[i + 1 : i + 2] == "]"  # an end that comes first is a member
+        elif char in "()":
+            depth += 1 if char == "(" else -1
+        elif char == "|" and not depth:
+            parts.append(expression[start:i])
+            start = i + 1
+        i += 1
+    return [*parts, expression[start:]]
+
+
+def _matching(expression: str, paths: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return tuple(path for path in paths if re.fullmatch(expression, path))
+    except re.error as error:
+        raise UserError(
+            f"finetune.targets={expression} is no regular expression ({error}): write one such as layers\\..*_proj"
+        ) from None
+
+
+def _short(paths: Iterable[str]) -> str:
+    """Returns paths as one line: those that differ by their layer's number alone once."""
+    return ", ".join(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", path) for path in paths))
+
+
+def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
+    """Returns {leaf: (shape, spec)} of the adapter of a matrix [in, out]."""
+    a, b = ADAPTER
+    return {a: ((shape[0], rank), Spec("matrix", std=shape[0] ** -0.5)), b: ((rank, shape[1]), Spec("matrix"))}
+
+
+def facts(declared: Declared, found: Account | None, config: Config) -> dict[str, str]:
+    """Returns lines for the start of a run about a model's parameters; `found` is None where all of them train."""
+    count = sum(math.prod(shape) for shape, _ in lowbit.plain(declared).values())
+    if found is None:
+        return {"parameters": f"{count:,} in {config.precision.params}"}
+    trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
+    return {
+        "parameters": f"{count:,}, of which {trained:,} train, in {config.precision.params}",
+        "fine-tuning": found.summary(config.finetune),
+    }
+
+
+def frozen(spec: Spec) -> Spec:
+    """Returns the spec of a parameter that does not train."""
+    return dataclasses.replace(spec, role="frozen")
+
+
+def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, array) of the plain parameters of a model: `weights`, and the initial values of its adapters.
+
+    Raises:
+      UserError: see `checked`.
+    """
+    specs = lowbit.plain(declared)
+    adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
+    yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
+    for name, (shape, spec) in adapters.items():
+        yield name, initial_value(name, shape, spec, seed)

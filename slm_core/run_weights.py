@@ -1,0 +1,51 @@
+"""The weights of a run to evaluate, decode, export or start another run with: plain, whatever it trained."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from slm_core.config import Config, Finetune
+from slm_core.lowbit import merged
+from slm_core.weights import Lazy, Weights, read_weights
+
+
+def plain(config: Config) -> Config:
+    """Returns the config of a model that holds what `evaluated` returns: without adapters, and nothing in few bits."""
+    return replace(config, finetune=Finetune())
+
+
+def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], config: Config) -> Weights:
+    """Returns the parameters to evaluate and decode with, of a checkpoint of a run, trained or imported.
+
+    Args:
+      open_state: of the `checkpoint` module of the twin that trained it; called for a trained one.
+      config: of the run; the parameters are those of a model of `plain(config)`.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    if (checkpoint / "weights").is_dir():
+        return read_weights(checkpoint / "weights")
+    return evaluated(open_state(checkpoint / "state"), config)
+
+
+def evaluated(state: Weights, config: Config) -> Weights:
+    """Returns the parameters to evaluate and decode with, of an engine's exported state.
+
+    They are those that it trains, or with schedule_free their averages (see its optimizer): x = (y - (1 - b1) z) / b1.
+    Adapters are merged into the matrices that they stand beside, and matrices in few bits are dequantised.
+    """
+
+    def read(name: str) -> np.ndarray:
+        y = state[f"params/{name}"]
+        # A mixture's balance and frozen parameters have no z.
+        if config.optim.kind != "schedule_free" or f"optim/z/{name}" not in state:
+            return y
+        b1 = config.optim.betas[0]
+        return (y - (1 - b1) * state[f"optim/z/{name}"]) / b1
+
+    names = [entry.removeprefix("params/") for entry in state if entry.startswith("params/")]
+    weights = Lazy({name: lambda name=name: read(name) for name in names})
+    return merged(weights, config) if config.finetune.kind == "lora" else weights

@@ -1,0 +1,85 @@
+"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
+
+    attention  all of a block but its products with weights, whose results are kept
+    block      a block, from its input
+    full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+
+A stack of layers runs in a loop: of unrolled layers XLA's CPU backend would find that the forward pass computed the
+same, and keep it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jax.lax import dynamic_slice_in_dim
+
+from slm_core.pattern import group_size
+from slm_flax.layers.dropout import DropoutKey, layer_key
+from slm_flax.numerics import wide
+from slm_flax.stack import Stack, at, repeated
+
+AGAIN = {
+    "attention": partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+    "block": jax.checkpoint,
+    "full": jax.checkpoint,
+}
+"""{memory.remat: takes a function of a block, and returns it with less kept for the backward pass}."""
+
+
+def run(
+    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, start: int | Array, key: DropoutKey | None
+) -> tuple:
+    """Returns the stream after all layers; `stack` are those of them that are bound to stacks, if any."""
+    again = AGAIN.get(remat, lambda function: function)
+
+    def call(layer: nnx.Module, index: int | Array, stream: tuple) -> tuple:
+        return layer(stream, start, layer_key(key, index), None)
+
+    for index in range(stack.start):
+        stream = again(partial(call, layers[index], index))(stream)
+    if stack.repeats:
+        stream = _loop(layers, stack, remat, stream, call)
+    for index in range(stack.stop, len(layers)):
+        stream = again(partial(call, layers[index], index))(stream)
+    return stream
+
+
+def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, call: Callable) -> tuple:
+    """Returns the stream after a stack.
+
+    Loops carry all of the stream, the first layer's values too: beside gradients that are added up in place, JAX mixes
+    up those of what a loop's body reads from outside (seen in 0.10.2).
+    """
+    again = partial(AGAIN[remat], prevent_cse=False)  # inside of a loop nothing is merged
+    stacks, layer_at = repeated(stack, layers)
+
+    def repeats(stream: tuple, stacks: list, first: int | Array, count: int) -> tuple:
+        """Goes through `count` repeats from the first on, which are those of `stacks`."""
+
+        def layer(stream: tuple, number: Array, place: int) -> tuple:
+            own, repeat = at(stacks[place], number), first + number
+            return call(layer_at[place](own, repeat), stack.start + stack.period * repeat + place, stream)
+
+        def step(stream: tuple, number: Array) -> tuple[tuple, None]:
+            for place in range(stack.period):
+                stream = again(partial(layer, place=place))(stream, number)
+            return stream, None
+
+        return jax.lax.scan(step, stream, jnp.arange(count))[0]
+
+    def group(stream: tuple, first: int | Array, count: int) -> tuple:
+        own = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
+        return repeats(stream, own, first, count)
+
+    stream = stream._replace(penalty=jnp.asarray(stream.penalty, wide(stream.x.dtype)))
+    if remat != "full":
+        return repeats(stream, stacks, 0, stack.repeats)
+    size = max(1, round(group_size(len(layers)) / stack.period))
+    groups, rest = divmod(stack.repeats, size)
+    whole = jax.checkpoint(partial(group, count=size), prevent_cse=False)
+    stream, _ = jax.lax.scan(lambda stream, number: (whole(stream, size * number), None), stream, jnp.arange(groups))
+    return jax.checkpoint(partial(group, count=rest))(stream, size * groups) if rest else stream

@@ -1,0 +1,190 @@
+"""Layers that repeat, held as one: each of their parameters is an array with a first axis of repeats.
+
+Such a stack can run in a loop, and a loop keeps what a backward pass computes again from being merged with the forward
+pass (see `slm_flax.remat`). It is held under the names of the first repeat. Outside of the engine every layer has its
+own arrays.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array
+from jax.lax import dynamic_index_in_dim
+
+from slm_flax.optim.base import Optimizer, OptimState
+from slm_flax.params import Params
+
+LAYER = re.compile(r"\blayers\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers start, start + 1, ...: `repeats` times the same `period` layers. Without repeats there is no stack."""
+
+    start: int = 0
+    period: int = 0
+    repeats: int = 0
+
+    @property
+    def first(self) -> range:
+        """The layers of the first repeat."""
+        return range(self.start, self.start + self.period)
+
+    @property
+    def stop(self) -> int:
+        """The layer after the last repeat."""
+        return self.start + self.period * self.repeats
+
+    def members(self, name: str) -> list[str]:
+        """Returns what an entry of this name stands for: the names of all repeats, or itself where it is no stack."""
+        found = LAYER.search(name)
+        if not found or int(found[1]) not in self.first:
+            return [name]
+        layers = range(int(found[1]), self.stop, self.period)
+        return [f"{name[: found.start(1)]}{layer}{name[found.end(1) :]}" for layer in layers]
+
+    def is_stacked(self, name: str) -> bool:
+        return len(self.members(name)) > 1
+
+    def split(self, entries: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Returns the entries that are stacks, and the others."""
+        stacked = {name: value for name, value in entries.items() if self.is_stacked(name)}
+        return stacked, {name: value for name, value in entries.items() if name not in stacked}
+
+    def stacked(self, values: Params) -> Params:
+        """Returns the arrays of single layers as stacks; takes them out of `values`, so that no two copies pile up."""
+        held = {}
+        for name in list(values):
+            if name in values:
+                parts = [values.pop(member) for member in self.members(name)]
+                held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
+        return held
+
+    def unstacked(self, held: Mapping[str, Array | np.ndarray]) -> dict[str, Array | np.ndarray]:
+        """Returns the arrays of single layers."""
+        values: dict[str, Array | np.ndarray] = {}
+        for name, value in held.items():
+            members = self.members(name)
+            values |= {name: value} if len(members) == 1 else dict(zip(members, value, strict=True))
+        return dict(sorted(values.items()))
+
+    def in_use(self, layers: Sequence[nnx.Module]) -> bool:
+        """Returns whether layers are bound to stacks: then only the first repeat has arrays."""
+        if not self.repeats:
+            return False
+        last = jax.tree.leaves(nnx.state(layers[self.stop - 1], nnx.Param))
+        return any(isinstance(value, jax.ShapeDtypeStruct) for value in last)
+
+
+def find(layers: Sequence[nnx.Module]) -> Stack:
+    """Returns the stack of most layers, with the shortest period. Layers repeat where they differ in values alone."""
+    kinds: list = []
+    kind_of = []
+    for layer in layers:
+        kind = _kind(layer)
+        kind_of.append(kinds.index(kind) if kind in kinds else len(kinds))
+        kinds += [kind] if kind not in kinds else []
+    best = Stack()
+    for period in range(1, len(layers) // 2 + 1):
+        for start in range(len(layers) - 2 * period + 1):
+            stop = start + period
+            while stop < len(layers) and kind_of[stop] == kind_of[stop - period]:
+                stop += 1
+            repeats = (stop - start) // period
+            if (repeats - 1) * period > max(best.repeats - 1, 0) * best.period:
+                best = Stack(start, period, repeats)
+    return best
+
+
+def _kind(layer: nnx.Module) -> tuple:
+    """Returns all of a layer but the values of its parameters and constants."""
+    graph, declared, constants = nnx.split(layer, nnx.Param, ...)
+    leaves = jax.tree_util.tree_leaves_with_path((declared, constants))
+    return graph, [(path, leaf.shape, leaf.dtype) for path, leaf in leaves]
+
+
+def at(values: Any, index: Array) -> Any:
+    """Returns the arrays of one repeat."""
+    return jax.tree.map(lambda x: dynamic_index_in_dim(x, index, keepdims=False), values)
+
+
+def repeated(stack: Stack, layers: Sequence[nnx.Module]) -> tuple[list[Any], list[Callable[[Any, Array], nnx.Module]]]:
+    """Returns the parameters of each layer of the period, which are stacks, and the function from those of one repeat,
+    and its number, to the layer.
+    """
+    found = [_parts(layers[layer : stack.stop : stack.period]) for layer in stack.first]
+    return [stacks for stacks, _ in found], [layer_at for _, layer_at in found]
+
+
+def _parts(repeats: Sequence[nnx.Module]) -> tuple[Any, Callable[[Any, Array], nnx.Module]]:
+    graph, stacks, constants = nnx.split(repeats[0], nnx.Param, ...)
+    own = [jax.tree.leaves(nnx.split(layer, nnx.Param, ...)[2]) for layer in repeats]
+    structure = jax.tree.structure(constants)
+
+    def constant(values: Sequence[np.ndarray], repeat: Array) -> Array | np.ndarray:
+        same = all(np.array_equal(value, values[0]) for value in values)
+        return values[0] if same else at(jnp.stack(values), repeat)
+
+    def layer_at(params: Any, repeat: Array) -> nnx.Module:
+        found = [constant(values, repeat) for values in zip(*own, strict=True)]
+        return nnx.merge(graph, params, jax.tree.unflatten(structure, found))
+
+    return stacks, layer_at
+
+
+def init(stack: Stack, optimizer: Optimizer, params: Params) -> OptimState:
+    """Returns an optimizer's state of parameters, some of which are stacks: each layer's is its own."""
+    stacked, single = stack.split(params)
+    if not stacked:
+        return optimizer.init(single)
+    state = jax.vmap(optimizer.init)(stacked)
+    shared = {name: value[0] for name, value in state.items() if not stack.is_stacked(name)}
+    return state | shared | (optimizer.init(single) if single else {})
+
+
+def update(
+    stack: Stack,
+    optimizer: Optimizer,
+    grads: Params,
+    state: OptimState,
+    params: Params,
+    lr: Array,
+    scaled: Callable[[Array], Array],
+    finite: Array,
+) -> tuple[Params, OptimState]:
+    """Returns the parameters and the optimizer's state after an update, each layer of a stack by itself and in place.
+
+    Args:
+      scaled: makes of a gradient what the optimizer gets.
+      finite: whether there is an update: else all stays as it is.
+    """
+    (grads, single_grads), (params, single_params) = stack.split(grads), stack.split(params)
+    moments, single_state = stack.split(state)
+    updated, moved = optimizer.update(_each(scaled, single_grads), single_state, single_params, lr)
+    kept = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+    updated, moved = jax.tree.map(kept, (updated, moved), (single_params, single_state))
+    if not params:
+        return updated, moved
+    shared = {name: value for name, value in single_state.items() if "/" not in name}
+
+    def layer(index: Array, held: tuple[Params, OptimState]) -> tuple[Params, OptimState]:
+        def new(own: Params, before: OptimState, slope: Params) -> tuple[Params, OptimState]:
+            new, after = optimizer.update(_each(scaled, slope), shared | before, own, lr)
+            return new, {name: after[name] for name in before}
+
+        # A condition, because of a choice XLA would read what it writes over in many places, and copy whole stacks.
+        found = jax.lax.cond(finite, new, lambda own, before, slope: (own, before), *at((*held, grads), index))
+        return jax.tree.map(lambda whole, part: whole.at[index].set(part), held, found)
+
+    params, moments = jax.lax.fori_loop(0, stack.repeats, layer, (params, moments))
+    return updated | params, moved | moments
+
+
+def _each(function: Callable[[Array], Array], values: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: function(value) for name, value in values.items()}

@@ -1,0 +1,57 @@
+"""Products with matrices in few bits; the formats are `slm_core.lowbit`'s, whose NumPy gives the same bits."""
+
+import torch
+from jaxtyping import Float, Int8, UInt8
+from torch import Tensor
+from torch.nn.functional import pad
+
+from slm_core.lowbit import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
+
+
+def product(x: Float[Tensor, "*batch in"], held: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:
+    """Returns x W. W is computed again in the backward pass: in between only its parts are kept.
+
+    Args:
+      held: a key of MATRIX.
+      parts: of W, in the order of its arguments.
+    """
+    return _Product.apply(x, held, tuple(parts))
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, held: str, parts: tuple[Tensor, ...]) -> Tensor:
+        ctx.held = held
+        ctx.save_for_backward(*parts)
+        return x @ MATRIX[held](*parts).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        parts = ctx.saved_tensors  # asked for once: under recomputation they may be had only so
+        return gradient @ MATRIX[ctx.held](*parts).to(gradient.dtype).T, None, None
+
+
+def int8_matrix(codes: Int8[Tensor, "in out"], scale: Float[Tensor, "out"]) -> Float[Tensor, "in out"]:
+    """Returns the matrix, in the dtype of the scale."""
+    return codes.to(scale.dtype) * scale
+
+
+def nf4_matrix(
+    codes: UInt8[Tensor, "in pairs"],
+    scale_codes: UInt8[Tensor, "blocks"],
+    scale_offset: Float[Tensor, "groups"],
+    scale_step: Float[Tensor, "groups"],
+) -> Float[Tensor, "in out"]:
+    """Returns the matrix, in the dtype of the steps."""
+    dtype, device, count = scale_step.dtype, scale_step.device, len(scale_codes)
+    offset, step = (part.repeat_interleave(GROUP)[:count] for part in (scale_offset, scale_step))
+    dynamic = torch.from_numpy(DYNAMIC).to(device, dtype)
+    scale = (dynamic.index_select(0, scale_codes.int()) + offset) * step
+    pairs = torch.from_numpy(NF4_PAIRS).to(device, dtype)
+    flat = pad(codes.flatten(), (0, -codes.numel() % (BLOCK // 2)))
+    levels = pairs.index_select(0, flat.int()).view(-1, BLOCK)
+    return (levels * scale[:, None]).flatten()[: 2 * codes.numel()].view(len(codes), -1)
+
+
+MATRIX = {"int8": int8_matrix, "nf4": nf4_matrix}
+"""{finetune.frozen: parts, in the order in which they are declared -> matrix}."""

@@ -1,0 +1,76 @@
+"""How much memory an update takes at its peak, measured without a GPU, without the arithmetic and without the memory.
+
+The trainer's own update runs on PyTorch's fake tensors, which have a shape and no numbers, and PyTorch's MemTracker
+counts every storage from when an operation makes it until it is freed. What a library holds inside one operation is not
+seen.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.mem_tracker import MemTracker
+from torch.distributed._tools.mod_tracker import ModTracker
+
+from slm_core.budget.search import settled
+from slm_core.config import Config
+from slm_core.config_dict import with_values
+from slm_torch import evaluator, params
+from slm_torch.layers import moe
+from slm_torch.trainer import Engine
+
+
+def measured(config: Config, vocab_size: int) -> int:
+    """Returns the bytes at the peak of the first update, the weights and the optimizer's state among them.
+
+    A mixture's tokens are taken to be spread evenly over its experts.
+    """
+    tokens = np.zeros((config.train.batch_size, config.data.seq_len + 1), np.uint16)
+    tracker = MemTracker()
+    with FakeTensorMode(allow_non_fake_inputs=True), _without_values():
+        engine = Engine(config, vocab_size)
+        tracker.track_external(engine.model, *engine.optimizer.state.values())
+        with tracker:
+            engine.train_step(tokens, lr=1e-3, step=0)
+    return sum(device["Total"] for device in tracker.get_tracker_snapshot("peak").values())
+
+
+@contextlib.contextmanager
+def _without_values() -> Iterator[None]:
+    """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
+    of updates) and experts all get the same number of rows. The config stays as `slm_core.budget.predict` takes it,
+    whatever the budget.
+    """
+
+    def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        for name, (shape, spec) in params.specs(model).items():
+            path, _, leaf = name.rpartition(".")
+            held = getattr(torch, spec.dtype) if spec.dtype else dtype
+            parameter = nn.Parameter(torch.empty(shape, dtype=held, device=device), requires_grad=spec.role != "frozen")
+            parameter.spec = spec
+            setattr(model.get_submodule(path), leaf, parameter)
+        return model
+
+    def rows_by_expert(chosen: Tensor, experts: int) -> Any:
+        sizes = [len(part) for part in np.array_split(np.arange(len(chosen)), experts)]
+        pair = chosen.argsort(stable=True)
+        return moe.Rows(pair, pair.argsort(), sizes)
+
+    def settle(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
+        compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
+        return with_values(settled(config), {"precision.compute": compute}), {}
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(params, "initialise", initialise))
+        stack.enter_context(mock.patch.object(Tensor, "__float__", lambda _: 1.0))
+        stack.enter_context(mock.patch.object(Tensor, "__int__", lambda _: 1))
+        stack.enter_context(mock.patch.object(moe, "rows_by_expert", rows_by_expert))
+        stack.enter_context(mock.patch.object(evaluator, "settle", settle))
+        # MemTracker's statistics by module, which the total does not need, refuse a second micro-batch.
+        stack.enter_context(mock.patch.object(ModTracker, "register_user_hooks"))
+        yield

@@ -1,0 +1,56 @@
+"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
+
+attention  all of a block but its products with weights, whose results are kept
+block      a block, from its input
+full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
+
+from slm_core.pattern import group_size
+from slm_torch.layers.dropout import DropoutKey, layer_key
+
+PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+"""What a linear layer comes down to; the products of attention have one more axis."""
+
+
+def run(layers: nn.ModuleList, remat: str, stream: tuple, start: int, key: DropoutKey | None) -> tuple:
+    """Returns the stream after all layers."""
+
+    def call(index: int, stream: tuple) -> tuple:
+        return layers[index](stream, start, layer_key(key, index), None)
+
+    def calls(indices: range, stream: tuple) -> tuple:
+        for index in indices:
+            stream = again(remat, partial(call, index), stream)
+        return stream
+
+    if remat != "full":
+        return calls(range(len(layers)), stream)
+    size = group_size(len(layers))
+    for first in range(0, len(layers), size):
+        group = range(first, min(first + size, len(layers)))
+        stream = again(remat, partial(calls, group), stream)
+    return stream
+
+
+def again(remat: str, function: Callable[[tuple], tuple], stream: tuple) -> tuple:
+    """Calls a function of the stream with less kept for the backward pass."""
+    if remat not in ("attention", "block", "full") or not torch.is_grad_enabled():
+        return function(stream)
+    options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
+    if remat == "attention":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
+    # One by one: a checkpoint inside a checkpoint would keep what an argument holds that is no tensor itself.
+    kind = type(stream)
+    return checkpoint(lambda *parts: function(kind(*parts)), *stream, **options)
+
+
+def _keep_products(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE

@@ -1,0 +1,91 @@
+"""The planner's choices: what it picks fits, costs the least, and leaves what is given alone."""
+
+import dataclasses
+
+import pytest
+
+from slm_core import presets
+from slm_core.budget import PARTS, Prediction, predict
+from slm_core.budget.report import advice, bars, picture, table
+from slm_core.budget.search import ENOUGH, cheapest, helpful, largest_micro_batch, settled
+from slm_core.config_dict import with_values
+from slm_core.validate import validate
+
+TWINS = pytest.mark.parametrize("twin", ["torch", "flax"])
+VOCAB = 50257
+
+
+def gpt2(**values):
+    preset = presets.load("configs/gpt2.py:124m")[0]
+    opened = {"memory.remat": "auto", "memory.loss_chunk": None, "train.micro_batch_size": 0}
+    return with_values(preset, opened | {name.replace("__", "."): value for name, value in values.items()})
+
+
+@TWINS
+def test_plenty_of_memory_leaves_nothing_to_save(twin):
+    chosen = cheapest(gpt2(), VOCAB, twin, 1e12)
+    assert (chosen.memory.remat, chosen.memory.loss_chunk, chosen.train.micro_batch_size) == ("none", 0, 64)
+
+
+@TWINS
+@pytest.mark.parametrize("gigabytes", [3.5, 4.0, 6.0, 12.0, 24.0])
+def test_what_is_chosen_fits_and_keeps_the_card_busy(twin, gigabytes):
+    chosen = cheapest(gpt2(), VOCAB, twin, gigabytes * 1e9)
+    assert predict(chosen, VOCAB, twin).total <= gigabytes * 1e9
+    assert chosen.train.batch_size % chosen.train.micro_batch_size == 0
+    assert chosen.train.micro_batch_size * 1024 >= ENOUGH
+    validate(chosen)
+
+
+@TWINS
+def test_less_memory_never_costs_less(twin):
+    order = ["none", "attention", "block", "full"]
+    found = [cheapest(gpt2(), VOCAB, twin, gigabytes * 1e9) for gigabytes in (60, 24, 12, 8, 6, 5, 4, 3.5)]
+    ranks = [order.index(config.memory.remat) for config in found]
+    assert ranks == sorted(ranks)
+
+
+@TWINS
+def test_given_fields_are_kept(twin):
+    config = gpt2(memory__remat="block", memory__loss_chunk=512, train__micro_batch_size=4)
+    assert cheapest(config, VOCAB, twin, 6e9) == config
+    assert cheapest(config, VOCAB, twin, 1e9) is None
+
+
+@TWINS
+def test_the_largest_micro_batch_fits_and_the_next_does_not(twin):
+    config = gpt2(memory__remat="block", memory__loss_chunk=1024)
+    size = largest_micro_batch(config, VOCAB, twin, 6e9)
+    assert predict(settled(config, micro_batch_size=size), VOCAB, twin).total <= 6e9
+    assert predict(settled(config, micro_batch_size=2 * size), VOCAB, twin).total > 6e9
+    assert largest_micro_batch(config, VOCAB, twin, 1e9) == 0
+
+
+@TWINS
+def test_changes_save_memory_one_a_field_the_best_first(twin):
+    config = gpt2()
+    before = predict(settled(config), VOCAB, twin).total
+    changes = helpful(config, VOCAB, twin)
+    totals = [change.total for change in changes]
+    assert len(changes) >= 3 and totals == sorted(totals) and totals[-1] < before
+    assert len({change.name for change in changes}) == len(changes)
+    assert "train.micro_batch_size=1" in [change.text for change in changes]
+
+
+@TWINS
+def test_lines_name_what_does_not_fit(twin):
+    lines = advice(gpt2(memory__remat="none", memory__loss_chunk=0), VOCAB, [twin], 6e9)
+    assert "largest micro-batch that fits: " in lines[0]
+    assert "cheapest settings that fit: train.micro_batch_size=" in lines[1]
+    assert "does not fit as it is; what saves the most: " in lines[2]
+
+
+def test_tables_and_bars_add_up(tmp_path):
+    prediction = Prediction(*(int(1e9) * n for n in (1, 2, 3, 4, 5, 6)))
+    assert prediction.total == 21e9 and len(dataclasses.fields(prediction)) == len(PARTS)
+    lines = table({"torch": prediction, "flax": prediction}, 20e9)
+    assert lines[-1].split() == ["total", "21.00", "21.00", "GB", "of", "20.00", "GB"]
+    bar = bars({"torch": prediction}, 10.5e9)[0]
+    assert bar.count("|") == 1 and len(bar) == 8 + 60 + 1 and bar.count("S") == pytest.approx(17, abs=1)
+    picture(tmp_path / "bars.png", {"here": {"torch": prediction}}, 20e9)
+    assert (tmp_path / "bars.png").stat().st_size > 1000

@@ -1,0 +1,208 @@
+"""What the trainer chooses on a device, by a made-up planner: what fits, why, and what it says where nothing does."""
+
+import logging
+
+import pytest
+
+from slm_core import budget, notice, platform
+from slm_core.budget import Prediction, search
+from slm_core.config import Attention, Config, Data, Memory, Model, Precision, Run, Train
+from slm_core.config_dict import with_values
+from slm_core.errors import UserError
+from slm_core.platform import Device
+from slm_core.precision import matmul_shapes
+from slm_core.settle import differences, memory_limit, settle
+
+VOCAB = 1000
+CONFIG = Config(
+    model=Model(d_model=64, n_layers=4, attention=Attention(kernel="dot_product")),
+    data=Data(seq_len=100),
+    train=Train(batch_size=8),
+    run=Run(device="cpu"),
+)
+TOKENS = 1e6  # bytes a token's activations take without rematerialisation, and its logits
+
+
+def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
+    """Activations fall with remat and by half in float16, logits with chunks."""
+    assert config.memory.remat != "auto" and config.memory.loss_chunk is not None and config.train.micro_batch_size
+    tokens = config.train.micro_batch_size * config.data.seq_len
+    part = {"none": 1.0, "attention": 0.6, "block": 0.3, "full": 0.2}[config.memory.remat]
+    half = 0.5 if config.precision.compute in ("float16", "bfloat16") else 1.0
+    held = min(tokens, config.memory.loss_chunk or tokens)
+    return Prediction(10**8, 10**8, 10**8, int(tokens * TOKENS * part * half), int(held * TOKENS), 0)
+
+
+@pytest.fixture(autouse=True)
+def planner(monkeypatch):
+    monkeypatch.setattr(budget, "predict", predict)
+    monkeypatch.setattr(search, "predict", predict)
+    monkeypatch.setattr(search, "CHUNK", 50)
+    monkeypatch.setattr("slm_core.settle.CHUNK", 50)
+
+
+def never(dtype: str, shapes: object) -> float:
+    raise AssertionError("nothing was to be timed")
+
+
+def times(**seconds: float):
+    return lambda dtype, shapes: seconds[dtype]
+
+
+def gpu(name, capability, total, taken, fused="a kernel", matmul_seconds=never) -> Device:
+    bfloat16 = capability >= (8, 0)
+    return Device("gpu", name, capability, bfloat16, int(total), int(total - taken), fused, matmul_seconds)
+
+
+def turing(float16: float = 2e-3, float32: float = 1e-3, taken: float = 1e9, fused: str = "a kernel") -> Device:
+    return gpu("GTX 1660 Ti", (7, 5), 6.2e9, taken, fused, times(float16=float16, float32=float32))
+
+
+CPU = Device("cpu", "CPU", None, False, 64 * 10**9, 32 * 10**9, "a kernel", never)
+AMPERE = gpu("RTX 3090", (8, 6), 24e9, 0)
+
+
+def settled(values: dict, device: Device = CPU, trains: bool = True) -> tuple[Config, dict[str, str]]:
+    return settle(with_values(CONFIG, values), VOCAB, "torch", device, trains)
+
+
+def choices(config: Config) -> tuple:
+    return (
+        config.precision.compute, config.memory.remat, config.memory.loss_chunk, config.train.micro_batch_size
+    )  # fmt: skip
+
+
+def test_what_fits_is_not_made_smaller():
+    config, lines = settled({})
+    assert choices(config) == ("float32", "none", 0, 8)
+    assert lines == {
+        "precision.compute": "float32 (a CPU gains nothing from fewer bits)",
+        "memory.remat": "none (fits)",
+        "memory.loss_chunk": "0 (fits)",
+        "train.micro_batch_size": "8 (fits)",
+        "memory.budget_gb": "1.90 of 6.00 GB predicted: weights 0.10, gradients 0.10, optimizer 0.10, "
+        "activations 0.80, logits 0.80, workspace 0.00",
+    }
+
+
+def test_what_does_not_fit_is_made_smaller_and_says_why():
+    config, lines = settled({"memory.budget_gb": 0.7})
+    assert choices(config) == ("float32", "block", 50, 8)
+    assert lines["memory.remat"] == "block (none would take 1.15 of 0.70 GB)"
+    assert lines["memory.loss_chunk"] == "50 (0 would take 1.34 of 0.70 GB)"
+    assert lines["train.micro_batch_size"] == "8 (fits)"
+
+
+def test_what_the_user_chose_stays():
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "memory.budget_gb": 0.8}
+    config, lines = settled(given)
+    assert choices(config) == ("float32", "none", 50, 4)
+    assert lines["train.micro_batch_size"] == "4 (8 would take 1.15 of 0.80 GB)"
+    assert "memory.remat" not in lines and "memory.loss_chunk" not in lines
+
+
+def test_one_sequence_that_does_not_fit_stops_with_what_helps():
+    with pytest.raises(UserError) as caught:
+        settled({"memory.budget_gb": 0.36})
+    assert str(caught.value) == (
+        "memory.budget_gb=0.36: this run would take 0.37 GB at the least in PyTorch (weights 0.10, gradients 0.10, "
+        "optimizer 0.10, activations 0.02, logits 0.05, workspace 0.00): set precision.compute=float16 (0.36 GB), "
+        "or data.seq_len=50 (0.36 GB)"
+    )
+
+
+def test_explicit_settings_that_do_not_fit_stop_with_what_helps():
+    given = {"memory.remat": "none", "memory.loss_chunk": 0, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
+    with pytest.raises(UserError, match=r"this run would take 1.90 GB in PyTorch .*: set ") as caught:
+        settled(given)
+    assert str(caught.value).count(" or ") == 2 and "memory.loss_chunk=50 (1.15 GB)" in str(caught.value)
+
+
+def test_memory_that_others_hold_is_not_there():
+    free = turing(taken=5.5e9)
+    assert memory_limit(CONFIG, free) == pytest.approx(0.7e9)
+    config, lines = settled({}, free)
+    assert choices(config)[1:3] == ("block", 50)
+    assert "of 0.70 GB predicted" in lines["memory.budget_gb"]
+    with pytest.raises(UserError, match="and 0.30 GB of 6.20 GB are free: set"):
+        settled({}, turing(taken=5.9e9))
+    assert memory_limit(with_values(CONFIG, {"memory.budget_gb": 0.0}), turing(taken=1e9)) == pytest.approx(5.2e9)
+
+
+def test_a_gpu_with_bfloat16_computes_in_it():
+    config, lines = settled({}, AMPERE)
+    assert config.precision.compute == "bfloat16"
+    assert lines["precision.compute"] == "bfloat16 (compute capability 8.6 has it in hardware)"
+
+
+def test_turing_computes_in_what_is_faster_there():
+    config, lines = settled({}, turing())
+    assert config.precision.compute == "float32"
+    assert "take 2.00 ms in float16, 1.00 ms in float32" in lines["precision.compute"]
+    assert settled({}, turing(float16=0.9e-3))[0].precision.compute == "float16"
+
+
+def test_turing_computes_in_float16_where_float32_does_not_fit():
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
+    config, lines = settled(given, turing())
+    assert config.precision.compute == "float16"
+    assert lines["precision.compute"].startswith("float16 (float32 would not fit; compute capability 7.5 has no bfl")
+    with pytest.raises(UserError, match="this run would take 1.15 GB"):  # float16 would not fit either
+        settled(given | {"memory.budget_gb": 0.5}, turing())
+
+
+def test_float64_parameters_compute_in_float64():
+    assert settled({"precision.params": "float64"}, turing())[0].precision.compute == "float64"
+
+
+def test_bfloat16_that_would_be_emulated_is_refused():
+    with pytest.raises(
+        UserError, match=r"precision.compute=bfloat16: GTX 1660 Ti .*7.5.* set precision.compute=float16"
+    ):
+        settled({"precision.compute": "bfloat16"}, turing())
+    assert settled({"precision.compute": "bfloat16"}, CPU)[0].precision.compute == "bfloat16"
+    assert settled({"precision.compute": "bfloat16"}, AMPERE)[1]["precision.compute"] == "bfloat16 (given)"
+
+
+def test_a_kernel_that_the_card_lacks_gives_way_to_flash_with_one_warning(caplog):
+    notice.say_once.cache_clear()
+    fused = {"model.attention.kernel": "fused", "model.pattern": "attention.window=4 | attention.kernel=fused"}
+    with caplog.at_level(logging.WARNING, "lm-workbench"):
+        for _ in range(2):
+            config, _ = settled(fused, turing(fused=""))
+    assert config.model.attention.kernel == "flash"
+    assert config.model.pattern == "attention.window=4 | attention.kernel=flash"
+    assert len(caplog.records) == 1 and "GTX 1660 Ti (compute capability 7.5): flash computes" in caplog.text
+    assert settled(fused, AMPERE)[0].model.attention.kernel == "fused"
+
+
+def test_an_evaluator_only_settles_how_it_computes():
+    config, lines = settled({"memory.budget_gb": 0.001}, AMPERE, trains=False)
+    assert choices(config) == ("bfloat16", "none", 0, 0)
+    assert lines.keys() == {"precision.compute"}
+
+
+def test_what_was_settled_is_settled_already():
+    config, _ = settled({"memory.budget_gb": 0.7}, turing())
+    found = differences(CONFIG, config)
+    assert found == {"precision.compute": "float32", "memory.remat": "block", "memory.loss_chunk": 50,
+                     "train.micro_batch_size": 8}  # fmt: skip
+    again, lines = settled(found, AMPERE)
+    assert differences(config, again) == {} and lines["precision.compute"] == "float32 (given)"
+
+
+def test_products_to_time_have_the_models_sizes():
+    shapes = matmul_shapes(with_values(CONFIG, {"model.mlp.hidden": 96}), VOCAB)
+    assert {size for shape in shapes for size in shape[1:]} == {64, 256, 96, VOCAB}
+    assert Precision().compute == "auto" and Memory().remat == "auto"
+
+
+def test_the_memory_of_this_machine():
+    total, free = platform.cpu_memory()
+    assert 2**28 < free <= total
+
+
+def test_memory_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    monkeypatch.setattr(platform, "_MEMINFO", tmp_path / "none")
+    total, free = platform.cpu_memory()
+    assert total == free > 2**28

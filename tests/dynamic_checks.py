@@ -1,0 +1,47 @@
+"""What the quantiser of either twin must do: bit by bit what the specification in NumPy does.
+
+A check takes `run(x, block, code)`: the codes, the scales and the values that they stand for, all in NumPy.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from slm_core.dynamic import dequantise, quantise, signed_code, thresholds, unsigned_code
+
+SIZES = [(515, 256), (512, 64), (7, 4)]
+
+
+def inputs(dtype: type, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields values that rounding could tell apart: of any size, at both ends of the dtype, on thresholds."""
+    rng, info = np.random.default_rng(size), np.finfo(dtype)
+    tiny, largest = float(info.tiny), float(info.max)
+    normal = rng.standard_normal(size)
+    yield "spread", normal * 10.0 ** rng.integers(-9, 3, size)
+    yield "zeros", np.zeros(size)
+    yield "subnormal", normal * tiny / 8
+    yield "about the smallest scale", normal * tiny * 2.0 ** rng.integers(-20, 40, size)
+    yield "one huge", np.where(np.arange(size) == size // 2, largest, normal)
+    yield "sparse", np.where(np.arange(size) % 3, 0, -1e-3) + np.where(np.arange(size) % 7, 0, tiny / 4)
+    for code in (signed_code(), unsigned_code()):
+        ties = thresholds(code).astype(dtype)
+        beside = [np.nextafter(ties, dtype(end)) for end in (2, -2)]
+        yield "thresholds", np.resize(np.concatenate([[1], ties, *beside]), size)
+
+
+def check_bits(run) -> None:
+    """Codes, scales and values are those of the specification, in float32 and float64."""
+    for dtype in (np.float32, np.float64):
+        for code in (signed_code(), unsigned_code()):
+            for size, block in SIZES:
+                for name, x in inputs(dtype, size):
+                    _same_bits(run, np.asarray(x if code[0] else np.abs(x), dtype), block, code, name)
+            many = np.random.default_rng(1).standard_normal(2**16).astype(dtype)
+            _same_bits(run, many if code[0] else np.square(many), 4, code, "many scales")
+
+
+def _same_bits(run, x: np.ndarray, block: int, code: np.ndarray, name: str) -> None:
+    codes, scales = quantise(x, block, code)
+    expected = codes, scales, dequantise(codes, scales, block, code)
+    for what, a, b in zip(("codes", "scales", "values"), run(x, block, code), expected, strict=True):
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), f"{what} of {name}, {x.dtype}, {len(x)} by {block}"

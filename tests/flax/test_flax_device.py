@@ -1,0 +1,59 @@
+"""What the Flax twin finds of its device; of a GPU, by what JAX and the driver would say of it."""
+
+import os
+from unittest.mock import Mock
+
+import jax
+import pytest
+
+from slm_core.config import Config, Memory, Run
+from slm_flax import device
+
+MATRICES = [(4, 8, 16), (4, 16, 8)]
+
+
+def test_a_cpu_is_found_with_its_memory():
+    found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
+    assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
+    assert 0 < found.free <= found.total and found.fused
+    for dtype in ("float32", "float16"):
+        assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
+
+
+def card(capability: str) -> Mock:
+    stats = {"bytes_in_use": 100, "pool_bytes": 500, "bytes_limit": 5_000}
+    found = Mock(spec=jax.Device, platform="gpu", device_kind="a card", compute_capability=capability)
+    found.memory_stats = lambda: stats
+    return found
+
+
+@pytest.mark.parametrize(("capability", "modern"), [("7.5", False), ("8.6", True)])
+def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, modern):
+    monkeypatch.setattr(device, "gpu_memory", lambda: (6_000, 3_000))
+    found = device.probe(card(capability), threads=0)
+    assert (found.platform, found.name) == ("gpu", "a card")
+    assert ".".join(map(str, found.capability)) == capability
+    assert found.bfloat16 == modern and bool(found.fused) == modern
+    assert (found.total, found.free) == (6_000, 3_400)  # what JAX holds unused is free
+
+
+def test_a_gpu_whose_driver_does_not_tell_has_what_jax_may_take(monkeypatch):
+    monkeypatch.setattr(device, "gpu_memory", lambda: None)
+    found = device.probe(card("8.0"), threads=0)
+    assert (found.total, found.free) == (5_000, 4_900)
+
+
+def test_other_processes_and_jaxs_own_limit_both_count(monkeypatch):
+    monkeypatch.setattr(device, "gpu_memory", lambda: (6_000, 5_900))
+    assert device.probe(card("8.0"), threads=0).free == 4_900
+
+
+@pytest.mark.parametrize(("budget", "fraction"), [(6.0, "0.2500"), (0.0, "1.0000"), (30.0, "1.0000")])
+def test_jax_takes_the_card_as_it_needs_it_up_to_the_budget(monkeypatch, budget, fraction):
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(device, "gpu_memory", lambda: (24 * 10**9, 10**9))
+    devices = jax.devices("cpu")
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    device.prepare_device(Config(memory=Memory(budget_gb=budget)))
+    assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == fraction

@@ -1,0 +1,69 @@
+"""Adapters and matrices in few bits in the Flax twin."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import lora_checks as checks
+import numpy as np
+import pytest
+
+from slm_core import lowbit
+from slm_flax.evaluator import Evaluator
+from slm_flax.lowbit import MATRIX, product
+from slm_flax.trainer import build
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    with jax.enable_x64(True):
+        yield
+
+
+def arrays(parts):
+    return {leaf: jnp.asarray(part) for leaf, part in parts.items()}
+
+
+def matrix(held, parts):
+    return np.asarray(jax.jit(MATRIX[held])(**arrays(parts)))
+
+
+def product_and_gradient(x, held, parts, cotangent):
+    parts = list(arrays(parts).values())
+
+    @jax.jit
+    def both(x, cotangent):
+        y, backward = jax.vjp(lambda x: product(x, held, parts), x)
+        return y, *backward(cotangent)
+
+    y, gradient = both(x, cotangent)
+    return np.asarray(y), np.asarray(gradient)
+
+
+TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, build=build, Evaluator=Evaluator)
+
+
+@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", checks.SHAPES)
+def test_the_same_bits_as_numpy(held, dtype, shape):
+    checks.check_the_same_bits(TWIN, held, dtype, shape)
+
+
+@pytest.mark.parametrize("held", lowbit.FORMATS)
+def test_product(held):
+    checks.check_product(TWIN, held)
+
+
+@pytest.mark.parametrize("held", checks.HELD)
+def test_only_adapters_move(held):
+    checks.check_only_adapters_move(TWIN, held)
+
+
+@pytest.mark.parametrize("held", checks.HELD)
+def test_a_base_and_the_merge(held):
+    checks.check_a_base_and_the_merge(TWIN, held)
+
+
+def test_facts():
+    checks.check_facts(TWIN)

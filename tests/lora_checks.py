@@ -1,0 +1,107 @@
+"""What adapters and matrices in few bits must do in either twin.
+
+Each check takes a `twin`: `twin.matrix(held, parts)` and `twin.product(x, held, parts, cotangent)` work on NumPy
+arrays, the second returns x W and the gradient in x; `twin.build` and `twin.Evaluator` are those of the twin.
+"""
+
+import numpy as np
+import pytest
+
+from slm_core import lowbit
+from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Precision, Run, Train
+from slm_core.config_dict import with_values
+from slm_core.errors import UserError
+from slm_core.run_weights import evaluated, plain
+
+VOCAB = 11
+CONFIG = Config(
+    model=Model(d_model=8, n_layers=2, attention=Attention(n_heads=2, bias=True), tie_embeddings=False),
+    data=Data(seq_len=6),
+    optim=Optim(clip_norm=0.5),
+    finetune=Finetune(kind="lora", rank=2),
+    train=Train(batch_size=4),
+    precision=Precision(params="float64", compute="float64"),
+    run=Run(device="cpu"),
+)
+HELD = ("float", "int8", "nf4")
+SHAPES = [(64, 64), (40, 6), (1, 2), (200, 90)]
+
+
+def batch() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, VOCAB, (4, 7)).astype(np.int32)
+
+
+def numbers(shape, dtype) -> np.ndarray:
+    """Returns a matrix whose columns and rows are of very different sizes."""
+    rng = np.random.default_rng(shape[0])
+    sizes = np.exp(rng.uniform(-20, 20, (shape[0], 1)) * (rng.random((shape[0], 1)) < 0.5))
+    return (rng.standard_normal(shape) * sizes).astype(dtype)
+
+
+def check_the_same_bits(twin, held, dtype, shape):
+    for factor in (1.0, 0.0, 1e-30):
+        parts = lowbit.FORMATS[held].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
+        found, wanted = twin.matrix(held, parts), lowbit.FORMATS[held].dequantise(**parts)
+        assert found.dtype == wanted.dtype == dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+def check_product(twin, held):
+    parts = lowbit.FORMATS[held].quantise(np.random.default_rng(0).standard_normal((12, 10)))
+    x, cotangent = (np.random.default_rng(1).standard_normal((5, width)) for width in (12, 10))
+    y, gradient = twin.product(x, held, parts, cotangent)
+    matrix = lowbit.FORMATS[held].dequantise(**parts)
+    np.testing.assert_allclose(y, x @ matrix, rtol=1e-12)
+    np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-12)
+
+
+def check_only_adapters_move(twin, held):
+    engine = twin.build(with_values(CONFIG, {"finetune.frozen": held}), VOCAB)
+    before = {name: np.array(value) for name, value in engine.export_state().items()}
+    engine.train_step(batch(), 1e-2, 0)
+    after = engine.export_state()
+    moved = {name for name in before if before[name].tobytes() != after[name].tobytes()}
+    adapters = {name for name in before if name.startswith("params/") and "lora_" in name}
+    assert {name for name in moved if name.startswith("params/")} == adapters
+    assert len(adapters) == 2 * 2 * 7
+    assert {name.removeprefix("optim/m/") for name in before if name.startswith("optim/m/")} == {
+        name.removeprefix("params/") for name in adapters
+    }
+    assert ("params/layers.0.mlp.up_proj.weight" in before) == (held == "float")
+    assert "params/head.weight" in before
+
+
+def check_a_base_and_the_merge(twin, held):
+    """Adapters start as nothing beside a base's weights, and the merged model is the trained one."""
+    config = with_values(CONFIG, {"finetune.frozen": held})
+    base = {
+        name.removeprefix("params/"): 5 * np.array(value)
+        for name, value in twin.build(plain(config), VOCAB).export_state().items()
+        if name.startswith("params/")
+    }
+    engine = twin.build(config, VOCAB, base)
+    if held == "float":
+        expected = twin.Evaluator(plain(config), VOCAB, base).eval_step(batch())[0]
+        assert engine.eval_step(batch())[0] == pytest.approx(expected, rel=1e-13)
+    start = engine.eval_step(batch())[0]
+    for step in range(3):
+        engine.train_step(batch(), 1e-2, step)
+    loss = engine.eval_step(batch())[0]
+    assert loss < start
+    merged = evaluated(engine.export_state(), config)
+    assert twin.Evaluator(plain(config), VOCAB, merged).eval_step(batch())[0] == pytest.approx(loss, rel=1e-12)
+    with pytest.raises(UserError, match="head.weight"):
+        twin.build(config, VOCAB, {name: value for name, value in base.items() if name != "head.weight"})
+
+
+def check_facts(twin):
+    engine = twin.build(with_values(CONFIG, {"finetune.frozen": "int8"}), VOCAB)
+    state, facts = engine.export_state(), engine.facts()
+    assert facts["fine-tuning"] == (
+        "adapters of rank 2 on 14 of 15 linear layers, none on head; frozen: 14 in int8, 1 as floats (head)"
+    )
+    whole = twin.build(plain(CONFIG), VOCAB).facts()
+    assert "fine-tuning" not in whole
+    trained = sum(value.size for name, value in state.items() if name.startswith("params/") and "lora_" in name)
+    count = int(whole["parameters"].split()[0].replace(",", ""))
+    assert facts["parameters"] == f"{count + trained:,}, of which {trained:,} train, in float64"

@@ -1,0 +1,78 @@
+"""Adapters beside frozen matrices, and matrices in few bits."""
+
+import numpy as np
+import torch
+
+from faults.fault import Apply, Fault, changed, edited, option
+from slm_core.lowbit import BY_CODES, Parts, int8_parts
+from slm_torch.lowbit import int8_matrix, nf4_matrix
+
+LAYER = "layers.0.mlp.up_proj"
+MATRIX = "slm_torch.lowbit:MATRIX"
+FIRST = "layers.0.attention.q_proj"  # in the order in which layers run
+
+
+def untrained(name: str) -> Apply:
+    """Returns a fault of AdamW: a parameter is left out of its update."""
+
+    def left(groups: dict) -> dict:
+        return {key: [member for member in members if member != name] for key, members in groups.items()}
+
+    return changed("optimizer.groups", left)
+
+
+def to_128(matrix) -> Parts:
+    scale = int8_parts(matrix)["scale"] * 127 / 128
+    return {"codes": np.clip(np.rint(matrix / scale), -128, 127).astype(np.int8), "scale": scale}
+
+
+def swapped(codes: torch.Tensor) -> torch.Tensor:
+    return codes << 4 | codes >> 4
+
+
+FAULTS = {
+    "a parameter that stays as it is": Fault(
+        untrained("final_norm.weight"), "kind=full", "dense", 3, "optimizer",
+    ),
+    "no adapter": Fault(
+        edited(f"model.{LAYER}.product", "return y + inner", "return y + 0 * inner"), "kind=lora", "lora", 1, LAYER,
+    ),
+    "the input of an adapter cut off from the gradient": Fault(
+        edited(f"model.{LAYER}.product", "inner = x @", "inner = x.detach() @"), "kind=lora", "lora", 2, LAYER,
+    ),
+    "an adapter of the targets that does not train": Fault(
+        untrained(f"{LAYER}.lora_b"), "finetune.targets", "lora", 3, "optimizer",
+    ),
+    "divided by the root of the rank": Fault(
+        changed(f"model.{LAYER}.scaling", lambda own: own * 3**0.5), "finetune.rank", "lora", 1, LAYER,
+    ),
+    "alpha forgotten": Fault(
+        changed(f"model.{LAYER}.scaling", lambda own: 1 / 3), "finetune.alpha", "lora", 1, LAYER,
+    ),
+    "a frozen matrix decayed": Fault(
+        edited("_update", "self.optimizer.update(lr)",
+               f"self.optimizer.update(lr); self.params['{LAYER}.weight'].mul_(1 - lr * 0.1)"),
+        "frozen=float", "lora", 3, "optimizer",
+    ),
+    "a step of 1/128": Fault(
+        option("slm_core.lowbit:BY_CODES", "int8", BY_CODES["int8"]._replace(quantise=to_128)),
+        "frozen=int8", "int8", 0, "layers.0.attention.k_proj",
+    ),
+    "codes without a sign": Fault(
+        option(MATRIX, "int8", lambda codes, scale: int8_matrix(codes.view(torch.uint8), scale)),
+        "frozen=int8", "int8", 1, FIRST,
+    ),
+    "no scale in the backward pass": Fault(
+        edited("slm_torch.lowbit:_Product.backward", "(*parts)", "(parts[0], torch.ones_like(parts[1]))"),
+        "frozen=int8", "int8", 2, "layers.0.mlp.down_proj",
+    ),
+    "the lower four bits first": Fault(
+        option(MATRIX, "nf4", lambda codes, *scales: nf4_matrix(swapped(codes), *scales)),
+        "frozen=nf4", "nf4", 1, FIRST,
+    ),
+    "scales without their mean": Fault(
+        option(MATRIX, "nf4", lambda codes, scale, offset, step: nf4_matrix(codes, scale, 0 * offset, step)),
+        "frozen=nf4", "nf4", 1, FIRST,
+    ),
+}  # fmt: skip
+"""{what is wrong: the fault}."""

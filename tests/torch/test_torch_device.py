@@ -1,0 +1,44 @@
+"""What the PyTorch twin finds of its device; of a GPU, by what PyTorch would say of it."""
+
+import pytest
+import torch
+
+from slm_core.config import Config, Memory, Run
+from slm_torch import device
+
+MATRICES = [(4, 8, 16), (4, 16, 8)]
+
+
+def test_a_cpu_is_found_with_its_memory():
+    found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))))
+    assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
+    assert 0 < found.free <= found.total and found.fused
+    for dtype in ("float32", "float16"):
+        assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
+
+
+@pytest.mark.parametrize(("capability", "hardware"), [((7, 5), False), ((8, 6), True)])
+def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, hardware):
+    def supported(including_emulation=True):
+        return including_emulation or hardware
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3_000, 6_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
+    found = device.probe(torch.device("cuda"))
+    assert (found.platform, found.name, found.capability) == ("gpu", "a card", capability)
+    assert found.bfloat16 == hardware
+    assert (found.total, found.free) == (6_000, 3_400)  # what PyTorch holds unused is free
+
+
+def test_the_budget_is_a_limit_of_the_process(monkeypatch):
+    fractions = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: type("", (), {"total_memory": 24e9}))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    for budget in (6.0, 0.0, 30.0):
+        device.prepare_device(Config(memory=Memory(budget_gb=budget)))
+    assert fractions == [0.25]

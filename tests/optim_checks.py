@@ -92,13 +92,13 @@ def check_orthogonal(orthogonal) -> None:
 
 
 def check_treatments() -> None:
-    """Weight decay by role; a scalar never decays; no optimizer sees a balance."""
+    """Weight decay by role; a scalar never decays; no optimizer sees a balance or what is frozen."""
     specs = {role: Spec(role) for role in DECAYS} | {"balance": Spec("balance", step=0.25)}
     every = {f"optim.decay_{kind}": True for kind in ("embeddings", "norms", "biases")}
-    for overrides, decayed in (({}, {"matrix", "head"}), (every, set(DECAYS) - {"scalar", "balance"})):
+    for overrides, decayed in (({}, {"matrix", "head"}), (every, set(DECAYS) - {"scalar", "balance", "frozen"})):
         config = with_values(CONFIG, overrides)
         found = treatments(specs, config)
-        assert found.keys() == specs.keys() - {"balance"}
+        assert found.keys() == specs.keys() - {"balance", "frozen"}
         assert {role for role, treatment in found.items() if treatment.decay} == decayed
         assert {treatment.decay for treatment in found.values()} == {0.0, config.optim.weight_decay}
         assert not decays(specs["balance"], config.optim)

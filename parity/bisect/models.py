@@ -78,9 +78,10 @@ class FlaxTwin:
         own = self._own(module)
         found = dict(_plain(vars(own))) if own else {}
         prefix = "" if module in MODEL_NAMES else f"{module}."
+        values = self.evaluator.parameters()
         for name, value in vars(own).items() if isinstance(own, nnx.Module) else ():
             if isinstance(value, nnx.Param):
-                found[name] = np.asarray(self.evaluator.state["params"][prefix + name])
+                found[name] = np.asarray(values[prefix + name])
             elif hasattr(value, "dtype") or isinstance(value, nnx.Variable):
                 found[name] = np.asarray(value)
         return found

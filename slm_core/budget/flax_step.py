@@ -119,9 +119,9 @@ class Step:
         Where layers are no loop, the zeros that a chunk's gradient starts from stay as well.
         """
         chunk = self.config.memory.loss_chunk or 0
-        if not chunk:  # measured inside of loops: 4096 tokens twice, 8192 three times
-            thrice = self.apart and (self.tokens >= 2 * MANY or not (self.accumulates or self.loops))
-            return (2 + thrice) * self.tokens * self.vocab * self.wide
+        if not chunk:  # inside of loops two, and a third of some models (of 8192 tokens, by Llama's, not by GPT-2's)
+            copies = 2 if self.accumulates or self.loops else 3
+            return copies * self.tokens * self.vocab * self.wide
         zeros = not self.loops and chunk < self.tokens
         pieces = (2 + zeros) * min(chunk, self.tokens) * self.vocab * self.wide
         return max(self.head(), pieces) + (0 if self.loops else self.head())

@@ -130,7 +130,8 @@ def balance_backwards(engine: Engine, patch: pytest.MonkeyPatch) -> None:
 
 def count_that_an_import_forgets(engine: Engine, patch: pytest.MonkeyPatch) -> None:
     sound = engine.import_state
-    patch.setattr(engine, "import_state", lambda state: sound({**state, "optim/count": state["optim/count"] * 0}))
+    forgotten = {"optim/count": np.zeros((), np.int32)}
+    patch.setattr(engine, "import_state", lambda state: sound({**state, **forgotten}))
 
 
 def warmup_forgotten(engine: Engine, patch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from slm_core.config_dict import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf import FAMILIES, exporting  # noqa: E402
 from slm_core.hf.folder import write_config, write_tensors  # noqa: E402
+from slm_core.lowbit import merged  # noqa: E402
 
 RICHEST = {case.family: case.name for case in CASES}
 """{family: its last case, which has most options on}; the others are slow."""
@@ -70,7 +71,7 @@ def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
         return
     engine = slm_torch.trainer.build(config, 61)
     engine.import_state(perturbed(engine.export_state(), 1))
-    weights = {name: p.detach().numpy() for name, p in engine.params.items()}
+    weights = merged({name: p.detach().numpy() for name, p in engine.params.items()}, config)
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder), family, written, 61, {}, "float32")
         write_tensors(Path(folder), exporting.convert(family, written, weights), "float32")

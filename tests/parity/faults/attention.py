@@ -77,7 +77,7 @@ FAULTS = {
         "attention.output_bias", "dense", 1, "layers.0.attention.o_proj",
     ),
     "a matrix of [out, in]": Fault(
-        edited("model.layers.1.attention.gate.gate_proj.forward", "self.weight.to(x.dtype)",
+        edited("model.layers.1.attention.gate.gate_proj.product", "self.weight.to(x.dtype)",
                "self.weight.reshape(self.weight.shape[::-1]).mT"),
         "linear map", "dense", 1, "layers.1.attention.gate.gate_proj",
     ),

@@ -22,7 +22,7 @@ FLAGS = [
 def run(invocation: Invocation) -> None:
     from slm_core.budget import predict
     from slm_core.budget.report import advice, bars, picture, summary, table
-    from slm_core.budget.search import cheapest, settled
+    from slm_core.budget.search import cheapest, smallest
     from slm_core.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
@@ -31,7 +31,7 @@ def run(invocation: Invocation) -> None:
     twins = ["torch", "flax"] if flags["framework"] == "both" else [flags["framework"]]
     vocab_size = expected_vocabulary(config)
     limit = config.memory.budget_gb * 1e9 or float("inf")
-    configs = {twin: cheapest(config, vocab_size, twin, limit) or settled(config) for twin in twins}
+    configs = {twin: cheapest(config, vocab_size, twin, limit) or smallest(config, vocab_size, twin) for twin in twins}
     predictions = {twin: predict(config, vocab_size, twin) for twin, config in configs.items()}
     print(invocation.preset)
     for twin, line in _summaries(configs, vocab_size, summary).items():

@@ -5,13 +5,12 @@ nothing fits, the run stops here.
 """
 
 import dataclasses
-import itertools
 from typing import Any
 
 from slm_core import budget
 from slm_core.budget import Prediction
 from slm_core.budget.report import TWINS, gigabytes
-from slm_core.budget.search import CHUNK, cheapest, helpful, settled
+from slm_core.budget.search import cheapest, helpful, settled, smallest
 from slm_core.config import Config, Train
 from slm_core.config_dict import flatten, with_values
 from slm_core.errors import UserError
@@ -124,7 +123,8 @@ def _reasons(config: Config, found: Config, vocab_size: int, framework: str, lim
             why = why if total > limit else "the fastest of what fits"
         lines[name] = f"{values[name]} ({why})"
     prediction = budget.predict(found, vocab_size, framework)
-    lines["memory.budget_gb"] = f"{prediction.total / 1e9:.2f} of {gigabytes(limit)} predicted: {parts(prediction)}"
+    planned = f"{prediction.total / 1e9:.2f} of {gigabytes(limit)} predicted: {parts(prediction)}"
+    lines["memory.budget_gb"] = planned + budget.guesses(found)
     return lines
 
 
@@ -141,24 +141,12 @@ def parts(prediction: Prediction) -> str:
 
 def _refusal(config: Config, vocab_size: int, framework: str, device: Device, limit: float) -> str:
     """Returns why a run can't start: what it would take at the least, and the three changes that help most."""
-    least = _smallest(config, vocab_size, framework)
+    least = smallest(config, vocab_size, framework)
     prediction = budget.predict(least, vocab_size, framework)
     changes = [f"{c.text} ({gigabytes(c.total)})" for c in helpful(least, vocab_size, framework)[:3]]
     free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if limit == device.free else ""
     return (
         f"memory.budget_gb={config.memory.budget_gb}: this run would take {gigabytes(prediction.total)}"
-        f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)}){free}: "
-        + (f"set {', or '.join(changes)}" if changes else "use a smaller model")
+        f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)})"
+        f"{budget.guesses(least)}{free}: " + (f"set {', or '.join(changes)}" if changes else "use a smaller model")
     )
-
-
-def _smallest(config: Config, vocab_size: int, framework: str) -> Config:
-    """Returns the config with what is open about memory set to what takes the least of it."""
-    remats = ("none", "attention", "block", "full") if config.memory.remat == "auto" else (config.memory.remat,)
-    chunks = (0, CHUNK) if config.memory.loss_chunk is None else (config.memory.loss_chunk,)
-    micro = config.train.micro_batch_size or 1
-    found = (
-        settled(config, remat=remat, loss_chunk=chunk, micro_batch_size=micro)
-        for remat, chunk in itertools.product(remats, chunks)
-    )
-    return min(found, key=lambda each: budget.predict(each, vocab_size, framework).total)

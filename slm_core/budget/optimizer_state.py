@@ -5,6 +5,9 @@ from collections.abc import Iterator, Mapping
 from slm_core.budget.parameters import Parameter
 from slm_core.config import Optim
 
+KINDS = ("adamw", "adamw8bit", "sgd", "lion", "muon", "adafactor", "schedule_free")
+"""Those that are counted here and in what their updates need besides."""
+
 
 def optimizer_state(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> Iterator[tuple[str, int]]:
     """Yields (name, bytes) of the state that an optimizer keeps of each parameter."""

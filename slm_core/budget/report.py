@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slm_core.budget import PARTS, Prediction, predict
-from slm_core.budget.search import cheapest, helpful, largest_micro_batch, settled
+from slm_core.budget import PARTS, Prediction, guesses, predict
+from slm_core.budget.search import cheapest, helpful, largest_micro_batch, smallest
 from slm_core.config import Config
 
 TWINS = {"torch": "PyTorch", "flax": "Flax"}
@@ -53,9 +53,9 @@ def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
 
 
 def advice(config: Config, vocab_size: int, frameworks: list[str], limit: float) -> list[str]:
-    """Returns, for each twin, the largest micro-batch that fits, the settings that cost the least time, and, if the
-    config does not fit, the three changes that save the most."""
-    lines = []
+    """Returns, for each twin, the largest micro-batch that fits, the settings that cost the least time, and, if no
+    choice of what the config leaves open fits, the three changes that save the most."""
+    lines = [f"predicted{guesses(config)}"] if guesses(config) else []
     for twin in frameworks:
         name = TWINS[twin]
         largest = largest_micro_batch(config, vocab_size, twin, limit)
@@ -64,10 +64,10 @@ def advice(config: Config, vocab_size: int, frameworks: list[str], limit: float)
         if best is not None:
             total = predict(best, vocab_size, twin).total
             lines.append(f"{name}: cheapest settings that fit: {_settings(best)} ({gigabytes(total)})")
-        if predict(settled(config), vocab_size, twin).total > limit:
-            changes = helpful(config, vocab_size, twin)[:3]
+        if cheapest(config, vocab_size, twin, limit) is None:
+            changes = helpful(smallest(config, vocab_size, twin), vocab_size, twin)[:3]
             text = "; ".join(f"{change.text} ({gigabytes(change.total)})" for change in changes)
-            lines.append(f"{name}: does not fit as it is; what saves the most: {text or 'nothing does'}")
+            lines.append(f"{name}: does not fit; what saves the most: {text or 'nothing does'}")
     return lines
 
 

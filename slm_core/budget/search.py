@@ -63,6 +63,13 @@ def largest_micro_batch(config: Config, vocab_size: int, framework: str, limit: 
     return max(_largest(free, setting, vocab_size, framework, limit) for _, setting in _settings(config, vocab_size))
 
 
+def smallest(config: Config, vocab_size: int, framework: str) -> Config:
+    """Returns the config with its open fields set to what takes the least memory."""
+    micro = config.train.micro_batch_size or 1
+    found = (settled(config, **setting, micro_batch_size=micro) for _, setting in _settings(config, vocab_size))
+    return min(found, key=lambda each: predict(each, vocab_size, framework).total)
+
+
 def _settings(config: Config, vocab_size: int) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yields what remat and loss_chunk may become, each with its work: what it computes for a token, in FLOP."""
     remats = ("none", "attention", "block", "full") if config.memory.remat == "auto" else (config.memory.remat,)

@@ -197,6 +197,7 @@ def dot_product(tape: Tape, s: Step, model: Model, q: Value, k: Value, v: Value,
 
 BIASED = ("alibi", "t5")
 """Positions that act on scores."""
+POSITIONS = ("rope", *BIASED, "learned", "sinusoidal", "none")
 KERNEL = {"dot_product": dot_product, "flash": flash, "fused": fused}
 
 

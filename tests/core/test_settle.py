@@ -38,7 +38,6 @@ def planner(monkeypatch):
     monkeypatch.setattr(budget, "predict", predict)
     monkeypatch.setattr(search, "predict", predict)
     monkeypatch.setattr(search, "CHUNK", 50)
-    monkeypatch.setattr("slm_core.settle.CHUNK", 50)
 
 
 def never(dtype: str, shapes: object) -> float:

@@ -85,6 +85,12 @@ def test_it_is_in_the_ladder(copy):
     assert run(copy, "-c", code).stdout.split() == ["norm.kind=squash", "steepness=0.25", "norm.kind=squash"]
 
 
+def test_the_planner_counts_it_as_another_and_says_so(copy):
+    planned = run(copy, "scripts/budget.py", "--config.model.norm.kind=squash")
+    assert planned.returncode == 0, planned.stderr
+    assert "predicted (model.norm.kind=squash counted as layernorm)" in planned.stdout
+
+
 @pytest.mark.slow
 def test_it_is_proven(copy):
     done = run(copy, "scripts/parity.py", "--component=squash", "--jobs=2", "--json=")

@@ -179,8 +179,8 @@ def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
 
 def is_caught(pair: Pair, sound: Probe | None) -> bool:
     """Returns whether the ladder fails with the broken twin, or the twin itself."""
-    pair.start()
     try:
+        pair.start()
         return first_failure_of_a_broken_twin(pair, sound) is not None
     except Exception:
         return True

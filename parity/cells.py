@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from parity.fields import choices, other_values, selecting
-from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
+from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, LEVERS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
 from slm_core import presets
 from slm_core.config import DTYPES, Config
 from slm_core.config_dict import field_table, flatten, with_values
@@ -24,6 +24,10 @@ ALL = (0, 1, 2, 3, 4, 5, 6)
 TRAINING = (0, 3, 4, 6)
 ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
+AUTO = "auto"
+"""A choice that stands for another, which an engine settles on when it is built."""
+CODES = {(3, "float32"): 1e-3}
+"""Budgets of moments in 8 bits: rounding takes one code in 1e5 over a middle, and it alone is 3e-4 of 512 codes."""
 FEW = 4
 """Cells that prove one component in under a minute."""
 
@@ -189,6 +193,7 @@ def _tiny(name: str, overrides: Overrides, section: str) -> Cell:
         rungs=TRAINING if trains else ONCE if config.data.seq_len > BASE.data.seq_len else ALL,
         quick=quick,
         length=config.data.seq_len,
+        budgets=CODES if config.optim.kind == "adamw8bit" else {},
         optimized=name in OPTIMIZED,
     )
 
@@ -231,7 +236,7 @@ def _choice_cells(found: list[Cell], names: Iterable[str]) -> list[Cell]:
     missing: list[Cell] = []
     for name in names:
         for value in choices(name) if name in numerics() else ():
-            if not any(_reads(cell.config, name, value) for cell in found):
+            if value != AUTO and not any(_reads(cell.config, name, value) for cell in found):
                 overrides = selecting(name, BASE) | NEEDS.get(value, {}) | {name: value}
                 cell = _tiny(f"{_short(name)}={value}", overrides, _section(name))
                 missing.append(replace(cell, quick=PROOFS[:1]) if name in REGISTRIES else cell)
@@ -289,14 +294,14 @@ def _half_cells() -> Iterator[Cell]:
     """Yields BASE in the half precisions; float16 starts from a scale that overflows and soon grows into overflow."""
     for name in (name for name in DTYPES if name not in PROOFS):
         overrides: Overrides = {"precision.compute": name}
+        members = {kernel: {"attention.kernel": kernel} for kernel in choices("model.attention.kernel")}
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
-        for kernel in choices("model.attention.kernel"):
-            config = with_values(BASE, overrides | {"model.attention.kernel": kernel})
-            yield Cell(
-                f"{name}, {kernel}", config, HALVES, frozenset([kernel]), rungs=(0, 4, 6), precisions=(name,),
-                quick=(name,) if kernel == BASE.model.attention.kernel else (),
-            )  # fmt: skip
+            members["all that saves memory"] = LEVERS
+        for title, own in members.items():
+            cell = _tiny(f"{name}, {title}", overrides | own, HALVES)
+            quick = (name,) if title == BASE.model.attention.kernel else ()
+            yield replace(cell, precisions=(name,), quick=quick, optimized=True)
 
 
 def _curve_cells() -> Iterator[Cell]:

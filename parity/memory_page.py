@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from parity.memory import cases, measured
@@ -11,13 +12,14 @@ from slm_core.budget.report import TWINS
 from slm_core.budget.search import CHUNK, cheapest, settled
 from slm_core.config import Config
 from slm_core.config_dict import with_values
+from slm_core.run_folder import SavedRun
 from slm_core.validate import drop_unread, validate
 from slm_core.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024
 PLAIN: dict[str, Any] = {
     "memory.remat": "none", "memory.loss_chunk": 0, "precision.compute": "float32", "optim.kind": "adamw",
-    "train.micro_batch_size": MICRO, "run.device": "cpu",
+    "train.micro_batch_size": MICRO,
 }  # fmt: skip
 _CHUNKED = {"memory.loss_chunk": CHUNK}
 _BLOCK = {"memory.remat": "block"} | _CHUNKED
@@ -30,6 +32,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "loss_chunk, remat=block, adamw8bit": {"optim.kind": "adamw8bit"} | _BLOCK,
     "loss_chunk, remat=block, float16": {"precision.compute": "float16"} | _BLOCK,
     "loss_chunk, remat=block, one sequence at once": {"train.micro_batch_size": 1} | _BLOCK,
+    "loss_chunk, remat=block, LoRA on int8": {"finetune.kind": "lora", "finetune.frozen": "int8"} | _BLOCK,
     "loss_chunk, remat=block, LoRA on NF4": {"finetune.kind": "lora", "finetune.frozen": "nf4"} | _BLOCK,
 }  # fmt: skip
 """{name: overrides of PLAIN}."""
@@ -58,22 +61,42 @@ class Row:
         return self.prediction.total / self.measured
 
 
-def jobs() -> list[tuple[str, str, str, Config, int]]:
-    """Returns (subject, lever, twin, config, vocabulary) of everything to measure, the slowest first."""
-    found = []
+Job = tuple[str, str, str, Config, int]
+"""Subject, lever, twin, config, vocabulary."""
+
+
+def jobs() -> list[Job]:
+    """Returns everything to measure, the slowest first."""
+    found: list[Job] = []
     for spec in PRESETS:
-        preset, vocab_size = presets.load(spec)[0], 0
-        vocab_size = expected_vocabulary(preset)
-        subject = spec.removeprefix("configs/")
+        preset = presets.load(spec)[0]
+        subject, vocab_size = spec.removeprefix("configs/"), expected_vocabulary(preset)
         for lever in LEVERS if spec == ALL_LEVERS else FEW:
             config = _levered(preset, LEVERS[lever])
             found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
-        for twin in TWINS:
-            chosen = cheapest(preset, vocab_size, twin, preset.memory.budget_gb * 1e9) or settled(preset)
-            found.append((subject, "as the trainer settles it", twin, on_cpu(chosen), vocab_size))
+        found += _settled(subject, preset, vocab_size)
+    base = presets.load(PRESETS[-1])[0]
+    found += _settled(
+        f"finetune.py, of {PRESETS[-1].removeprefix('configs/')}", _tuned(base), expected_vocabulary(base)
+    )
     for name, (config, vocab_size) in cases().items():
-        found += [("", name, twin, config, vocab_size) for twin in TWINS]
+        found += [("", name, twin, on_card(config), vocab_size) for twin in TWINS]
     return found
+
+
+def _settled(subject: str, preset: Config, vocab_size: int) -> list[Job]:
+    """Returns a preset with what it leaves open settled within its budget, in float32."""
+    limit, preset = preset.memory.budget_gb * 1e9, on_card(preset)
+    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or settled(preset) for twin in TWINS}
+    return [(subject, "as the trainer settles it", twin, config, vocab_size) for twin, config in chosen.items()]
+
+
+def _tuned(base: Config) -> Config:
+    """Returns what configs/finetune.py makes of a run of this config."""
+    from configs.finetune import of_run
+
+    nowhere = Path("models/base")
+    return of_run(SavedRun(base, "torch", nowhere, nowhere, 0, ""))
 
 
 def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
@@ -83,13 +106,13 @@ def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
     return config
 
 
-def on_cpu(config: Config) -> Config:
-    """Returns the config as it computes where nothing chooses a dtype for it."""
+def on_card(config: Config) -> Config:
+    """Returns the config as it is planned for a GPU, in float32 where nothing else is said."""
     auto = config.precision.compute == "auto"
-    return with_values(config, {"run.device": "cpu"} | ({"precision.compute": "float32"} if auto else {}))
+    return with_values(config, {"run.device": "auto"} | ({"precision.compute": "float32"} if auto else {}))
 
 
-def measure(job: tuple[str, str, str, Config, int]) -> Row:
+def measure(job: Job) -> Row:
     """Predicts and measures one job."""
     subject, lever, twin, config, vocab_size = job
     return Row(subject, lever, twin, predict(config, vocab_size, twin), measured(config, vocab_size, twin))
@@ -99,12 +122,13 @@ INTRODUCTION = """# Memory
 
 Written by `{command}`, not by hand. What an update of each twin takes at its peak, before and without running it: as
 `slm_core/budget` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
-under FakeTensorMode, of Flax by XLA's `memory_analysis` of the compiled update (temporaries + arguments + outputs -
-aliased). GB are 1e9 bytes. `uv run scripts/budget.py --config ...` says it for any config.
+under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
+`memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
+GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/budget.py --config ...` predicts it for any
+config, and measures it with `--measure`.
 
-What a GPU adds is not in it: the CUDA context and libraries' workspaces (outside what the frameworks allocate), and
-what fragments. XLA plans a GPU's program otherwise in places than this CPU's: see docs/benchmarks.md for what was
-measured where.
+What a run on the card adds is not in it: the CUDA context, libraries' workspaces outside of what the frameworks
+allocate (the planner leaves 5% of free memory alone for them), and what fragments.
 
 {summary}
 

@@ -204,6 +204,9 @@ _OPTIMIZERS: dict[str, Overrides] = {
         "optim.kind": "adamw8bit", "optim.quantised_block": 96, "optim.quantised_from": 1000, "optim.eps": 1e-4,
         "optim.betas": (0.8, 0.99), "optim.lr": 3e-4, "attention.bias": True, "mup_base_width": 16,
     },
+    "adamw8bit, layers": {  # three that Flax holds as one
+        "optim.kind": "adamw8bit", "optim.quantised_from": 256, "optim.lr": 3e-4, "n_layers": 3,
+    },
     "sgd, plain momentum": {
         "optim.kind": "sgd", "optim.momentum": 0.8, "optim.nesterov": False, "optim.lr": 0.1,
         "optim.weight_decay": 0.01, "mup_base_width": 16, "train.micro_batch_size": 0,
@@ -261,6 +264,12 @@ OPTIONS: dict[str, dict[str, Overrides]] = {
 }
 """{section: {name: overrides of BASE}}. Choices and numbers that none of these sets get cells by themselves."""
 
+LEVERS: Overrides = {
+    "n_layers": 3, "memory.remat": "full", "memory.loss_chunk": 20, "finetune.kind": "lora", "finetune.frozen": "nf4",
+    "finetune.rank": 3, "finetune.alpha": 2.0,
+}  # fmt: skip
+"""What saves memory, together, in a cell in float16."""
+
 KERNEL_OPTIONS: dict[str, Overrides] = {
     "long, everything": {  # more than two blocks of a kernel that works in blocks
         "data.seq_len": 300, "attention.window": 140, "attention.softcap": 2.0, "attention.sinks": True,
@@ -292,5 +301,7 @@ FLOAT32_TOO = {"base"}
 OPTIMIZED = {
     "two layers", "pattern, windows", "pattern, attention kinds", "pattern, moe", "muP, chunks",
     "flash, long, everything",
+    "remat, mixture", "remat, groups, adafactor", "adamw8bit, layers", "lora, nf4, every layer",
 }  # fmt: skip
-"""Cells that XLA compiles as it does in a run, which takes up to five times as long."""
+"""Cells that XLA compiles as it does in a run, which takes up to five times as long: among them one of each thing that
+saves memory, which is what its optimisations could undo."""

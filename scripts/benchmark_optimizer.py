@@ -2,9 +2,10 @@
 
 import functools
 import importlib
-from pathlib import Path
+import sys
 
 import scripts._path  # noqa: F401
+from scripts._files import PICTURES, writable
 from slm_core.cli import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
@@ -16,13 +17,13 @@ FLAGS = [
     Flag("framework", str, "torch", "twin that trains", choices=("torch", "flax")),
     Flag("kinds", str, "adamw,adamw8bit", "optim.kind, with commas; the others are compared with the first"),
     Flag("steps", int, 1000, "updates; learning rates are those of a run of so many"),
-    Flag("figure", str, "", "file for a picture of the losses, such as docs/adamw8bit.png; empty: none"),
+    Flag("figure", str, "", "file for a picture of the losses, .png or .svg, such as docs/adamw8bit.png; empty: none"),
 ]
 
 
 def run(invocation: Invocation) -> None:
     from scripts._runs import spare_gpu
-    from slm_core.config_dict import field_table, with_values
+    from slm_core.config_dict import field_table
 
     flags = invocation.flags
     kinds = [kind.strip() for kind in flags["kinds"].split(",")]
@@ -32,16 +33,22 @@ def run(invocation: Invocation) -> None:
             raise UserError(f"--kinds={flags['kinds']}: there is no {kind!r}{nearest(kind, known)}")
     if flags["steps"] < 1:
         raise UserError(f"--steps={flags['steps']} must be at least 1")
+    figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
     spare_gpu(flags["framework"])
-    from slm_core.optimizer_benchmark import draw, measure, table
+    from slm_core.optimizer_benchmark import draw, measure, table, with_optimizer
 
-    config = with_values(invocation.config, {"train.steps": flags["steps"]})
+    configs = []
+    for kind in kinds:
+        config, notes = with_optimizer(invocation.config, kind, flags["steps"])
+        configs.append(config)
+        for note in notes:
+            print(f"note: {kind}: {note}", file=sys.stderr)
     build = importlib.import_module(f"slm_{flags['framework']}.trainer").build
-    curves = [measure(config, build, kind, functools.partial(print, flush=True)) for kind in kinds]
+    curves = [measure(config, build, functools.partial(print, flush=True)) for config in configs]
     print(f"\n{table(curves)}")
-    if flags["figure"]:
-        draw(curves, f"{invocation.preset}, {flags['framework']}, {flags['steps']:,} updates", Path(flags["figure"]))
-        print(f"written: {flags['figure']}")
+    if figure:
+        draw(curves, f"{invocation.preset}, {flags['framework']}, {flags['steps']:,} updates", figure)
+        print(f"written: {figure}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
 """Says how much memory a config takes in either twin, before anything is allocated, and which settings fit."""
 
-from pathlib import Path
 from typing import Any
 
 import scripts._path  # noqa: F401
+from scripts._files import PICTURES, writable
 from slm_core.cli import Flag, Invocation, main
-from slm_core.errors import UserError
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, split into weights, gradients, optimizer,
 activations, logits and workspace, as a table and bars, beside memory.budget_gb. Then the largest micro-batch and the
 settings that fit at the least cost in time. Exits with 1 if a twin does not fit.
-Needs no GPU and no data."""
+Planned is for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
 
 FLAGS = [
     Flag("framework", str, "both", "the twin", choices=("both", "torch", "flax")),
@@ -26,8 +25,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
-    if flags["figure"] and Path(flags["figure"]).suffix not in (".png", ".svg"):
-        raise UserError(f"--figure={flags['figure']} must end in .png or .svg")
+    figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
     twins = ["torch", "flax"] if flags["framework"] == "both" else [flags["framework"]]
     vocab_size = expected_vocabulary(config)
     limit = config.memory.budget_gb * 1e9 or float("inf")
@@ -38,9 +36,9 @@ def run(invocation: Invocation) -> None:
         print(f"{twin}: {line}")
     print(*["", *table(predictions, limit), "", *bars(predictions, limit), ""], sep="\n")
     print(*advice(config, vocab_size, twins, limit), sep="\n", flush=True)
-    if flags["figure"]:
-        picture(Path(flags["figure"]), {invocation.preset: predictions}, limit)
-        print(f"written: {flags['figure']}")
+    if figure:
+        picture(figure, {invocation.preset: predictions}, limit)
+        print(f"written: {figure}")
     if flags["measure"]:
         _measure(configs, predictions, vocab_size)
     if any(prediction.total > limit for prediction in predictions.values()):
@@ -69,4 +67,4 @@ def _measure(configs: dict[str, Any], predictions: dict[str, Any], vocab_size: i
 
 
 if __name__ == "__main__":
-    main(run, DESCRIPTION, FLAGS)
+    main(run, DESCRIPTION, FLAGS, needs_data=False)

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import os
-from pathlib import Path
 
 import scripts._path  # noqa: F401
+from scripts._files import writable
 from slm_core.cli import Flag, Invocation, main
+from slm_core.errors import UserError
 
 DESCRIPTION = """Predicts the memory of an update of presets and small models with every lever, measures it with
 PyTorch's MemTracker on fake tensors and XLA's compiler, and writes the page and its picture. Takes minutes, no GPU.
@@ -19,16 +20,19 @@ WITHIN = 0.1
 
 
 def run(invocation: Invocation) -> None:
+    flags = invocation.flags
+    if flags["workers"] < 1:
+        raise UserError(f"--workers={flags['workers']} must be at least 1")
+    target = writable("markdown", flags["markdown"], [".md"])
     from rich.progress import track
 
     from parity.memory_page import ALL_LEVERS, jobs, measure, page
     from slm_core.budget.report import picture
 
     os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
-    flags, todo = invocation.flags, jobs()
+    todo = jobs()
     with multiprocessing.get_context("spawn").Pool(flags["workers"], maxtasksperchild=4) as pool:
         rows = list(track(pool.imap(measure, todo), "measuring", len(todo)))
-    target = Path(flags["markdown"])
     target.write_text(page(rows, "uv run scripts/memory.py"))
     shown: dict = {}
     for row in rows:

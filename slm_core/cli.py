@@ -75,6 +75,7 @@ def main(
     extra_flags: Sequence[Flag] = (),
     *,
     takes_config: bool = True,
+    needs_data: bool = True,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parses the command line and calls `run`; returns when it succeeds and exits otherwise.
@@ -84,6 +85,7 @@ def main(
       description: what the script does; the head of --help.
       extra_flags: the script's own flags.
       takes_config: whether the command reads --config and its overrides.
+      needs_data: whether it reads the config's data.
       argv: arguments without the program's name; None: those of the process.
 
     Raises:
@@ -94,7 +96,7 @@ def main(
         if any(word in ("-h", "--help") for word in words):
             _print_help(description, extra_flags, takes_config)
             raise SystemExit(0)
-        invocation, notes = parse(words, extra_flags, takes_config=takes_config)
+        invocation, notes = parse(words, extra_flags, takes_config=takes_config, needs_data=needs_data)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         run(invocation)
@@ -116,7 +118,7 @@ def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: boo
 
 
 def parse(
-    words: Sequence[str], extra_flags: Sequence[Flag] = (), *, takes_config: bool = True
+    words: Sequence[str], extra_flags: Sequence[Flag] = (), *, takes_config: bool = True, needs_data: bool = True
 ) -> tuple[Invocation, list[str]]:
     """Returns what the words of a command line ask for, and notes for the user, one line each.
 
@@ -135,7 +137,7 @@ def parse(
     texts = {name.removeprefix("config."): text for name, text in given.items() if name.startswith("config.")}
     overridden, overrides = override(config, texts)
     settled, notes = drop_unread(config, overridden, overrides)
-    validate(settled, overrides)
+    validate(settled, overrides, needs_data)
     return Invocation(settled, preset, "config" in given, overrides, flags), notes
 
 

@@ -1,6 +1,6 @@
 """Dynamic 8-bit quantisation by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, sections 1.3, 2.1 and
-2.2): the specification, in NumPy. `slm_torch.dynamic` and `slm_flax.dynamic` give
-bitwise the same codes and scales.
+2.2): the specification, in NumPy. On a CPU `slm_torch.dynamic` and `slm_flax.dynamic` give bitwise the same codes and
+scales.
 
 A flat array is cut into blocks, the last of which may be shorter. A block's scale is its largest absolute value; a
 value's code is the index of the table entry nearest to value * (1 / scale), the lower one where two are as near. (XLA

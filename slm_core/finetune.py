@@ -3,18 +3,12 @@
 from pathlib import Path
 
 from slm_core.config import Config
-from slm_core.config_dict import flatten
+from slm_core.config_dict import flatten, with_values
 from slm_core.data import Dataset, load_tokenizer
 from slm_core.data.tokenizers import Char, Library, Tokenizer
 from slm_core.errors import UserError
-from slm_core.hf.describe import TRAINING, differences
+from slm_core.hf.describe import Difference, differences
 from slm_core.run_folder import SavedRun, load_run
-
-MAY_DIFFER = {
-    "model.dropout", "model.z_loss", "model.init_std", "model.depth_scaled_init",
-    *(f"model.{name}" for name in TRAINING),
-}  # fmt: skip
-"""Fields of the model that leave the function of given weights as it is."""
 
 
 def open_base(config: Config) -> SavedRun | None:
@@ -56,17 +50,34 @@ def tokenizer_field(base: SavedRun) -> str | None:
 
 
 def _check_model(config: Config, base: SavedRun) -> None:
-    ours, theirs = flatten(config), flatten(base.config)
     learned = config.model.position.kind == base.config.model.position.kind == "learned"
     longer = learned and config.data.seq_len != base.config.data.seq_len
-    if not (longer or differences(config, base.config) or differences(base.config, config)):
+    if not (longer or _apart(config, base.config)):
         return
-    fields = [name for name in ours if name.startswith("model.") and name not in MAY_DIFFER] + ["data.seq_len"]
-    name = next(name for name in fields if ours[name] != theirs[name])
+    name = _parting_field(config, base.config)
+    ours, theirs = (_text(flatten(each)[name]) for each in (config, base.config))
     raise UserError(
-        f"{name}={_text(ours[name])}: the model of finetune.base={base.folder} has {_text(theirs[name])}; use that, or "
+        f"{name}={ours}: the model of finetune.base={base.folder} has {theirs}; use that, or "
         f"--config=configs/finetune.py:{base.folder}, which takes the whole model from there"
     )
+
+
+def _apart(config: Config, other: Config) -> list[Difference]:
+    return [*differences(config, other), *differences(other, config)]
+
+
+def _parting_field(config: Config, other: Config) -> str:
+    """Returns a field that makes two models other functions, or the context, which may do so by itself."""
+    ours, theirs, found = flatten(config), flatten(other), _apart(config, other)
+    changed = [name for name in ours if name.startswith("model.") and ours[name] != theirs[name]]
+    for difference in found:
+        if difference.field in changed:
+            return difference.field
+    # What differs follows from another field: frequencies from theta, a layer's value from the pattern.
+    for name in changed if found else ():
+        if _apart(with_values(config, {name: theirs[name]}), other) != found:
+            return name
+    return "data.seq_len"
 
 
 def _text(value: object) -> str:

@@ -93,9 +93,7 @@ def train(
             print("to train it anew beside the old one: --config.run.resume=False")
             return _result(config, run, progress)
         weights = weights_of(base) if base and not checkpoint else None
-        engine = build(with_values(config, run.settled or {}), vocab_size, weights)
-        if run.settled is None:
-            run.record(differences(config, engine.config))
+        engine = _built(lambda config: build(config, vocab_size, weights), config, run)
         batches = data.Batches(
             dataset, "train", seq_len=config.data.seq_len, batch_size=config.train.batch_size, seed=config.seed
         )
@@ -105,6 +103,26 @@ def train(
         _print_facts(config, engine, dataset, run, progress, base)
         _Loop(config, engine, dataset, batches, run, progress).run()
         return _result(config, run, progress)
+
+
+def _built(build: Callable[[Config], Engine], config: Config, run: RunFolder) -> Engine:
+    """Returns the run's engine, with what its first process settled on its device; what is settled here is recorded.
+
+    Where that does not fit the memory that is here now, memory is settled anew, and the dtype alone stays.
+    """
+    begun = run.settled or {}
+    dtype = {name: value for name, value in begun.items() if name == "precision.compute"}
+    try:
+        engine = build(with_values(config, begun))
+    except UserError:
+        if dtype == begun:
+            raise
+        engine = build(with_values(config, dtype))
+        print("what the run settled when it began does not fit here now: it is settled anew")
+    found = differences(config, engine.config)
+    if found != run.settled:
+        run.record(found)
+    return engine
 
 
 class _Loop:
@@ -285,6 +303,10 @@ def _print_facts(
         "updates": f"{config.train.steps} of {tokens:,} tokens",
         **engine.facts(),
     }
+    if progress.step:  # the engine was given them
+        facts |= {
+            name.rpartition(".")[2]: f"{value} (as settled before)" for name, value in (run.settled or {}).items()
+        }
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"{name:{width}}  {fact}", flush=True)

@@ -10,7 +10,9 @@ from slm_core.benchmark import markdown_table
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.engine import Engine
+from slm_core.errors import UserError
 from slm_core.schedules import learning_rates
+from slm_core.validate import drop_unread, validate
 
 Build = Callable[[Config, int], Engine]
 WINDOW = 50
@@ -39,15 +41,29 @@ class Curve:
         return np.convolve(self.losses, np.full(window, 1 / window), mode="valid")
 
 
-def measure(config: Config, build: Build, kind: str, say: Callable[[str], None]) -> Curve:
-    """Trains with an optimizer from the config's seed, on the config's data.
+def with_optimizer(config: Config, kind: str, steps: int) -> tuple[Config, list[str]]:
+    """Returns a config with another optimizer for so many updates, and one line about each field that this one leaves
+    at its default because the optimizer does not read it.
+
+    Raises:
+      UserError: the config starts from another run, or is not valid with that optimizer or so many updates.
+    """
+    if config.finetune.base:
+        raise UserError(f"finetune.base={config.finetune.base}: optimizers are compared from initial weights: unset it")
+    other, notes = drop_unread(config, with_values(config, {"optim.kind": kind, "train.steps": steps}), ())
+    validate(other)
+    return other, notes
+
+
+def measure(config: Config, build: Build, say: Callable[[str], None]) -> Curve:
+    """Trains from the config's seed, on the config's data.
 
     Raises:
       UserError: the data cannot be prepared, or the machine lacks what the config asks for.
     """
     from slm_core import data
 
-    config = with_values(config, {"optim.kind": kind})
+    kind = config.optim.kind
     dataset = data.prepare(config.data)
     batches = data.Batches(
         dataset, "train", seq_len=config.data.seq_len, batch_size=config.train.batch_size, seed=config.seed
@@ -90,6 +106,5 @@ def draw(curves: Sequence[Curve], title: str, path: Path) -> None:
         axes.plot(updates, smoothed, style, label=label)
     axes.set(title=title, xlabel="update", ylabel="loss, nats a token, running mean")
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -143,6 +143,25 @@ def group_size(n_layers: int) -> int:
     return max(1, round(n_layers**0.5))
 
 
+def repetition(kinds: Sequence[Any]) -> tuple[int, int, int]:
+    """Returns (start, period, repeats) of the most layers in a row that repeat, with the shortest period; (0, 0, 0):
+    none do.
+
+    Args:
+      kinds: one value a layer; layers of equal values are alike.
+    """
+    best = (0, 0, 0)
+    for period in range(1, len(kinds) // 2 + 1):
+        for start in range(len(kinds) - 2 * period + 1):
+            stop = start + period
+            while stop < len(kinds) and kinds[stop] == kinds[stop - period]:
+                stop += 1
+            repeats = (stop - start) // period
+            if (repeats - 1) * period > max(best[2] - 1, 0) * best[1]:
+                best = (start, period, repeats)
+    return best
+
+
 def pattern_of(layers: Sequence[Mapping[str, Any]]) -> str:
     """Returns the shortest pattern that gives each layer its values, by dotted name inside `model.`."""
     texts = [",".join(f"{name}={value}" for name, value in values.items()) or "." for values in layers]

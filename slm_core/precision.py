@@ -38,15 +38,13 @@ def choose_compute(config: Config, vocab_size: int, device: Device, fits: Callab
         return "float32", "a CPU gains nothing from fewer bits"
     if device.bfloat16:
         return "bfloat16", f"{device.version} has it in hardware"
+    if not fits("float32"):  # nothing is timed, because timing takes memory, too
+        return "float16", f"{device.version} has no bfloat16, and float32 would not fit"
     shapes = matmul_shapes(config, vocab_size)
     half, single = (device.matmul_seconds(dtype, shapes) for dtype in ("float16", "float32"))
     times = f"{device.version} has no bfloat16; matrix products of a layer and the head take {half * 1e3:.2f} ms in "
     times += f"float16, {single * 1e3:.2f} ms in float32"
-    if half <= single:
-        return "float16", times
-    if not fits("float32") and fits("float16"):
-        return "float16", f"float32 would not fit; {times}"
-    return "float32", times
+    return "float16" if half <= single else "float32", times
 
 
 def matmul_shapes(config: Config, vocab_size: int) -> Shapes:

@@ -45,10 +45,10 @@ def automatic_name(config: Config, framework: str, preset: str, overrides: Itera
     """Returns "<preset>-<framework>", and "-<6 hex digits>" of the overrides that shape the run, if there are any.
 
     Args:
-      overrides: dotted names of the fields set on the command line; those of `run` are where and how, not what.
+      overrides: dotted names of the fields set on the command line; those of MAY_DIFFER are where and how, not what.
     """
     values = flatten(config)
-    shaping = {name: values[name] for name in sorted(overrides) if not name.startswith("run.")}
+    shaping = {name: values[name] for name in sorted(overrides) if not name.startswith(MAY_DIFFER)}
     name = f"{preset}-{framework}"
     if shaping:
         name += "-" + hashlib.sha256(json.dumps(shaping).encode()).hexdigest()[:6]

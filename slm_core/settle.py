@@ -4,26 +4,23 @@ Open are precision.compute "auto", memory.remat "auto", memory.loss_chunk unset 
 nothing fits, the run stops here.
 """
 
-import dataclasses
+import math
 from typing import Any
 
 from slm_core import budget
-from slm_core.budget import Prediction
-from slm_core.budget.report import TWINS, gigabytes
-from slm_core.budget.search import cheapest, helpful, settled, smallest
+from slm_core.budget.report import TWINS, gigabytes, parts
+from slm_core.budget.search import cheapest, enough, helpful, settled, smallest
 from slm_core.config import Config, Train
 from slm_core.config_dict import flatten, with_values
 from slm_core.errors import UserError
-from slm_core.notice import say_once
 from slm_core.pattern import layer_models
 from slm_core.platform import Device
 from slm_core.precision import choose_compute
 
-SETTLED = (
-    "precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size",
-    "model.attention.kernel", "model.pattern",
-)  # fmt: skip
+SETTLED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
 """Fields that may be settled otherwise than the config says."""
+SPARE = 0.05
+"""Share of a device's free memory that is not planned with: what fragments, and what libraries take for themselves."""
 
 
 def settle(
@@ -38,7 +35,7 @@ def settle(
     Raises:
       UserError: the device lacks what the config asks for, or no choice fits its memory.
     """
-    config = _with_kernel(config, device)
+    config = with_values(config, {"run.device": "cpu" if device.platform == "cpu" else "cuda"})  # as it is planned
     limit = memory_limit(config, device)
 
     def fits(compute: str) -> bool:
@@ -48,6 +45,8 @@ def settle(
     compute, reason = choose_compute(config, vocab_size, device, fits)
     config = with_values(config, {"precision.compute": compute})
     choices = {"precision.compute": f"{compute} ({reason})"}
+    if any(layer.attention.kernel == "fused" for layer in layer_models(config.model)):
+        choices["model.attention.kernel"] = f"fused ({device.fused})"
     if not trains:
         return settled(config, micro_batch_size=config.train.micro_batch_size), choices
     found = _cheapest(config, vocab_size, framework, limit)
@@ -64,32 +63,14 @@ def as_predicted(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
 
 def memory_limit(config: Config, device: Device) -> float:
     """Returns the bytes that a run may take: memory.budget_gb, if so much is free."""
-    wanted = config.memory.budget_gb * 1e9
-    return min(wanted, device.free) if wanted else device.free
+    wanted, free = config.memory.budget_gb * 1e9, (1 - SPARE) * device.free
+    return min(wanted, free) if wanted else free
 
 
 def differences(config: Config, other: Config) -> dict[str, Any]:
     """Returns {field: value in `other`} of what was settled there otherwise than `config` says."""
     before, after = flatten(config), flatten(other)
     return {name: after[name] for name in SETTLED if before[name] != after[name]}
-
-
-def _with_kernel(config: Config, device: Device) -> Config:
-    """Returns the config with the kernel that really computes where the device has none for "fused"."""
-    if device.fused or all(layer.attention.kernel != "fused" for layer in layer_models(config.model)):
-        return config
-    say_once(
-        f"model.attention.kernel=fused: the framework has no such kernel for {device.name} ({device.version}): flash "
-        "computes attention"
-    )
-    kernel, pattern = config.model.attention.kernel, config.model.pattern
-    return with_values(
-        config,
-        {
-            "model.attention.kernel": "flash" if kernel == "fused" else kernel,
-            "model.pattern": pattern.replace("attention.kernel=fused", "attention.kernel=flash"),
-        },
-    )
 
 
 def _cheapest(config: Config, vocab_size: int, framework: str, limit: float) -> Config | None:
@@ -123,7 +104,8 @@ def _reasons(config: Config, found: Config, vocab_size: int, framework: str, lim
             why = why if total > limit else "the fastest of what fits"
         lines[name] = f"{values[name]} ({why})"
     prediction = budget.predict(found, vocab_size, framework)
-    planned = f"{prediction.total / 1e9:.2f} of {gigabytes(limit)} predicted: {parts(prediction)}"
+    total = gigabytes(prediction.total).removesuffix(" GB")
+    planned = f"{total} of {gigabytes(limit)} predicted: {parts(prediction)}"
     lines["memory.budget_gb"] = planned + budget.guesses(found)
     return lines
 
@@ -134,19 +116,26 @@ def _next_size(train: Train) -> int:
     return next(size for size in sizes if train.batch_size % size == 0)
 
 
-def parts(prediction: Prediction) -> str:
-    """Returns "weights 0.50, gradients 0.50, ..." in GB."""
-    return ", ".join(f"{name} {size / 1e9:.2f}" for name, size in dataclasses.asdict(prediction).items())
-
-
 def _refusal(config: Config, vocab_size: int, framework: str, device: Device, limit: float) -> str:
     """Returns why a run can't start: what it would take at the least, and the three changes that help most."""
     least = smallest(config, vocab_size, framework)
     prediction = budget.predict(least, vocab_size, framework)
-    changes = [f"{c.text} ({gigabytes(c.total)})" for c in helpful(least, vocab_size, framework)[:3]]
-    free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if limit == device.free else ""
+    short = limit < config.memory.budget_gb * 1e9 or not config.memory.budget_gb
+    free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if short else ""
     return (
         f"memory.budget_gb={config.memory.budget_gb}: this run would take {gigabytes(prediction.total)}"
         f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)})"
-        f"{budget.guesses(least)}{free}: " + (f"set {', or '.join(changes)}" if changes else "use a smaller model")
+        f"{budget.guesses(least)}{free}: {_remedy(least, vocab_size, framework, limit, device)}"
     )
+
+
+def _remedy(config: Config, vocab_size: int, framework: str, limit: float, device: Device) -> str:
+    """Returns the three changes that save the most; where none is enough, also those that are so together."""
+    changes = helpful(config, vocab_size, framework)[:3]
+    words = [f"{change.text} ({gigabytes(change.total)})" for change in changes]
+    total = budget.predict(config, vocab_size, framework).total
+    if total <= (1 - SPARE) * device.free:
+        words.append(f"memory.budget_gb={math.ceil(total / 1e8) / 10}, which is free")
+    elif changes and changes[0].total > limit and (together := enough(config, vocab_size, framework, limit)):
+        words.append(f"together {' and '.join(c.text for c in together)} ({gigabytes(together[-1].total)})")
+    return f"set {', or '.join(words)}" if words else "use a smaller model"

@@ -21,12 +21,13 @@ _BOUNDS = {
 }
 
 
-def validate(config: Config, explicit: Collection[str] = ()) -> None:
+def validate(config: Config, explicit: Collection[str] = (), needs_data: bool = True) -> None:
     """Checks a config.
 
     Args:
       config: what the run would use.
       explicit: dotted names that the user has set; one that nothing reads is an error even at its default value.
+      needs_data: whether what the config says of its data must be complete.
 
     Raises:
       UserError: the first mistake in schema order, with field, value and remedy.
@@ -34,7 +35,8 @@ def validate(config: Config, explicit: Collection[str] = ()) -> None:
     check_values(config)
     _check_all_read(config, explicit)
     check_model(config)
-    _check_data(config)
+    if needs_data:
+        _check_data(config)
     _check_optim(config)
     _check_train(config)
     _check_precision(config)

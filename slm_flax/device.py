@@ -10,15 +10,15 @@ import jax.numpy as jnp
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.platform import Device, Shapes, cpu_memory, gpu_memory
+from slm_core.platform import Device, Shapes, count_gpus_as_their_driver, cpu_memory, gpu_memory
 from slm_core.precision import BFLOAT16_CAPABILITY
 from slm_flax.numerics import DTYPES
 
 TRIES = 5
 """Of a timing: the fastest is what the device can do."""
 
-KERNEL_CAPABILITY = (8, 0)
-"""Compute capability below which JAX has no attention kernel but XLA's, which holds every score."""
+MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+"""Variables for the share of a GPU's memory that JAX may take: the name of today and that of old. It refuses both."""
 
 
 def prepare_device(config: Config) -> jax.Device:
@@ -27,6 +27,7 @@ def prepare_device(config: Config) -> jax.Device:
     Raises:
       UserError: run.device=cuda where there is no GPU.
     """
+    count_gpus_as_their_driver()
     jax.config.update("jax_enable_x64", config.precision.params == "float64")
     # JAX's own default rounds float32 matrix products to TF32 on GPUs that have it; PyTorch's does not.
     jax.config.update("jax_default_matmul_precision", "highest")
@@ -54,10 +55,10 @@ def probe(device: jax.Device, threads: int) -> Device:
     name = device_name(device, threads)
     if device.platform == "cpu":
         total, free = cpu_memory()
-        return Device("cpu", name, None, False, total, free, "JAX's function", matmul_seconds)
+        return Device("cpu", name, None, False, total, free, "JAX's function, in blocks of queries", matmul_seconds)
     major, minor = map(int, device.compute_capability.split("."))
     total, free = _gpu_memory(device)
-    kernel = "JAX's function" if (major, minor) >= KERNEL_CAPABILITY else ""
+    kernel = "flash: JAX's function would hold every score"
     bfloat16 = (major, minor) >= BFLOAT16_CAPABILITY
     return Device("gpu", name, (major, minor), bfloat16, total, free, kernel, matmul_seconds)
 
@@ -68,9 +69,9 @@ def device_name(device: jax.Device, threads: int) -> str:
 
 
 def peak_memory_bytes(device: jax.Device) -> int:
-    """Returns the peak memory of a GPU so far, of the process on a CPU."""
+    """Returns the peak memory of a GPU so far (0: JAX's allocator does not count it), of the process on a CPU."""
     if device.platform == "gpu":
-        return device.memory_stats()["peak_bytes_in_use"]
+        return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -79,16 +80,25 @@ def _limit_gpu_memory(budget: float) -> None:
     environment. Without it that is three quarters.
     """
     memory = gpu_memory()
-    if memory:
+    if memory and not any(os.environ.get(name) for name in MEMORY_FRACTIONS):
         total, _ = memory
-        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{min(budget or total, total) / total:.4f}")
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{min(budget or total, total) / total:.4f}"
 
 
 def _gpu_memory(device: jax.Device) -> tuple[int, int]:
-    """Returns a GPU's memory and how much of it this process could still take, in bytes."""
-    stats = device.memory_stats()
+    """Returns a GPU's memory and how much of it this process could still take, in bytes.
+
+    Raises:
+      UserError: neither JAX nor the driver tells.
+    """
+    stats, memory = device.memory_stats(), gpu_memory()
+    if not stats or "bytes_limit" not in stats:  # as with XLA_PYTHON_CLIENT_ALLOCATOR=platform
+        if memory is None:
+            raise UserError(
+                "run.device: neither JAX nor nvidia-smi tells the GPU's memory: unset XLA_PYTHON_CLIENT_ALLOCATOR"
+            )
+        return memory
     allowed = stats["bytes_limit"] - stats["bytes_in_use"]
-    memory = gpu_memory()
     if memory is None:
         return stats["bytes_limit"], allowed
     total, free = memory

@@ -1,15 +1,20 @@
 """What one update takes at its peak, as XLA plans it: compiled, never run, and nothing is allocated.
 
-XLA decides before it runs which arrays live when, so the compiler can be asked. A CPU's plan stands for a GPU's but for
-what their compilers fuse, and for float16, which a CPU computes in float32.
+XLA decides before it runs which arrays live when, so the compiler can be asked: for this machine's CPU, or for the card
+that this project is made for, which need not be here.
 """
 
+import contextlib
+from collections.abc import Iterator
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.stages import Compiled
 
 from slm_core.config import Config
@@ -19,12 +24,57 @@ from slm_flax import evaluator, params
 from slm_flax.numerics import DTYPES
 from slm_flax.trainer import Engine
 
+CARD = """
+platform_name: "CUDA"
+device_description_str: "NVIDIA GeForce GTX 1660 Ti"
+gpu_device_info {
+  cuda_compute_capability { major: 7 minor: 5 }
+  core_count: 24
+  fpus_per_core: 64
+  clock_rate_ghz: 1.77
+  device_memory_size: 1000000000000
+  memory_bandwidth: 288000000000
+  l2_cache_size: 1572864
+  shared_memory_per_core: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: 65536
+  threads_per_core_limit: 1024
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+}
+runtime_version { major: 12 minor: 8 patch: 0 }
+dnn_version_info { major: 9 minor: 10 }
+"""
+"""The card to XLA, as NVIDIA and the CUDA programming guide (compute capability 7.5) describe it, but for its memory:
+with the card's 6 GB XLA would by itself compute again some of what does not fit.
+"""
+
+
+def has_card() -> bool:
+    """Returns whether XLA's compiler for the card is installed, which it is where JAX comes with CUDA."""
+    try:
+        card()
+    except NotImplementedError:
+        return False
+    return True
+
+
+def card() -> Sharding:
+    """Returns the placement of an array on the card. Raises NotImplementedError where there is no compiler for it."""
+    topology = topologies.get_topology_desc(platform="cuda", target_config=CARD, topology="1x1x1")
+    return NamedSharding(Mesh(np.array(topology.devices), ("card",)), PartitionSpec())
+
 
 def measured(config: Config, vocab_size: int) -> int:
     """Returns the bytes of one update: what goes in, what comes out and is not written over it, and XLA's own.
 
     Args:
-      config: as `slm_core.budget.predict` takes it.
+      config: as `slm_core.budget.predict` takes it; run.device "cpu": on this machine's CPU; else on the card.
       vocab_size: rows of the embedding.
     """
     return total(compiled_update(config, vocab_size))
@@ -39,15 +89,37 @@ def total(compiled: Compiled) -> int:
 
 def compiled_update(config: Config, vocab_size: int) -> Compiled:
     """Returns the engine's update, compiled for a batch of the config."""
+    on_card = config.run.device != "cpu"
+    place = card() if on_card else None
     engine = unallocated(config, vocab_size)
     rows = config.train.batch_size
     micro = config.train.micro_batch_size or rows
     sites = site_keys(config.seed, 0, config.model.n_layers)
-    scalar = jax.ShapeDtypeStruct((), DTYPES[config.precision.params])
-    pieces = jax.ShapeDtypeStruct((rows // micro, micro, config.data.seq_len + 1), jnp.int32)
-    return engine.update.lower(
-        engine.state, pieces, scalar, jax.ShapeDtypeStruct(sites.shape, sites.dtype), scalar
-    ).compile()
+
+    def array(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+    scalar = array((), DTYPES[config.precision.params])
+    pieces = array((rows // micro, micro, config.data.seq_len + 1), jnp.int32)
+    state = jax.tree.map(lambda x: array(x.shape, x.dtype), engine.state)
+    with _as_on_a_gpu() if on_card else contextlib.nullcontext():
+        return engine.update.lower(state, pieces, scalar, array(sites.shape, sites.dtype), scalar).compile()
+
+
+@contextlib.contextmanager
+def _as_on_a_gpu() -> Iterator[None]:
+    """Inside, layers choose what they choose on a GPU, and JAX's cache on the disk is left alone: a program for another
+    machine does not come back from there.
+    """
+    cached = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # it looks at the setting once
+    try:
+        with mock.patch.object(jax, "default_backend", lambda: "gpu"):
+            yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
+        compilation_cache.reset_cache()
 
 
 def unallocated(config: Config, vocab_size: int) -> Engine:

@@ -17,6 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.lax import dynamic_index_in_dim
 
+from slm_core.pattern import repetition
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
@@ -49,6 +50,11 @@ class Stack:
         layers = range(int(found[1]), self.stop, self.period)
         return [f"{name[: found.start(1)]}{layer}{name[found.end(1) :]}" for layer in layers]
 
+    def _is_repeat(self, name: str) -> bool:
+        """Returns whether an entry is of a later repeat, and so part of a stack under another name."""
+        found = LAYER.search(name)
+        return bool(found) and int(found[1]) in range(self.first.stop, self.stop)
+
     def is_stacked(self, name: str) -> bool:
         return len(self.members(name)) > 1
 
@@ -60,10 +66,9 @@ class Stack:
     def stacked(self, values: Params) -> Params:
         """Returns the arrays of single layers as stacks; takes them out of `values`, so that no two copies pile up."""
         held = {}
-        for name in list(values):
-            if name in values:
-                parts = [values.pop(member) for member in self.members(name)]
-                held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
+        for name in [name for name in values if not self._is_repeat(name)]:
+            parts = [values.pop(member) for member in self.members(name)]
+            held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
         return held
 
     def unstacked(self, held: Mapping[str, Array | np.ndarray]) -> dict[str, Array | np.ndarray]:
@@ -90,16 +95,7 @@ def find(layers: Sequence[nnx.Module]) -> Stack:
         kind = _kind(layer)
         kind_of.append(kinds.index(kind) if kind in kinds else len(kinds))
         kinds += [kind] if kind not in kinds else []
-    best = Stack()
-    for period in range(1, len(layers) // 2 + 1):
-        for start in range(len(layers) - 2 * period + 1):
-            stop = start + period
-            while stop < len(layers) and kind_of[stop] == kind_of[stop - period]:
-                stop += 1
-            repeats = (stop - start) // period
-            if (repeats - 1) * period > max(best.repeats - 1, 0) * best.period:
-                best = Stack(start, period, repeats)
-    return best
+    return Stack(*repetition(kind_of))
 
 
 def _kind(layer: nnx.Module) -> tuple:

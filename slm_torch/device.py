@@ -9,11 +9,14 @@ import torch
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.platform import Device, Shapes, cpu_memory
+from slm_core.platform import Device, Shapes, count_gpus_as_their_driver, cpu_memory
 from slm_torch.numerics import DTYPES
 
 TRIES = 5
 """Of a timing: the fastest is what the device can do."""
+
+FLASH_CAPABILITY = (8, 0)
+"""Compute capability from which on PyTorch has FlashAttention."""
 
 
 def prepare_device(config: Config) -> torch.device:
@@ -22,12 +25,16 @@ def prepare_device(config: Config) -> torch.device:
     Raises:
       UserError: run.device=cuda where there is no GPU.
     """
+    count_gpus_as_their_driver()
     wanted = config.run.device
     if wanted == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device=cuda, but PyTorch finds no NVIDIA GPU here: set run.device=auto or cpu")
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     torch.backends.fp32_precision = "ieee"
+    # By default cuBLAS may add up the parts of a product of 16-bit matrices in 16 bits.
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     if wanted == "cpu" or not torch.cuda.is_available():
         keep_freed_memory()
         return torch.device("cpu")
@@ -40,8 +47,8 @@ def prepare_device(config: Config) -> torch.device:
 def probe(device: torch.device) -> Device:
     """Returns what a device has.
 
-    PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, its FlashAttention from compute
-    capability 8.0 on, in 16 bits.
+    PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, but wants a key head for each
+    query head; its FlashAttention, from compute capability 8.0 on in 16 bits without a mask, does with fewer.
     """
 
     def matmul_seconds(dtype: str, shapes: Shapes) -> float:
@@ -49,14 +56,15 @@ def probe(device: torch.device) -> Device:
 
     if device.type == "cpu":
         total, free = cpu_memory()
-        return Device("cpu", device_name(device), None, False, total, free, "PyTorch's kernel", matmul_seconds)
+        return Device("cpu", device_name(device), None, False, total, free, "PyTorch's kernel for CPUs", matmul_seconds)
     free, total = torch.cuda.mem_get_info()
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    kernel = "PyTorch's kernel"
-    return Device(
-        "gpu", device_name(device), torch.cuda.get_device_capability(), bfloat16, total, free, kernel, matmul_seconds
-    )
+    capability = torch.cuda.get_device_capability()
+    kernel = "PyTorch's memory-efficient kernel"
+    if capability >= FLASH_CAPABILITY:
+        kernel = "PyTorch's FlashAttention in 16 bits, its memory-efficient kernel in 32"
+    return Device("gpu", device_name(device), capability, bfloat16, total, free, kernel, matmul_seconds)
 
 
 def device_name(device: torch.device) -> str:

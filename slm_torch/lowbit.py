@@ -13,7 +13,7 @@ def product(x: Float[Tensor, "*batch in"], held: str, parts: list[Tensor]) -> Fl
 
     Args:
       held: a key of MATRIX.
-      parts: of W, in the order of its arguments.
+      parts: of W, then TABLES: the arguments of MATRIX, in their order.
     """
     return _Product.apply(x, held, tuple(parts))
 
@@ -41,17 +41,20 @@ def nf4_matrix(
     scale_codes: UInt8[Tensor, "blocks"],
     scale_offset: Float[Tensor, "groups"],
     scale_step: Float[Tensor, "groups"],
+    dynamic: Float[Tensor, "256"],
+    pairs: Float[Tensor, "256 2"],
 ) -> Float[Tensor, "in out"]:
     """Returns the matrix, in the dtype of the steps."""
-    dtype, device, count = scale_step.dtype, scale_step.device, len(scale_codes)
+    dtype, count = scale_step.dtype, len(scale_codes)
     offset, step = (part.repeat_interleave(GROUP)[:count] for part in (scale_offset, scale_step))
-    dynamic = torch.from_numpy(DYNAMIC).to(device, dtype)
-    scale = (dynamic.index_select(0, scale_codes.int()) + offset) * step
-    pairs = torch.from_numpy(NF4_PAIRS).to(device, dtype)
+    scale = (dynamic.to(dtype).index_select(0, scale_codes.int()) + offset) * step
     flat = pad(codes.flatten(), (0, -codes.numel() % (BLOCK // 2)))
-    levels = pairs.index_select(0, flat.int()).view(-1, BLOCK)
+    levels = pairs.to(dtype).index_select(0, flat.int()).view(-1, BLOCK)
     return (levels * scale[:, None]).flatten()[: 2 * codes.numel()].view(len(codes), -1)
 
 
 MATRIX = {"int8": int8_matrix, "nf4": nf4_matrix}
-"""{finetune.frozen: parts, in the order in which they are declared -> matrix}."""
+"""{finetune.frozen: parts, in the order in which they are declared, and TABLES -> matrix}."""
+TABLES = {"int8": {}, "nf4": {"dynamic": DYNAMIC, "pairs": NF4_PAIRS}}
+"""{finetune.frozen: {name: constant}}. Layers keep them on their device: a product that brought its own from the host
+would stall a GPU."""

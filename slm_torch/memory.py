@@ -7,6 +7,7 @@ seen.
 
 import contextlib
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 from unittest import mock
 
@@ -17,9 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed._tools.mod_tracker import ModTracker
 
-from slm_core.budget.search import settled
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.settle import as_predicted
 from slm_torch import evaluator, params
 from slm_torch.layers import moe
 from slm_torch.trainer import Engine
@@ -28,11 +28,12 @@ from slm_torch.trainer import Engine
 def measured(config: Config, vocab_size: int) -> int:
     """Returns the bytes at the peak of the first update, the weights and the optimizer's state among them.
 
-    A mixture's tokens are taken to be spread evenly over its experts.
+    A mixture's tokens are taken to be spread evenly over its experts. With another run.device than "cpu" layers choose
+    what they choose on a GPU before compute capability 8.0.
     """
     tokens = np.zeros((config.train.batch_size, config.data.seq_len + 1), np.uint16)
     tracker = MemTracker()
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_values():
+    with FakeTensorMode(allow_non_fake_inputs=True), _without_values(config.run.device != "cpu"):
         engine = Engine(config, vocab_size)
         tracker.track_external(engine.model, *engine.optimizer.state.values())
         with tracker:
@@ -41,7 +42,7 @@ def measured(config: Config, vocab_size: int) -> int:
 
 
 @contextlib.contextmanager
-def _without_values() -> Iterator[None]:
+def _without_values(gpu: bool) -> Iterator[None]:
     """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
     of updates) and experts all get the same number of rows. The config stays as `slm_core.budget.predict` takes it,
     whatever the budget.
@@ -61,16 +62,16 @@ def _without_values() -> Iterator[None]:
         pair = chosen.argsort(stable=True)
         return moe.Rows(pair, pair.argsort(), sizes)
 
-    def settle(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
-        compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
-        return with_values(settled(config), {"precision.compute": compute}), {}
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(params, "initialise", initialise))
         stack.enter_context(mock.patch.object(Tensor, "__float__", lambda _: 1.0))
         stack.enter_context(mock.patch.object(Tensor, "__int__", lambda _: 1))
         stack.enter_context(mock.patch.object(moe, "rows_by_expert", rows_by_expert))
-        stack.enter_context(mock.patch.object(evaluator, "settle", settle))
+        stack.enter_context(mock.patch.object(evaluator, "settle", as_predicted))
+        if gpu:
+            flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
+            stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))
+            stack.enter_context(mock.patch.object(fused, "_shares_keys", lambda *_: False))
         # MemTracker's statistics by module, which the total does not need, refuse a second micro-batch.
         stack.enter_context(mock.patch.object(ModTracker, "register_user_hooks"))
         yield

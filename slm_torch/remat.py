@@ -3,6 +3,8 @@
 attention  all of a block but its products with weights, whose results are kept
 block      a block, from its input
 full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+
+Under `attention`, too, a frozen matrix in few bits is dequantised again, though its product is kept.
 """
 
 from collections.abc import Callable

@@ -5,24 +5,28 @@ skips the update and multiplies the scale by `backoff`; `interval` finite update
 Without float16 the scale stays 1, and a non-finite update is skipped all the same.
 """
 
+import numpy as np
+
 from slm_core.config import Precision
 
 
 class LossScaler:
+    """`scale` holds a float32: that is what a checkpoint keeps."""
+
     def __init__(self, precision: Precision, active: bool):
         self.active = active
-        self.scale = precision.loss_scale_init if active else 1.0
+        self.scale = float(np.float32(precision.loss_scale_init)) if active else 1.0
         self.good_steps = 0
         self.interval = precision.loss_scale_growth_interval
-        self.backoff = precision.loss_scale_backoff
-        self.limit = precision.loss_scale_max
+        self.backoff = float(np.float32(precision.loss_scale_backoff))
+        self.limit = float(np.float32(precision.loss_scale_max))
 
     def update(self, finite: bool) -> None:
         """Adjusts the scale after an update that was finite, or was not and was skipped."""
         if not self.active:
             return
         if not finite:
-            self.scale, self.good_steps = max(self.scale * self.backoff, 1.0), 0
+            self.scale, self.good_steps = max(float(np.float32(self.scale * self.backoff)), 1.0), 0
         elif self.good_steps + 1 < self.interval:
             self.good_steps += 1
         else:

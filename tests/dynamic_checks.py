@@ -21,6 +21,7 @@ def inputs(dtype: type, size: int) -> Iterator[tuple[str, np.ndarray]]:
     yield "zeros", np.zeros(size)
     yield "subnormal", normal * tiny / 8
     yield "about the smallest scale", normal * tiny * 2.0 ** rng.integers(-20, 40, size)
+    yield "the smallest scale", np.sign(normal) * 2.0**24 * tiny
     yield "one huge", np.where(np.arange(size) == size // 2, largest, normal)
     yield "sparse", np.where(np.arange(size) % 3, 0, -1e-3) + np.where(np.arange(size) % 7, 0, tiny / 4)
     for code in (signed_code(), unsigned_code()):

@@ -98,6 +98,24 @@ def check_non_finite_is_skipped(build) -> None:
     assert all(np.asarray(after[name]).tobytes() == state[name].tobytes() for name in state)
 
 
+def check_a_stack_is_skipped(build) -> None:
+    """An overflow leaves parameters, codes, scales, counts and routing biases of layers that repeat bitwise as they
+    were; the update after it moves them.
+    """
+    engine = build(with_values(CONFIG, STACKED), VOCAB)
+    for step in range(2):
+        engine.train_step(batch(), 1e-2, step)
+    before = {name: np.array(value) for name, value in engine.export_state().items()}
+    states = {name for name in before if not name.startswith("scaler/")}
+    assert {"params/layers.2.mlp.balance", "optim/m_scale/layers.2.mlp.up_proj.weight", "optim/count"} < states
+    for scale, wanted in ((2.0**40, set()), (2.0**10, states)):
+        engine.import_state(before | {"scaler/scale": np.float32(scale)})
+        metrics = engine.fetch(engine.train_step(batch(), 1e-2, 2))
+        after = engine.export_state()
+        moved = {name for name in states if before[name].tobytes() != np.asarray(after[name]).tobytes()}
+        assert moved == wanted and metrics["skipped"] == (not moved) and np.isfinite(metrics["loss"])
+
+
 def check_state_comes_back(build, folder) -> None:
     """What is saved is what is restored, bitwise, and training goes on the same."""
     folder.mkdir()
@@ -234,6 +252,12 @@ MIXED = {
 }  # fmt: skip
 """Layers that repeat, in turns or after a first one of another kind."""
 TWO_ROWS = {"train.micro_batch_size": 2}
+STACKED = {
+    "model.n_layers": 3, "model.mlp.kind": "moe", "model.mlp.experts": 4, "model.mlp.top_k": 2,
+    "model.mlp.balance_bias": 0.01, "memory.remat": "block", "optim.kind": "adamw8bit", "optim.quantised_from": 128,
+    "optim.quantised_block": 8, "precision.params": "float32", "precision.compute": "float16",
+}  # fmt: skip
+"""Layers that the Flax twin holds as one, with every kind of state."""
 
 SAME_FUNCTION = {
     "accumulation": ({}, {"train.micro_batch_size": 1}),
@@ -251,17 +275,25 @@ SAME_FUNCTION = {
 def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     """Returns (precision, which updates were finite, the scale after each)."""
     plain = Precision(loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0)
+    # Numbers that float32 does not hold: the scale, what it is multiplied by and its limit are float32.
+    uneven = Precision(
+        loss_scale_init=1000.1, loss_scale_growth_interval=1, loss_scale_backoff=0.3, loss_scale_max=700.7
+    )
+    once = np.float32(1000.1) * np.float32(0.3)
+    twice = once * np.float32(0.3)
+    scales = [float(scale) for scale in (once, twice, 2 * twice, 4 * twice, np.float32(700.7))]
     return [
         (plain, [True, True, True, True, True, True], [8, 16, 16, 32, 32, 32]),
         (plain, [True, False, True, True], [8, 2, 2, 4]),
         (plain, [False, False, False, True], [2, 1, 1, 1]),
+        (uneven, [False, False, True, True, True], scales),
     ]
 
 
 CHECKS = [
     check_evaluation_ignores, check_clipping, check_overflow_is_skipped, check_non_finite_is_skipped,
     check_import_errors, check_import_reads_little_at_once, check_automatic_precision, check_half_decodes,
-    check_memory_that_is_not_there,
+    check_memory_that_is_not_there, check_a_stack_is_skipped,
 ]  # fmt: skip
 """Those that take `build` alone."""
 

@@ -2,7 +2,8 @@
 
 Each check takes a `twin`: `twin.kernel(name)` is a kernel on NumPy arrays, and `twin.apply(registry, kind, arguments,
 weights, *inputs)` builds a component, gives it weights {name: array} and calls it on arrays; `twin.hidden(config,
-weights, tokens)` does so with a whole model.
+weights, tokens)` does so with a whole model; `twin.loss_and_gradients(model, vocab, hidden, targets, chunk)` returns
+both losses of a hidden state and the gradients, in it and in the head, of what is minimised.
 """
 
 import numpy as np
@@ -322,9 +323,21 @@ def check_z_loss(twin):
     assert objective - tokens == pytest.approx(0.1 * squares.sum(), rel=1e-12)
 
 
+def check_loss_in_chunks(twin):
+    """Chunks of the logits change neither the losses nor their gradients in the hidden state and the head."""
+    values = Model(d_model=8, n_layers=1, tie_embeddings=False, init_std=1.0, logit_softcap=2.0, z_loss=0.1)
+    (hidden,) = numbers((2, 7, 8))
+    targets = np.random.default_rng(1).integers(0, 11, (2, 7))
+    targets[0, 1:4], targets[1, -2:] = -1, -1
+    whole = twin.loss_and_gradients(values, 11, hidden, targets, 0)
+    for chunk in (2, 5, 100):  # of 14 tokens; three in a row, and the last two, have no target
+        for found, expected in zip(twin.loss_and_gradients(values, 11, hidden, targets, chunk), whole, strict=True):
+            np.testing.assert_allclose(found, expected, **TOLERANCE, err_msg=str(chunk))
+
+
 CHECKS = [
     check_rope, check_alibi, check_t5, check_sinusoidal, check_learned, check_yarn_temperature, check_layernorm,
     check_rmsnorm, check_dyt, check_dense_mlps, check_gated_mlps, check_clipped_swiglu, check_embedding_norm,
     check_grouped_query_attention, check_qk_norm_by_head, check_latent_attention, check_differential_attention,
-    check_placements, check_keep_mask, check_token_losses, check_z_loss,
+    check_placements, check_keep_mask, check_token_losses, check_z_loss, check_loss_in_chunks,
 ]  # fmt: skip

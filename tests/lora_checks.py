@@ -1,7 +1,9 @@
 """What adapters and matrices in few bits must do in either twin.
 
 Each check takes a `twin`: `twin.matrix(held, parts)` and `twin.product(x, held, parts, cotangent)` work on NumPy
-arrays, the second returns x W and the gradient in x; `twin.build` and `twin.Evaluator` are those of the twin.
+arrays, the second returns x W and the gradient in x; `twin.adapted(x, weights, alpha, dtype)` returns the output of a
+layer with an adapter whose rank is the width of x, and the gradient of its sum, float32; `twin.build` and
+`twin.Evaluator` are those of the twin.
 """
 
 import numpy as np
@@ -11,6 +13,7 @@ from slm_core import lowbit
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
+from slm_core.params import Spec
 from slm_core.run_weights import evaluated, plain
 
 VOCAB = 11
@@ -24,6 +27,8 @@ CONFIG = Config(
     run=Run(device="cpu"),
 )
 HELD = ("float", "int8", "nf4")
+SCALED = ("float32", "float16")
+MATRIX = Spec("matrix", std=1.0)
 SHAPES = [(64, 64), (40, 6), (1, 2), (200, 90)]
 
 
@@ -53,6 +58,17 @@ def check_product(twin, held):
     matrix = lowbit.FORMATS[held].dequantise(**parts)
     np.testing.assert_allclose(y, x @ matrix, rtol=1e-12)
     np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-12)
+
+
+def check_scaling(twin, dtype):
+    """(x A) alpha / rank is a product of float32, whatever the dtype, and rounded once."""
+    x = np.random.default_rng(0).standard_normal((500, 3)).astype(np.float16).astype(np.float32)
+    one, number = np.eye(3, dtype=np.float32), np.float32(5 / 3)
+    y, gradient = twin.adapted(x, {"weight": 0 * one, "lora_a": one, "lora_b": one}, 5.0, dtype)
+    wanted = (x * number).astype(dtype)
+    assert dtype == "float32" or (wanted != x.astype(dtype) * number.astype(dtype)).any()
+    np.testing.assert_array_equal(y, wanted)
+    np.testing.assert_array_equal(gradient, np.full_like(x, number.astype(dtype)))
 
 
 def check_only_adapters_move(twin, held):

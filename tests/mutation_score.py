@@ -1,4 +1,4 @@
-"""A pytest plugin: of the faults that a run put into the PyTorch twin, how many were caught and how many named.
+"""A pytest plugin: of the faults that a run put into a twin, how many were caught and how many named.
 
 A test about a fault records the property "mutation": {place, section, about, fault, rung, module, proof}, with the
 proof "caught" (by the ladder) or "named" (by the bisector). It works across the processes of pytest-xdist.
@@ -94,9 +94,10 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
         "# The mutation score",
         "",
         "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put",
-        "into the PyTorch twin alone. It is *caught* if the ladder fails, and first at the rung that is given; it is",
-        "*named* if the bisector says that module. The faults are in `tests/parity/faults/`; a test holds that every",
-        "component, every option that computes and every rule of [numerics.md](numerics.md) has one.",
+        "into the PyTorch twin alone, those of stacks into the Flax twin alone. It is *caught* if the ladder fails, and",
+        "first at the rung that is given; it is *named* if the bisector says that module. The faults are in",
+        "`tests/parity/faults/`; a test holds that every component, every option that computes and every rule of",
+        "[numerics.md](numerics.md) has one.",
         "",
         f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
         "",
@@ -119,8 +120,9 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
             "## Generated mutants",
             "",
             "Made by rule, not by hand: each operator, comparison, number, flag and condition in the functions of",
-            "`layers/`, `optim/`, `loss.py`, `model.py`, `trainer.py`, `scaler.py` and `generate.py` that the small",
-            "models call; the ladder must fail, or the twin itself.",
+            "`layers/`, `optim/`, `params.py`, `lowbit.py`, `dynamic.py`, `remat.py`, `loss.py`, `model.py`,",
+            "`trainer.py`, `scaler.py` and `generate.py` that building, training and decoding the small models calls;",
+            "the ladder must fail, or the twin itself.",
             "",
             f"**{told['caught']} of {told['total']} caught.** The others compute what no test can tell apart:",
             "",

@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
     pytest.skip("there is no NVIDIA GPU here", allow_module_level=True)
 
 ROOT = Path(__file__).parents[1]
-STEPS = 20
+STEPS = 200
 
 
 def train(folder: Path, twin: str, compute: str) -> tuple[list[dict], dict]:

@@ -1,6 +1,8 @@
 """The stages of single passes: the initial state, forward, backward, and both with dropout."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,44 +37,59 @@ def _half(twins: Twins, stage: str) -> Agreement:
 
 
 def training(twins: Twins) -> Agreement:
-    """Each micro-batch with the dropout of its update, both ways; then as it is trained, recomputed and in chunks."""
+    """Each micro-batch with the dropout of its update, both ways; then as each twin trains: layers computed again, or
+    in a loop, and the loss in chunks.
+    """
     twins.torch.import_state(twins.perturbed)
     checks = []
     for (first, piece), sound in zip(twins.split(twins.tokens), twins.training, strict=True):
         trace = twins.trace_torch(piece, STEP, first)
         checks += trace_checks("forward", trace, sound) + trace_checks("backward", trace, sound)
     found = walk("training", checks, TOLERANCES[twins.precision])
-    if found.divergence:
-        return found
-    first, piece = twins.split(twins.tokens)[-1]
-    return joined(found, _as_trained(twins, first, piece, twins.training[-1]))
-
-
-def _as_trained(twins: Twins, first: int, piece: np.ndarray, sound: list[Event]) -> Agreement:
-    """Compares the loss and its gradients without a trace: with blocks computed again, and with the loss in chunks."""
-    found, model = _losses(twins, first, piece, sound), twins.torch.model
-    if found.divergence and model.remat != "none":
-        with replaced(model, "remat", "none"):
-            again = _losses(twins, first, piece, sound)
-        if not again.divergence:
-            return replace(
-                found, divergence=replace(found.divergence, module="model", detail="only under memory.remat")
-            )
+    for name, model, losses in (
+        ("PyTorch", twins.torch.model, _losses_torch),
+        ("Flax", twins.flax.model, _losses_flax),
+    ):
+        if not found.divergence:
+            found = joined(found, _as_trained(twins, name, model, losses))
     return found
 
 
-def _losses(twins: Twins, first: int, piece: np.ndarray, sound: list[Event]) -> Agreement:
-    engine = twins.torch
+def _as_trained(twins: Twins, name: str, model: Any, losses: Callable[[Twins, str], list[Check]]) -> Agreement:
+    """Compares a twin's loss and gradients with the trace, in which both twins agree."""
+    found = walk("training", losses(twins, name), TOLERANCES[twins.precision])
+    if found.divergence and model.remat != "none":
+        with replaced(model, "remat", "none"):
+            again = walk("training", losses(twins, name), TOLERANCES[twins.precision])
+        if not again.divergence:
+            detail = f"only under memory.remat, in {name}"
+            return replace(found, divergence=replace(found.divergence, module="model", detail=detail))
+    return found
+
+
+def _losses_torch(twins: Twins, name: str) -> list[Check]:
+    engine, (first, piece) = twins.torch, twins.split(twins.tokens)[-1]
     sums = engine.loss_sums(engine._to_device(piece), twins.trace_torch.key(STEP, first))
     moving = {name: p for name, p in engine.params.items() if p.requires_grad}
     found = torch.autograd.grad(sums.objective, list(moving.values()), allow_unused=True)
     gradients = {
         name: array(torch.zeros_like(p) if g is None else g) for (name, p), g in zip(moving.items(), found, strict=True)
     }
+    values = {name: array(value) for name, value in sums._asdict().items()}
+    return _loss_checks(name, values, gradients, twins.training[-1])
+
+
+def _losses_flax(twins: Twins, name: str) -> list[Check]:
+    """The first micro-batch: `_gradients` counts its rows from 0."""
+    twins.flax.import_state(twins.perturbed)
+    tokens, gradients = twins.gradients_flax(twins.split(twins.tokens)[0][1], STEP)
+    return _loss_checks(name, {"tokens": tokens}, gradients, twins.training[0])
+
+
+def _loss_checks(
+    name: str, values: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray], sound: list[Event]
+) -> list[Check]:
     outputs = {event.tensor: event.value for event in sound if event.path == LOSS and event.stage == "forward"}
-    checks = [
-        Check(LOSS, f"loss as trained: {name}", array(value), outputs[f"output.{name}"])
-        for name, value in sums._asdict().items()
-    ]
-    checks += gradient_checks(gradients, parameter_gradients(sound), LOSS, "as trained")
-    return walk("training", checks, TOLERANCES[twins.precision])
+    how = f"as {name} trains"
+    checks = [Check(LOSS, f"loss {how}: {key}", value, outputs[f"output.{key}"]) for key, value in values.items()]
+    return checks + gradient_checks(gradients, parameter_gradients(sound), LOSS, how)

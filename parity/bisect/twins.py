@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from torch import nn
@@ -16,8 +17,9 @@ from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
 from parity.port import State, perturbed, snapshot
-from slm_core.engine import IGNORE
+from slm_core.hashing import site_keys
 from slm_core.schedules import learning_rates
+from slm_flax.numerics import DTYPES
 from slm_flax.optim.clipping import clip_factor
 from slm_torch.trainer import Engine
 
@@ -60,6 +62,8 @@ class Twins:
         self.torch, self.flax = pair.torch, pair.flax
         self.trace_torch, self.trace_flax = TorchTracer(pair.torch), FlaxTracer(pair.flax)
         self.config, self.precision, self.tokens = pair.config, pair.precision, pair.tokens
+        engine = pair.flax  # what refers to the pair itself would keep it
+        self._gradients = jax.jit(lambda remat, *given: engine._gradients(*given), static_argnums=0)
         self.batches = [pair.batch(step) for step in range(STEPS)]
         self.initial = pair.initial.get("flax") or snapshot(pair.flax)
         self.rates = learning_rates(self.config.optim, STEPS)
@@ -93,24 +97,40 @@ class Twins:
     @functools.cached_property
     def update(self) -> Update:
         """The Flax twin's update of the perturbed state."""
-        return self.update_flax(self.perturbed, self.tokens, RATE, STEP, self.training)
+        return self.update_flax(self.perturbed, self.tokens, RATE, STEP)
 
-    def update_flax(
-        self, state: State, tokens: np.ndarray, lr: float, step: int, traces: list[list[Event]] | None = None
-    ) -> Update:
-        """Returns the Flax twin's update of a state; what cannot be seen in it is made of its micro-batches' traces."""
-        self.flax.import_state(state)
-        if traces is None:
-            traces = [self.trace_flax(piece, step, first) for first, piece in self.split(tokens)]
-        metrics = self.flax.fetch(self.flax.train_step(tokens, lr, step))
-        count, scale = (tokens[:, 1:] != IGNORE).sum(), metrics["loss_scale"]
-        total: dict[str, np.ndarray] = {}
-        for trace in traces:
-            for name, gradient in parameter_gradients(trace).items():
-                total[name] = total.get(name, 0) + gradient * (scale / count)
-        factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm)) / scale
-        clipped = {name: g * factor for name, g in total.items() if name in self.flax.treated}
-        return Update(metrics, snapshot(self.flax), total, clipped)
+    def gradients_flax(self, piece: np.ndarray, step: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns the sum of the token losses of an update's first micro-batch, and the gradients of its loss, as the
+        Flax twin trains.
+        """
+        one = DTYPES[self.config.precision.params].type(1)
+        sites = site_keys(self.config.seed, step, self.config.model.n_layers)
+        return self._added(piece[None], sites, np.float32(1), one)
+
+    def _added(self, *given: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Calls the Flax engine's `_gradients`: with its stacks of layers, or with single layers where its model does
+        not rematerialise.
+        """
+        engine, remat = self.flax, self.flax.model.remat
+        values = engine.parameters() if remat == "none" else engine.state["params"]
+        total, gradients = jax.device_get(self._gradients(remat, values, *given))
+        return np.asarray(total), gradients if remat == "none" else engine.stack.unstacked(gradients)
+
+    def update_flax(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
+        """Returns the Flax twin's update of a state."""
+        engine, own = self.flax, self.flax.update
+        engine.import_state(state)
+        gradients: dict[str, np.ndarray] = {}
+
+        def update(state: Any, pieces: np.ndarray, lr: np.ndarray, sites: np.ndarray, count: np.ndarray) -> Any:
+            gradients.update(self._added(pieces, sites, state["scaler"]["scale"], count)[1])
+            return own(state, pieces, lr, sites, count)
+
+        with replaced(engine, "update", update):
+            metrics = engine.fetch(engine.train_step(tokens, lr, step))
+        factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm))
+        clipped = {name: gradients[name] * (factor / metrics["loss_scale"]) for name in engine.treated}
+        return Update(metrics, snapshot(engine), gradients, clipped)
 
     def update_torch(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
         """Returns the PyTorch twin's update of a state."""

@@ -53,14 +53,13 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
     tokens, rate, tolerance = twins.batches[step], twins.rates[step], TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
-    checks, traces = [], []
+    checks = []
     for first, piece in twins.split(tokens):
         own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
         checks += trace_checks("forward", own, sound) + trace_checks("backward", own, sound)
-        traces.append(sound)
     found = walk("steps", checks, tolerance)
     if not found.divergence:
-        updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step, traces)
+        updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)
         found = walk("steps", _update_checks(twins, *updates), tolerance)
     return found if found.divergence else None
 

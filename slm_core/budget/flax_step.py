@@ -2,24 +2,24 @@
 
 XLA decides before it runs which arrays live when. Weights and optimizer state are there all the time; the rest depends
 on the moment: the loss, with all that the layers keep (`flax_layers`), or the backward pass of a layer. The counts are
-of XLA's own plans for a CPU (the buffer assignment of jax 0.10, which `slm_flax.memory` sums up). A GPU's compiler
-fuses more, and so keeps no more; in float16 it keeps half, where a CPU computes in float32.
+of XLA's own plans (the buffer assignment of jax 0.10, which `slm_flax.memory` sums up), for a CPU with run.device=cpu,
+else for a GPU. In float16 a GPU keeps half; a CPU computes it in float32.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from slm_core.budget import Prediction
-from slm_core.budget.flax_layers import Kept, kept
-from slm_core.budget.optimizer_state import optimizer_state
+from slm_core.budget.flax_layers import kept
+from slm_core.budget.held import SLICE, held
 from slm_core.budget.parameters import parameters
-from slm_core.config import Config, Finetune
-from slm_core.pattern import group_size, layer_models
+from slm_core.config import Config, Finetune, Model
+from slm_core.pattern import group_size, layer_models, repetition
 
-SLICE = 2**20
-"""Of `slm_flax.optim.adamw8bit`."""
+PRODUCTS = 4 * 2**20
+"""What cuBLAS works in, on GPUs before compute capability 9.0."""
 MANY = 4096
 """Tokens of a micro-batch from which XLA's CPU backend takes sums apart."""
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
 def predict(config: Config, vocab_size: int) -> Prediction:
@@ -35,24 +35,28 @@ class Step:
         model, train = config.model, config.train
         self.config, self.vocab = config, vocab_size
         self.cpu = config.run.device == "cpu"
-        stored = BYTES[config.precision.params]
-        compute = BYTES[config.precision.params if config.precision.compute == "auto" else config.precision.compute]
-        self.wide = max(4, compute)
-        self.compute = self.wide if self.cpu else compute  # XLA's CPU backend computes float16 in float32
+        self.held = held(config, vocab_size)
+        self.wide = self.held.wide
+        self.compute = self.wide if self.cpu else self.held.compute  # XLA's CPU backend computes float16 in float32
         micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
         self.accumulates = micro < train.batch_size
         self.tokens = micro * config.data.seq_len
-        self.loops = config.memory.remat not in ("none", "auto") and model.n_layers > 1
+        models = layer_models(model)
+        start, self.period, repeats = self._stack(models)
+        self.looped = range(start, start + self.period * repeats)
+        self.loops = repeats > 0
+        # A GPU's compiler computes again what is in no loop, too.
+        self.again = self.looped if self.cpu or config.memory.remat == "none" else range(len(models))
         # XLA takes a sum apart from what it sums outside of loops, and of many rows: measured are 2048 and 4096.
-        self.apart = not (self.accumulates or self.loops) or self.tokens >= MANY
-        shapes = parameters(config, vocab_size)
-        self.sizes = {name: p.size * (BYTES[p.dtype] if p.dtype else stored) for name, p in shapes.items()}
-        self.trained = {name: p for name, p in shapes.items() if p.role not in ("frozen", "balance")}
-        self.weights = sum(self.sizes.values())
-        self.gradients = sum(self.sizes[name] for name, p in shapes.items() if p.role != "frozen")
-        self.optimizer = sum(size for _, size in optimizer_state(config.optim, self.trained, stored))
-        self.layers = [kept(layer, config.data.seq_len, self.cpu, self.apart) for layer in layer_models(model)]
+        self.apart = self.cpu and (not (self.accumulates or self.loops) or self.tokens >= MANY)
+        self.layers = [kept(layer, config.data.seq_len, self.cpu, self.apart) for layer in models]
         self.stream = self.tokens * model.d_model * self.compute
+
+    def _stack(self, models: Sequence[Model]) -> tuple[int, int, int]:
+        """Returns (start, period, repeats) of the layers that run in a loop, as `slm_flax.stack` finds them."""
+        if self.config.memory.remat == "none":
+            return 0, 0, 0
+        return repetition([(model, model.attention.value_residual and i > 0) for i, model in enumerate(models)])
 
     def at_loss(self) -> Prediction:
         """The logits, beside all that the layers keep, the embedding, the final norm's input and its result."""
@@ -60,9 +64,9 @@ class Step:
 
     def at_layer(self) -> Prediction:
         """The backward pass of the last layer, beside the head's gradient and what the other layers keep."""
-        if self.loops:
+        if self.again:
             return self._moment(self.layers_keep(), self.head(), self.layer_again())
-        scores = max(score_gradients(layer) for layer in self.layers) * self.tokens * self.compute
+        scores = max(layer.whole for layer in self.layers) * self.tokens * self.compute
         return self._moment(self.layers_keep() + 3 * self.stream, self.head(), self.spare() + scores)
 
     def at_update(self) -> Prediction:
@@ -70,48 +74,71 @@ class Step:
 
         With moments in 8 bits that is the parameter, its gradient and its codes, and of a slice what it is decoded to.
         """
-        quantised = self.config.optim.kind == "adamw8bit"
-        work = 3 * self.spare() + 7 * SLICE * self.wide if quantised else self.spare()
-        return replace(self._moment(0, 0, work), gradients=self.gradients)
+        work = self.spare()
+        if self.config.optim.kind == "adamw8bit":
+            work = (3 if self.cpu else 1) * self.outside() + 7 * SLICE * self.wide
+        return replace(self._moment(0, 0, work), gradients=self.held.gradients)
 
     def _moment(self, activations: float, logits: float, workspace: float) -> Prediction:
         # A loop over layers adds up the gradients of its stacks.
-        gradients = self.gradients if self.accumulates or self.loops else 0
-        return Prediction(self.weights, gradients, self.optimizer, round(activations), round(logits), round(workspace))
+        gradients = self.held.gradients if self.accumulates or self.loops else 0
+        workspace += 0 if self.cpu else PRODUCTS
+        return Prediction(
+            self.held.weights, gradients, self.held.optimizer, round(activations), round(logits), round(workspace)
+        )
 
     def layers_keep(self) -> float:
         """Returns what the forward pass through the layers keeps."""
-        remat, value, count = self.config.memory.remat, self.tokens * self.compute, len(self.layers)
-        products = sum(layer.products for layer in self.layers) * value
+        remat, value, count = self.config.memory.remat, self.tokens * self.compute, len(self.again)
+        single = sum(layer.all for i, layer in enumerate(self.layers) if i not in self.again) * value
+        products = sum(self.layers[i].products for i in self.again) * value
         # The adapters' results are kept by themselves, beside those of the frozen matrices.
         adapted = products if self.config.finetune.kind == "lora" else 0
-        if not self.loops:
-            return sum(layer.all for layer in self.layers) * value + adapted
+        if not self.again:
+            return single + adapted + self.casts()
         if remat == "full":
-            return (-(-count // group_size(count)) + group_size(count)) * self.stream
-        return count * self.stream + (products + adapted if remat == "attention" else 0)
+            size = group_size(len(self.layers))
+            return single + (-(-count // size) + size) * self.stream
+        return single + count * self.stream + (products + adapted if remat == "attention" else 0)
+
+    def casts(self) -> float:
+        """Returns what layers keep in two dtypes where they compute in a narrow one: matrices, and what norms read."""
+        if self.compute == self.wide:
+            return 0
+        matrices = sum(p.size for p in self.held.trained.values() if p.role == "matrix") * self.compute
+        return matrices + 3 * len(self.layers) * self.stream
 
     def layer_again(self) -> float:
-        """Returns what one layer of a loop needs: what it computes again, its gradient, its weights out of the stack.
+        """Returns what one layer needs that is computed again: that, its gradient, its weights out of the stack. A CPU
+        computes all layers of the loop's body at once.
 
         Scores come once more, as their gradients: the arrays that the MLP left are too small for them.
         """
-        remat, products = self.config.memory.remat, max(layer.products for layer in self.layers)
-        values = max(layer.all + score_gradients(layer) for layer in self.layers)
-        values += products * ((self.config.finetune.kind == "lora") - (remat == "attention"))
-        grouped = group_size(len(self.layers)) if remat == "full" else 0  # a group adds up its own gradients first
-        return values * self.tokens * self.compute + self.stream + (1 + grouped) * self.layer_weights()
+        remat, grouped = self.config.memory.remat, 0
+        # What is kept of products is not computed again; but a GPU's loop takes it out of the stack first. Adapters'
+        # products are added to those of the frozen matrices, on a GPU to half of them in place.
+        adapted = (1 if self.cpu else 0.5) if self.config.finetune.kind == "lora" else 0
+        more = adapted - (remat == "attention" and self.cpu)
+        values = [layer.all + layer.whole + more * layer.products for layer in self.layers]
+        together = sum(values[i] for i in self.looped[: self.period]) if self.cpu else max(values)
+        if remat == "full":  # a group adds up its own gradients first
+            grouped = group_size(len(self.layers))
+        weights = (max(self.period, 1) + grouped) * self.layer_weights()
+        return together * self.tokens * self.compute + self.stream + weights
 
     def layer_weights(self) -> int:
-        """Returns the matrices of one layer, in full where they are held in few bits."""
-        plain = replace(self.config, finetune=Finetune())
-        shapes = parameters(plain, self.vocab)
-        return sum(p.size for name, p in shapes.items() if name.startswith("layers.0.")) * self.wide
+        """Returns the matrices of the largest layer, in full where they are held in few bits."""
+        plain = parameters(replace(self.config, finetune=Finetune()), self.vocab)
+        sizes = [0] * len(self.layers)
+        for name, parameter in plain.items():
+            if name.startswith("layers."):
+                sizes[int(name.split(".")[1])] += parameter.size
+        return max(sizes) * self.wide
 
     def head(self) -> int:
         """Returns the gradient of the matrix that makes logits; 0 where it is frozen."""
         name = "embed.weight" if self.config.model.tie_embeddings else "head.weight"
-        return self.sizes[name] if name in self.trained else 0
+        return self.held.sizes[name] if name in self.held.trained else 0
 
     def logits(self) -> float:
         """Returns what the loss needs: logits, their exponentials and gradients; in chunks, or the head's gradient.
@@ -120,24 +147,20 @@ class Step:
         """
         chunk = self.config.memory.loss_chunk or 0
         if not chunk:  # inside of loops two, and a third of some models (of 8192 tokens, by Llama's, not by GPT-2's)
-            copies = 2 if self.accumulates or self.loops else 3
+            copies = 2 if self.accumulates or self.loops or not self.cpu else 3
             return copies * self.tokens * self.vocab * self.wide
         zeros = not self.loops and chunk < self.tokens
         pieces = (2 + zeros) * min(chunk, self.tokens) * self.vocab * self.wide
         return max(self.head(), pieces) + (0 if self.loops else self.head())
 
     def spare(self) -> int:
-        """Returns one array of each shape of the trained parameters outside of the loop.
+        """Returns what XLA's CPU backend needs to move each moment elsewhere before it writes the new one."""
+        return self.outside() if self.cpu else 0
 
-        XLA's CPU backend moves each moment to another place before it writes the new one, one after the other.
-        """
-        outside = {p.shape: self.sizes[name] for name, p in self.trained.items() if not self._looped(name)}
-        return sum(outside.values())
+    def outside(self) -> int:
+        """Returns one array of each shape of the trained parameters outside of the loop."""
+        names = (name for name in self.held.trained if not self._in_loop(name))
+        return sum({self.held.shapes[name].shape: self.held.sizes[name] for name in names}.values())
 
-    def _looped(self, name: str) -> bool:
-        return self.loops and name.startswith("layers.")
-
-
-def score_gradients(layer: Kept) -> float:
-    """Returns the scores of a token once: a third of what the plain kernel keeps."""
-    return layer.scores / 3 if layer.whole else 0
+    def _in_loop(self, name: str) -> bool:
+        return name.startswith("layers.") and int(name.split(".")[1]) in self.looped

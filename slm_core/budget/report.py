@@ -16,9 +16,19 @@ COLORS = dict(zip(PARTS, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677",
 _BAR = 60  # characters
 
 
+SMALL = 1e8
+"""Bytes below which numbers are MB."""
+
+
 def gigabytes(count: float) -> str:
-    """Returns 1234567890 as "1.23 GB"; GB are 1e9 bytes."""
-    return f"{count / 1e9:.2f} GB"
+    """Returns 1234567890 as "1.23 GB", 12345678 as "12.3 MB"; GB are 1e9 bytes."""
+    return f"{count / 1e9:.2f} GB" if count >= SMALL else f"{count / 1e6:.1f} MB"
+
+
+def parts(prediction: Prediction) -> str:
+    """Returns "weights 0.50, gradients 0.50, ..." in GB, of a small one in MB, and says so."""
+    unit, word = (1e9, "") if prediction.total >= SMALL else (1e6, " MB")
+    return ", ".join(f"{name} {size / unit:.2f}{word}" for name, size in dataclasses.asdict(prediction).items())
 
 
 def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
@@ -28,19 +38,21 @@ def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
       predictions: {"torch" or "flax": prediction}.
       limit: bytes; infinite: none.
     """
+    unit, word = (1e9, "GB") if max(p.total for p in predictions.values()) >= 1e9 else (1e6, "MB")
     lines = [f"{'':14}" + "".join(f"{TWINS[twin]:>10}" for twin in predictions)]
     for part in PARTS:
-        cells = "".join(f"{getattr(prediction, part) / 1e9:10.2f}" for prediction in predictions.values())
+        cells = "".join(f"{getattr(prediction, part) / unit:10.2f}" for prediction in predictions.values())
         lines.append(f"{LETTERS[part]} {part:12}{cells}")
-    totals = "".join(f"{prediction.total / 1e9:10.2f}" for prediction in predictions.values())
-    return [*lines, f"  {'total':12}{totals} GB" + (f" of {gigabytes(limit)}" if limit < float("inf") else "")]
+    totals = "".join(f"{prediction.total / unit:10.2f}" for prediction in predictions.values())
+    return [*lines, f"  {'total':12}{totals} {word}" + (f" of {gigabytes(limit)}" if limit < float("inf") else "")]
 
 
 def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
-    """Returns a bar a twin, of the parts' letters, with a mark at the limit."""
+    """Returns a bar a twin, of the parts' letters, with a mark at the limit unless that is far away."""
     largest = max(prediction.total for prediction in predictions.values())
-    scale = _BAR / max(largest, limit if limit < float("inf") else 0)
-    mark = round(limit * scale) if limit < float("inf") else None
+    near = limit < 10 * largest
+    scale = _BAR / (max(largest, limit) if near else largest)
+    mark = round(limit * scale) if near else None
     lines = []
     for twin, prediction in predictions.items():
         bar, end = "", 0.0

@@ -65,7 +65,7 @@ def largest_micro_batch(config: Config, vocab_size: int, framework: str, limit: 
 
 def smallest(config: Config, vocab_size: int, framework: str) -> Config:
     """Returns the config with its open fields set to what takes the least memory."""
-    micro = config.train.micro_batch_size or 1
+    micro = _micro_batches(config)[-1]
     found = (settled(config, **setting, micro_batch_size=micro) for _, setting in _settings(config, vocab_size))
     return min(found, key=lambda each: predict(each, vocab_size, framework).total)
 
@@ -92,15 +92,26 @@ def _work(config: Config, vocab_size: int, remat: str, chunk: int) -> float:
 
 
 def _largest(config: Config, setting: dict[str, Any], vocab_size: int, framework: str, limit: float) -> int:
-    """Returns the largest micro-batch of a setting that fits; only divisors of the batch may; 0: none."""
-    batch, given = config.train.batch_size, config.train.micro_batch_size
-    sizes = [given] if given else [size for size in range(batch, 0, -1) if batch % size == 0]
+    """Returns the largest micro-batch of a setting that fits, of those that may be; 0: none."""
     fits = (
         size
-        for size in sizes
+        for size in _micro_batches(config)
         if predict(settled(config, **setting, micro_batch_size=size), vocab_size, framework).total <= limit
     )
     return next(fits, 0)
+
+
+def _micro_batches(config: Config) -> list[int]:
+    """Returns what train.micro_batch_size may become, the largest first: where it is open, what divides the batch. A
+    mixture's losses are means over a micro-batch: there another one would be another function, so open means the batch.
+    """
+    batch, given = config.train.batch_size, config.train.micro_batch_size
+    mlps = [layer.mlp for layer in layer_models(config.model)]
+    if given:
+        return [given]
+    if any(mlp.kind == "moe" and (mlp.balance_loss or mlp.router_z_loss) for mlp in mlps):
+        return [batch]
+    return [size for size in range(batch, 0, -1) if batch % size == 0]
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,21 @@ def helpful(config: Config, vocab_size: int, framework: str) -> list[Change]:
         if change.total < min(before, best[name].total if name in best else before):
             best[name] = change
     return sorted(best.values(), key=lambda change: change.total)
+
+
+def enough(config: Config, vocab_size: int, framework: str, limit: float) -> list[Change]:
+    """Returns changes that fit a limit together, each beside those before it: the one that saves the most, first; none
+    where all of them are not enough.
+    """
+    changes: list[Change] = []
+    while not changes or changes[-1].total > limit:
+        done = {change.name for change in changes}
+        found = [change for change in helpful(config, vocab_size, framework) if change.name not in done]
+        if not found:
+            return []
+        changes.append(found[0])
+        config, _ = drop_unread(config, with_values(config, {found[0].name: found[0].value}), {found[0].name})
+    return changes
 
 
 def _levers(config: Config) -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from functools import reduce
 from typing import Any
 
-from slm_core.budget import flax_layers, optimizer_state, parameters, torch_layers, torch_mlp, torch_step
+from slm_core.budget import flax_layers, held, parameters, torch_layers, torch_mlp, torch_step
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.pattern import parse, pattern_of
@@ -20,7 +20,7 @@ KNOWN: dict[str, tuple[Collection[str], str]] = {
     "model.norm.placement": (parameters.NORMS.keys() & torch_step.PLACEMENT.keys(), "sandwich"),
     "model.mlp.kind": (_EXPERTS | {"moe"}, "gelu"),
     "model.mlp.expert": (_EXPERTS, "gelu"),
-    "optim.kind": (optimizer_state.KINDS, "adamw"),
+    "optim.kind": (held.KINDS, "adamw"),
 }
 """{field: the kinds that are counted, and the one that every other is counted as}."""
 

@@ -12,7 +12,8 @@ from slm_core.budget.tape import Tape, Value
 from slm_core.config import Model, Norm
 from slm_core.heads import query_width, rotated, value_shape
 
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
+CPU_TILE, GPU_TILE = 128, 256
+"""Of `slm_torch.layers.flash`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Step:
       stored, compute, wide: bytes of a parameter, of an activation, and of what is float32 or wider.
       weights: {canonical name: value}.
       shapes: {canonical name: parameter}.
-      tile: queries, and keys, of a tile of flash attention.
+      gpu: whether a GPU computes.
     """
 
     batch: int
@@ -34,7 +35,12 @@ class Step:
     wide: int
     weights: dict[str, Value]
     shapes: dict[str, Parameter]
-    tile: int
+    gpu: bool
+
+    @property
+    def tile(self) -> int:
+        """Queries, and keys, of a tile of flash attention."""
+        return GPU_TILE if self.gpu else CPU_TILE
 
     @property
     def tokens(self) -> int:
@@ -147,7 +153,7 @@ def flash(tape: Tape, s: Step, model: Model, q: Value, k: Value, v: Value, heads
     copies = q.size + k.size + v.size  # by head
     return tape.op(
         [q, k, v], out, saved=[q, k, v], own=True, extra=per_row,
-        forward=copies + 3 * scores,
+        forward=copies + 2 * scores,
         backward=copies + out + q.size // s.compute * s.wide + 2 * per_row + 2 * scores,
     )  # fmt: skip
 
@@ -168,6 +174,8 @@ def fused(tape: Tape, s: Step, model: Model, q: Value, k: Value, v: Value, heads
         weights = tape.op([scores], pairs, own=True)
         y = tape.op([weights, v], out, saved=[weights, v])
         return tape.op([y], out, passes=(y,))
+    if s.gpu and k.size < q.size:  # for the kernels of older cards, and of float32, keys and values are repeated
+        k, v = tape.op([k], q.size), tape.op([v], out)
     mask = s.time**2 if model.attention.window else 0
     return tape.op([q, k, v], out, saved=[q, k, v], own=True, extra=s.tokens * heads * s.wide + mask)
 

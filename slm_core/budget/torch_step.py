@@ -9,52 +9,36 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 from collections.abc import Mapping
 
 from slm_core.budget import PARTS, Prediction
-from slm_core.budget.optimizer_state import optimizer_state
-from slm_core.budget.parameters import Parameter, parameters
+from slm_core.budget.held import SLICE, Held, held
+from slm_core.budget.parameters import Parameter
 from slm_core.budget.tape import Memory, Player, Tape, Value
-from slm_core.budget.torch_layers import ATTENTION, BYTES, Heads, Step, cast, linear, norm, weight
+from slm_core.budget.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
 from slm_core.budget.torch_mlp import mlp, penalty
 from slm_core.config import Config, Model, Optim
 from slm_core.heads import rotated
 from slm_core.params import logit_factor
 from slm_core.pattern import group_size, layer_models
 
-CPU_TILE, GPU_TILE = 128, 512
-"""Of `slm_torch.layers.flash`."""
-SLICE = 2**20
-"""Of `slm_torch.optim.adamw8bit`."""
-
 
 def predict(config: Config, vocab_size: int) -> Prediction:
     """See `slm_core.budget.predict`."""
-    shapes = parameters(config, vocab_size)
-    stored = BYTES[config.precision.params]
-    sizes = {name: p.size * (BYTES[p.dtype] if p.dtype else stored) for name, p in shapes.items()}
-    trained = {name: p for name, p in shapes.items() if p.role not in ("frozen", "balance")}
-    gradients = sum(sizes[name] for name, p in shapes.items() if p.role != "frozen")
-    held = {
-        "weights": sum(sizes.values()) + _tables(config),
-        "optimizer": sum(size for _, size in optimizer_state(config.optim, trained, stored)),
-    }
+    own = held(config, vocab_size)
+    fixed = {"weights": own.weights + _tables(config), "optimizer": own.optimizer}
     micro = min(config.train.micro_batch_size or config.train.batch_size, config.train.batch_size)
     accumulated = micro < config.train.batch_size
-    memory = Memory(dict.fromkeys(PARTS, 0) | held | {"gradients": gradients if accumulated else 0})
-    Player(memory, accumulated).play(_micro_batch(config, shapes, sizes, micro))
-    updating = held | {"gradients": gradients, "workspace": _update(config.optim, trained, stored)}
+    memory = Memory(dict.fromkeys(PARTS, 0) | fixed | {"gradients": own.gradients if accumulated else 0})
+    Player(memory, accumulated).play(_micro_batch(config, own, micro))
+    updating = fixed | {"gradients": own.gradients, "workspace": _update(config.optim, own.trained, own.stored)}
     if sum(updating.values()) > memory.most:
         return Prediction(**(dict.fromkeys(PARTS, 0) | updating))
     return Prediction(**memory.peak)
 
 
-def _micro_batch(config: Config, shapes: Mapping[str, Parameter], sizes: Mapping[str, int], micro: int) -> Tape:
+def _micro_batch(config: Config, own: Held, micro: int) -> Tape:
     """Returns the forward pass of one micro-batch, its loss last."""
-    params, compute = config.precision.params, config.precision.compute
-    compute = BYTES[params if compute == "auto" else compute]
-    s = Step(
-        micro, config.data.seq_len, BYTES[params], compute, max(compute, 4),
-        {name: Value(sizes[name], graded=p.role != "frozen", weight=True) for name, p in shapes.items()},
-        dict(shapes), CPU_TILE if config.run.device == "cpu" else GPU_TILE,
-    )  # fmt: skip
+    weights = {name: Value(own.sizes[name], graded=p.role != "frozen", weight=True) for name, p in own.shapes.items()}
+    sizes, gpu = (own.stored, own.compute, own.wide), config.run.device != "cpu"
+    s = Step(micro, config.data.seq_len, *sizes, weights, own.shapes, gpu)
     tape = Tape()
     x = _embedded(tape, s, config.model)
     x, added = _layers(tape, s, config, x)

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from slm_flax.layers.dot_product import MASKED
 from slm_flax.numerics import wide
 
-TILE, GPU_TILE = 128, 512
+TILE, GPU_TILE = 128, 256
 """Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
 
 Index = int | Array

@@ -1,9 +1,8 @@
 """Softmax attention by JAX's own function (`jax.nn.dot_product_attention`).
 
-The function is that of `dot_product`. JAX 0.10 computes it by XLA, which on a GPU holds every score. What it cannot do,
-`flash` does, and says so once; before compute capability 8.0 it does all of them (see `slm_core.settle`). On a CPU XLA
-would compute what the mask hides as well: there a sequence goes through in blocks of queries, each with only the keys
-that it can see.
+The function is that of `dot_product`. What JAX's cannot do, `flash` does, and says so once. On a GPU JAX 0.10 computes
+it by XLA, which holds every score there: `flash` does all of it. On a CPU XLA would compute what the mask hides as
+well: there a sequence goes through in blocks of queries, each with only the keys that it can see.
 """
 
 import jax
@@ -37,9 +36,10 @@ def fused(
     lacking = lacking or ("values of another width than keys" if q.shape[-1] != v.shape[-1] else "")
     if lacking:
         say_once(f"model.attention.kernel=fused cannot apply {lacking} in JAX: flash computes those layers")
+    if lacking or jax.default_backend() != "cpu":
         options = dict(scale=scale, window=window, softcap=softcap, bias=bias, sinks=sinks)
         return flash(q, k, v, start=start, keys_start=keys_start, **options)
-    if _whole(q, k, start, keys_start) and jax.default_backend() == "cpu":
+    if _whole(q, k, start, keys_start):
         return _in_blocks(q, k, v, scale=scale, window=window, bias=bias)
     return _attend(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
 
@@ -73,7 +73,7 @@ def _attend(
     bias: Array | None,
 ) -> Array:
     # JAX's function takes its softmax in float32, and has no float16 on a CPU.
-    if q.dtype == jnp.float64 or (q.dtype == jnp.float16 and jax.default_backend() == "cpu"):
+    if q.dtype in (jnp.float64, jnp.float16):
         return dot_product(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
     causal = _whole(q, k, start, keys_start) and not window and bias is None
     if causal:

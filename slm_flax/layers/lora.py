@@ -17,6 +17,7 @@ from slm_core.lowbit import ADAPTER, FORMATS
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.lowbit import product
+from slm_flax.numerics import wide
 from slm_flax.params import canonical, declare
 
 
@@ -46,7 +47,8 @@ class FrozenLinear(Linear):
             y = product(x, self.held, [getattr(self, leaf).get_value() for leaf in self.parts])
         if self.lora_a is None:
             return y
-        inner = x @ self.lora_a.astype(x.dtype) * self.scaling
+        inner = x @ self.lora_a.astype(x.dtype)
+        inner = (inner.astype(wide(x.dtype)) * self.scaling).astype(x.dtype)  # JAX rounds the number, too
         return y + inner @ self.lora_b.astype(x.dtype)
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_batching import sequential_vmap
 
 from slm_core.config import Optim
 from slm_core.dynamic import n_blocks, signed_code, unsigned_code
@@ -75,20 +74,13 @@ class AdamW8bit(Optimizer):
         """
         n, first = n_blocks(size, self.block), at * self.block
         sizes, starts = (size, size, n, size, n), (first, first, at, first, at)
-        pieces = [lax.dynamic_slice_in_dim(x, *where) for x, *where in zip(held, starts, sizes, strict=True)]
-        # Of layers that are stacked one after the other: their moments never stand decoded together.
-        formula = sequential_vmap(functools.partial(self.formula, name))
-        moved = formula(lr, corrections, lax.dynamic_slice_in_dim(g, first, size), *pieces)
-        return [
-            lax.dynamic_update_slice_in_dim(x, y, start, 0) for x, y, start in zip(held, moved, starts, strict=True)
-        ]
-
-    def formula(
-        self, name: str, lr: Array, corrections: list[Array], g: Array, p: Array, *moments: Array
-    ) -> tuple[Array, ...]:
-        """Returns values of a parameter, the codes and scales of m, those of v, after an update."""
+        p, *moments = (lax.dynamic_slice_in_dim(x, *where) for x, *where in zip(held, starts, sizes, strict=True))
+        g = lax.dynamic_slice_in_dim(g, first, size)
         (b1, b2), (correction1, correction2) = self.betas, corrections
         m = b1 * self.m.dequantise(*moments[:2]) + (1 - b1) * g
         v = b2 * self.v.dequantise(*moments[2:]) + (1 - b2) * jnp.square(g)
         p = self.moved(name, p, m / correction1 / (jnp.sqrt(v) / jnp.sqrt(correction2) + self.eps), lr)
-        return p, *self.m.quantise(m), *self.v.quantise(v)
+        moved = (p, *self.m.quantise(m), *self.v.quantise(v))
+        return [
+            lax.dynamic_update_slice_in_dim(x, y, start, 0) for x, y, start in zip(held, moved, starts, strict=True)
+        ]

@@ -26,7 +26,7 @@ from torch.nn.functional import pad
 from slm_torch.layers.dot_product import MASKED
 from slm_torch.numerics import wide
 
-TILE, GPU_TILE = 128, 512
+TILE, GPU_TILE = 128, 256
 """Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
 
 NOTHING = MASKED / 2
@@ -80,6 +80,7 @@ class _Flash(torch.autograd.Function):
                 mixed *= torch.exp(so_far - both)
                 mixed += torch.exp(found - both) * (p.to(v.dtype) @ values[:, columns])
                 so_far = both
+                del s, p  # before the next tile's
             y[:, :, rows] = mixed.view(y[:, :, rows].shape)
             log_sum[:, :, rows] = so_far.view(log_sum[:, :, rows].shape)
         y = _by_position(y, batch)
@@ -114,6 +115,7 @@ class _Flash(torch.autograd.Function):
                 ds = ds.mul_(ctx.options.scale).to(q.dtype)
                 dq[:, :, rows] += (ds @ key).view(dq[:, :, rows].shape)
                 dkey += ds.mT @ query
+                del s, p, ds
             dk[:, columns], dv[:, columns] = dkey, dvalue
         dq, dk, dv = (_by_position(x, batch) for x in (dq.to(q.dtype), dk[:, None], dv[:, None]))
         dbias = None if dtable is None else tiles.bias_gradient(dtable, bias)

@@ -5,6 +5,7 @@
 W may be held in few bits (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from slm_core.lora import Account, account, adapter, frozen
 from slm_core.lowbit import ADAPTER, FORMATS
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
-from slm_torch.lowbit import product
+from slm_torch.lowbit import TABLES, product
 from slm_torch.params import declare
 
 
@@ -28,9 +29,11 @@ class FrozenLinear(Linear):
         if held != "float":
             self.weight = None
             declared = FORMATS[held].declared(shape, spec)
-            self.parts = tuple(declared)
+            self.parts = (*declared, *TABLES[held])
             for leaf, part in declared.items():
                 setattr(self, leaf, declare(*part))
+            for leaf, table in TABLES[held].items():
+                self.register_buffer(leaf, torch.from_numpy(table), persistent=False)
         self.scaling = alpha / rank if rank else 0.0
         adapters = adapter(shape, rank) if rank else {}
         for leaf in ADAPTER:
@@ -43,7 +46,8 @@ class FrozenLinear(Linear):
             y = product(x, self.held, [getattr(self, leaf) for leaf in self.parts])
         if self.lora_a is None:
             return y
-        inner = x @ self.lora_a.to(x.dtype) * self.scaling
+        inner = x @ self.lora_a.to(x.dtype)
+        inner = inner * self.scaling  # in 16 bits, too, PyTorch multiplies by the number as float32
         return y + inner @ self.lora_b.to(x.dtype)
 
 

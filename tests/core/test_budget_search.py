@@ -7,9 +7,10 @@ import pytest
 from slm_core import presets
 from slm_core.budget import PARTS, Prediction, predict
 from slm_core.budget.report import advice, bars, picture, table
-from slm_core.budget.search import ENOUGH, cheapest, helpful, largest_micro_batch, settled
+from slm_core.budget.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, settled
 from slm_core.config_dict import with_values
 from slm_core.validate import validate
+from slm_core.vocabulary import expected_vocabulary
 
 TWINS = pytest.mark.parametrize("twin", ["torch", "flax"])
 VOCAB = 50257
@@ -70,6 +71,39 @@ def test_changes_save_memory_one_a_field_the_best_first(twin):
     assert len(changes) >= 3 and totals == sorted(totals) and totals[-1] < before
     assert len({change.name for change in changes}) == len(changes)
     assert "train.micro_batch_size=1" in [change.text for change in changes]
+
+
+LARGE = ["configs/gpt2.py:124m", "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m"]
+
+
+def on_a_card(spec: str, **values):
+    config = with_values(presets.load(spec)[0], {"precision.compute": "float32", "run.device": "cuda"})
+    return with_values(config, {name.replace("__", "."): value for name, value in values.items()})
+
+
+@TWINS
+@pytest.mark.parametrize("spec", LARGE)
+def test_presets_for_the_card_fit_it_at_a_context_of_1024(spec, twin):
+    config = on_a_card(spec)
+    chosen = cheapest(config, expected_vocabulary(config), twin, 6e9)
+    assert chosen is not None and chosen.data.seq_len == 1024 and chosen.train.micro_batch_size == 8
+
+
+@TWINS
+def test_124m_parameters_take_what_is_promised(twin):
+    config = on_a_card("configs/gpt2.py:124m", train__micro_batch_size=8)
+    plain = on_a_card("configs/gpt2.py:124m", train__micro_batch_size=8, memory__remat="none", memory__loss_chunk=0)
+    assert predict(config, VOCAB, twin).total < 5.5e9
+    assert predict(config, VOCAB, twin).total <= predict(plain, VOCAB, twin).total / 3
+
+
+@TWINS
+def test_changes_that_are_enough_together(twin):
+    config = on_a_card("configs/gpt2.py:124m")
+    assert helpful(config, VOCAB, twin)[0].total > 2e9
+    together = enough(config, VOCAB, twin, 2e9)
+    assert len(together) >= 2 and together[-1].total <= 2e9 < together[-2].total
+    assert enough(config, VOCAB, twin, 1e8) == []
 
 
 @TWINS

@@ -124,6 +124,21 @@ def test_a_base_of_another_function_is_refused(config, values, field):
     assert refusal(open_base, swapped).startswith(field.partition("=")[0])
 
 
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"model.norm.eps": 1e-3}, "model.norm.eps=0.001: "),
+        ({"model.position.theta": 500.0}, "model.position.theta=500.0: "),
+        ({"model.pattern": "attention.window=4 | ."}, "model.pattern=attention.window=4 | .: "),
+    ],
+)
+def test_what_is_another_function_is_named_and_not_what_is_written_otherwise(config, values, field):
+    base = imported(config)
+    same = {"finetune.base": str(base), "model.attention.n_kv_heads": config.model.attention.n_heads}
+    assert open_base(with_values(config, same)).folder == base
+    assert refusal(open_base, with_values(config, same | values)).startswith(field)
+
+
 def test_what_leaves_the_function_as_it_is_may_differ(config):
     base = imported(config, **{"model.attention.n_kv_heads": 4})
     values = {

@@ -30,11 +30,11 @@ def run(config, prepare_engine=lambda engine: None, **kwargs):
 
     def build(config, vocab_size, weights):
         engines.append(BigramEngine(config, vocab_size))
-        prepare_engine(engines[0])
-        return engines[0]
+        prepare_engine(engines[-1])
+        return engines[-1]
 
     result = train(config, build, kwargs.pop("framework", "torch"), **kwargs)
-    return result, engines[0] if engines else None
+    return result, engines[-1] if engines else None
 
 
 def crash_at(step):
@@ -293,6 +293,31 @@ def test_what_was_settled_is_recorded_and_taken_again(whole, tmp_path):
     assert built == [0, 2, 2] and result.finished
     assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
     assert (engine.weights == whole[1].weights).all()
+
+
+def test_what_no_longer_fits_is_settled_anew_but_for_the_dtype(tmp_path, capsys):
+    def fits(most, begun):
+        def prepare_engine(engine):
+            given = engine.config
+            if given.train.micro_batch_size > most:
+                raise UserError("it does not fit")
+            assert given.precision.compute == begun
+            engine.config = change(given, train__micro_batch_size=most, precision__compute="float32")
+
+        return prepare_engine
+
+    def then_stops(engine):
+        fits(4, "auto")(engine)
+        crash_at(8)(engine)
+
+    config = make_config(tmp_path)
+    with pytest.raises(Interrupted):
+        run(config, then_stops)
+    assert run(config, fits(2, "float32"))[0].finished
+    printed = capsys.readouterr().out
+    assert "does not fit here now: it is settled anew" in printed and "2 (as settled before)" in printed
+    description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
+    assert description["settled"] == {"precision.compute": "float32", "train.micro_batch_size": 2}
 
 
 def test_a_run_of_before_settles_anew(tmp_path):

@@ -1,8 +1,14 @@
 """The comparison of optimizers on curves that are known."""
 
+import dataclasses
+
 import pytest
 
-from slm_core.optimizer_benchmark import Curve, draw, table
+from slm_core.config import Config, Data, Finetune, Optim
+from slm_core.errors import UserError
+from slm_core.optimizer_benchmark import Curve, draw, table, with_optimizer
+
+CONFIG = Config(data=Data(source="text", path="some.txt"))
 
 
 def curves(updates: int) -> list[Curve]:
@@ -18,5 +24,26 @@ def test_table(updates, last):
 
 
 def test_picture(tmp_path):
-    draw(curves(30), "both", tmp_path / "new" / "curves.png")
-    assert (tmp_path / "new" / "curves.png").stat().st_size > 1000
+    draw(curves(30), "both", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_what_the_other_optimizer_does_not_read_is_left_at_its_default():
+    config = dataclasses.replace(CONFIG, optim=Optim(kind="adamw", eps=1e-6))
+    same, notes = with_optimizer(config, "adamw8bit", 500)
+    assert (same.optim.kind, same.optim.eps, same.train.steps, notes) == ("adamw8bit", 1e-6, 500, [])
+    other, notes = with_optimizer(config, "lion", 500)
+    assert other.optim == Optim(kind="lion")
+    assert len(notes) == 1 and notes[0].startswith("optim.eps=1e-06 ")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (CONFIG, "optim.warmup_steps=10 must be less than train.steps=10"),
+        (dataclasses.replace(CONFIG, finetune=Finetune(base="models/a")), "finetune.base=models/a: .* unset it"),
+    ],
+)
+def test_a_run_that_cannot_be_compared_is_refused(config, words):
+    with pytest.raises(UserError, match=words):
+        with_optimizer(dataclasses.replace(config, optim=Optim(warmup_steps=10)), "adamw8bit", 10)

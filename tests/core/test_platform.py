@@ -72,6 +72,51 @@ def test_a_driver_that_does_not_tell(monkeypatch, answer):
     assert platform.gpu_memory() is None
 
 
+def test_a_driver_that_hangs_tells_nothing(monkeypatch):
+    def hang(command, timeout, **options):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert platform.gpu_memory() is None
+
+
+def test_cuda_counts_gpus_as_the_driver_does(monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    platform.count_gpus_as_their_driver()
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    os.environ["CUDA_DEVICE_ORDER"] = "FASTEST_FIRST"
+    platform.count_gpus_as_their_driver()
+    assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
+V2 = ("memory.max", "memory.current", "memory.stat")
+V1 = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat")
+STAT = "anon 1\nactive_file 300\ninactive_file 200\n"
+
+
+@pytest.mark.parametrize(
+    ("names", "texts", "expected"),
+    [
+        ((), (), (10_000 * 1024, 8_000 * 1024)),
+        (V2, ("4000\n", "1500\n", STAT), (4_000, 3_000)),
+        (V1, ("4000\n", "1500\n", STAT), (4_000, 3_000)),
+        (V2, ("4000\n", "5000\n", ""), (4_000, 0)),
+        (V2, (f"{9_000 * 1024}\n", "0\n", STAT), (9_000 * 1024, 8_000 * 1024)),  # others hold what it may take
+        (V2, ("max\n", "1500\n", STAT), (10_000 * 1024, 8_000 * 1024)),
+        (V1, ("9223372036854771712\n", "1500\n", STAT), (10_000 * 1024, 8_000 * 1024)),
+    ],
+)
+def test_a_container_has_the_memory_of_its_limit(monkeypatch, tmp_path, names, texts, expected):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       10000 kB\nMemAvailable:    8000 kB\nHugePages_Total:       0\n")
+    monkeypatch.setattr(platform, "_MEMINFO", meminfo)
+    monkeypatch.setattr(platform, "_CGROUP", tmp_path)
+    (tmp_path / "memory").mkdir()
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / name).write_text(text)
+    assert platform.cpu_memory() == expected
+
+
 def test_no_driver_tells_nothing(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert platform.gpu_memory() is None

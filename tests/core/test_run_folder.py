@@ -71,6 +71,12 @@ def test_automatic_names():
     assert named != automatic_name(wider, "flax", "default", ["model.d_model", "optim.betas"])
 
 
+def test_what_may_change_does_not_rename_a_run():
+    names = [name for name in flatten(make_config.__globals__["Config"]()) if name.startswith(MAY_DIFFER)]
+    assert "memory.budget_gb" in names
+    assert automatic_name(make_config.__globals__["Config"](), "flax", "default", names) == "default-flax"
+
+
 def test_a_run_without_a_name_gets_the_automatic_one(config):
     folder = run(change(config, run__name=""), preset="mine", overrides={"train.steps": 3}).folder
     assert folder.name.startswith("mine-torch-")

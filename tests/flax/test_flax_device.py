@@ -5,8 +5,10 @@ from unittest.mock import Mock
 
 import jax
 import pytest
+from jaxlib.xla_client import generate_pjrt_gpu_plugin_options
 
 from slm_core.config import Config, Memory, Run
+from slm_core.errors import UserError
 from slm_flax import device
 
 MATRICES = [(4, 8, 16), (4, 16, 8)]
@@ -15,7 +17,7 @@ MATRICES = [(4, 8, 16), (4, 16, 8)]
 def test_a_cpu_is_found_with_its_memory():
     found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
     assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
-    assert 0 < found.free <= found.total and found.fused
+    assert 0 < found.free <= found.total and found.fused == "JAX's function, in blocks of queries"
     for dtype in ("float32", "float16"):
         assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
 
@@ -33,7 +35,7 @@ def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, mode
     found = device.probe(card(capability), threads=0)
     assert (found.platform, found.name) == ("gpu", "a card")
     assert ".".join(map(str, found.capability)) == capability
-    assert found.bfloat16 == modern and bool(found.fused) == modern
+    assert found.bfloat16 == modern and found.fused == "flash: JAX's function would hold every score"
     assert (found.total, found.free) == (6_000, 3_400)  # what JAX holds unused is free
 
 
@@ -41,6 +43,18 @@ def test_a_gpu_whose_driver_does_not_tell_has_what_jax_may_take(monkeypatch):
     monkeypatch.setattr(device, "gpu_memory", lambda: None)
     found = device.probe(card("8.0"), threads=0)
     assert (found.total, found.free) == (5_000, 4_900)
+
+
+def test_an_allocator_that_counts_nothing_leaves_what_the_driver_tells(monkeypatch):
+    uncounted = card("8.0")
+    uncounted.memory_stats = lambda: None
+    monkeypatch.setattr(device, "gpu_memory", lambda: (6_000, 3_000))
+    found = device.probe(uncounted, threads=0)
+    assert (found.total, found.free) == (6_000, 3_000)
+    assert device.peak_memory_bytes(uncounted) == 0
+    monkeypatch.setattr(device, "gpu_memory", lambda: None)
+    with pytest.raises(UserError, match="unset XLA_PYTHON_CLIENT_ALLOCATOR"):
+        device.probe(uncounted, threads=0)
 
 
 def test_other_processes_and_jaxs_own_limit_both_count(monkeypatch):
@@ -56,4 +70,15 @@ def test_jax_takes_the_card_as_it_needs_it_up_to_the_budget(monkeypatch, budget,
     monkeypatch.setattr(jax, "devices", lambda: devices)
     device.prepare_device(Config(memory=Memory(budget_gb=budget)))
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == fraction
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert generate_pjrt_gpu_plugin_options()["memory_fraction"] == float(fraction)
+
+
+@pytest.mark.parametrize("name", ["XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"])
+def test_the_users_own_limit_is_kept(monkeypatch, name):
+    monkeypatch.setattr(os, "environ", {name: "0.5"})
+    monkeypatch.setattr(device, "gpu_memory", lambda: (24 * 10**9, 10**9))
+    devices = jax.devices("cpu")
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    device.prepare_device(Config())
+    assert generate_pjrt_gpu_plugin_options()["memory_fraction"] == 0.5

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from slm_core.config import Config
 from slm_flax import layers, params
 from slm_flax.layers.dropout import keep_mask
 from slm_flax.layers.placement import PLACEMENT
-from slm_flax.loss import sums, token_losses
+from slm_flax.loss import loss_sums, sums, token_losses
 from slm_flax.model import Transformer, position_at
 
 
@@ -60,6 +61,19 @@ class Twin:
 
     def losses(self, logits, targets, z_loss):
         return [float(value) for value in sums(array(logits), array(targets), z_loss)]
+
+    def loss_and_gradients(self, config, vocab, hidden, targets, chunk):
+        model = Transformer(Config(model=config), vocab, self.float64)
+        values = params.initialise(model, 0, self.float64)
+
+        def losses(hidden, head):
+            bound = params.bind(model, values | {"head.weight": head})
+            found = loss_sums(bound, hidden, 0.5, array(targets), chunk)
+            return found.objective, found.tokens
+
+        of_both = jax.value_and_grad(losses, (0, 1), has_aux=True)
+        (objective, tokens), gradients = of_both(array(hidden), values["head.weight"])
+        return [np.asarray(x) for x in (tokens, objective, *gradients)]
 
     def _filled(self, module, weights):
         return params.bind(module, {name: array(value) for name, value in weights.items()})

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 
 from slm_core import lowbit
+from slm_flax import params
 from slm_flax.evaluator import Evaluator
+from slm_flax.layers.linear import Linear
+from slm_flax.layers.lora import FrozenLinear
 from slm_flax.lowbit import MATRIX, product
+from slm_flax.numerics import DTYPES
 from slm_flax.trainer import build
 
 
@@ -40,7 +44,15 @@ def product_and_gradient(x, held, parts, cotangent):
     return np.asarray(y), np.asarray(gradient)
 
 
-TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, build=build, Evaluator=Evaluator)
+def adapted(x, weights, alpha, dtype):
+    x = jnp.asarray(x, DTYPES[dtype])
+    layer = FrozenLinear(Linear(*weights["weight"].shape, checks.MATRIX, bias=False), "float", x.shape[-1], alpha)
+    layer = params.bind(layer, params.fill(layer, weights.items(), np.dtype("float32")))
+    y, backward = jax.vjp(jax.jit(lambda x: layer(x)), x)
+    return [np.asarray(found, np.float32) for found in (y, *backward(jnp.ones_like(y)))]
+
+
+TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, adapted=adapted, build=build, Evaluator=Evaluator)
 
 
 @pytest.mark.parametrize("held", lowbit.FORMATS)
@@ -63,6 +75,11 @@ def test_only_adapters_move(held):
 @pytest.mark.parametrize("held", checks.HELD)
 def test_a_base_and_the_merge(held):
     checks.check_a_base_and_the_merge(TWIN, held)
+
+
+@pytest.mark.parametrize("dtype", checks.SCALED)
+def test_an_adapter_is_scaled_by_the_exact_number(dtype):
+    checks.check_scaling(TWIN, dtype)
 
 
 def test_facts():

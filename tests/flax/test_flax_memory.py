@@ -1,16 +1,19 @@
-"""The planner's prediction for the Flax twin against XLA's own plan of an update, compiled and never run."""
+"""The planner's prediction for the Flax twin against XLA's own plan of an update, compiled and never run: on this
+machine's CPU, and on the card, which need not be here.
+"""
 
 import jax
 import pytest
 
 from parity.memory import cases
 from slm_core import presets
-from slm_core.budget import flax_layers, flax_step, predict
+from slm_core.budget import flax_layers, held, predict
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.validate import drop_unread, validate
+from slm_flax.layers.flash import GPU_TILE
 from slm_flax.layers.fused import BLOCKS
-from slm_flax.memory import measured, unallocated
+from slm_flax.memory import has_card, measured, unallocated
 from slm_flax.optim.adamw8bit import SLICE
 
 CASES = cases()
@@ -34,6 +37,14 @@ MORE = {
     "mla, none": {"model.attention.kind": "mla"},
     "differential, none": {"model.attention.kind": "differential"},
     "moe, none": {"model.mlp.kind": "moe"},
+    "float16, none": {"precision.compute": "float16"},
+    "window by pattern, block": {"model.pattern": "attention.window=32 | .", "memory.remat": "block"},
+    "kinds by pattern, block": {
+        "model.pattern": "mlp.kind=gelu | mlp.kind=relu2 | mlp.kind=geglu | .", "memory.remat": "block",
+        "model.n_layers": 4,
+    },
+    "value_residual, block": {"model.attention.value_residual": True, "memory.remat": "block"},
+    "value_residual, none": {"model.attention.value_residual": True},
 }  # fmt: skip
 
 
@@ -47,6 +58,10 @@ def changed(config: Config, overrides: dict) -> Config:
     return config
 
 
+ON_CARD = {"run.device": "auto"}
+card = pytest.mark.skipif(not has_card(), reason="JAX is here without its compiler for NVIDIA GPUs")
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_an_update_takes_what_is_predicted(name):
     assert abs(error(*CASES[name])) < 0.05
@@ -58,11 +73,32 @@ def test_every_case_is_within_a_tenth(name):
     assert abs(error(*CASES[name])) < 0.1
 
 
+@card
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in QUICK else pytest.mark.slow) for x in CASES])
+def test_an_update_on_the_card_takes_what_is_predicted(name):
+    config, vocab_size = CASES[name]
+    assert abs(error(with_values(config, ON_CARD), vocab_size)) < 0.1
+
+
+PLACES = [{}, pytest.param(ON_CARD, marks=card)]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES, ids=["cpu", "card"])
 @pytest.mark.parametrize("name", MORE)
-def test_more_options_are_within_a_tenth(name):
+def test_more_options_are_within_a_tenth(name, place):
     config, vocab_size = CASES["loss_chunk"]
-    assert abs(error(changed(config, MORE[name]), vocab_size)) < 0.1
+    assert abs(error(changed(config, MORE[name] | place), vocab_size)) < 0.1
+
+
+@card
+def test_the_card_s_compiler_sees_what_a_gpu_would_compute():
+    """With flash where the kernel is fused: scores are never held."""
+    config, vocab_size = CASES["remat=block"]
+    long = {"model.attention.kernel": "fused", "data.seq_len": 1024, "train.micro_batch_size": 2} | ON_CARD
+    config = with_values(config, long)
+    same = with_values(config, {"model.attention.kernel": "flash"})
+    assert measured(config, vocab_size) == measured(same, vocab_size)
 
 
 @pytest.mark.slow
@@ -89,4 +125,4 @@ def test_weights_and_optimizer_are_exact():
 
 
 def test_what_the_arithmetic_borrows_is_the_twin_s():
-    assert (flax_step.SLICE, flax_layers.BLOCKS) == (SLICE, BLOCKS)
+    assert (held.SLICE, flax_layers.BLOCKS, flax_layers.GPU_TILE) == (SLICE, BLOCKS, GPU_TILE)

@@ -51,6 +51,13 @@ def test_a_stack_comes_apart_again():
     assert apart.keys() == values.keys() and all((apart[name] == values[name]).all() for name in values)
 
 
+@pytest.mark.parametrize("pattern", ["5*attention.window=16 | .", "3*. | position.kind=none"])
+def test_a_stack_of_many_layers_comes_apart_again(pattern):
+    """From the tenth layer on names do not sort as layers do."""
+    values = {"memory.remat": "block", "model.n_layers": 13, "model.pattern": pattern}
+    checks.check_equal_updates(build, {**values, "memory.remat": "none"}, values)
+
+
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in OPTIMIZERS])
 def test_an_optimizer_treats_the_layers_of_a_stack_one_by_one(kind):
     values = {"optim.kind": kind, "optim.schedule": "constant", "model.n_layers": 2, "model.dropout": 0.0}

@@ -6,7 +6,7 @@ import pytest
 
 from parity import cells as module
 from parity import fields
-from parity.cells import BASE, FEW, REGISTRIES, SECTIONS, cells, components, numerics, proven, select
+from parity.cells import AUTO, BASE, FEW, REGISTRIES, SECTIONS, cells, components, numerics, proven, select
 from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core import presets
@@ -17,7 +17,7 @@ from slm_core.validate import validate
 
 CELLS = cells()
 NUMERICS = sorted(numerics())
-CHOICES = [(name, value) for name in NUMERICS for value in field_table()[name].field.metadata["choices"] or ()]
+CHOICES = [(name, value) for name in NUMERICS for value in choices(name) if value != AUTO]
 
 
 def named(name):

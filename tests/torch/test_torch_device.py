@@ -1,5 +1,7 @@
 """What the PyTorch twin finds of its device; of a GPU, by what PyTorch would say of it."""
 
+import os
+
 import pytest
 import torch
 
@@ -12,9 +14,18 @@ MATRICES = [(4, 8, 16), (4, 16, 8)]
 def test_a_cpu_is_found_with_its_memory():
     found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))))
     assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
-    assert 0 < found.free <= found.total and found.fused
+    assert 0 < found.free <= found.total and found.fused == "PyTorch's kernel for CPUs"
     for dtype in ("float32", "float16"):
         assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
+
+
+def test_no_default_rounding_of_products_is_inherited():
+    matmul = torch.backends.cuda.matmul
+    matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = True
+    torch.backends.fp32_precision = "tf32"
+    device.prepare_device(Config(run=Run(device="cpu")))
+    assert matmul.fp32_precision == torch.backends.cudnn.fp32_precision == "ieee"
+    assert not matmul.allow_fp16_reduced_precision_reduction and not matmul.allow_bf16_reduced_precision_reduction
 
 
 @pytest.mark.parametrize(("capability", "hardware"), [((7, 5), False), ((8, 6), True)])
@@ -31,7 +42,16 @@ def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, hard
     found = device.probe(torch.device("cuda"))
     assert (found.platform, found.name, found.capability) == ("gpu", "a card", capability)
     assert found.bfloat16 == hardware
+    assert ("FlashAttention" in found.fused) == hardware and "memory-efficient kernel" in found.fused
     assert (found.total, found.free) == (6_000, 3_400)  # what PyTorch holds unused is free
+
+
+def test_cuda_counts_gpus_as_the_driver_does_before_pytorch_looks(monkeypatch):
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    orders = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: orders.append(os.environ.get("CUDA_DEVICE_ORDER")))
+    device.prepare_device(Config())
+    assert orders == ["PCI_BUS_ID"]
 
 
 def test_the_budget_is_a_limit_of_the_process(monkeypatch):

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from slm_torch.layers import KERNEL
 
-FLASH = sys.modules["slm_torch.layers.flash"]
+FLASH, FUSED = (sys.modules[f"slm_torch.layers.{name}"] for name in ("flash", "fused"))
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,12 @@ def runner(name, call=lambda kernel, inputs, options: kernel(**inputs, **options
 @pytest.mark.parametrize("name", KERNEL)
 def test_kernel(name, case):
     checks.check_case(runner(name), **case)
+
+
+@pytest.mark.parametrize("case", checks.FEW_CASES, ids=str)
+def test_keys_are_repeated_for_a_kernel_that_does_not_share_them(case, monkeypatch):
+    monkeypatch.setattr(FUSED, "shares_keys", lambda q, mask: False)
+    checks.check_case(runner("fused"), **case)
 
 
 @pytest.mark.parametrize("sinks", [False, True])

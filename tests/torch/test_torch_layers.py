@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from slm_core.config import Config
 from slm_core.params import Spec
 from slm_torch import layers, params
 from slm_torch.layers.dropout import keep_mask
 from slm_torch.layers.placement import PLACEMENT
-from slm_torch.loss import sums, token_losses
+from slm_torch.loss import loss_sums, sums, token_losses
 from slm_torch.model import Transformer, position_at
 
 
@@ -54,6 +55,14 @@ class Twin:
 
     def losses(self, logits, targets, z_loss):
         return [float(value) for value in sums(tensor(logits), tensor(targets), z_loss)]
+
+    def loss_and_gradients(self, config, vocab, hidden, targets, chunk):
+        model = Transformer(Config(model=config), vocab, self.float64)
+        model = params.initialise(model, 0, self.float64, torch.device("cpu"))
+        hidden = tensor(hidden).requires_grad_()
+        found = loss_sums(model, hidden, 0.5, tensor(targets), chunk)
+        gradients = torch.autograd.grad(found.objective, (hidden, model.head.weight))
+        return [x.detach().numpy() for x in (*found, *gradients)]
 
     def _filled(self, module, weights):
         module = params.initialise(module, 0, torch.float64, torch.device("cpu"))

@@ -7,27 +7,39 @@ import pytest
 import torch
 
 from slm_core import lowbit
+from slm_torch import params
 from slm_torch.evaluator import Evaluator
-from slm_torch.lowbit import MATRIX, product
+from slm_torch.layers.linear import Linear
+from slm_torch.layers.lora import FrozenLinear
+from slm_torch.lowbit import MATRIX, TABLES, product
+from slm_torch.numerics import DTYPES
 from slm_torch.trainer import build
 
 
-def tensors(parts):
-    return {leaf: torch.from_numpy(part) for leaf, part in parts.items()}
+def tensors(held, parts):
+    return {leaf: torch.from_numpy(part) for leaf, part in (parts | TABLES[held]).items()}
 
 
 def matrix(held, parts):
-    return MATRIX[held](**tensors(parts)).numpy()
+    return MATRIX[held](**tensors(held, parts)).numpy()
 
 
 def product_and_gradient(x, held, parts, cotangent):
     x = torch.from_numpy(x).requires_grad_()
-    y = product(x, held, list(tensors(parts).values()))
+    y = product(x, held, list(tensors(held, parts).values()))
     y.backward(torch.from_numpy(cotangent))
     return y.detach().numpy(), x.grad.numpy()
 
 
-TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, build=build, Evaluator=Evaluator)
+def adapted(x, weights, alpha, dtype):
+    x = torch.from_numpy(x).to(DTYPES[dtype]).requires_grad_()
+    layer = FrozenLinear(Linear(*weights["weight"].shape, checks.MATRIX, bias=False), "float", x.shape[-1], alpha)
+    y = params.fill(layer, weights.items(), torch.float32, torch.device("cpu"))(x)
+    y.sum().backward()
+    return y.detach().float().numpy(), x.grad.float().numpy()
+
+
+TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, adapted=adapted, build=build, Evaluator=Evaluator)
 
 
 @pytest.mark.parametrize("held", lowbit.FORMATS)
@@ -52,13 +64,27 @@ def test_a_base_and_the_merge(held):
     checks.check_a_base_and_the_merge(TWIN, held)
 
 
+@pytest.mark.parametrize("dtype", checks.SCALED)
+def test_an_adapter_is_scaled_by_the_exact_number(dtype):
+    checks.check_scaling(TWIN, dtype)
+
+
 def test_facts():
     checks.check_facts(TWIN)
 
 
 @pytest.mark.parametrize("held", lowbit.FORMATS)
+def test_a_product_brings_nothing_from_the_host(held, monkeypatch):
+    layer = FrozenLinear(Linear(8, 6, checks.MATRIX, bias=False), held, 0, 1.0)
+    params.initialise(torch.nn.ModuleDict({"layer": layer}), 0, torch.float32, torch.device("cpu"))
+    assert dict(layer.named_buffers()).keys() == TABLES[held].keys() and not layer.state_dict().keys() & TABLES[held]
+    monkeypatch.setattr(torch, "from_numpy", None)
+    layer(torch.ones(3, 8, requires_grad=True)).sum().backward()
+
+
+@pytest.mark.parametrize("held", lowbit.FORMATS)
 def test_nothing_floating_is_kept_for_the_backward_pass(held):
-    parts = tensors(lowbit.FORMATS[held].quantise(checks.numbers((64, 64), "float32")))
+    parts = tensors(held, lowbit.FORMATS[held].quantise(checks.numbers((64, 64), "float32")))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         product(torch.ones(3, 64, requires_grad=True), held, list(parts.values()))

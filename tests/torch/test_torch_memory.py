@@ -6,7 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from parity.memory import cases
 from slm_core import presets
-from slm_core.budget import predict, torch_step
+from slm_core.budget import predict, torch_layers, torch_step
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.validate import drop_unread, validate
@@ -60,6 +60,15 @@ def test_small_updates_take_what_is_predicted(name):
     assert abs(error(small(OPTIONS[name]), 4096)) < 0.02
 
 
+@pytest.mark.parametrize("kernel", ["fused", "flash"])
+@pytest.mark.parametrize("remat", ["none", "block"])
+def test_a_gpu_is_predicted_too(kernel, remat):
+    overrides = {"model.attention.kernel": kernel, "memory.remat": remat, "run.device": "auto", "data.seq_len": 512}
+    assert abs(error(small(overrides), 4096)) < 0.05
+    on_cpu = small(overrides | {"run.device": "cpu"})
+    assert measured(small(overrides), 4096) >= measured(on_cpu, 4096)
+
+
 def test_what_is_measured_without_memory_is_what_a_real_update_takes():
     config = small({"memory.remat": "block"})
     engine = Engine(config, 4096)
@@ -104,5 +113,5 @@ def test_a_model_of_124m_parameters_is_predicted():
 
 
 def test_sizes_of_pieces_are_the_twins():
-    assert (torch_step.CPU_TILE, torch_step.GPU_TILE) == (TILE, GPU_TILE)
+    assert (torch_layers.CPU_TILE, torch_layers.GPU_TILE) == (TILE, GPU_TILE)
     assert torch_step.SLICE == SLICE

@@ -1,6 +1,6 @@
-"""Mistakes that a porter makes, each in the PyTorch twin alone: the ladder must catch and the bisector name them."""
+"""Mistakes that a porter makes, each in one twin alone: the ladder must catch and the bisector name them."""
 
-from faults import attention, decoding, finetune, kernels, mlps, model, norms, optimizers, positions, training
+from faults import attention, decoding, finetune, kernels, mlps, model, norms, optimizers, positions, stacks, training
 from faults.fault import Fault
 from faults.pairs import CONFIGS
 from faults.rules import OFF, RULES, SIZES, SPLIT
@@ -12,6 +12,7 @@ SECTIONS = {
     "norms": norms.FAULTS,
     "mlps": mlps.FAULTS,
     "model": model.FAULTS,
+    "stacks": stacks.FAULTS,
     "training": training.FAULTS,
     "optimizers": optimizers.FAULTS,
     "finetune": finetune.FAULTS,

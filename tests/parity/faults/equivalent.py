@@ -2,6 +2,7 @@
 
 EQUIVALENT: dict[str, tuple[str, ...]] = {
     "the same axis, counted from the other end": (
+        "dynamic Quantiser.quantise: -1 -> +1",
         "layers.differential DifferentialAttention.forward: -2 -> +2",
         "layers.flash Tiles.bias_gradient: -1 -> +1",
         "layers.flash Tiles.scores: -1 -> +1",
@@ -12,6 +13,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.moe MixtureOfExperts.weights: -1 -> +1",
         "layers.moe in_best_groups: -1 -> +1",
         "layers.qk_norm QKNorm.forward: -2 -> +2",
+        "loss _TokenLosses.forward: -1 -> +1",
         "loss sums: -1 -> +1",
     ),
     "a bound that no index reaches": (
@@ -45,7 +47,43 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.fused fused: if lacking: -> if not lacking:",
         "layers.fused fused: time == keys -> time != keys",
     ),
-    "the scale of zeros, whose bits the quantiser's own tests compare": ("dynamic Quantiser.quantise: 1 -> 2",),
+    "kept for the backward pass or computed again: the same numbers, in memory that its own tests measure": (
+        "remat again: if remat == 'attention': -> if not remat == 'attention':",
+        "remat again: if remat not in ('attention', 'block', 'full') or not torch.is_grad_enabled():"
+        " -> if not (remat not in ('attention', 'block', 'full') or not torch.is_grad_enabled()):",
+        "remat again: remat == 'attention' -> remat != 'attention'",
+        "remat again: remat not in ('attention', 'block', 'full') or not torch.is_grad_enabled()"
+        " -> remat not in ('attention', 'block', 'full') and (not torch.is_grad_enabled())",
+        "remat run: if remat != 'full': -> if not remat != 'full':",
+        "remat run: remat != 'full' -> remat == 'full'",
+    ),
+    "the state of a generator that draws no dropout": ("remat again: False -> True",),
+    "keys that a kernel shares, or that are repeated for it: the same numbers": (
+        "layers.fused fused: heads != kv_heads -> heads == kv_heads",
+        "layers.fused fused: heads != kv_heads and (not shared) -> heads != kv_heads or not shared",
+        "layers.fused fused: heads != kv_heads and _shares_keys(q, mask) -> heads != kv_heads or _shares_keys(q, mask)",
+        "layers.fused fused: if heads != kv_heads and (not shared): -> if not (heads != kv_heads and (not shared)):",
+        "layers.fused _shares_keys: 0 -> 1",
+        "layers.fused _shares_keys: 8 -> 9",
+        "layers.fused _shares_keys: True -> False",
+        "layers.fused _shares_keys: half and mask is None and (torch.cuda.get_device_capability(q.device) >= (8, 0))"
+        " -> half or mask is None or torch.cuda.get_device_capability(q.device) >= (8, 0)",
+        "layers.fused _shares_keys: if q.device.type == 'cpu': -> if not q.device.type == 'cpu':",
+        "layers.fused _shares_keys: q.device.type == 'cpu' -> q.device.type != 'cpu'",
+        "layers.fused _shares_keys: torch.cuda.get_device_capability(q.device) >= (8, 0)"
+        " -> torch.cuda.get_device_capability(q.device) > (8, 0)",
+    ),
+    "keys repeated on a GPU, which the kernels' own tests compare": ("layers.fused fused: 1 -> 2",),
+    "the scale of zeros and the least of scales, whose bits the quantiser's own tests compare": (
+        "dynamic Quantiser.quantise: 1 -> 2",
+        "dynamic Quantiser.quantise: largest < low -> largest <= low",
+    ),
+    "how much is worked on at once": ("optim.adamw8bit AdamW8bit.update: 1 -> 2",),
+    "a product of the longer side: the same matrix, later": (
+        "optim.muon Muon.orthogonal: -1 -> +1",
+        "optim.muon Muon.orthogonal: 1 -> 2",
+        "optim.muon Muon.orthogonal: u.shape[-2] > u.shape[-1] -> u.shape[-2] >= u.shape[-1]",
+    ),
     "a flag of checks, of speed, of gradients that nobody asks for, or of the order of equals": (
         "dynamic Quantiser.quantise: True -> False",
         "layers.moe ExpertLinear.forward: True -> False",
@@ -54,8 +92,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.moe rows_by_expert: True -> False",
         "loss loss_sums: False -> True",
         "loss loss_sums: True -> False",
-        "model Transformer.forward: False -> True",
+        "model Transformer.forward: True -> False",
         "optim.adafactor Adafactor.update: True -> False",
+        "optim.adamw8bit AdamW8bit.step: True -> False",
         "optim.adamw8bit AdamW8bit.update: True -> False",
         "optim.base Optimizer.decay: True -> False",
         "optim.muon Muon.update: True -> False",

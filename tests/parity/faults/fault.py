@@ -18,7 +18,7 @@ Apply = Callable[[Engine, pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """One mistake in the PyTorch twin.
+    """One mistake in one twin.
 
     Args:
       apply: makes it, until the patch is undone.
@@ -26,6 +26,8 @@ class Fault:
       pair: the model that has that part, a key of `faults.pairs.CONFIGS`.
       rung: the first rung of the ladder that fails.
       module: what the bisector names.
+      twin: that it is in. What is compiled of the Flax twin stays as it is, so that its faults come before its engine:
+        their targets are functions of modules.
     """
 
     apply: Apply
@@ -33,6 +35,7 @@ class Fault:
     pair: str
     rung: int
     module: str
+    twin: str = "torch"
 
 
 def edited(target: str, old: str, new: str) -> Apply:

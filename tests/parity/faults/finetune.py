@@ -71,7 +71,7 @@ FAULTS = {
         "frozen=nf4", "nf4", 1, FIRST,
     ),
     "scales without their mean": Fault(
-        option(MATRIX, "nf4", lambda codes, scale, offset, step: nf4_matrix(codes, scale, 0 * offset, step)),
+        option(MATRIX, "nf4", lambda codes, scale, offset, *rest: nf4_matrix(codes, scale, 0 * offset, *rest)),
         "frozen=nf4", "nf4", 1, FIRST,
     ),
 }  # fmt: skip

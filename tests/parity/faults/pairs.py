@@ -44,6 +44,9 @@ SMALL = {
 }  # fmt: skip
 """Of a model whose optimizer is what matters."""
 
+EXPERTS = {"mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8}
+"""Of a model whose optimizer treats matrices of experts one by one."""
+
 HALF = SMALL | {
     "precision.compute": "float16", "precision.loss_scale_growth_interval": 2, "embed_scale": 20_000.0,
     "optim.kind": "sgd", "optim.lr": 0.1,
@@ -115,6 +118,13 @@ CONFIGS: dict[str, Tiny] = {
             " mlp.expert=clipped_swiglu,mlp.experts=4,mlp.router_bias=1,mlp.bias=1",
         }
     ),
+    "stacks": Tiny(  # a layer, then three that repeat: a group of two, and one of one
+        SMALL | {
+            "n_layers": 4, "dropout": 0.1, "attention.kind": "differential", "attention.value_residual": True,
+            "memory.remat": "full",
+        },
+        (0, 1, 2, 3),
+    ),
     "adamw": Tiny(
         SMALL | {
             "optim.betas": (0.8, 0.99), "optim.eps": 1e-4, "optim.weight_decay": 0.3, "optim.decay_embeddings": True,
@@ -141,15 +151,20 @@ CONFIGS: dict[str, Tiny] = {
         },
         (0, 1, 2, 3, 4),
     ),
-    "muon": Tiny(
-        SMALL | {"optim.kind": "muon", "mup_base_width": 8, "mlp.kind": "moe", "mlp.experts": 2, "mlp.hidden": 8},
+    "muon": Tiny(  # whose AdamW treats one parameter, the embedding, unlike all others
+        SMALL | EXPERTS | {
+            "optim.kind": "muon", "mup_base_width": 8, "position.kind": "rope", "optim.decay_embeddings": True,
+        },
         TRAINED,
     ),
     "spectral": Tiny(
         SMALL | {"optim.kind": "muon", "optim.muon_scale": "spectral", "optim.nesterov": False}, TRAINED
     ),
     "adafactor": Tiny(
-        SMALL | {"optim.kind": "adafactor", "mup_base_width": 8, "optim.clip_rms": 0.9, "optim.min_rms": 0.05}, TRAINED
+        SMALL | EXPERTS | {
+            "optim.kind": "adafactor", "mup_base_width": 8, "optim.clip_rms": 0.9, "optim.min_rms": 0.05,
+        },
+        TRAINED,
     ),
     "schedule_free": Tiny(
         SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)

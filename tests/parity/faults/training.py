@@ -129,14 +129,14 @@ FAULTS = {
         "precision.loss_scale_growth_interval", "capped", 4, "scaler",
     ),
     "finite updates counted through a skip": Fault(
-        edited(SCALER, "max(self.scale * self.backoff, 1.0), 0", "max(self.scale * self.backoff, 1.0), 1"),
+        edited(SCALER, "1.0), 0", "1.0), 1"),
         "precision.loss_scale_growth_interval", "half", 4, "scaler",
     ),
     "the scale halved": Fault(
         changed("scaler.backoff", lambda own: 0.5), "precision.loss_scale_backoff", "half", 4, "scaler",
     ),
     "a scale below 1": Fault(
-        edited(SCALER, "max(self.scale * self.backoff, 1.0)", "self.scale * self.backoff"),
+        edited(SCALER, "1.0), 0", "0.0), 0"),
         "loss scale", "half", 4, "scaler",
     ),
     "a scale without a bound": Fault(

@@ -1,0 +1,25 @@
+"""Layers that repeat, which the Flax twin alone runs in a loop: faults in it."""
+
+from functools import partial
+
+from faults.fault import Fault, edited
+
+LOOP = "slm_flax.remat:_loop"
+FlaxFault = partial(Fault, pair="stacks", module="model", twin="flax")
+
+FAULTS = {
+    "layers counted from their group's first": FlaxFault(
+        edited(LOOP, "stack.period * repeat + place", "stack.period * number + place"), "dropout site", rung=3,
+    ),
+    "the first layer's constants for all": FlaxFault(
+        edited("slm_flax.stack:_parts", "at(jnp.stack(values), repeat)", "values[0]"), "differential", rung=1,
+    ),
+    "the first group's parameters for all": FlaxFault(
+        edited(LOOP, "dynamic_slice_in_dim(x, first, count)", "dynamic_slice_in_dim(x, 0, count)"),
+        "remat=full", rung=1,
+    ),
+    "the last group, which is smaller, dropped": FlaxFault(
+        edited(LOOP, "if rest else stream", "if False else stream"), "remat=full", rung=1,
+    ),
+}  # fmt: skip
+"""{what is wrong: the fault}."""

@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.stages import Compiled
+from jax.typing import DTypeLike
 
 from slm_core.config import Config
 from slm_core.hashing import site_keys
@@ -96,7 +97,7 @@ def compiled_update(config: Config, vocab_size: int) -> Compiled:
     micro = config.train.micro_batch_size or rows
     sites = site_keys(config.seed, 0, config.model.n_layers)
 
-    def array(shape: tuple[int, ...], dtype: np.dtype) -> jax.ShapeDtypeStruct:
+    def array(shape: tuple[int, ...], dtype: DTypeLike) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
     scalar = array((), DTYPES[config.precision.params])

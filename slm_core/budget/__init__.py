@@ -43,7 +43,7 @@ def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
 
     Args:
       config: its memory.remat "auto" counts as "none", memory.loss_chunk unset as 0, train.micro_batch_size 0 as the
-        whole batch, precision.compute "auto" as the dtype of the parameters.
+        whole batch, precision.compute "auto" as the dtype of the parameters; run.device "cpu" is a CPU, all else a GPU.
       vocab_size: rows of the embedding.
       framework: "torch" or "flax".
     """

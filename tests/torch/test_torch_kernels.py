@@ -37,7 +37,7 @@ def test_kernel(name, case):
 
 @pytest.mark.parametrize("case", checks.FEW_CASES, ids=str)
 def test_keys_are_repeated_for_a_kernel_that_does_not_share_them(case, monkeypatch):
-    monkeypatch.setattr(FUSED, "shares_keys", lambda q, mask: False)
+    monkeypatch.setattr(FUSED, "_shares_keys", lambda q, mask: False)
     checks.check_case(runner("fused"), **case)
 
 

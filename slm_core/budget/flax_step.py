@@ -91,9 +91,9 @@ class Step:
         """Returns what the forward pass through the layers keeps."""
         remat, value, count = self.config.memory.remat, self.tokens * self.compute, len(self.again)
         single = sum(layer.all for i, layer in enumerate(self.layers) if i not in self.again) * value
-        products = sum(self.layers[i].products for i in self.again) * value
-        # The adapters' results are kept by themselves, beside those of the frozen matrices.
-        adapted = products if self.config.finetune.kind == "lora" else 0
+        products = sum(self.layers[i].products for i in self.again or range(len(self.layers))) * value
+        # The adapters' results are kept by themselves, beside those of the frozen matrices; on a GPU only in loops.
+        adapted = products if self.config.finetune.kind == "lora" and (self.cpu or self.again) else 0
         if not self.again:
             return single + adapted + self.casts()
         if remat == "full":

@@ -44,11 +44,10 @@ class Step:
         models = layer_models(model)
         start, self.period, repeats = self._stack(models)
         self.looped = range(start, start + self.period * repeats)
-        self.loops = repeats > 0
         # A GPU's compiler computes again what is in no loop, too.
         self.again = self.looped if self.cpu or config.memory.remat == "none" else range(len(models))
         # XLA takes a sum apart from what it sums outside of loops, and of many rows: measured are 2048 and 4096.
-        self.apart = self.cpu and (not (self.accumulates or self.loops) or self.tokens >= MANY)
+        self.apart = self.cpu and (not (self.accumulates or self.looped) or self.tokens >= MANY)
         self.layers = [kept(layer, config.data.seq_len, self.cpu, self.apart) for layer in models]
         self.stream = self.tokens * model.d_model * self.compute
 
@@ -81,7 +80,7 @@ class Step:
 
     def _moment(self, activations: float, logits: float, workspace: float) -> Prediction:
         # A loop over layers adds up the gradients of its stacks.
-        gradients = self.held.gradients if self.accumulates or self.loops else 0
+        gradients = self.held.gradients if self.accumulates or self.looped else 0
         workspace += 0 if self.cpu else PRODUCTS
         return Prediction(
             self.held.weights, gradients, self.held.optimizer, round(activations), round(logits), round(workspace)
@@ -147,11 +146,11 @@ class Step:
         """
         chunk = self.config.memory.loss_chunk or 0
         if not chunk:  # inside of loops two, and a third of some models (of 8192 tokens, by Llama's, not by GPT-2's)
-            copies = 2 if self.accumulates or self.loops or not self.cpu else 3
+            copies = 2 if self.accumulates or self.looped or not self.cpu else 3
             return copies * self.tokens * self.vocab * self.wide
-        zeros = not self.loops and chunk < self.tokens
+        zeros = not self.looped and chunk < self.tokens
         pieces = (2 + zeros) * min(chunk, self.tokens) * self.vocab * self.wide
-        return max(self.head(), pieces) + (0 if self.loops else self.head())
+        return max(self.head(), pieces) + (0 if self.looped else self.head())
 
     def spare(self) -> int:
         """Returns what XLA's CPU backend needs to move each moment elsewhere before it writes the new one."""

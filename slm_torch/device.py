@@ -10,13 +10,11 @@ import torch
 from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.platform import Device, Shapes, count_gpus_as_their_driver, cpu_memory
+from slm_torch.layers.fused import FLASH_CAPABILITY
 from slm_torch.numerics import DTYPES
 
 TRIES = 5
 """Of a timing: the fastest is what the device can do."""
-
-FLASH_CAPABILITY = (8, 0)
-"""Compute capability from which on PyTorch has FlashAttention."""
 
 
 def prepare_device(config: Config) -> torch.device:

@@ -13,6 +13,9 @@ from slm_core.notice import say_once
 from slm_torch.layers.dot_product import MASKED, distances, visible
 from slm_torch.layers.flash import flash
 
+FLASH_CAPABILITY = (8, 0)
+"""Compute capability from which on PyTorch has FlashAttention."""
+
 
 def fused(
     q: Float[Tensor, "batch time heads head_dim"],
@@ -46,12 +49,12 @@ def fused(
 def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
     """Returns whether a kernel of PyTorch's that holds no scores takes several query heads to a key head.
 
-    On GPUs FlashAttention alone does: in 16 bits, without a mask, from compute capability 8.0 on.
+    On GPUs FlashAttention alone does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
     """
     if q.device.type == "cpu":
         return True
     half = q.dtype in (torch.float16, torch.bfloat16)
-    return half and mask is None and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    return half and mask is None and torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY
 
 
 def _mask(time: int, keys: int, start: int, keys_start: int, window: int, bias: Tensor | None, q: Tensor) -> Tensor:

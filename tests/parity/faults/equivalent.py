@@ -63,15 +63,13 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.fused fused: heads != kv_heads and (not shared) -> heads != kv_heads or not shared",
         "layers.fused fused: heads != kv_heads and _shares_keys(q, mask) -> heads != kv_heads or _shares_keys(q, mask)",
         "layers.fused fused: if heads != kv_heads and (not shared): -> if not (heads != kv_heads and (not shared)):",
-        "layers.fused _shares_keys: 0 -> 1",
-        "layers.fused _shares_keys: 8 -> 9",
         "layers.fused _shares_keys: True -> False",
-        "layers.fused _shares_keys: half and mask is None and (torch.cuda.get_device_capability(q.device) >= (8, 0))"
-        " -> half or mask is None or torch.cuda.get_device_capability(q.device) >= (8, 0)",
+        "layers.fused _shares_keys: half and mask is None and (torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY)"
+        " -> half or mask is None or torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY",
         "layers.fused _shares_keys: if q.device.type == 'cpu': -> if not q.device.type == 'cpu':",
         "layers.fused _shares_keys: q.device.type == 'cpu' -> q.device.type != 'cpu'",
-        "layers.fused _shares_keys: torch.cuda.get_device_capability(q.device) >= (8, 0)"
-        " -> torch.cuda.get_device_capability(q.device) > (8, 0)",
+        "layers.fused _shares_keys: torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY"
+        " -> torch.cuda.get_device_capability(q.device) > FLASH_CAPABILITY",
     ),
     "keys repeated on a GPU, which the kernels' own tests compare": ("layers.fused fused: 1 -> 2",),
     "the scale of zeros and the least of scales, whose bits the quantiser's own tests compare": (

@@ -64,7 +64,8 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.fused fused: heads != kv_heads and _shares_keys(q, mask) -> heads != kv_heads or _shares_keys(q, mask)",
         "layers.fused fused: if heads != kv_heads and (not shared): -> if not (heads != kv_heads and (not shared)):",
         "layers.fused _shares_keys: True -> False",
-        "layers.fused _shares_keys: half and mask is None and (torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY)"
+        "layers.fused _shares_keys: half and mask is None and"
+        " (torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY)"
         " -> half or mask is None or torch.cuda.get_device_capability(q.device) >= FLASH_CAPABILITY",
         "layers.fused _shares_keys: if q.device.type == 'cpu': -> if not q.device.type == 'cpu':",
         "layers.fused _shares_keys: q.device.type == 'cpu' -> q.device.type != 'cpu'",

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from slm_core.engine import Engine
 from slm_core.params import Spec, initial_value
+from slm_core.protocols import Engine
 
 State = dict[str, np.ndarray]
 COUNTERS = {"count": 3, "weight_sum": 0.03}

@@ -10,7 +10,7 @@ from parity.errors import largest, of_order_one, relative
 from parity.pair import Pair
 from parity.port import State, port, snapshot
 from parity.probe import evaluated_logits
-from slm_core.engine import Engine
+from slm_core.protocols import Engine
 from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
 

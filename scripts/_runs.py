@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config_dict import with_values
-from slm_core.engine import Evaluator
 from slm_core.platform import quiet_jax
+from slm_core.protocols import Evaluator
 from slm_core.run_folder import SavedRun
 from slm_core.run_weights import checkpoint_weights, plain
 from slm_core.weights import Weights

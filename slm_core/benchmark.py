@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from slm_core.config import Config
-from slm_core.engine import Engine
 from slm_core.errors import UserError
+from slm_core.protocols import Engine
 
 WARM_UP_STEPS = 5
 

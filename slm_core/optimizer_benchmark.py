@@ -9,8 +9,8 @@ import numpy as np
 from slm_core.benchmark import markdown_table
 from slm_core.config import Config
 from slm_core.config_dict import with_values
-from slm_core.engine import Engine
 from slm_core.errors import UserError
+from slm_core.protocols import Engine
 from slm_core.schedules import learning_rates
 from slm_core.validate import drop_unread, validate
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from slm_core.engine import Decoder
 from slm_core.errors import UserError
+from slm_core.protocols import Decoder
 
 
 def _check(temperature: float, top_k: int, top_p: float) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from slm_core.engine import check_state
 from slm_core.errors import UserError
 from slm_core.files import sync, sync_tree
 
@@ -126,3 +125,23 @@ def checked(weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Iterator
         array = weights[name]
         check_state({name: array}, {name: shape})
         yield name, array
+
+
+def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks names and shapes of an exported state before it is imported.
+
+    Args:
+      state: {name: array}.
+      expected: {name: shape} of the engine that will take it.
+
+    Raises:
+      UserError: naming the first entry that is missing, unknown or of another shape.
+    """
+    for name in sorted(state.keys() | expected.keys()):
+        found, wanted = state.get(name), expected.get(name)
+        if found is None or wanted is None or found.shape != wanted:
+            shape = "absent" if found is None else list(found.shape)
+            wanted = "no such entry" if wanted is None else list(wanted)
+            raise UserError(
+                f"state entry {name} is {shape}, this model has {wanted}: use the config that the state was made with"
+            )

@@ -6,8 +6,8 @@ import numpy as np
 from jax import Array
 
 from slm_core.config import Config
-from slm_core.engine import IGNORE
 from slm_core.lora import facts, starting
+from slm_core.protocols import IGNORE
 from slm_core.settle import settle
 from slm_core.weights import Weights
 from slm_flax import params
@@ -24,7 +24,7 @@ State = dict[str, dict[str, Array]]
 
 
 class Evaluator:
-    """See `slm_core.engine.Evaluator`."""
+    """See `slm_core.protocols.Evaluator`."""
 
     framework = "flax"
     trains = False

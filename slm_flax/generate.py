@@ -13,7 +13,7 @@ from slm_flax.params import Params, bind
 
 
 class Decoder:
-    """See `slm_core.engine.Decoder`."""
+    """See `slm_core.protocols.Decoder`."""
 
     def __init__(self, model: Transformer, params: Params):
         self.model = model

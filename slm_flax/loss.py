@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from slm_core.engine import IGNORE
+from slm_core.protocols import IGNORE
 from slm_flax.model import Transformer
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 
 from slm_core.config import Config
-from slm_core.engine import IGNORE
 from slm_core.hashing import site_keys
 from slm_core.params import balance_steps, treatments
+from slm_core.protocols import IGNORE
 from slm_core.weights import Weights, checked
 from slm_flax import checkpoint, params, stack
 from slm_flax.evaluator import Evaluator, State
@@ -31,7 +31,7 @@ def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "E
 
 
 class Engine(Evaluator):
-    """See `slm_core.engine.Engine`."""
+    """See `slm_core.protocols.Engine`."""
 
     trains = True
 

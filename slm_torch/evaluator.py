@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from slm_core.config import Config
-from slm_core.engine import IGNORE
 from slm_core.lora import facts, starting
+from slm_core.protocols import IGNORE
 from slm_core.settle import settle
 from slm_core.weights import Weights
 from slm_torch import params
@@ -19,7 +19,7 @@ from slm_torch.numerics import DTYPES
 
 
 class Evaluator:
-    """See `slm_core.engine.Evaluator`."""
+    """See `slm_core.protocols.Evaluator`."""
 
     framework = "torch"
     trains = False

@@ -7,7 +7,7 @@ from slm_torch.model import Transformer
 
 
 class Decoder:
-    """See `slm_core.engine.Decoder`."""
+    """See `slm_core.protocols.Decoder`."""
 
     def __init__(self, model: Transformer):
         self.model = model

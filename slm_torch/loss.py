@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
-from slm_core.engine import IGNORE
+from slm_core.protocols import IGNORE
 from slm_torch.model import Transformer
 
 

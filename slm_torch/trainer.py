@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from slm_core.config import Config
-from slm_core.engine import IGNORE
 from slm_core.hashing import site_keys
 from slm_core.params import balance_steps, treatments
+from slm_core.protocols import IGNORE
 from slm_core.weights import Weights, checked
 from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
@@ -31,7 +31,7 @@ def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "E
 
 
 class Engine(Evaluator):
-    """See `slm_core.engine.Engine`."""
+    """See `slm_core.protocols.Engine`."""
 
     trains = True
 

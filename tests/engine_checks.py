@@ -7,8 +7,8 @@ import pytest
 
 from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Precision, Run, Train
 from slm_core.config_dict import with_values
-from slm_core.engine import IGNORE
 from slm_core.errors import UserError
+from slm_core.protocols import IGNORE
 from slm_core.run_weights import evaluated, plain
 from slm_core.weights import Lazy
 

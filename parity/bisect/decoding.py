@@ -8,7 +8,7 @@ from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
 from parity.bisect.twins import Twins, pieces_of
-from slm_core.engine import IGNORE
+from slm_core.protocols import IGNORE
 from slm_torch.layers.attend import Attend
 
 DECODER = "decoder"

@@ -18,9 +18,9 @@ from parity.bisect.folders import Source
 from parity.bisect.models import Settings
 from parity.bisect.sources import code_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
-from slm_core.engine import IGNORE
 from slm_core.hf.importing import read_config
 from slm_core.hf.rules import SAME, TRANSPOSED, Rule
+from slm_core.protocols import IGNORE
 from slm_torch.loss import Losses
 
 CONTAINERS = {

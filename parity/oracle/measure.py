@@ -24,11 +24,11 @@ from parity.oracle.cases import Case
 from parity.probe import Probe, probe_flax, probe_torch
 from slm_core.config import Config, Model
 from slm_core.config_dict import with_values
-from slm_core.engine import Engine
 from slm_core.hf import exporting
 from slm_core.hf.folder import read_tensors, write_config, write_tensors
 from slm_core.hf.importing import Imported, convert, open_folder
 from slm_core.pattern import layer_models
+from slm_core.protocols import Engine
 
 BUDGETS = {"float32": 1e-4, "float64": 1e-10}
 """Of logits, which are of order 1, the largest difference; of gradients relative L2 a parameter, the worst."""

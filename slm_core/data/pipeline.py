@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from slm_core.data.dataset import Dataset
-from slm_core.engine import IGNORE
 from slm_core.errors import UserError
 from slm_core.platform import quiet_jax
+from slm_core.protocols import IGNORE
 
 _ROWS = 2**48  # rows before a run has to end
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.notice import say_once
+from slm_core.logging import say_once
 from slm_flax.layers.dot_product import distances, dot_product, visible
 from slm_flax.layers.flash import flash
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from slm_core.notice import say_once
+from slm_core.logging import say_once
 from slm_torch.layers.dot_product import MASKED, distances, visible
 from slm_torch.layers.flash import flash
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.config import Config, Data, Optim, Run, Train
-from slm_core.engine import IGNORE
+from slm_core.protocols import IGNORE
 
 TEXT = "".join(f"the {i}th quick brown fox jumps over {i * 7 % 13} lazy dogs.\n" for i in range(120))
 

@@ -10,8 +10,8 @@ import pytest
 
 from slm_core.config import Data
 from slm_core.data import Batches, prepare, validation_batches
-from slm_core.engine import IGNORE
 from slm_core.errors import UserError
+from slm_core.protocols import IGNORE
 
 SEQ = 16
 

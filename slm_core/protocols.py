@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from slm_core.config import Config
-from slm_core.errors import UserError
+if TYPE_CHECKING:
+    from slm_core.config import Config
 
 IGNORE = -1
 """A token id of this value, where it stands as a target, counts neither in the loss nor in the number of tokens."""
@@ -30,7 +30,7 @@ class Evaluator(Protocol):
     weights)`."""
 
     framework: str  # "torch" or "flax"
-    config: Config  # with what was open in it settled on the device
+    config: "Config"  # with what was open in it settled on the device
     choices: dict[str, str]  # {field: value and why} of each of those
 
     def facts(self) -> dict[str, str]:
@@ -78,23 +78,3 @@ class Engine(Evaluator, Protocol):
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes what either twin's `export_state` returned."""
-
-
-def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Checks names and shapes of an exported state before it is imported.
-
-    Args:
-      state: {name: array}.
-      expected: {name: shape} of the engine that will take it.
-
-    Raises:
-      UserError: naming the first entry that is missing, unknown or of another shape.
-    """
-    for name in sorted(state.keys() | expected.keys()):
-        found, wanted = state.get(name), expected.get(name)
-        if found is None or wanted is None or found.shape != wanted:
-            shape = "absent" if found is None else list(found.shape)
-            wanted = "no such entry" if wanted is None else list(wanted)
-            raise UserError(
-                f"state entry {name} is {shape}, this model has {wanted}: use the config that the state was made with"
-            )

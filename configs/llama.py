@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Model, Optim, Train
 from slm_core.config_dict import to_config_dict
-from slm_core.presets import choose
+from slm_core.config.presets import choose
 
 
 def tiny() -> Config:

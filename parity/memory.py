@@ -3,10 +3,10 @@
 import importlib
 from typing import Any
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.config import Config
 from slm_core.config_dict import with_values
-from slm_core.validate import drop_unread, validate
+from slm_core.config.validation import drop_unread, validate
 
 VOCAB = 8192
 _BASE: dict[str, Any] = {

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from parity.memory import cases, measured
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.budget import PARTS, Prediction, predict
 from slm_core.budget.report import TWINS
 from slm_core.budget.search import CHUNK, cheapest, settled
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.run_folder import SavedRun
-from slm_core.validate import drop_unread, validate
+from slm_core.config.validation import drop_unread, validate
 from slm_core.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024

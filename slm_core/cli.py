@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.config import Config
 from slm_core.config_dict import (
     base_type,
@@ -24,7 +24,7 @@ from slm_core.config_dict import (
     wrong_type,
 )
 from slm_core.errors import UserError, nearest
-from slm_core.validate import drop_unread, validate
+from slm_core.config.validation import drop_unread, validate
 
 _BOOLEAN_WORDS = ("true", "false", "t", "f", "1", "0")
 

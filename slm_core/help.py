@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.config_dict import field_table, sections, type_name
 
 _SECTION_DOCS = {

@@ -12,7 +12,7 @@ from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.protocols import Engine
 from slm_core.schedules import learning_rates
-from slm_core.validate import drop_unread, validate
+from slm_core.config.validation import drop_unread, validate
 
 Build = Callable[[Config, int], Engine]
 WINDOW = 50

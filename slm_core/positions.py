@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from slm_core.config import Model, Position
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 
 
 def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import pytest
 
 from slm_core import hashing
 from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.pattern import resolve
 from slm_core.positions import rotation
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scripts._runs import evaluator_of, weights_of
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.config_dict import with_values
 from slm_core.data import prepare, validation_batches
 from slm_core.evaluation import measure

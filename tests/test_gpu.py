@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.budget import predict
 from slm_core.config_dict import with_values
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from slm_core.budget.parameters import GATED, NORMS
 from slm_core.config import Attention, Mlp, Model, Norm
-from slm_core.heads import query_width, value_shape
+from slm_core.config.widths import query_width, value_shape
 
 
 class Compiler(NamedTuple):

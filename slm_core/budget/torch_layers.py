@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from slm_core.budget.parameters import Parameter
 from slm_core.budget.tape import Tape, Value
 from slm_core.config import Model, Norm
-from slm_core.heads import query_width, rotated, value_shape
+from slm_core.config.widths import query_width, rotated, value_shape
 
 CPU_TILE, GPU_TILE = 128, 256
 """Of `slm_torch.layers.flash`."""

@@ -15,7 +15,7 @@ from slm_core.budget.tape import Memory, Player, Tape, Value
 from slm_core.budget.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
 from slm_core.budget.torch_mlp import mlp, penalty
 from slm_core.config import Config, Model, Optim
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.params import logit_factor
 from slm_core.pattern import group_size, layer_models
 

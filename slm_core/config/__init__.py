@@ -1,7 +1,7 @@
 """The schema: every field that a run can set, its type, default, meaning and the kinds that read it.
 
 One frozen dataclass a section. Presets in `configs/` return `ml_collections.ConfigDict`s made from these classes by
-`to_config_dict`; `from_config_dict` turns them back and `slm_core.validate.validate` checks them.
+`to_config_dict`; `from_config_dict` turns them back and `slm_core.config.validation.validate` checks them.
 """
 
 import dataclasses

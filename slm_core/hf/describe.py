@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
 from slm_core.config_dict import flatten
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.params import logit_factor
 from slm_core.pattern import layer_models, reads
 from slm_core.positions import attention_factor, frequencies

@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config import Model
 from slm_core.errors import UserError
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.hf.fields import Fields
 from slm_core.positions import attention_factor, original_context
 

@@ -17,7 +17,7 @@ from slm_core.hf.folder import SPECIAL, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
 from slm_core.run_folder import SavedRun, describe_imported, make_imported
-from slm_core.validate import validate
+from slm_core.config.validation import validate
 from slm_core.weights import Weights, write_weights
 
 Items = Iterator[tuple[str, np.ndarray]]

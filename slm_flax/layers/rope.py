@@ -15,7 +15,7 @@ from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.positions import rotation
 from slm_flax.numerics import wide
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.positions import rotation
 from slm_torch.numerics import wide
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.budget import guesses, predict
 from slm_core.budget.stand_ins import KNOWN, counted
 from slm_core.config import Config

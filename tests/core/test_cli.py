@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.cli import Flag, main, parse
 from slm_core.config import Config
 from slm_core.config_dict import fields, with_values

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
-from slm_core import presets
+from slm_core.config import presets
 from slm_core.config import Config, Position
 from slm_core.config_dict import with_values
 from slm_core.data.tokenizers import train_bpe
@@ -18,7 +18,7 @@ from slm_core.errors import UserError
 from slm_core.finetune import open_base
 from slm_core.loop import train
 from slm_core.run_folder import describe_imported, load_run, make_imported
-from slm_core.validate import validate
+from slm_core.config.validation import validate
 from slm_core.weights import write_weights
 
 

@@ -16,7 +16,7 @@ from slm_core.config import Attention, Config, Data, Mlp, Model, Optim, Precisio
 from slm_core.config_dict import base_type, field_table, flatten, with_values
 from slm_core.errors import UserError
 from slm_core.pattern import layer_models
-from slm_core.validate import drop_unread, unread, validate
+from slm_core.config.validation import drop_unread, unread, validate
 
 Values = dict[str, Any]
 

@@ -21,7 +21,7 @@ from slm_core.data import load_tokenizer, save_tokenizer
 from slm_core.data.tokenizers import Library
 from slm_core.loop import train
 from slm_core.metrics import read_metrics
-from slm_core.presets import load
+from slm_core.config.presets import load
 from slm_core.run_folder import describe_imported, load_run, make_imported
 from slm_core.weights import write_weights
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from slm_core.config import Attention, Config, Data, Model, Optim, Run, Train
-from slm_core.validate import validate
+from slm_core.config.validation import validate
 from slm_torch.trainer import build
 
 WIDTHS = (64, 128, 256)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
-from slm_core.heads import rotated
+from slm_core.config.widths import rotated
 from slm_core.hf.families.gpt2 import ACTIVATIONS
 from slm_core.hf.families.llama import attention_bias
 from slm_core.hf.family import Family, imported

@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.cells import BASE, Cell
 from slm_core.config_dict import with_values
-from slm_core.validate import validate
+from slm_core.config.validation import validate
 
 FORWARD = (0, 1, 2)
 TRAINED = (0, 3, 4)

@@ -2,7 +2,7 @@
 
 from slm_core.config import Config, Model
 from slm_core.errors import UserError
-from slm_core.heads import rotated, value_shape
+from slm_core.config.widths import rotated, value_shape
 from slm_core.pattern import Entry, layer_entries, layer_models, overridden, resolve
 
 

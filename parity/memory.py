@@ -77,7 +77,7 @@ def measured(config: Config, vocab_size: int, framework: str) -> int:
       config: its memory fields settled.
       framework: "torch" or "flax".
     """
-    from slm_core.platform import quiet_jax
+    from slm_core.hardware.devices import quiet_jax
 
     quiet_jax()
     return importlib.import_module(f"slm_{framework}.memory").measured(config, vocab_size)

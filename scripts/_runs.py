@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config_dict import with_values
-from slm_core.platform import quiet_jax
+from slm_core.hardware.devices import quiet_jax
 from slm_core.protocols import Evaluator
 from slm_core.run_folder import SavedRun
 from slm_core.run_weights import checkpoint_weights, plain

@@ -136,7 +136,7 @@ def contests(invocation: Invocation):
 
 def run(invocation: Invocation) -> None:
     from slm_core import benchmark, data
-    from slm_core.platform import quiet_jax
+    from slm_core.hardware.devices import quiet_jax
 
     flags = invocation.flags
     for name in ("rounds", "updates"):

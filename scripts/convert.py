@@ -49,7 +49,7 @@ def _import(flags: dict) -> None:
 def _export(flags: dict) -> None:
     from scripts._runs import weights_of
     from slm_core.hf.run import export_run
-    from slm_core.platform import quiet_jax
+    from slm_core.hardware.devices import quiet_jax
     from slm_core.run_folder import load_run
 
     quiet_jax()

@@ -4,7 +4,7 @@ from slm_core.cli import Invocation, main
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.platform import quiet_jax
+    from slm_core.hardware.devices import quiet_jax
 
     quiet_jax()  # before anything imports jax
     from scripts._runs import weights_of

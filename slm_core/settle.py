@@ -14,8 +14,8 @@ from slm_core.config import Config, Train
 from slm_core.config_dict import flatten, with_values
 from slm_core.errors import UserError
 from slm_core.pattern import layer_models
-from slm_core.platform import Device
-from slm_core.precision import choose_compute
+from slm_core.hardware.devices import Device
+from slm_core.hardware.compute import choose_compute
 
 SETTLED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
 """Fields that may be settled otherwise than the config says."""

@@ -9,7 +9,7 @@ import torch
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.platform import Device, Shapes, count_gpus_as_their_driver, cpu_memory
+from slm_core.hardware.devices import Device, Shapes, count_gpus_as_their_driver, cpu_memory
 from slm_torch.layers.fused import FLASH_CAPABILITY
 from slm_torch.numerics import DTYPES
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from slm_core.data.dataset import Dataset
 from slm_core.errors import UserError
-from slm_core.platform import quiet_jax
+from slm_core.hardware.devices import quiet_jax
 from slm_core.protocols import IGNORE
 
 _ROWS = 2**48  # rows before a run has to end

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from slm_core import platform
+from slm_core.hardware import devices
 
 
 @pytest.fixture(autouse=True)
@@ -18,36 +18,36 @@ def clean(monkeypatch):
 
 
 def test_no_driver_means_cpu(monkeypatch):
-    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: False)
-    platform.quiet_jax()
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: False)
+    devices.quiet_jax()
     assert os.environ["JAX_PLATFORMS"] == "cpu"
 
 
 def test_a_gpu_is_never_hidden(monkeypatch):
-    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: True)
-    platform.quiet_jax()
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: True)
+    devices.quiet_jax()
     assert "JAX_PLATFORMS" not in os.environ
 
 
 def test_a_choice_is_kept(monkeypatch):
-    monkeypatch.setattr(platform, "has_nvidia_driver", lambda: False)
+    monkeypatch.setattr(devices, "has_nvidia_driver", lambda: False)
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    platform.quiet_jax()
+    devices.quiet_jax()
     assert os.environ["JAX_PLATFORMS"] == "cuda"
 
 
 def test_a_device_without_its_library_is_no_driver(monkeypatch, tmp_path):
-    monkeypatch.setattr(platform, "_DEVICES", (str(tmp_path),))
+    monkeypatch.setattr(devices, "_DEVICES", (str(tmp_path),))
 
     def missing(name):
         raise OSError(name)
 
-    monkeypatch.setattr(platform.ctypes, "CDLL", missing)
-    assert not platform.has_nvidia_driver()
-    monkeypatch.setattr(platform.ctypes, "CDLL", lambda name: None)
-    assert platform.has_nvidia_driver()
-    monkeypatch.setattr(platform, "_DEVICES", (str(tmp_path / "none"),))
-    assert not platform.has_nvidia_driver()
+    monkeypatch.setattr(devices.ctypes, "CDLL", missing)
+    assert not devices.has_nvidia_driver()
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: None)
+    assert devices.has_nvidia_driver()
+    monkeypatch.setattr(devices, "_DEVICES", (str(tmp_path / "none"),))
+    assert not devices.has_nvidia_driver()
 
 
 @pytest.mark.parametrize(("visible", "asked"), [(None, "0"), ("", "0"), ("3,1", "3"), ("GPU-8f", "GPU-8f")])
@@ -62,14 +62,14 @@ def test_the_driver_tells_the_memory_of_the_first_visible_gpu(monkeypatch, visib
         return types.SimpleNamespace(stdout="6144, 5000\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert platform.gpu_memory() == (6144 * 2**20, 5000 * 2**20)
+    assert devices.gpu_memory() == (6144 * 2**20, 5000 * 2**20)
     assert f"--id={asked}" in commands[0]
 
 
 @pytest.mark.parametrize("answer", ["", "[N/A], [N/A]\n", "No devices were found\n"])
 def test_a_driver_that_does_not_tell(monkeypatch, answer):
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: types.SimpleNamespace(stdout=answer))
-    assert platform.gpu_memory() is None
+    assert devices.gpu_memory() is None
 
 
 def test_a_driver_that_hangs_tells_nothing(monkeypatch):
@@ -77,15 +77,15 @@ def test_a_driver_that_hangs_tells_nothing(monkeypatch):
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert platform.gpu_memory() is None
+    assert devices.gpu_memory() is None
 
 
 def test_cuda_counts_gpus_as_the_driver_does(monkeypatch):
     monkeypatch.setattr(os, "environ", {})
-    platform.count_gpus_as_their_driver()
+    devices.count_gpus_as_their_driver()
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     os.environ["CUDA_DEVICE_ORDER"] = "FASTEST_FIRST"
-    platform.count_gpus_as_their_driver()
+    devices.count_gpus_as_their_driver()
     assert os.environ["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
 
 
@@ -109,14 +109,14 @@ STAT = "anon 1\nactive_file 300\ninactive_file 200\n"
 def test_a_container_has_the_memory_of_its_limit(monkeypatch, tmp_path, names, texts, expected):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       10000 kB\nMemAvailable:    8000 kB\nHugePages_Total:       0\n")
-    monkeypatch.setattr(platform, "_MEMINFO", meminfo)
-    monkeypatch.setattr(platform, "_CGROUP", tmp_path)
+    monkeypatch.setattr(devices, "_MEMINFO", meminfo)
+    monkeypatch.setattr(devices, "_CGROUP", tmp_path)
     (tmp_path / "memory").mkdir()
     for name, text in zip(names, texts, strict=True):
         (tmp_path / name).write_text(text)
-    assert platform.cpu_memory() == expected
+    assert devices.cpu_memory() == expected
 
 
 def test_no_driver_tells_nothing(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert platform.gpu_memory() is None
+    assert devices.gpu_memory() is None

@@ -2,13 +2,14 @@
 
 import pytest
 
-from slm_core import budget, platform
+from slm_core import budget
+from slm_core.hardware import devices
 from slm_core.budget import Prediction, search
 from slm_core.config import Attention, Config, Data, Memory, Model, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.platform import Device
-from slm_core.precision import matmul_shapes
+from slm_core.hardware.devices import Device
+from slm_core.hardware.compute import matmul_shapes
 from slm_core.settle import differences, memory_limit, settle
 
 VOCAB = 1000
@@ -210,11 +211,11 @@ def test_products_to_time_have_the_models_sizes():
 
 
 def test_the_memory_of_this_machine():
-    total, free = platform.cpu_memory()
+    total, free = devices.cpu_memory()
     assert 2**28 < free <= total
 
 
 def test_memory_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(platform, "_MEMINFO", tmp_path / "none")
-    total, free = platform.cpu_memory()
+    monkeypatch.setattr(devices, "_MEMINFO", tmp_path / "none")
+    total, free = devices.cpu_memory()
     assert total == free > 2**28

@@ -6,7 +6,7 @@ from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Tra
 from slm_core.config_dict import to_config_dict, with_values
 from slm_core.errors import UserError
 from slm_core.finetune import tokenizer_field
-from slm_core.hf.describe import differences
+from slm_core.model.compare import differences
 from slm_core.config.presets import choose
 from slm_core.run_folder import SavedRun, load_run
 

@@ -10,7 +10,7 @@ from slm_core.hardware.devices import quiet_jax
 from slm_core.protocols import Evaluator
 from slm_core.run_folder import SavedRun
 from slm_core.run_weights import checkpoint_weights, plain
-from slm_core.weights import Weights
+from slm_core.model.weights import Weights
 
 
 def spare_gpu(framework: str) -> None:

@@ -22,7 +22,7 @@ from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
 from slm_core.settle import differences
 from slm_core.signals import StopRequest, stop_on_signal
-from slm_core.weights import Weights
+from slm_core.model.weights import Weights
 
 MAX_SKIPPED_IN_A_ROW = 50
 """Updates that the loss scaler may skip one after another: 50 halvings take any usable scale to nothing."""

@@ -18,7 +18,7 @@ from slm_core.config import Config, Finetune
 from slm_core.errors import UserError, nearest
 from slm_core.lowbit import ADAPTER, Declared, Shape
 from slm_core.params import Spec, initial_value
-from slm_core.weights import Weights, checked
+from slm_core.model.weights import Weights, checked
 
 HEAD = "head"
 """The path of the linear layer that is never held in few bits."""

@@ -195,7 +195,7 @@ def make_imported(path: Path) -> Path:
     """Makes the folder of a run whose weights come from elsewhere. What an unfinished import left there is removed.
 
     Returns:
-      The folder for `slm_core.weights.write_weights`; `describe_imported` then completes the run.
+      The folder for `slm_core.model.weights.write_weights`; `describe_imported` then completes the run.
 
     Raises:
       UserError: something else is there already, or the folder cannot be made.

@@ -8,7 +8,7 @@ import numpy as np
 
 from slm_core.config import Config, Finetune
 from slm_core.lowbit import merged
-from slm_core.weights import Lazy, Weights, read_weights
+from slm_core.model.weights import Lazy, Weights, read_weights
 
 
 def plain(config: Config) -> Config:

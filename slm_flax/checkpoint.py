@@ -8,7 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from slm_core.errors import UserError
-from slm_core.weights import Lazy, Weights
+from slm_core.model.weights import Lazy, Weights
 
 FOLDER = "state"
 Result = TypeVar("Result")

@@ -9,7 +9,7 @@ from slm_core.config import Config
 from slm_core.lora import facts, starting
 from slm_core.protocols import IGNORE
 from slm_core.settle import settle
-from slm_core.weights import Weights
+from slm_core.model.weights import Weights
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder

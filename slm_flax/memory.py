@@ -19,7 +19,7 @@ from jax.stages import Compiled
 from jax.typing import DTypeLike
 
 from slm_core.config import Config
-from slm_core.hashing import site_keys
+from slm_core.model.dropout import site_keys
 from slm_core.settle import as_predicted
 from slm_flax import evaluator, params
 from slm_flax.numerics import DTYPES

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from slm_core.weights import Weights, open_safetensors
+from slm_core.model.weights import Weights, open_safetensors
 
 FILE = "state.safetensors"
 

@@ -10,7 +10,7 @@ from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.protocols import IGNORE
 from slm_core.run_weights import evaluated, plain
-from slm_core.weights import Lazy
+from slm_core.model.weights import Lazy
 
 VOCAB = 11
 CONFIG = Config(

@@ -10,11 +10,11 @@ import numpy as np
 import oracles
 import pytest
 
-from slm_core import hashing
+from slm_core.model import dropout
 from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
 from slm_core.config.widths import rotated
 from slm_core.pattern import resolve
-from slm_core.positions import rotation
+from slm_core.model.positions import rotation
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-13)
 KERNEL_CASES = [
@@ -300,10 +300,10 @@ def check_yarn_temperature(twin):
 
 
 def check_keep_mask(twin):
-    keys = hashing.site_keys(seed=7, step=3, n_layers=2)
+    keys = dropout.site_keys(seed=7, step=3, n_layers=2)
     for key, rate in zip(keys.tolist(), (0.1, 0.5, 0.9, 0.0, 0.999), strict=True):
         for first_row, shape in ((0, (2, 3, 5)), (6, (2, 3, 5)), (400_000_000, (1, 3, 5))):
-            expected = hashing.keep_mask(key, shape, first_row, rate)
+            expected = dropout.keep_mask(key, shape, first_row, rate)
             np.testing.assert_array_equal(twin.keep_mask(key, shape, first_row, rate), expected)
 
 

@@ -21,7 +21,7 @@ from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.run_folder import load_run
 from slm_core.run_weights import checkpoint_weights, plain
-from slm_core.weights import Weights
+from slm_core.model.weights import Weights
 
 ROWS, LENGTH = 2, 32
 CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}

@@ -14,7 +14,7 @@ import slm_torch.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
 from parity.bisect.replace import replaced
 from slm_core.config_dict import with_values
-from slm_core.hashing import site_keys
+from slm_core.model.dropout import site_keys
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.layers.moe import ExpertLinear

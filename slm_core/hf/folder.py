@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from slm_core.errors import UserError
 from slm_core.hf.family import Family
-from slm_core.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
+from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
 
 INDEX = "model.safetensors.index.json"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")

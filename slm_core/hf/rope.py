@@ -8,7 +8,7 @@ from slm_core.config import Model
 from slm_core.errors import UserError
 from slm_core.config.widths import rotated
 from slm_core.hf.fields import Fields
-from slm_core.positions import attention_factor, original_context
+from slm_core.model.positions import attention_factor, original_context
 
 KINDS = {"default": "none", "linear": "linear", "yarn": "yarn", "llama3": "llama3"}
 """{rope_type: position.scaling}"""

@@ -18,7 +18,7 @@ from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
 from slm_core.run_folder import SavedRun, describe_imported, make_imported
 from slm_core.config.validation import validate
-from slm_core.weights import Weights, write_weights
+from slm_core.model.weights import Weights, write_weights
 
 Items = Iterator[tuple[str, np.ndarray]]
 Progress = Callable[[Items, str], Items]

@@ -2,7 +2,7 @@
 
     score[h, p, c] += -slope[h] (p - c)
 
-The slopes are in `slm_core.positions`; nothing is learned.
+The slopes are in `slm_core.model.positions`; nothing is learned.
 """
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.positions import alibi_slopes
+from slm_core.model.positions import alibi_slopes
 
 
 class ALiBi(nnx.Module):

@@ -3,7 +3,7 @@ hash.
 
     y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
 
-The hash is specified in `slm_core.hashing`; i is the element's flat index in the global batch, and the key comes from
+The hash is specified in `slm_core.model.dropout`; i is the element's flat index in the global batch, and the key comes from
 (seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
 """
 
@@ -15,12 +15,12 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Bool, Float, UInt32
 
-from slm_core.hashing import MULTIPLIERS, SHIFTS, threshold
+from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The keys of one update, from `slm_core.hashing.site_keys`, and which row of the global batch the first row is."""
+    """The keys of one update, from `slm_core.model.dropout.site_keys`, and which row of the global batch the first row is."""
 
     sites: UInt32[Array, "sites"]
     first_row: UInt32[Array, ""]
@@ -48,7 +48,7 @@ def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
 def keep_mask(
     key: UInt32[Array, ""], shape: tuple[int, int, int], first_row: UInt32[Array, ""], rate: float
 ) -> Bool[Array, "batch time width"]:
-    """`slm_core.hashing.keep_mask` in uint32 tensors, which wrap around."""
+    """`slm_core.model.dropout.keep_mask` in uint32 tensors, which wrap around."""
     rows, time, width = shape
     index = jnp.arange(rows * time * width, dtype=jnp.uint32) + first_row * jnp.uint32(time * width)
     hashed = _mix(_mix(index) ^ key)

@@ -2,7 +2,7 @@
 
     score[h, p, c] += weight[bucket(p - c), h]
 
-The buckets are in `slm_core.positions`. Each layer has a table of its own (T5 itself shares one).
+The buckets are in `slm_core.model.positions`. Each layer has a table of its own (T5 itself shares one).
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from slm_core.config import Model
 from slm_core.params import Spec
-from slm_core.positions import t5_buckets
+from slm_core.model.positions import t5_buckets
 from slm_flax.params import declare
 
 

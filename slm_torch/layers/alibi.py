@@ -2,7 +2,7 @@
 
     score[h, p, c] += -slope[h] (p - c)
 
-The slopes are in `slm_core.positions`; nothing is learned.
+The slopes are in `slm_core.model.positions`; nothing is learned.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
-from slm_core.positions import alibi_slopes
+from slm_core.model.positions import alibi_slopes
 
 
 class ALiBi(nn.Module):

@@ -3,7 +3,7 @@ hash.
 
     y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
 
-The hash is specified in `slm_core.hashing`; i is the element's flat index in the global batch, and the key comes from
+The hash is specified in `slm_core.model.dropout`; i is the element's flat index in the global batch, and the key comes from
 (seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
 """
 
@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from slm_core.hashing import MULTIPLIERS, SHIFTS, threshold
+from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The keys of one update, from `slm_core.hashing.site_keys`, and which row of the global batch the first row is."""
+    """The keys of one update, from `slm_core.model.dropout.site_keys`, and which row of the global batch the first row is."""
 
     sites: Int[Tensor, "sites"]  # int32, the bits of uint32
     first_row: int
@@ -47,7 +47,7 @@ def layer_key(key: DropoutKey | None, layer: int) -> DropoutKey | None:
 
 
 def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:
-    """`slm_core.hashing.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
+    """`slm_core.model.dropout.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
     rows, time, width = shape
     index = torch.arange(rows * time * width, dtype=torch.int64, device=key.device) + first_row * time * width
     hashed = _mix(_mix(index.to(torch.int32)) ^ key)

@@ -5,7 +5,7 @@
 
 The first rotary = round(fraction * width) features of a head turn, the rest pass (GPT-NeoX,
 https://arxiv.org/abs/2204.06745). Angles and their scaling (linear, NTK-aware, YaRN, Llama 3) are in
-`slm_core.positions`, float64 on the host.
+`slm_core.model.positions`, float64 on the host.
 """
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slm_core.config import Model
 from slm_core.config.widths import rotated
-from slm_core.positions import rotation
+from slm_core.model.positions import rotation
 from slm_torch.numerics import wide
 
 

@@ -2,7 +2,7 @@
 
     score[h, p, c] += weight[bucket(p - c), h]
 
-The buckets are in `slm_core.positions`. Each layer has a table of its own (T5 itself shares one).
+The buckets are in `slm_core.model.positions`. Each layer has a table of its own (T5 itself shares one).
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slm_core.config import Model
 from slm_core.params import Spec
-from slm_core.positions import t5_buckets
+from slm_core.model.positions import t5_buckets
 from slm_torch.params import declare
 
 

@@ -15,7 +15,7 @@ from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
 from slm_core.loop import train
 from slm_core.run_folder import MAY_DIFFER, automatic_name, describe_imported, load_run, make_imported, open_run
-from slm_core.weights import read_weights, write_weights
+from slm_core.model.weights import read_weights, write_weights
 
 
 def run(config, framework="torch", **kwargs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slm_core.errors import UserError
-from slm_core.weights import Lazy, checked, read_weights, write_weights
+from slm_core.model.weights import Lazy, checked, read_weights, write_weights
 
 ARRAYS = {f"layers.{i}.weight": np.full((4, 8), i, np.float32) for i in range(5)} | {"scale": np.array(2.0)}
 

@@ -23,7 +23,7 @@ from slm_core.loop import train
 from slm_core.metrics import read_metrics
 from slm_core.config.presets import load
 from slm_core.run_folder import describe_imported, load_run, make_imported
-from slm_core.weights import write_weights
+from slm_core.model.weights import write_weights
 
 ROOT = Path(__file__).parents[2]
 BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}

@@ -7,7 +7,7 @@ import torch
 
 from faults.fault import Apply, Fault, changed, edited, replace
 from slm_core.pattern import layer_models
-from slm_core.positions import rotation, t5_buckets
+from slm_core.model.positions import rotation, t5_buckets
 
 
 def turned(layer: int, **options: Any) -> Apply:

@@ -1,11 +1,11 @@
-"""Dynamic 8-bit quantisation by blocks: `slm_core.dynamic` has the specification, in NumPy, and its source."""
+"""Dynamic 8-bit quantisation by blocks: `slm_core.quantization.blockwise` has the specification, in NumPy, and its source."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, UInt8
 
-from slm_core.dynamic import scale_limits, thresholds, zero_of
+from slm_core.quantization.blockwise import scale_limits, thresholds, zero_of
 
 
 class Quantiser:

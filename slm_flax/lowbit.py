@@ -1,11 +1,11 @@
-"""Products with matrices in few bits; the formats are `slm_core.lowbit`'s, whose NumPy gives the same bits."""
+"""Products with matrices in few bits; the formats are `slm_core.quantization.formats`'s, whose NumPy gives the same bits."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int8, UInt8
 
-from slm_core.lowbit import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
+from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Array, "rows in"], held: str, parts: list[Array]) -> Float[Array, "rows out"]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from slm_core.lowbit import held, plain
+from slm_core.quantization.formats import held, plain
 from slm_core.params import Spec, initial_value
 
 Params = dict[str, jax.Array]
@@ -34,7 +34,7 @@ def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.
     """Returns the storage and value of every declared parameter of `model` by its name, made one at a time.
 
     Args:
-      values: floating, of the parameters that `slm_core.lowbit.plain` says.
+      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
     """
     return {name: jnp.array(value) for name, value in held(values, specs(model), dtype)}
 

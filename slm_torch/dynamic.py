@@ -1,4 +1,4 @@
-"""Dynamic 8-bit quantisation by blocks: `slm_core.dynamic` has the specification, in NumPy, and its source."""
+"""Dynamic 8-bit quantisation by blocks: `slm_core.quantization.blockwise` has the specification, in NumPy, and its source."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from slm_core.dynamic import scale_limits, thresholds, zero_of
+from slm_core.quantization.blockwise import scale_limits, thresholds, zero_of
 
 
 class Quantiser:

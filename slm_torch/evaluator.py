@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from slm_core.config import Config
-from slm_core.lora import facts, starting
+from slm_core.quantization.lora import facts, starting
 from slm_core.protocols import IGNORE
 from slm_core.settle import settle
 from slm_core.model.weights import Weights

@@ -1,11 +1,11 @@
-"""Products with matrices in few bits; the formats are `slm_core.lowbit`'s, whose NumPy gives the same bits."""
+"""Products with matrices in few bits; the formats are `slm_core.quantization.formats`'s, whose NumPy gives the same bits."""
 
 import torch
 from jaxtyping import Float, Int8, UInt8
 from torch import Tensor
 from torch.nn.functional import pad
 
-from slm_core.lowbit import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
+from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Tensor, "*batch in"], held: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slm_core.lowbit import held, plain
+from slm_core.quantization.formats import held, plain
 from slm_core.params import Spec, initial_value
 
 
@@ -36,7 +36,7 @@ def fill(
     on `device`.
 
     Args:
-      values: floating, of the parameters that `slm_core.lowbit.plain` says.
+      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
     """
     for name, value in held(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from slm_core.dynamic import dequantise, quantise, signed_code, thresholds, unsigned_code
+from slm_core.quantization.blockwise import dequantise, quantise, signed_code, thresholds, unsigned_code
 
 SIZES = [(515, 256), (512, 64), (7, 4)]
 

@@ -9,7 +9,7 @@ layer with an adapter whose rank is the width of x, and the gradient of its sum,
 import numpy as np
 import pytest
 
-from slm_core import lowbit
+from slm_core.quantization import formats
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
@@ -45,17 +45,17 @@ def numbers(shape, dtype) -> np.ndarray:
 
 def check_the_same_bits(twin, held, dtype, shape):
     for factor in (1.0, 0.0, 1e-30):
-        parts = lowbit.FORMATS[held].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
-        found, wanted = twin.matrix(held, parts), lowbit.FORMATS[held].dequantise(**parts)
+        parts = formats.FORMATS[held].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
+        found, wanted = twin.matrix(held, parts), formats.FORMATS[held].dequantise(**parts)
         assert found.dtype == wanted.dtype == dtype
         np.testing.assert_array_equal(found, wanted)
 
 
 def check_product(twin, held):
-    parts = lowbit.FORMATS[held].quantise(np.random.default_rng(0).standard_normal((12, 10)))
+    parts = formats.FORMATS[held].quantise(np.random.default_rng(0).standard_normal((12, 10)))
     x, cotangent = (np.random.default_rng(1).standard_normal((5, width)) for width in (12, 10))
     y, gradient = twin.product(x, held, parts, cotangent)
-    matrix = lowbit.FORMATS[held].dequantise(**parts)
+    matrix = formats.FORMATS[held].dequantise(**parts)
     np.testing.assert_allclose(y, x @ matrix, rtol=1e-12)
     np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-12)
 

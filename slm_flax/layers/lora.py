@@ -12,8 +12,8 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Finetune
-from slm_core.lora import Account, account, adapter, frozen
-from slm_core.lowbit import ADAPTER, FORMATS
+from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.formats import ADAPTER, FORMATS
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.lowbit import product
@@ -58,7 +58,7 @@ def adapt(model: nnx.Module, finetune: Finetune) -> Account:
     Returns what became of each matrix.
 
     Raises:
-      UserError: see `slm_core.lora.account`.
+      UserError: see `slm_core.quantization.lora.account`.
     """
     layers = linears(model)
     others = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]

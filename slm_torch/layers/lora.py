@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Finetune
-from slm_core.lora import Account, account, adapter, frozen
-from slm_core.lowbit import ADAPTER, FORMATS
+from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.formats import ADAPTER, FORMATS
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
 from slm_torch.lowbit import TABLES, product
@@ -57,7 +57,7 @@ def adapt(model: nn.Module, finetune: Finetune) -> Account:
     Returns what became of each matrix.
 
     Raises:
-      UserError: see `slm_core.lora.account`.
+      UserError: see `slm_core.quantization.lora.account`.
     """
     layers = linears(model)
     others = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]

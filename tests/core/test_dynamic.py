@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slm_core.dynamic import dequantise, quantise, signed_code, thresholds, unsigned_code, zero_of
+from slm_core.quantization.blockwise import dequantise, quantise, signed_code, thresholds, unsigned_code, zero_of
 
 CODES = {"signed": signed_code(), "unsigned": unsigned_code()}
 

@@ -4,7 +4,7 @@ import pytest
 
 from slm_core.config import Finetune
 from slm_core.errors import UserError
-from slm_core.lora import account, alternatives
+from slm_core.quantization.lora import account, alternatives
 
 LINEARS = {
     f"layers.{i}.{path}": (8, 6) for i in range(2) for path in ("attention.q_proj", "attention.o_proj", "mlp.up_proj")

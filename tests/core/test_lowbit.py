@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from slm_core import lowbit
+from slm_core.quantization import formats
 from slm_core.config import Config, Finetune
 from slm_core.params import Spec
 
@@ -22,24 +22,24 @@ def matrix(shape, dtype="float32") -> np.ndarray:
 
 
 def restored(kind: str, values: np.ndarray) -> np.ndarray:
-    held = lowbit.FORMATS[kind]
+    held = formats.FORMATS[kind]
     return held.dequantise(**held.quantise(values))
 
 
 def test_the_published_values_of_nf4():
-    np.testing.assert_allclose(lowbit.NF4, PUBLISHED, atol=2.5e-7)
-    assert lowbit.NF4.dtype == np.float32 and 0.0 in lowbit.NF4
+    np.testing.assert_allclose(formats.NF4, PUBLISHED, atol=2.5e-7)
+    assert formats.NF4.dtype == np.float32 and 0.0 in formats.NF4
 
 
-@pytest.mark.parametrize("kind", lowbit.FORMATS)
+@pytest.mark.parametrize("kind", formats.FORMATS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parts_are_as_declared(kind, dtype, shape):
-    held = lowbit.FORMATS[kind]
+    held = formats.FORMATS[kind]
     parts = held.quantise(matrix(shape, dtype))
     declared = held.declared(shape, Spec("matrix", std=0.02))
     assert list(parts) == list(declared)
-    assert held.shape(parts["codes"].shape) == shape and lowbit.BY_CODES[str(parts["codes"].dtype)] is held
+    assert held.shape(parts["codes"].shape) == shape and formats.BY_CODES[str(parts["codes"].dtype)] is held
     for leaf, (expected, spec) in declared.items():
         assert parts[leaf].shape == expected and parts[leaf].dtype == (spec.dtype or dtype) and spec.role == "frozen"
 
@@ -52,7 +52,7 @@ def test_int8_is_off_by_half_a_step_at_most(shape):
 
 
 def test_int8_rounds_half_to_even():
-    codes = lowbit.int8_parts(np.array([[127.0], [2.5], [3.5], [-2.5]]))["codes"]
+    codes = formats.int8_parts(np.array([[127.0], [2.5], [3.5], [-2.5]]))["codes"]
     np.testing.assert_array_equal(codes[:, 0], [127, 2, 4, -2])
 
 
@@ -61,8 +61,8 @@ def test_nf4_takes_the_nearest_value(shape):
     values = matrix(shape, "float64")
     blocks = np.pad(values.reshape(-1), (0, -values.size % 64)).reshape(-1, 64)
     shares = blocks / np.abs(blocks).max(1, keepdims=True)
-    nearest = np.abs(shares[..., None] - lowbit.NF4).argmin(-1).reshape(-1)[: values.size].reshape(shape)
-    codes = lowbit.nf4_parts(values)["codes"]
+    nearest = np.abs(shares[..., None] - formats.NF4).argmin(-1).reshape(-1)[: values.size].reshape(shape)
+    codes = formats.nf4_parts(values)["codes"]
     np.testing.assert_array_equal(codes >> 4, nearest[:, 0::2])
     np.testing.assert_array_equal(codes & 15, nearest[:, 1::2])
 
@@ -70,15 +70,15 @@ def test_nf4_takes_the_nearest_value(shape):
 def test_nf4_quantises_its_scales_in_eight_bits():
     values = matrix((300, 128), "float64")
     largest = np.abs(values.reshape(-1, 64)).max(1)
-    parts = lowbit.nf4_parts(values)
+    parts = formats.nf4_parts(values)
     offset, step = (np.repeat(parts[leaf], 256)[: largest.size] for leaf in ("scale_offset", "scale_step"))
-    scales = (lowbit.DYNAMIC[parts["scale_codes"]] + offset) * step
+    scales = (formats.DYNAMIC[parts["scale_codes"]] + offset) * step
     assert np.abs(scales - largest).max() < 0.02 * np.abs(largest - largest.mean()).max()
-    bits = 8 * sum(part.nbytes for part in lowbit.nf4_parts(values.astype("float32")).values()) / values.size
+    bits = 8 * sum(part.nbytes for part in formats.nf4_parts(values.astype("float32")).values()) / values.size
     assert bits == pytest.approx(4 + 8 / 64 + 2 * 32 / (64 * 256), abs=2e-3)
 
 
-@pytest.mark.parametrize("kind", lowbit.FORMATS)
+@pytest.mark.parametrize("kind", formats.FORMATS)
 @pytest.mark.parametrize("factor", [0.0, 1e-45, 1e-30, 1e30])
 def test_zeros_and_extremes(kind, factor):
     values = matrix((64, 64)) * np.float32(factor)
@@ -91,24 +91,24 @@ def test_zeros_and_extremes(kind, factor):
 def test_weights_in_and_out():
     declared = {
         "a.codes": ((6, 2), Spec("frozen", std=0.02, dtype="uint8")),
-        **{f"a.{leaf}": part for leaf, part in lowbit.FORMATS["nf4"].declared((6, 4), Spec("matrix")).items()},
+        **{f"a.{leaf}": part for leaf, part in formats.FORMATS["nf4"].declared((6, 4), Spec("matrix")).items()},
         "a.lora_a": ((6, 2), Spec("matrix", std=0.4)), "a.lora_b": ((2, 4), Spec("matrix")),
         "b.weight": ((3, 2), Spec("frozen", std=0.1)), "b.bias": ((2,), Spec("frozen")),
     }  # fmt: skip
-    assert list(lowbit.plain(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
-    assert lowbit.plain(declared)["a.weight"][0] == (6, 4)
+    assert list(formats.plain(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
+    assert formats.plain(declared)["a.weight"][0] == (6, 4)
     rng = np.random.default_rng(0)
-    values = {name: rng.standard_normal(shape) for name, (shape, _) in lowbit.plain(declared).items()}
-    held = dict(lowbit.held(values.items(), declared, np.dtype("float32")))
+    values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.plain(declared).items()}
+    held = dict(formats.held(values.items(), declared, np.dtype("float32")))
     assert held.keys() == declared.keys()
     assert all(held[name].shape == shape for name, (shape, _) in declared.items())
 
     config = Config(finetune=Finetune(kind="lora", rank=2, alpha=3.0))
-    merged = lowbit.merged(held, config)
+    merged = formats.merged(held, config)
     assert list(merged) == ["a.weight", "b.weight", "b.bias"]
     wanted = restored("nf4", values["a.weight"].astype("float32")) + 1.5 * values["a.lora_a"] @ values["a.lora_b"]
     np.testing.assert_allclose(merged["a.weight"], wanted, atol=1e-6)
     assert merged["a.weight"].dtype == np.float32
     np.testing.assert_array_equal(merged["b.weight"], values["b.weight"].astype("float32"))
     plain = {"b.weight": values["b.weight"], "scale": values["b.bias"]}
-    assert dict(lowbit.merged(plain, config)).keys() == plain.keys()
+    assert dict(formats.merged(plain, config)).keys() == plain.keys()

@@ -8,7 +8,7 @@ import lora_checks as checks
 import numpy as np
 import pytest
 
-from slm_core import lowbit
+from slm_core.quantization import formats
 from slm_flax import params
 from slm_flax.evaluator import Evaluator
 from slm_flax.layers.linear import Linear
@@ -55,14 +55,14 @@ def adapted(x, weights, alpha, dtype):
 TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, adapted=adapted, build=build, Evaluator=Evaluator)
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", checks.SHAPES)
 def test_the_same_bits_as_numpy(held, dtype, shape):
     checks.check_the_same_bits(TWIN, held, dtype, shape)
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 def test_product(held):
     checks.check_product(TWIN, held)
 

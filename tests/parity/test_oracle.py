@@ -20,7 +20,7 @@ from slm_core.config_dict import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf import FAMILIES, exporting  # noqa: E402
 from slm_core.hf.folder import write_config, write_tensors  # noqa: E402
-from slm_core.lowbit import merged  # noqa: E402
+from slm_core.quantization.formats import merged  # noqa: E402
 
 RICHEST = {case.family: case.name for case in CASES}
 """{family: its last case, which has most options on}; the others are slow."""

@@ -6,7 +6,7 @@ import lora_checks as checks
 import pytest
 import torch
 
-from slm_core import lowbit
+from slm_core.quantization import formats
 from slm_torch import params
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.linear import Linear
@@ -42,14 +42,14 @@ def adapted(x, weights, alpha, dtype):
 TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, adapted=adapted, build=build, Evaluator=Evaluator)
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", checks.SHAPES)
 def test_the_same_bits_as_numpy(held, dtype, shape):
     checks.check_the_same_bits(TWIN, held, dtype, shape)
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 def test_product(held):
     checks.check_product(TWIN, held)
 
@@ -73,7 +73,7 @@ def test_facts():
     checks.check_facts(TWIN)
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 def test_a_product_brings_nothing_from_the_host(held, monkeypatch):
     layer = FrozenLinear(Linear(8, 6, checks.MATRIX, bias=False), held, 0, 1.0)
     params.initialise(torch.nn.ModuleDict({"layer": layer}), 0, torch.float32, torch.device("cpu"))
@@ -82,9 +82,9 @@ def test_a_product_brings_nothing_from_the_host(held, monkeypatch):
     layer(torch.ones(3, 8, requires_grad=True)).sum().backward()
 
 
-@pytest.mark.parametrize("held", lowbit.FORMATS)
+@pytest.mark.parametrize("held", formats.FORMATS)
 def test_nothing_floating_is_kept_for_the_backward_pass(held):
-    parts = tensors(held, lowbit.FORMATS[held].quantise(checks.numbers((64, 64), "float32")))
+    parts = tensors(held, formats.FORMATS[held].quantise(checks.numbers((64, 64), "float32")))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
         product(torch.ones(3, 64, requires_grad=True), held, list(parts.values()))

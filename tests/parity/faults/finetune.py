@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from faults.fault import Apply, Fault, changed, edited, option
-from slm_core.lowbit import BY_CODES, Parts, int8_parts
+from slm_core.quantization.formats import BY_CODES, Parts, int8_parts
 from slm_torch.lowbit import int8_matrix, nf4_matrix
 
 LAYER = "layers.0.mlp.up_proj"
@@ -55,7 +55,7 @@ FAULTS = {
         "frozen=float", "lora", 3, "optimizer",
     ),
     "a step of 1/128": Fault(
-        option("slm_core.lowbit:BY_CODES", "int8", BY_CODES["int8"]._replace(quantise=to_128)),
+        option("slm_core.quantization.formats:BY_CODES", "int8", BY_CODES["int8"]._replace(quantise=to_128)),
         "frozen=int8", "int8", 0, "layers.0.attention.k_proj",
     ),
     "codes without a sign": Fault(

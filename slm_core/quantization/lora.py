@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from slm_core import lowbit
+from slm_core.quantization import formats
 from slm_core.config import Config, Finetune
 from slm_core.errors import UserError, nearest
-from slm_core.lowbit import ADAPTER, Declared, Shape
+from slm_core.quantization.formats import ADAPTER, Declared, Shape
 from slm_core.params import Spec, initial_value
 from slm_core.model.weights import Weights, checked
 
@@ -72,7 +72,7 @@ def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[s
                 f"finetune.targets={finetune.targets}{part} matches the whole name of no linear layer"
                 f"{nearest(alternative, linears)}: they are {_short(linears)}"
             )
-    low = tuple(path for path, shape in linears.items() if path != HEAD and lowbit.fits(finetune.frozen, shape))
+    low = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
     floating = tuple(path for path in linears if path not in low)
     return Account(adapted, low, floating, tuple(others))
 
@@ -122,7 +122,7 @@ def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
 
 def facts(declared: Declared, found: Account | None, config: Config) -> dict[str, str]:
     """Returns lines for the start of a run about a model's parameters; `found` is None where all of them train."""
-    count = sum(math.prod(shape) for shape, _ in lowbit.plain(declared).values())
+    count = sum(math.prod(shape) for shape, _ in formats.plain(declared).values())
     if found is None:
         return {"parameters": f"{count:,} in {config.precision.params}"}
     trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
@@ -143,7 +143,7 @@ def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[
     Raises:
       UserError: see `checked`.
     """
-    specs = lowbit.plain(declared)
+    specs = formats.plain(declared)
     adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
     yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
     for name, (shape, spec) in adapters.items():

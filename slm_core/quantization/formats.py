@@ -6,7 +6,7 @@ int8 (vector-wise, Dettmers et al. 2022, https://arxiv.org/abs/2208.07339), one 
 
 nf4 (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): the flattened matrix in blocks of 64, the scale of
 each the largest |w| in it, a code the nearest of 16 quantiles of the normal distribution. The scales are themselves in
-8 bits (`slm_core.dynamic`), their mean taken away, in groups of 256:
+8 bits (`slm_core.quantization.blockwise`), their mean taken away, in groups of 256:
 
     w = NF4[code] scale,  scale = (DYNAMIC[scale_code] + scale_offset) scale_step,  scale_offset = mean / scale_step
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from slm_core.config import Config
-from slm_core.dynamic import quantise, signed_code
+from slm_core.quantization.blockwise import quantise, signed_code
 from slm_core.params import Spec
 from slm_core.model.weights import Lazy, Weights
 

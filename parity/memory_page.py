@@ -7,9 +7,9 @@ from typing import Any
 
 from parity.memory import cases, measured
 from slm_core.config import presets
-from slm_core.budget import PARTS, Prediction, predict
-from slm_core.budget.report import TWINS
-from slm_core.budget.search import CHUNK, cheapest, settled
+from slm_core.planner import PARTS, Prediction, predict
+from slm_core.planner.report import TWINS
+from slm_core.planner.search import CHUNK, cheapest, settled
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.run_folder import SavedRun
@@ -121,7 +121,7 @@ def measure(job: Job) -> Row:
 INTRODUCTION = """# Memory
 
 Written by `{command}`, not by hand. What an update of each twin takes at its peak, before and without running it: as
-`slm_core/budget` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
+`slm_core/planner` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
 under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
 `memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
 GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/budget.py --config ...` predicts it for any

@@ -19,9 +19,9 @@ FLAGS = [
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.budget import predict
-    from slm_core.budget.report import advice, bars, picture, summary, table
-    from slm_core.budget.search import cheapest, smallest
+    from slm_core.planner import predict
+    from slm_core.planner.report import advice, bars, picture, summary, table
+    from slm_core.planner.search import cheapest, smallest
     from slm_core.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
@@ -47,7 +47,7 @@ def run(invocation: Invocation) -> None:
 
 def _summaries(configs: dict[str, Any], vocab_size: int, summary: Any) -> dict[str, str]:
     """Returns {twins: line}, one entry where both have the same settings."""
-    from slm_core.budget.report import TWINS
+    from slm_core.planner.report import TWINS
 
     lines: dict[str, str] = {}
     for twin, config in configs.items():
@@ -58,7 +58,7 @@ def _summaries(configs: dict[str, Any], vocab_size: int, summary: Any) -> dict[s
 
 def _measure(configs: dict[str, Any], predictions: dict[str, Any], vocab_size: int) -> None:
     from parity.memory import measured
-    from slm_core.budget.report import TWINS, gigabytes
+    from slm_core.planner.report import TWINS, gigabytes
 
     for twin, config in configs.items():
         found = measured(config, vocab_size, twin)

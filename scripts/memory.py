@@ -27,7 +27,7 @@ def run(invocation: Invocation) -> None:
     from rich.progress import track
 
     from parity.memory_page import ALL_LEVERS, jobs, measure, page
-    from slm_core.budget.report import picture
+    from slm_core.planner.report import picture
 
     os.environ |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
     todo = jobs()

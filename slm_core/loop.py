@@ -20,7 +20,7 @@ from slm_core.protocols import Engine
 from slm_core.run_folder import RunFolder, SavedRun, open_run
 from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
-from slm_core.settle import differences
+from slm_core.planner.resolve import differences
 from slm_core.signals import StopRequest, stop_on_signal
 from slm_core.model.weights import Weights
 

@@ -8,7 +8,7 @@ from jax import Array
 from slm_core.config import Config
 from slm_core.quantization.lora import facts, starting
 from slm_core.protocols import IGNORE
-from slm_core.settle import settle
+from slm_core.planner.resolve import settle
 from slm_core.model.weights import Weights
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
-from slm_core.settle import as_predicted
+from slm_core.planner.resolve import as_predicted
 from slm_flax import evaluator, params
 from slm_flax.numerics import DTYPES
 from slm_flax.trainer import Engine
@@ -75,7 +75,7 @@ def measured(config: Config, vocab_size: int) -> int:
     """Returns the bytes of one update: what goes in, what comes out and is not written over it, and XLA's own.
 
     Args:
-      config: as `slm_core.budget.predict` takes it; run.device "cpu": on this machine's CPU; else on the card.
+      config: as `slm_core.planner.predict` takes it; run.device "cpu": on this machine's CPU; else on the card.
       vocab_size: rows of the embedding.
     """
     return total(compiled_update(config, vocab_size))

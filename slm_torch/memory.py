@@ -19,7 +19,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from torch.distributed._tools.mod_tracker import ModTracker
 
 from slm_core.config import Config
-from slm_core.settle import as_predicted
+from slm_core.planner.resolve import as_predicted
 from slm_torch import evaluator, params
 from slm_torch.layers import moe
 from slm_torch.trainer import Engine
@@ -44,7 +44,7 @@ def measured(config: Config, vocab_size: int) -> int:
 @contextlib.contextmanager
 def _without_values(gpu: bool) -> Iterator[None]:
     """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
-    of updates) and experts all get the same number of rows. The config stays as `slm_core.budget.predict` takes it,
+    of updates) and experts all get the same number of rows. The config stays as `slm_core.planner.predict` takes it,
     whatever the budget.
     """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slm_core.config import presets
-from slm_core.budget import predict
+from slm_core.planner import predict
 from slm_core.config_dict import with_values
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

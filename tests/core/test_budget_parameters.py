@@ -4,7 +4,7 @@ import pytest
 
 from parity.cells import PRESETS, cells
 from parity.memory import cases
-from slm_core.budget.parameters import Parameter, matrix_sizes, parameters
+from slm_core.planner.parameters import Parameter, matrix_sizes, parameters
 
 CONFIGS = {cell.name: (cell.config, cell.vocab_size) for cell in cells()} | cases()
 QUICK = [cell.name for cell in cells() if cell.quick and cell.section != PRESETS][::2]

@@ -3,8 +3,8 @@
 import pytest
 
 from slm_core.config import presets
-from slm_core.budget import guesses, predict
-from slm_core.budget.stand_ins import KNOWN, counted
+from slm_core.planner import guesses, predict
+from slm_core.planner.stand_ins import KNOWN, counted
 from slm_core.config import Config
 from slm_core.config_dict import field_table, with_values
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from slm_core import budget
+from slm_core import planner
 from slm_core.hardware import devices
-from slm_core.budget import Prediction, search
+from slm_core.planner import Prediction, search
 from slm_core.config import Attention, Config, Data, Memory, Model, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.hardware.devices import Device
 from slm_core.hardware.compute import matmul_shapes
-from slm_core.settle import differences, memory_limit, settle
+from slm_core.planner.resolve import differences, memory_limit, settle
 
 VOCAB = 1000
 CONFIG = Config(
@@ -34,7 +34,7 @@ def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
 
 @pytest.fixture(autouse=True)
 def planner(monkeypatch):
-    monkeypatch.setattr(budget, "predict", predict)
+    monkeypatch.setattr(planner, "predict", predict)
     monkeypatch.setattr(search, "predict", predict)
     monkeypatch.setattr(search, "CHUNK", 50)
 

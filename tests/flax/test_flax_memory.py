@@ -7,7 +7,7 @@ import pytest
 
 from parity.memory import cases
 from slm_core.config import presets
-from slm_core.budget import flax_layers, held, predict
+from slm_core.planner import flax_layers, held, predict
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.config.validation import drop_unread, validate

@@ -6,7 +6,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from parity.memory import cases
 from slm_core.config import presets
-from slm_core.budget import predict, torch_layers, torch_step
+from slm_core.planner import predict, torch_layers, torch_step
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.config.validation import drop_unread, validate

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from slm_core.budget import Prediction, predict
+from slm_core.planner import Prediction, predict
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
@@ -80,7 +80,7 @@ def _settings(config: Config, vocab_size: int) -> Iterator[tuple[float, dict[str
 
 def _work(config: Config, vocab_size: int, remat: str, chunk: int) -> float:
     """Returns what a token's forward pass, backward pass (twice that) and recomputation cost, in FLOP."""
-    from slm_core.budget.parameters import matrix_sizes
+    from slm_core.planner.parameters import matrix_sizes
 
     model, length = config.model, config.data.seq_len
     seen = [min(length, layer.attention.window or length) for layer in layer_models(model)]

@@ -8,12 +8,12 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 
 from collections.abc import Mapping
 
-from slm_core.budget import PARTS, Prediction
-from slm_core.budget.held import SLICE, Held, held
-from slm_core.budget.parameters import Parameter
-from slm_core.budget.tape import Memory, Player, Tape, Value
-from slm_core.budget.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
-from slm_core.budget.torch_mlp import mlp, penalty
+from slm_core.planner import PARTS, Prediction
+from slm_core.planner.held import SLICE, Held, held
+from slm_core.planner.parameters import Parameter
+from slm_core.planner.tape import Memory, Player, Tape, Value
+from slm_core.planner.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
+from slm_core.planner.torch_mlp import mlp, penalty
 from slm_core.config import Config, Model, Optim
 from slm_core.config.widths import rotated
 from slm_core.params import logit_factor
@@ -21,7 +21,7 @@ from slm_core.pattern import group_size, layer_models
 
 
 def predict(config: Config, vocab_size: int) -> Prediction:
-    """See `slm_core.budget.predict`."""
+    """See `slm_core.planner.predict`."""
     own = held(config, vocab_size)
     fixed = {"weights": own.weights + _tables(config), "optimizer": own.optimizer}
     micro = min(config.train.micro_batch_size or config.train.batch_size, config.train.batch_size)

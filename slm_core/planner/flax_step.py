@@ -9,10 +9,10 @@ else for a GPU. In float16 a GPU keeps half; a CPU computes it in float32.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from slm_core.budget import Prediction
-from slm_core.budget.flax_layers import kept
-from slm_core.budget.held import SLICE, held
-from slm_core.budget.parameters import parameters
+from slm_core.planner import Prediction
+from slm_core.planner.flax_layers import kept
+from slm_core.planner.held import SLICE, held
+from slm_core.planner.parameters import parameters
 from slm_core.config import Config, Finetune, Model
 from slm_core.pattern import group_size, layer_models, repetition
 
@@ -23,7 +23,7 @@ MANY = 4096
 
 
 def predict(config: Config, vocab_size: int) -> Prediction:
-    """See `slm_core.budget.predict`."""
+    """See `slm_core.planner.predict`."""
     step = Step(config, vocab_size)
     return max((step.at_loss(), step.at_layer(), step.at_update()), key=lambda moment: moment.total)
 

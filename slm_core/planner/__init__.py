@@ -47,8 +47,8 @@ def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
       vocab_size: rows of the embedding.
       framework: "torch" or "flax".
     """
-    from slm_core.budget import flax_step, torch_step
-    from slm_core.budget.stand_ins import counted
+    from slm_core.planner import flax_step, torch_step
+    from slm_core.planner.stand_ins import counted
 
     config, _ = counted(config)
     return {"torch": torch_step, "flax": flax_step}[framework].predict(config, vocab_size)
@@ -56,7 +56,7 @@ def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
 
 def guesses(config: Config) -> str:
     """Returns what `predict` counts as something else, because it has no arithmetic for it: " (... counted as ...)"."""
-    from slm_core.budget.stand_ins import counted
+    from slm_core.planner.stand_ins import counted
 
     found = ", ".join(f"{field} counted as {stand_in}" for field, stand_in in counted(config)[1].items())
     return found and f" ({found})"

@@ -7,9 +7,9 @@ nothing fits, the run stops here.
 import math
 from typing import Any
 
-from slm_core import budget
-from slm_core.budget.report import TWINS, gigabytes, parts
-from slm_core.budget.search import cheapest, enough, helpful, settled, smallest
+from slm_core import planner
+from slm_core.planner.report import TWINS, gigabytes, parts
+from slm_core.planner.search import cheapest, enough, helpful, settled, smallest
 from slm_core.config import Config, Train
 from slm_core.config_dict import flatten, with_values
 from slm_core.errors import UserError
@@ -56,7 +56,7 @@ def settle(
 
 
 def as_predicted(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
-    """In the place of `settle`, returns the config as `budget.predict` takes it, whatever fits: for measuring."""
+    """In the place of `settle`, returns the config as `planner.predict` takes it, whatever fits: for measuring."""
     compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
     return with_values(settled(config), {"precision.compute": compute}), {}
 
@@ -76,7 +76,7 @@ def differences(config: Config, other: Config) -> dict[str, Any]:
 def _cheapest(config: Config, vocab_size: int, framework: str, limit: float) -> Config | None:
     """As `search.cheapest`; the search is spared where the fastest settings fit, as they do nearly always."""
     fastest = settled(config)
-    if budget.predict(fastest, vocab_size, framework).total <= limit:
+    if planner.predict(fastest, vocab_size, framework).total <= limit:
         return fastest
     return cheapest(config, vocab_size, framework, limit)
 
@@ -99,14 +99,14 @@ def _reasons(config: Config, found: Config, vocab_size: int, framework: str, lim
         why = "fits"
         if values[name] != fastest:
             better = _next_size(found.train) if name == "train.micro_batch_size" else fastest
-            total = budget.predict(with_values(found, {name: better}), vocab_size, framework).total
+            total = planner.predict(with_values(found, {name: better}), vocab_size, framework).total
             why = f"{better} would take {total / 1e9:.2f} of {gigabytes(limit)}"
             why = why if total > limit else "the fastest of what fits"
         lines[name] = f"{values[name]} ({why})"
-    prediction = budget.predict(found, vocab_size, framework)
+    prediction = planner.predict(found, vocab_size, framework)
     total = gigabytes(prediction.total).removesuffix(" GB")
     planned = f"{total} of {gigabytes(limit)} predicted: {parts(prediction)}"
-    lines["memory.budget_gb"] = planned + budget.guesses(found)
+    lines["memory.budget_gb"] = planned + planner.guesses(found)
     return lines
 
 
@@ -119,13 +119,13 @@ def _next_size(train: Train) -> int:
 def _refusal(config: Config, vocab_size: int, framework: str, device: Device, limit: float) -> str:
     """Returns why a run can't start: what it would take at the least, and the three changes that help most."""
     least = smallest(config, vocab_size, framework)
-    prediction = budget.predict(least, vocab_size, framework)
+    prediction = planner.predict(least, vocab_size, framework)
     short = limit < config.memory.budget_gb * 1e9 or not config.memory.budget_gb
     free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if short else ""
     return (
         f"memory.budget_gb={config.memory.budget_gb}: this run would take {gigabytes(prediction.total)}"
         f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)})"
-        f"{budget.guesses(least)}{free}: {_remedy(least, vocab_size, framework, limit, device)}"
+        f"{planner.guesses(least)}{free}: {_remedy(least, vocab_size, framework, limit, device)}"
     )
 
 
@@ -133,7 +133,7 @@ def _remedy(config: Config, vocab_size: int, framework: str, limit: float, devic
     """Returns the three changes that save the most; where none is enough, also those that are so together."""
     changes = helpful(config, vocab_size, framework)[:3]
     words = [f"{change.text} ({gigabytes(change.total)})" for change in changes]
-    total = budget.predict(config, vocab_size, framework).total
+    total = planner.predict(config, vocab_size, framework).total
     if total <= (1 - SPARE) * device.free:
         words.append(f"memory.budget_gb={math.ceil(total / 1e8) / 10}, which is free")
     elif changes and changes[0].total > limit and (together := enough(config, vocab_size, framework, limit)):

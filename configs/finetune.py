@@ -8,7 +8,7 @@ from slm_core.errors import UserError
 from slm_core.finetune import tokenizer_field
 from slm_core.model.compare import differences
 from slm_core.config.presets import choose
-from slm_core.run_folder import SavedRun, load_run
+from slm_core.runs.folder import SavedRun, load_run
 
 CONTEXT = 1024
 """Tokens a sequence at most; as many as the base has where its model is another function of fewer."""

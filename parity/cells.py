@@ -17,7 +17,7 @@ from slm_core.config_dict import field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
 from slm_core.pattern import layer_models, overridden, parse, reads, selected
 from slm_core.config.validation import drop_unread, unread, validate
-from slm_core.vocabulary import expected_vocabulary
+from slm_core.runs.vocabulary import expected_vocabulary
 
 PROOFS = ("float64", "float32")
 ALL = (0, 1, 2, 3, 4, 5, 6)

@@ -12,9 +12,9 @@ from slm_core.planner.report import TWINS
 from slm_core.planner.search import CHUNK, cheapest, settled
 from slm_core.config import Config
 from slm_core.config_dict import with_values
-from slm_core.run_folder import SavedRun
+from slm_core.runs.folder import SavedRun
 from slm_core.config.validation import drop_unread, validate
-from slm_core.vocabulary import expected_vocabulary
+from slm_core.runs.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024
 PLAIN: dict[str, Any] = {
@@ -140,7 +140,7 @@ def page(rows: list[Row], command: str) -> str:
     """Returns docs/memory.md."""
     from parity.report import machine
     from slm_core.benchmark import markdown_table
-    from slm_core.provenance import versions
+    from slm_core.runs.provenance import versions
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
     configs = len({(row.subject, row.lever) for row in rows})

@@ -15,7 +15,7 @@ from parity.cells import ORDER, PROOFS
 from parity.ladder import Result
 from slm_core.benchmark import cpu_name
 from slm_core.files import write_atomically
-from slm_core.provenance import versions
+from slm_core.runs.provenance import versions
 
 NAME, PRECISION, COLUMN = 33, 9, 11
 

@@ -22,7 +22,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.planner import predict
     from slm_core.planner.report import advice, bars, picture, summary, table
     from slm_core.planner.search import cheapest, smallest
-    from slm_core.vocabulary import expected_vocabulary
+    from slm_core.runs.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
     figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None

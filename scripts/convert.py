@@ -50,7 +50,7 @@ def _export(flags: dict) -> None:
     from scripts._runs import weights_of
     from slm_core.hf.run import export_run
     from slm_core.hardware.devices import quiet_jax
-    from slm_core.run_folder import load_run
+    from slm_core.runs.folder import load_run
 
     quiet_jax()
     saved = load_run(flags["run"])

@@ -11,7 +11,7 @@ from slm_core.cli import Flag, Invocation, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
-    from slm_core.run_folder import SavedRun
+    from slm_core.runs.folder import SavedRun
 
 CONTEXT = 1024
 """Tokens a window at most, where --seq_len says nothing."""
@@ -43,7 +43,7 @@ FLAGS = (
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.run_folder import load_run
+    from slm_core.runs.folder import load_run
 
     flags = invocation.flags
     saved = load_run(flags["run"])

@@ -19,7 +19,7 @@ FLAGS = (
 def run(invocation: Invocation) -> None:
     from scripts._runs import evaluator_of
     from slm_core.data import load_tokenizer
-    from slm_core.run_folder import load_run
+    from slm_core.runs.folder import load_run
     from slm_core.sampling import generate
 
     flags = invocation.flags

@@ -13,7 +13,7 @@ from slm_core.data.tokenizers import Tokenizer
 from slm_core.errors import UserError
 from slm_core.pattern import reads
 from slm_core.protocols import IGNORE, Evaluator
-from slm_core.run_folder import SavedRun
+from slm_core.runs.folder import SavedRun
 from slm_core.config.validation import validate
 
 

@@ -8,7 +8,7 @@ from slm_core.data import Dataset, load_tokenizer
 from slm_core.data.tokenizers import Char, Library, Tokenizer
 from slm_core.errors import UserError
 from slm_core.model.compare import Difference, differences
-from slm_core.run_folder import SavedRun, load_run
+from slm_core.runs.folder import SavedRun, load_run
 
 
 def open_base(config: Config) -> SavedRun | None:

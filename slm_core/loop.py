@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slm_core.checkpoints import latest_checkpoint, read_loop, save_checkpoint
+from slm_core.runs.checkpoints import latest_checkpoint, read_loop, save_checkpoint
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.display import Display, make_display, number
 from slm_core.errors import UserError
 from slm_core.metrics import Metrics, finite
 from slm_core.protocols import Engine
-from slm_core.run_folder import RunFolder, SavedRun, open_run
+from slm_core.runs.folder import RunFolder, SavedRun, open_run
 from slm_core.sampling import generate
 from slm_core.schedules import learning_rates
 from slm_core.planner.resolve import differences

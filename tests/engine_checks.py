@@ -9,7 +9,7 @@ from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Preci
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.protocols import IGNORE
-from slm_core.run_weights import evaluated, plain
+from slm_core.runs.weights import evaluated, plain
 from slm_core.model.weights import Lazy
 
 VOCAB = 11

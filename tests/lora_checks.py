@@ -14,7 +14,7 @@ from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Pre
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.params import Spec
-from slm_core.run_weights import evaluated, plain
+from slm_core.runs.weights import evaluated, plain
 
 VOCAB = 11
 CONFIG = Config(

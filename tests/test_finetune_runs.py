@@ -15,7 +15,7 @@ from slm_core.evaluation import measure
 from slm_core.hf.run import export_run, import_run
 from slm_core.loop import VALIDATION_SEED, train
 from slm_core.metrics import read_metrics
-from slm_core.run_folder import load_run
+from slm_core.runs.folder import load_run
 from slm_core.sampling import generate
 
 transformers = pytest.importorskip("transformers")

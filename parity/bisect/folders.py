@@ -15,12 +15,12 @@ import slm_torch.evaluator
 import slm_torch.model
 import slm_torch.params
 from parity.bisect.models import FlaxTwin, TorchTwin, Traceable
-from slm_core.checkpoints import list_checkpoints
+from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.run_folder import load_run
-from slm_core.run_weights import checkpoint_weights, plain
+from slm_core.runs.folder import load_run
+from slm_core.runs.weights import checkpoint_weights, plain
 from slm_core.model.weights import Weights
 
 ROWS, LENGTH = 2, 32

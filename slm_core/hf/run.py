@@ -16,7 +16,7 @@ from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
-from slm_core.run_folder import SavedRun, describe_imported, make_imported
+from slm_core.runs.folder import SavedRun, describe_imported, make_imported
 from slm_core.config.validation import validate
 from slm_core.model.weights import Weights, write_weights
 

@@ -10,7 +10,7 @@ from slm_core.planner.report import advice, bars, picture, table
 from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, settled
 from slm_core.config_dict import with_values
 from slm_core.config.validation import validate
-from slm_core.vocabulary import expected_vocabulary
+from slm_core.runs.vocabulary import expected_vocabulary
 
 TWINS = pytest.mark.parametrize("twin", ["torch", "flax"])
 VOCAB = 50257

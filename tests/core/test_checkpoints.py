@@ -2,8 +2,8 @@ import shutil
 
 import pytest
 
-from slm_core import checkpoints
-from slm_core.checkpoints import latest_checkpoint, list_checkpoints, read_loop, repair, save_checkpoint
+from slm_core.runs import checkpoints
+from slm_core.runs.checkpoints import latest_checkpoint, list_checkpoints, read_loop, repair, save_checkpoint
 from slm_core.errors import UserError
 
 

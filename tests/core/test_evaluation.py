@@ -17,7 +17,7 @@ from slm_core.errors import UserError
 from slm_core.evaluation import Measured, measure, open_text, text_bytes
 from slm_core.loop import VALIDATION_SEED, train
 from slm_core.protocols import IGNORE
-from slm_core.run_folder import load_run
+from slm_core.runs.folder import load_run
 
 TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
-from slm_core.checkpoints import list_checkpoints
+from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.errors import UserError
 from slm_core.loop import train
 from slm_core.metrics import FIELDS, read_metrics

@@ -3,7 +3,7 @@
 import numpy as np
 
 from slm_core.config import Config, Finetune, Optim
-from slm_core.run_weights import evaluated, plain
+from slm_core.runs.weights import evaluated, plain
 
 
 def test_the_evaluated_parameters():

@@ -21,7 +21,7 @@ from slm_core.data import save_tokenizer
 from slm_core.data.tokenizers import train_bpe
 from slm_core.loop import train
 from slm_core.metrics import read_metrics
-from slm_core.run_folder import describe_imported, make_imported
+from slm_core.runs.folder import describe_imported, make_imported
 from slm_core.model.weights import write_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))

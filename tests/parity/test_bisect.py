@@ -20,7 +20,7 @@ from parity.pair import Pair, release
 from slm_core.cli import main
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.run_folder import describe_imported, make_imported
+from slm_core.runs.folder import describe_imported, make_imported
 from slm_core.model.weights import write_weights
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.cache import extend

@@ -22,7 +22,7 @@ from slm_core.data.tokenizers import Library
 from slm_core.loop import train
 from slm_core.metrics import read_metrics
 from slm_core.config.presets import load
-from slm_core.run_folder import describe_imported, load_run, make_imported
+from slm_core.runs.folder import describe_imported, load_run, make_imported
 from slm_core.model.weights import write_weights
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from parity.pair import Pair
 from parity.port import State, port, snapshot
 from parity.probe import evaluated_logits
 from slm_core.protocols import Engine
-from slm_core.sampling import generate
+from slm_core.inference.sampling import generate
 from slm_core.schedules import learning_rates
 
 UPDATES = 100  # of a curve

@@ -55,7 +55,7 @@ def run(invocation: Invocation) -> None:
 
     spare_gpu(flags["framework"] or saved.framework)
     from slm_core.data import validation_batches
-    from slm_core.evaluation import measure, open_text
+    from slm_core.inference.evaluation import measure, open_text
     from slm_core.loop import VALIDATION_SEED
     from slm_core.metrics import finite
 

@@ -20,7 +20,7 @@ def run(invocation: Invocation) -> None:
     from scripts._runs import evaluator_of
     from slm_core.data import load_tokenizer
     from slm_core.runs.folder import load_run
-    from slm_core.sampling import generate
+    from slm_core.inference.sampling import generate
 
     flags = invocation.flags
     saved = load_run(flags["run"])

@@ -18,7 +18,7 @@ from slm_core.errors import UserError
 from slm_core.metrics import Metrics, finite
 from slm_core.protocols import Engine
 from slm_core.runs.folder import RunFolder, SavedRun, open_run
-from slm_core.sampling import generate
+from slm_core.inference.sampling import generate
 from slm_core.schedules import learning_rates
 from slm_core.planner.resolve import differences
 from slm_core.signals import StopRequest, stop_on_signal

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from slm_core.errors import UserError
-from slm_core.sampling import generate, probabilities, sample, uniforms
+from slm_core.inference.sampling import generate, probabilities, sample, uniforms
 
 LOGITS = hnp.arrays(np.float64, st.integers(1, 40), elements=st.floats(-30, 30))
 settings.register_profile("quick", max_examples=60, deadline=None)

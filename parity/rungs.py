@@ -12,7 +12,7 @@ from parity.port import State, port, snapshot
 from parity.probe import evaluated_logits
 from slm_core.protocols import Engine
 from slm_core.inference.sampling import generate
-from slm_core.schedules import learning_rates
+from slm_core.training.schedules import learning_rates
 
 UPDATES = 100  # of a curve
 HANDED = 8  # updates in each twin of a hand-off

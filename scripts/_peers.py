@@ -16,7 +16,7 @@ import numpy as np
 from slm_core.benchmark import process_peak_bytes
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.schedules import learning_rates
+from slm_core.training.schedules import learning_rates
 
 
 class NanoGPT:

@@ -56,8 +56,8 @@ def run(invocation: Invocation) -> None:
     spare_gpu(flags["framework"] or saved.framework)
     from slm_core.data import validation_batches
     from slm_core.inference.evaluation import measure, open_text
-    from slm_core.loop import VALIDATION_SEED
-    from slm_core.metrics import finite
+    from slm_core.training.loop import VALIDATION_SEED
+    from slm_core.training.metrics import finite
 
     given = {field: flags[flag.name] for field, flag in DATA.items() if flags[flag.name] is not None}
     dataset = open_text(saved, given, sizes["seq_len"])

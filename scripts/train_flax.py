@@ -8,7 +8,7 @@ def run(invocation: Invocation) -> None:
 
     quiet_jax()  # before anything imports jax
     from scripts._runs import weights_of
-    from slm_core.loop import train
+    from slm_core.training.loop import train
     from slm_flax.trainer import build
 
     train(invocation.config, build, "flax", invocation.preset, invocation.overrides, weights_of)

@@ -7,7 +7,7 @@ def run(invocation: Invocation) -> None:
     from scripts._runs import spare_gpu, weights_of
 
     spare_gpu("torch")
-    from slm_core.loop import train
+    from slm_core.training.loop import train
     from slm_torch.trainer import build
 
     train(invocation.config, build, "torch", invocation.preset, invocation.overrides, weights_of)

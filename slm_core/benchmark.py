@@ -74,11 +74,11 @@ class Measurement:
 
 
 class TwinTrainee:
-    """One of our twins: the body of `slm_core.loop` without files and display."""
+    """One of our twins: the body of `slm_core.training.loop` without files and display."""
 
     def __init__(self, config: Config, build: Callable[[Config, int], Engine]):
         from slm_core import data
-        from slm_core.schedules import learning_rates
+        from slm_core.training.schedules import learning_rates
 
         dataset = data.prepare(config.data)
         self.engine = build(config, dataset.vocab_size)

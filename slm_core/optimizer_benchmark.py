@@ -11,7 +11,7 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.protocols import Engine
-from slm_core.schedules import learning_rates
+from slm_core.training.schedules import learning_rates
 from slm_core.config.validation import drop_unread, validate
 
 Build = Callable[[Config, int], Engine]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from slm_core.config import Config, Data, Memory, Model, Optim, Run, Train
-from slm_core.loop import train
-from slm_core.metrics import read_metrics
+from slm_core.training.loop import train
+from slm_core.training.metrics import read_metrics
 
 MEASURED = {"tokens_per_second", "peak_memory_bytes"}
 STEPS = 12

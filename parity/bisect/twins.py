@@ -18,7 +18,7 @@ from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
 from parity.port import State, perturbed, snapshot
 from slm_core.model.dropout import site_keys
-from slm_core.schedules import learning_rates
+from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES
 from slm_flax.optim.clipping import clip_factor
 from slm_torch.trainer import Engine

@@ -120,7 +120,7 @@ def change(config: Config, **values: object) -> Config:
 
 
 def main(folder: str, delay: str) -> None:
-    from slm_core.loop import train
+    from slm_core.training.loop import train
 
     def build(config: Config, vocab_size: int, weights: object) -> BigramEngine:
         engine = BigramEngine(config, vocab_size)

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from slm_core.display import PlainDisplay, describe, duration, make_display, printable
-from slm_core.live import LiveDisplay
+from slm_core.training.display.plain import PlainDisplay, describe, duration, make_display, printable
+from slm_core.training.display.rich import LiveDisplay
 
 ROW = {"step": 100, "split": "train", "loss": 2.11349, "lr": 9.8e-4, "grad_norm": 1.0, "tokens": 204_800}
 ROW |= {"tokens_per_second": 12_345.4, "loss_scale": 1.0, "skipped": 0, "peak_memory_bytes": 900_000_000}

@@ -15,8 +15,8 @@ from slm_core.config import Config, Position
 from slm_core.config_dict import with_values
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
-from slm_core.finetune import open_base
-from slm_core.loop import train
+from slm_core.training.finetuning import open_base
+from slm_core.training.loop import train
 from slm_core.runs.folder import describe_imported, load_run, make_imported
 from slm_core.config.validation import validate
 from slm_core.model.weights import write_weights

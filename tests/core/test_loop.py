@@ -15,8 +15,8 @@ from fake_engine import BigramEngine, change, make_config
 
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.errors import UserError
-from slm_core.loop import train
-from slm_core.metrics import FIELDS, read_metrics
+from slm_core.training.loop import train
+from slm_core.training.metrics import FIELDS, read_metrics
 
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
 

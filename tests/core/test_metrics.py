@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from slm_core.metrics import FIELDS, Metrics, read_metrics
+from slm_core.training.metrics import FIELDS, Metrics, read_metrics
 
 
 def write(folder, steps, begin=0, tensorboard=True):
@@ -67,7 +67,7 @@ def test_tensorboard_reads_the_same_numbers_after_a_resume(tmp_path):
 
 def test_no_framework_is_imported(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from slm_core.metrics import Metrics; import slm_core.loop;"
+        "import sys; from pathlib import Path; from slm_core.training.metrics import Metrics; import slm_core.training.loop;"
         "m = Metrics(Path(sys.argv[1]), 0, True); m.write(step=1, split='train', loss=1.0); m.close();"
         "print(sorted({'torch', 'jax', 'tensorflow'} & set(sys.modules)))"
     )

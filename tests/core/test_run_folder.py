@@ -13,7 +13,7 @@ from slm_core.runs.checkpoints import read_loop
 from slm_core.config_dict import flatten
 from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
-from slm_core.loop import train
+from slm_core.training.loop import train
 from slm_core.runs.folder import MAY_DIFFER, automatic_name, describe_imported, load_run, make_imported, open_run
 from slm_core.model.weights import read_weights, write_weights
 

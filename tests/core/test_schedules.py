@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_core.config import Optim
-from slm_core.schedules import SCHEDULES, learning_rates
+from slm_core.training.schedules import SCHEDULES, learning_rates
 
 
 def rates(schedule, steps=1000, **fields):

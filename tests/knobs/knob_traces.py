@@ -22,7 +22,7 @@ import slm_torch.trainer
 from parity.port import perturbed
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
-from slm_core.schedules import learning_rates
+from slm_core.training.schedules import learning_rates
 
 VOCAB = 13
 

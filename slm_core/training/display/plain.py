@@ -38,7 +38,7 @@ def make_display(step: int, steps: int) -> Display:
       steps: updates of the whole run.
     """
     if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
-        from slm_core.live import LiveDisplay
+        from slm_core.training.display.rich import LiveDisplay
 
         return LiveDisplay(step, steps)
     return PlainDisplay(steps)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slm_core.display import describe, number, printable, stopping_text
+from slm_core.training.display.plain import describe, number, printable, stopping_text
 
 
 class LiveDisplay:

@@ -139,7 +139,7 @@ allocate (the planner leaves 5% of free memory alone for them), and what fragmen
 def page(rows: list[Row], command: str) -> str:
     """Returns docs/memory.md."""
     from parity.report import machine
-    from slm_core.benchmark import markdown_table
+    from slm_core.studies.throughput import markdown_table
     from slm_core.runs.provenance import versions
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))

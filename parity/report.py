@@ -13,7 +13,7 @@ from typing import Any
 from parity.budgets import BUDGETS, METRICS, RUNGS
 from parity.cells import ORDER, PROOFS
 from parity.ladder import Result
-from slm_core.benchmark import cpu_name
+from slm_core.studies.throughput import cpu_name
 from slm_core.files import write_atomically
 from slm_core.runs.provenance import versions
 

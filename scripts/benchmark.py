@@ -34,14 +34,14 @@ FLAGS = [
 
 
 def torch_twin(config):
-    from slm_core.benchmark import TwinTrainee
+    from slm_core.studies.throughput import TwinTrainee
     from slm_torch.trainer import build
 
     return TwinTrainee(config, build)
 
 
 def flax_twin(config):
-    from slm_core.benchmark import TwinTrainee
+    from slm_core.studies.throughput import TwinTrainee
     from slm_flax.trainer import build
 
     return TwinTrainee(config, build)
@@ -91,7 +91,7 @@ def setting(gelu: str = "erf", kernel: str = "fused"):
 
 def contests(invocation: Invocation):
     """Returns {title: contenders}; the last contender of a contest is the one that the others are compared with."""
-    from slm_core.benchmark import Contender
+    from slm_core.studies.throughput import Contender
 
     flags = invocation.flags
     if invocation.config_given or invocation.overrides:
@@ -135,7 +135,8 @@ def contests(invocation: Invocation):
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core import benchmark, data
+    from slm_core import data
+    from slm_core.studies import throughput
     from slm_core.hardware.devices import quiet_jax
 
     flags = invocation.flags
@@ -143,7 +144,7 @@ def run(invocation: Invocation) -> None:
         if flags[name] < 1:
             raise UserError(f"--{name}={flags[name]} must be at least 1")
     quiet_jax()
-    print(benchmark.machine(), flush=True)
+    print(throughput.machine(), flush=True)
     if os.getloadavg()[0] > 0.5:
         print(
             "note: something else is running on this machine; trust the ratios more than the speeds",
@@ -153,18 +154,18 @@ def run(invocation: Invocation) -> None:
     for title, contenders in contests(invocation).items():
         data.prepare(contenders[0].config.data)
         print(f"\n{title}", flush=True)
-        measured = benchmark.compare(
+        measured = throughput.compare(
             contenders,
             flags["rounds"],
             flags["updates"],
             functools.partial(print, flush=True),
         )
-        print(f"\n{benchmark.table(measured, measured[-1])}", flush=True)
+        print(f"\n{throughput.table(measured, measured[-1])}", flush=True)
         _check_equal_work(measured)
         results[title] = [dataclasses.asdict(m) for m in measured]
     if flags["json"]:
         Path(flags["json"]).write_text(
-            json.dumps({"machine": benchmark.machine(), "contests": results}, indent=1) + "\n"
+            json.dumps({"machine": throughput.machine(), "contests": results}, indent=1) + "\n"
         )
 
 

@@ -77,7 +77,7 @@ TWINS = {"PyTorch": torch_call, "Flax": flax_call}
 
 
 def cases(flags: dict) -> list:
-    from slm_core.attention_benchmark import Case
+    from slm_core.studies.attention import Case
     from slm_core.config_dict import field_table
 
     kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].field.metadata["choices"]))
@@ -109,8 +109,8 @@ def _words(flags: dict, name: str, known: tuple[str, ...]) -> list[str]:
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core import attention_benchmark
-    from slm_core.benchmark import machine
+    from slm_core.studies import attention
+    from slm_core.studies.throughput import machine
 
     flags = invocation.flags
     wanted = cases(flags)
@@ -121,10 +121,10 @@ def run(invocation: Invocation) -> None:
         say("note: something else is running on this machine; trust the ratios more than the times")
     if flags["memory"]:
         makes = TWINS | {"PyTorch": functools.partial(torch_call, keep_freed=False)}
-        results = attention_benchmark.memory(makes, wanted, say)
+        results = attention.memory(makes, wanted, say)
     else:
-        results = attention_benchmark.times(TWINS, wanted, flags["rounds"], say)
-    say(f"\n{attention_benchmark.table(results, 'MB' if flags['memory'] else 'ms')}")
+        results = attention.times(TWINS, wanted, flags["rounds"], say)
+    say(f"\n{attention.table(results, 'MB' if flags['memory'] else 'ms')}")
     if flags["json"]:
         numbers = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}
         Path(flags["json"]).write_text(json.dumps(numbers, indent=1) + "\n")

@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.benchmark import machine, markdown_table
+    from slm_core.studies.throughput import machine, markdown_table
 
     flags, scripts = invocation.flags, Path(__file__).parent
     print(machine(), flush=True)

@@ -35,7 +35,7 @@ def run(invocation: Invocation) -> None:
         raise UserError(f"--steps={flags['steps']} must be at least 1")
     figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
     spare_gpu(flags["framework"])
-    from slm_core.optimizer_benchmark import draw, measure, table, with_optimizer
+    from slm_core.studies.optimizers import draw, measure, table, with_optimizer
 
     configs = []
     for kind in kinds:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from parity.oracle.measure import BUDGETS, LENGTH, ROWS, Measured
 from parity.report import machine, number
-from slm_core.benchmark import markdown_table
+from slm_core.studies.throughput import markdown_table
 from slm_core.runs.provenance import versions
 
 INTRODUCTION = """# The outside oracle

@@ -6,7 +6,7 @@ import pytest
 
 from slm_core.config import Config, Data, Finetune, Optim
 from slm_core.errors import UserError
-from slm_core.optimizer_benchmark import Curve, draw, table, with_optimizer
+from slm_core.studies.optimizers import Curve, draw, table, with_optimizer
 
 CONFIG = Config(data=Data(source="text", path="some.txt"))
 

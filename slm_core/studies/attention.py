@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm_core.benchmark import markdown_table, process_peak_bytes
+from slm_core.studies.throughput import markdown_table, process_peak_bytes
 from slm_core.errors import UserError
 
 TURN_S = 0.2

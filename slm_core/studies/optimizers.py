@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slm_core.benchmark import markdown_table
+from slm_core.studies.throughput import markdown_table
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError

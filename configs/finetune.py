@@ -3,12 +3,12 @@
 from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Train
+from slm_core.config.presets import choose
 from slm_core.config_dict import to_config_dict, with_values
 from slm_core.errors import UserError
-from slm_core.training.finetuning import tokenizer_field
 from slm_core.model.compare import differences
-from slm_core.config.presets import choose
 from slm_core.runs.folder import SavedRun, load_run
+from slm_core.training.finetuning import tokenizer_field
 
 CONTEXT = 1024
 """Tokens a sequence at most; as many as the base has where its model is another function of fewer."""

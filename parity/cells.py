@@ -11,12 +11,11 @@ from typing import Any
 
 from parity.fields import choices, other_values, selecting
 from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, LEVERS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
-from slm_core.config import presets
-from slm_core.config import DTYPES, Config
+from slm_core.config import DTYPES, Config, presets
+from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.config_dict import field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
 from slm_core.pattern import layer_models, overridden, parse, reads, selected
-from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.runs.vocabulary import expected_vocabulary
 
 PROOFS = ("float64", "float32")

@@ -3,10 +3,9 @@
 import importlib
 from typing import Any
 
-from slm_core.config import presets
-from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config import Config, presets
 from slm_core.config.validation import drop_unread, validate
+from slm_core.config_dict import with_values
 
 VOCAB = 8192
 _BASE: dict[str, Any] = {

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from parity.memory import cases, measured
-from slm_core.config import presets
+from slm_core.config import Config, presets
+from slm_core.config.validation import drop_unread, validate
+from slm_core.config_dict import with_values
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
 from slm_core.planner.search import CHUNK, cheapest, settled
-from slm_core.config import Config
-from slm_core.config_dict import with_values
 from slm_core.runs.folder import SavedRun
-from slm_core.config.validation import drop_unread, validate
 from slm_core.runs.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024
@@ -139,8 +138,8 @@ allocate (the planner leaves 5% of free memory alone for them), and what fragmen
 def page(rows: list[Row], command: str) -> str:
     """Returns docs/memory.md."""
     from parity.report import machine
-    from slm_core.studies.throughput import markdown_table
     from slm_core.runs.provenance import versions
+    from slm_core.studies.throughput import markdown_table
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
     configs = len({(row.subject, row.lever) for row in rows})

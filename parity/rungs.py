@@ -10,8 +10,8 @@ from parity.errors import largest, of_order_one, relative
 from parity.pair import Pair
 from parity.port import State, port, snapshot
 from parity.probe import evaluated_logits
-from slm_core.protocols import Engine
 from slm_core.inference.sampling import generate
+from slm_core.protocols import Engine
 from slm_core.training.schedules import learning_rates
 
 UPDATES = 100  # of a curve

@@ -7,10 +7,10 @@ from typing import Any
 
 from slm_core.config_dict import with_values
 from slm_core.hardware.devices import quiet_jax
+from slm_core.model.weights import Weights
 from slm_core.protocols import Evaluator
 from slm_core.runs.folder import SavedRun
 from slm_core.runs.weights import checkpoint_weights, plain
-from slm_core.model.weights import Weights
 
 
 def spare_gpu(framework: str) -> None:

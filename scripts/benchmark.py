@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from slm_core.cli import Flag, Invocation, main
+from slm_core.cli.command_line.command_line import Flag, Invocation, main
+
 from slm_core.errors import UserError
 
 DESCRIPTION = """Measures training speed in tokens a second: contenders take turns in short rounds, each in its own
@@ -136,8 +137,8 @@ def contests(invocation: Invocation):
 
 def run(invocation: Invocation) -> None:
     from slm_core import data
-    from slm_core.studies import throughput
     from slm_core.hardware.devices import quiet_jax
+    from slm_core.studies import throughput
 
     flags = invocation.flags
     for name in ("rounds", "updates"):

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from slm_core.cli import Flag, Invocation, main
+from slm_core.cli.command_line.command_line import Flag, Invocation, main
+
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Measures one causal attention call, forward and backward, in float32 on the CPU, for each kernel of
@@ -77,8 +78,8 @@ TWINS = {"PyTorch": torch_call, "Flax": flax_call}
 
 
 def cases(flags: dict) -> list:
-    from slm_core.studies.attention import Case
     from slm_core.config_dict import field_table
+    from slm_core.studies.attention import Case
 
     kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].field.metadata["choices"]))
     twins = _words(flags, "twins", tuple(TWINS))

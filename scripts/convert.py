@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from slm_core.cli import Flag, Invocation, main
+from slm_core.cli.command_line.command_line import Flag, Invocation, main
+
 from slm_core.errors import UserError
 
 DESCRIPTION = """Imports the folder of a Hugging Face checkpoint (config.json and safetensors; no network is needed)
@@ -48,8 +49,8 @@ def _import(flags: dict) -> None:
 
 def _export(flags: dict) -> None:
     from scripts._runs import weights_of
-    from slm_core.hf.run import export_run
     from slm_core.hardware.devices import quiet_jax
+    from slm_core.hf.run import export_run
     from slm_core.runs.folder import load_run
 
     quiet_jax()

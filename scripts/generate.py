@@ -1,6 +1,7 @@
 """Continues a prompt with a run of either twin."""
 
-from slm_core.cli import Flag, Invocation, main
+from slm_core.cli.command_line.command_line import Flag, Invocation, main
+
 from slm_core.errors import UserError
 
 FLAGS = (
@@ -19,8 +20,8 @@ FLAGS = (
 def run(invocation: Invocation) -> None:
     from scripts._runs import evaluator_of
     from slm_core.data import load_tokenizer
-    from slm_core.runs.folder import load_run
     from slm_core.inference.sampling import generate
+    from slm_core.runs.folder import load_run
 
     flags = invocation.flags
     saved = load_run(flags["run"])

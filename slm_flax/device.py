@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.hardware.devices import Device, Shapes, count_gpus_as_their_driver, cpu_memory, gpu_memory
 from slm_core.hardware.compute import BFLOAT16_CAPABILITY
+from slm_core.hardware.devices import Device, Shapes, count_gpus_as_their_driver, cpu_memory, gpu_memory
 from slm_flax.numerics import DTYPES
 
 TRIES = 5

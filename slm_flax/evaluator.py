@@ -6,10 +6,10 @@ import numpy as np
 from jax import Array
 
 from slm_core.config import Config
-from slm_core.quantization.lora import facts, starting
-from slm_core.protocols import IGNORE
-from slm_core.planner.resolve import settle
 from slm_core.model.weights import Weights
+from slm_core.planner.resolve import settle
+from slm_core.protocols import IGNORE
+from slm_core.quantization.lora import facts, starting
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder

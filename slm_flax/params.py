@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from slm_core.quantization.formats import held, plain
 from slm_core.params import Spec, initial_value
+from slm_core.quantization.formats import held, plain
 
 Params = dict[str, jax.Array]
 

@@ -11,9 +11,9 @@ from jax import Array
 
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
+from slm_core.model.weights import Weights, checked
 from slm_core.params import balance_steps, treatments
 from slm_core.protocols import IGNORE
-from slm_core.model.weights import Weights, checked
 from slm_flax import checkpoint, params, stack
 from slm_flax.evaluator import Evaluator, State
 from slm_flax.layers.dropout import DropoutKey

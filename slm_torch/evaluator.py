@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from slm_core.config import Config
-from slm_core.quantization.lora import facts, starting
-from slm_core.protocols import IGNORE
-from slm_core.planner.resolve import settle
 from slm_core.model.weights import Weights
+from slm_core.planner.resolve import settle
+from slm_core.protocols import IGNORE
+from slm_core.quantization.lora import facts, starting
 from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from slm_core.quantization.formats import held, plain
 from slm_core.params import Spec, initial_value
+from slm_core.quantization.formats import held, plain
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:

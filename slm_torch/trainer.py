@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
+from slm_core.model.weights import Weights, checked
 from slm_core.params import balance_steps, treatments
 from slm_core.protocols import IGNORE
-from slm_core.model.weights import Weights, checked
 from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey

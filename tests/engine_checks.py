@@ -8,9 +8,9 @@ import pytest
 from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
+from slm_core.model.weights import Lazy
 from slm_core.protocols import IGNORE
 from slm_core.runs.weights import evaluated, plain
-from slm_core.model.weights import Lazy
 
 VOCAB = 11
 CONFIG = Config(

@@ -11,12 +11,12 @@ from scripts._runs import evaluator_of, weights_of
 from slm_core.config import presets
 from slm_core.config_dict import with_values
 from slm_core.data import prepare, validation_batches
-from slm_core.inference.evaluation import measure
 from slm_core.hf.run import export_run, import_run
+from slm_core.inference.evaluation import measure
+from slm_core.inference.sampling import generate
+from slm_core.runs.folder import load_run
 from slm_core.training.loop import VALIDATION_SEED, train
 from slm_core.training.metrics import read_metrics
-from slm_core.runs.folder import load_run
-from slm_core.inference.sampling import generate
 
 transformers = pytest.importorskip("transformers")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from slm_core.config import presets
-from slm_core.planner import predict
 from slm_core.config_dict import with_values
+from slm_core.planner import predict
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 if not torch.cuda.is_available():

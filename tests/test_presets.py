@@ -4,11 +4,10 @@ import re
 
 import pytest
 
-from slm_core.config import presets
-from slm_core.config import Config
+from slm_core.config import Config, presets
+from slm_core.config.validation import validate
 from slm_core.config_dict import with_values
 from slm_core.pattern import layer_models
-from slm_core.config.validation import validate
 
 SPECS = [
     f"{listed.path}:{variant}" if variant else listed.path

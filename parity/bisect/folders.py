@@ -15,13 +15,13 @@ import slm_torch.evaluator
 import slm_torch.model
 import slm_torch.params
 from parity.bisect.models import FlaxTwin, TorchTwin, Traceable
-from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
+from slm_core.model.weights import Weights
+from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.runs.folder import load_run
 from slm_core.runs.weights import checkpoint_weights, plain
-from slm_core.model.weights import Weights
 
 ROWS, LENGTH = 2, 32
 CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}

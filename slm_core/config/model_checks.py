@@ -1,8 +1,8 @@
 """How the fields of a model must fit each other."""
 
 from slm_core.config import Config, Model
-from slm_core.errors import UserError
 from slm_core.config.widths import rotated, value_shape
+from slm_core.errors import UserError
 from slm_core.pattern import Entry, layer_entries, layer_models, overridden, resolve
 
 

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
+from slm_core.config.model_checks import check_model, nearest_divisor
 from slm_core.config_dict import FieldInfo, field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
-from slm_core.config.model_checks import check_model, nearest_divisor
 from slm_core.pattern import layer_entries, layer_fields, overridden, parse, reads, selected
 
 _WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}

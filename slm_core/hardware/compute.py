@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.pattern import layer_models
 from slm_core.hardware.devices import Device, Shapes
+from slm_core.pattern import layer_models
 
 BFLOAT16_CAPABILITY = (8, 0)
 """First NVIDIA compute capability with bfloat16 in hardware (Ampere)."""

@@ -8,9 +8,9 @@ import numpy as np
 from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES
-from slm_core.model.compare import Difference, differences
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
+from slm_core.model.compare import Difference, differences
 from slm_core.pattern import layer_models
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from slm_core.config import Config
+from slm_core.config.validation import validate
 from slm_core.errors import UserError
 from slm_core.hf import family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
 from slm_core.hf.folder import SPECIAL, read_json, read_tensors
-from slm_core.config.validation import validate
 
 CONTEXT = 2048
 """Context of an imported model where its own is longer: the caches and tables of a run are made for all of it."""

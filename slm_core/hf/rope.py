@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from slm_core.config import Model
-from slm_core.errors import UserError
 from slm_core.config.widths import rotated
+from slm_core.errors import UserError
 from slm_core.hf.fields import Fields
 from slm_core.model.positions import attention_factor, original_context
 

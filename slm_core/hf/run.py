@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slm_core.config.validation import validate
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
@@ -16,9 +17,8 @@ from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
-from slm_core.runs.folder import SavedRun, describe_imported, make_imported
-from slm_core.config.validation import validate
 from slm_core.model.weights import Weights, write_weights
+from slm_core.runs.folder import SavedRun, describe_imported, make_imported
 
 Items = Iterator[tuple[str, np.ndarray]]
 Progress = Callable[[Items, str], Items]

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
-from slm_core.config_dict import flatten
 from slm_core.config.widths import rotated
+from slm_core.config_dict import flatten
+from slm_core.model.positions import attention_factor, frequencies
 from slm_core.params import logit_factor
 from slm_core.pattern import layer_models, reads
-from slm_core.model.positions import attention_factor, frequencies
 
 SECTIONS = ("attention", "position", "norm", "mlp")
 TRAINING = ("attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")

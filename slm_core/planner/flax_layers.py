@@ -8,9 +8,9 @@ numbers is fused into its readers and costs nothing: RoPE, dropout's masks, resi
 
 from typing import NamedTuple
 
-from slm_core.planner.parameters import GATED, NORMS
 from slm_core.config import Attention, Mlp, Model, Norm
 from slm_core.config.widths import query_width, value_shape
+from slm_core.planner.parameters import GATED, NORMS
 
 
 class Compiler(NamedTuple):

@@ -9,12 +9,12 @@ else for a GPU. In float16 a GPU keeps half; a CPU computes it in float32.
 from collections.abc import Sequence
 from dataclasses import replace
 
+from slm_core.config import Config, Finetune, Model
+from slm_core.pattern import group_size, layer_models, repetition
 from slm_core.planner import Prediction
 from slm_core.planner.flax_layers import kept
 from slm_core.planner.held import SLICE, held
 from slm_core.planner.parameters import parameters
-from slm_core.config import Config, Finetune, Model
-from slm_core.pattern import group_size, layer_models, repetition
 
 PRODUCTS = 4 * 2**20
 """What cuBLAS works in, on GPUs before compute capability 9.0."""

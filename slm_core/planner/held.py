@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from slm_core.planner.parameters import Parameter, parameters
 from slm_core.config import Config, Optim
+from slm_core.planner.parameters import Parameter, parameters
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 SLICE = 2**20

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from slm_core.config import Config, Finetune, Mlp, Model, Norm
 from slm_core.config.widths import query_width, value_shape
-from slm_core.quantization.lora import HEAD, account, adapter
-from slm_core.quantization.formats import FORMATS
 from slm_core.params import Spec
 from slm_core.pattern import layer_models
+from slm_core.quantization.formats import FORMATS
+from slm_core.quantization.lora import HEAD, account, adapter
 
 
 class Parameter(NamedTuple):

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slm_core.config import Config
 from slm_core.planner import PARTS, Prediction, guesses, predict
 from slm_core.planner.search import cheapest, helpful, largest_micro_batch, smallest
-from slm_core.config import Config
 
 TWINS = {"torch": "PyTorch", "flax": "Flax"}
 LETTERS = dict(zip(PARTS, "WGOALS", strict=True))

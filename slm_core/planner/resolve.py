@@ -8,14 +8,14 @@ import math
 from typing import Any
 
 from slm_core import planner
-from slm_core.planner.report import TWINS, gigabytes, parts
-from slm_core.planner.search import cheapest, enough, helpful, settled, smallest
 from slm_core.config import Config, Train
 from slm_core.config_dict import flatten, with_values
 from slm_core.errors import UserError
-from slm_core.pattern import layer_models
-from slm_core.hardware.devices import Device
 from slm_core.hardware.compute import choose_compute
+from slm_core.hardware.devices import Device
+from slm_core.pattern import layer_models
+from slm_core.planner.report import TWINS, gigabytes, parts
+from slm_core.planner.search import cheapest, enough, helpful, settled, smallest
 
 SETTLED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
 """Fields that may be settled otherwise than the config says."""

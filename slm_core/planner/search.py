@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from slm_core.planner import Prediction, predict
 from slm_core.config import Config
+from slm_core.config.validation import drop_unread, validate
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.pattern import layer_models
-from slm_core.config.validation import drop_unread, validate
+from slm_core.planner import Prediction, predict
 
 CHUNK = 1024
 """Tokens a chunk of the loss where the planner chooses: enough rows to fill a device, few enough to be small."""

@@ -7,10 +7,10 @@ A count of elements is written as rows * width; a row is a token, or a token's h
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from slm_core.planner.parameters import Parameter
-from slm_core.planner.tape import Tape, Value
 from slm_core.config import Model, Norm
 from slm_core.config.widths import query_width, rotated, value_shape
+from slm_core.planner.parameters import Parameter
+from slm_core.planner.tape import Tape, Value
 
 CPU_TILE, GPU_TILE = 128, 256
 """Of `slm_torch.layers.flash`."""

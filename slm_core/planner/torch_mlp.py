@@ -1,9 +1,9 @@
 """The PyTorch twin's MLPs on a tape; see `torch_layers`."""
 
+from slm_core.config import Mlp, Model
 from slm_core.planner.parameters import GATED
 from slm_core.planner.tape import Tape, Value
 from slm_core.planner.torch_layers import Step, cast, linear, multiply, weight
-from slm_core.config import Mlp, Model
 
 
 def gelu(tape: Tape, up: Value) -> Value:

@@ -8,16 +8,16 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 
 from collections.abc import Mapping
 
+from slm_core.config import Config, Model, Optim
+from slm_core.config.widths import rotated
+from slm_core.params import logit_factor
+from slm_core.pattern import group_size, layer_models
 from slm_core.planner import PARTS, Prediction
 from slm_core.planner.held import SLICE, Held, held
 from slm_core.planner.parameters import Parameter
 from slm_core.planner.tape import Memory, Player, Tape, Value
 from slm_core.planner.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
 from slm_core.planner.torch_mlp import mlp, penalty
-from slm_core.config import Config, Model, Optim
-from slm_core.config.widths import rotated
-from slm_core.params import logit_factor
-from slm_core.pattern import group_size, layer_models
 
 
 def predict(config: Config, vocab_size: int) -> Prediction:

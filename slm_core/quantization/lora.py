@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from slm_core.quantization import formats
 from slm_core.config import Config, Finetune
 from slm_core.errors import UserError, nearest
-from slm_core.quantization.formats import ADAPTER, Declared, Shape
-from slm_core.params import Spec, initial_value
 from slm_core.model.weights import Weights, checked
+from slm_core.params import Spec, initial_value
+from slm_core.quantization import formats
+from slm_core.quantization.formats import ADAPTER, Declared, Shape
 
 HEAD = "head"
 """The path of the linear layer that is never held in few bits."""

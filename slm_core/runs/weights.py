@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.config import Config, Finetune
-from slm_core.quantization.formats import merged
 from slm_core.model.weights import Lazy, Weights, read_weights
+from slm_core.quantization.formats import merged
 
 
 def plain(config: Config) -> Config:

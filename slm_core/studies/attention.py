@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm_core.studies.throughput import markdown_table, process_peak_bytes
 from slm_core.errors import UserError
+from slm_core.studies.throughput import markdown_table, process_peak_bytes
 
 TURN_S = 0.2
 """A turn repeats calls shorter than this."""

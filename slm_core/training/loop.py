@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slm_core.runs.checkpoints import latest_checkpoint, read_loop, save_checkpoint
 from slm_core.config import Config
 from slm_core.config_dict import with_values
-from slm_core.training.display.plain import Display, make_display, number
 from slm_core.errors import UserError
-from slm_core.training.metrics import Metrics, finite
-from slm_core.protocols import Engine
-from slm_core.runs.folder import RunFolder, SavedRun, open_run
 from slm_core.inference.sampling import generate
-from slm_core.training.schedules import learning_rates
-from slm_core.planner.resolve import differences
-from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.model.weights import Weights
+from slm_core.planner.resolve import differences
+from slm_core.protocols import Engine
+from slm_core.runs.checkpoints import latest_checkpoint, read_loop, save_checkpoint
+from slm_core.runs.folder import RunFolder, SavedRun, open_run
+from slm_core.training.display.plain import Display, make_display, number
+from slm_core.training.metrics import Metrics, finite
+from slm_core.training.schedules import learning_rates
+from slm_core.training.signals import StopRequest, stop_on_signal
 
 MAX_SKIPPED_IN_A_ROW = 50
 """Updates that the loss scaler may skip one after another: 50 halvings take any usable scale to nothing."""

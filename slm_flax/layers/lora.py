@@ -12,8 +12,8 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Finetune
-from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_core.quantization.formats import ADAPTER, FORMATS
+from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.lowbit import product

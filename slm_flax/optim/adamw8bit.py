@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from slm_core.config import Optim
-from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_core.params import Treatment
+from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_flax.dynamic import Quantiser
 from slm_flax.optim.adamw import AdamW, one_minus_power
 from slm_flax.optim.base import Optimizer, OptimState

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Finetune
-from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_core.quantization.formats import ADAPTER, FORMATS
+from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
 from slm_torch.lowbit import TABLES, product

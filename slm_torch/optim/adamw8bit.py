@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from slm_core.config import Optim
-from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_core.params import Treatment
+from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_torch.dynamic import Quantiser
 from slm_torch.optim.adamw import AdamW
 from slm_torch.optim.base import Optimizer

@@ -2,11 +2,10 @@
 
 import pytest
 
-from slm_core.config import presets
+from slm_core.config import Config, presets
+from slm_core.config_dict import field_table, with_values
 from slm_core.planner import guesses, predict
 from slm_core.planner.stand_ins import KNOWN, counted
-from slm_core.config import Config
-from slm_core.config_dict import field_table, with_values
 
 
 @pytest.mark.parametrize("name", KNOWN)

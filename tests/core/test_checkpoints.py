@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
+from slm_core.errors import UserError
 from slm_core.runs import checkpoints
 from slm_core.runs.checkpoints import latest_checkpoint, list_checkpoints, read_loop, repair, save_checkpoint
-from slm_core.errors import UserError
 
 
 def save(root, step, keep=2, text="weights"):

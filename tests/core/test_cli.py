@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from slm_core.cli.command_line.command_line import Flag, main, parse
+from slm_core.cli.command_line.help import _Style, lines
 
-from slm_core.config import presets
-from slm_core.cli import Flag, main, parse
-from slm_core.config import Config
+from slm_core.config import Config, presets
 from slm_core.config_dict import fields, with_values
 from slm_core.errors import UserError
-from slm_core.help import _Style, lines
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = (

@@ -10,16 +10,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
-from slm_core.config import presets
-from slm_core.config import Config, Position
+from slm_core.config import Config, Position, presets
+from slm_core.config.validation import validate
 from slm_core.config_dict import with_values
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
+from slm_core.model.weights import write_weights
+from slm_core.runs.folder import describe_imported, load_run, make_imported
 from slm_core.training.finetuning import open_base
 from slm_core.training.loop import train
-from slm_core.runs.folder import describe_imported, load_run, make_imported
-from slm_core.config.validation import validate
-from slm_core.model.weights import write_weights
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
-from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.errors import UserError
+from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.training.loop import train
 from slm_core.training.metrics import FIELDS, read_metrics
 

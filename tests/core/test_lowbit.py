@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from slm_core.quantization import formats
 from slm_core.config import Config, Finetune
 from slm_core.params import Spec
+from slm_core.quantization import formats
 
 PUBLISHED = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,

@@ -3,13 +3,13 @@
 import pytest
 
 from slm_core import planner
-from slm_core.hardware import devices
-from slm_core.planner import Prediction, search
 from slm_core.config import Attention, Config, Data, Memory, Model, Precision, Run, Train
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.hardware.devices import Device
+from slm_core.hardware import devices
 from slm_core.hardware.compute import matmul_shapes
+from slm_core.hardware.devices import Device
+from slm_core.planner import Prediction, search
 from slm_core.planner.resolve import differences, memory_limit, settle
 
 VOCAB = 1000

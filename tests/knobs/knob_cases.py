@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from parity.fields import choices, other_values, selecting, selectors
 from slm_core.config import Attention, Config, Data, Mlp, Model, Optim, Precision, Run, Train
+from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.config_dict import base_type, field_table, flatten, with_values
 from slm_core.errors import UserError
 from slm_core.pattern import layer_models
-from slm_core.config.validation import drop_unread, unread, validate
 
 Values = dict[str, Any]
 

@@ -19,10 +19,10 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.data import save_tokenizer
 from slm_core.data.tokenizers import train_bpe
+from slm_core.model.weights import write_weights
+from slm_core.runs.folder import describe_imported, make_imported
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
-from slm_core.runs.folder import describe_imported, make_imported
-from slm_core.model.weights import write_weights
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from fake_engine import BigramEngine

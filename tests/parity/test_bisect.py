@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from slm_core.cli.command_line.command_line import main
 
 from parity.bisect import bisect_models, bisect_pair
 from parity.bisect.command import bisect_folders
@@ -17,11 +18,10 @@ from parity.bisect.pairs import STAGES, stages
 from parity.bisect.trace_torch import TorchTracer
 from parity.cells import BASE, Cell
 from parity.pair import Pair, release
-from slm_core.cli import main
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.runs.folder import describe_imported, make_imported
 from slm_core.model.weights import write_weights
+from slm_core.runs.folder import describe_imported, make_imported
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.cache import extend
 from slm_torch.layers.placement import pre

@@ -10,10 +10,10 @@ from parity.cells import AUTO, BASE, FEW, REGISTRIES, SECTIONS, cells, component
 from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core.config import presets
+from slm_core.config.validation import validate
 from slm_core.config_dict import field_table, with_values
 from slm_core.errors import UserError
 from slm_core.pattern import layer_models, reads
-from slm_core.config.validation import validate
 
 CELLS = cells()
 NUMERICS = sorted(numerics())

@@ -32,7 +32,7 @@ def test_a_twin_leaves_the_other_framework_alone(module, foreign):
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["slm_core.cli", "slm_core.training.loop", "slm_core.data"])
+@pytest.mark.parametrize("module", ["slm_core.cli.command_line", "slm_core.training.loop", "slm_core.data"])
 def test_the_core_starts_no_framework(module):
     code = f"import sys, {module}; print([name for name in ('jax', 'torch', 'flax') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

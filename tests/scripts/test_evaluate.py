@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slm_core.cli.command_line.command_line import main
 
 import scripts.evaluate
 import scripts.generate
 import slm_flax.trainer
 import slm_torch.trainer
 from scripts._runs import weights_of
-from slm_core.cli import main
+from slm_core.config.presets import load
 from slm_core.config_dict import with_values
 from slm_core.data import load_tokenizer, save_tokenizer
 from slm_core.data.tokenizers import Library
+from slm_core.model.weights import write_weights
+from slm_core.runs.folder import describe_imported, load_run, make_imported
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
-from slm_core.config.presets import load
-from slm_core.runs.folder import describe_imported, load_run, make_imported
-from slm_core.model.weights import write_weights
 
 ROOT = Path(__file__).parents[2]
 BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model
-from slm_core.config_dict import with_values
 from slm_core.config.widths import query_width
+from slm_core.config_dict import with_values
 from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.families.mixtral import read_expert
 from slm_core.hf.families.qwen3_moe import mixture_of, sparse_or_dense_rules, with_mixtures, write_hidden

@@ -3,9 +3,9 @@
 from typing import Any
 
 from slm_core.config import Config
+from slm_core.config.validation import validate
 from slm_core.hf import FAMILIES
 from slm_core.hf.fields import Fields
-from slm_core.config.validation import validate
 
 
 def checked(family: str, values: dict[str, Any]) -> Config:

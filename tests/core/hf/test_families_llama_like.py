@@ -10,8 +10,8 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
-from slm_core.model.compare import differences
 from slm_core.hf.layer_types import FULL, SLIDING
+from slm_core.model.compare import differences
 from slm_core.pattern import layer_models
 
 SIZES = {

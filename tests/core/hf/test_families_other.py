@@ -11,9 +11,9 @@ from slm_core.config import Config
 from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
-from slm_core.model.compare import differences
 from slm_core.hf.families.gpt_oss import YARN as GPT_OSS_YARN
 from slm_core.hf.layer_types import FULL, SLIDING
+from slm_core.model.compare import differences
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,

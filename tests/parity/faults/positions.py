@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from faults.fault import Apply, Fault, changed, edited, replace
-from slm_core.pattern import layer_models
 from slm_core.model.positions import rotation, t5_buckets
+from slm_core.pattern import layer_models
 
 
 def turned(layer: int, **options: Any) -> Apply:

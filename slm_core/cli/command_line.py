@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slm_core.config import presets
-from slm_core.config import Config
+from slm_core.config import Config, presets
+from slm_core.config.validation import drop_unread, validate
 from slm_core.config_dict import (
     base_type,
     convert,
@@ -24,7 +24,6 @@ from slm_core.config_dict import (
     wrong_type,
 )
 from slm_core.errors import UserError, nearest
-from slm_core.config.validation import drop_unread, validate
 
 _BOOLEAN_WORDS = ("true", "false", "t", "f", "1", "0")
 
@@ -108,7 +107,7 @@ def main(
 
 
 def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool) -> None:
-    from slm_core.help import show
+    from slm_core.cli.command_line.help import show
 
     try:
         show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)

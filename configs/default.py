@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from slm_core.config import Config
-from slm_core.config_dict import to_config_dict
+from slm_core.config.conversion import to_config_dict
 
 
 def get_config() -> ConfigDict:

@@ -3,8 +3,9 @@
 from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Train
+from slm_core.config.conversion import to_config_dict
+from slm_core.config.fields import with_values
 from slm_core.config.presets import choose
-from slm_core.config_dict import to_config_dict, with_values
 from slm_core.errors import UserError
 from slm_core.model.compare import differences
 from slm_core.runs.folder import SavedRun, load_run

@@ -3,8 +3,8 @@
 from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Model, Optim, Train
+from slm_core.config.conversion import to_config_dict
 from slm_core.config.presets import choose
-from slm_core.config_dict import to_config_dict
 
 
 def tiny() -> Config:

@@ -12,10 +12,11 @@ from typing import Any
 from parity.fields import choices, other_values, selecting
 from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, LEVERS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
 from slm_core.config import DTYPES, Config, presets
+from slm_core.config.fields import field_table, flatten, reads, selected, with_values
+from slm_core.config.layers import layer_specs
+from slm_core.config.pattern import overridden, parse
 from slm_core.config.validation import drop_unread, unread, validate
-from slm_core.config_dict import field_table, flatten, with_values
 from slm_core.errors import UserError, nearest
-from slm_core.pattern import layer_models, overridden, parse, reads, selected
 from slm_core.runs.vocabulary import expected_vocabulary
 
 PROOFS = ("float64", "float32")
@@ -167,7 +168,7 @@ def select(found: list[Cell], component: str = "", everything: bool = False) -> 
 def components(config: Config) -> set[str]:
     """Returns the registry entries that a config's layers, optimizer and schedule use."""
     used = set()
-    for model in (config.model, *layer_models(config.model)):
+    for model in (config.model, *layer_specs(config.model)):
         values = flatten(with_values(config, {"model": model}))
         used |= {values[name] for name in REGISTRIES}
     return used
@@ -264,7 +265,7 @@ def numerics() -> set[str]:
 
 def proven(cell: Cell) -> set[str]:
     """Returns the fields that a cell sets otherwise than BASE, and reads, in some layer."""
-    layers = layer_models(cell.config.model) if cell.config.model.pattern else ()
+    layers = layer_specs(cell.config.model) if cell.config.model.pattern else ()
     base, found = flatten(BASE), set()
     for config in (cell.config, *(with_values(cell.config, {"model": layer}) for layer in layers)):
         changed = {name for name, value in flatten(config).items() if value != base[name]}

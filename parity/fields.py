@@ -3,7 +3,7 @@
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import base_type, field_table, flatten
+from slm_core.config.fields import base_type, field_table, flatten
 
 
 def choices(name: str) -> tuple[str, ...]:

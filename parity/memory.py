@@ -4,8 +4,8 @@ import importlib
 from typing import Any
 
 from slm_core.config import Config, presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 
 VOCAB = 8192
 _BASE: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 from parity.memory import cases, measured
 from slm_core.config import Config, presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
 from slm_core.planner.search import CHUNK, cheapest, settled

@@ -11,7 +11,7 @@ import slm_torch.trainer
 from parity.cells import PROOFS, Cell
 from parity.port import perturbed, snapshot
 from parity.probe import Probe, probe_flax, probe_torch
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.protocols import IGNORE
 
 PERTURBATION = 1  # seed of the perturbed weights

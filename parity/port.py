@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from slm_core.params import Spec, initial_value
+from slm_core.model.initialization import Spec, initial_value
 from slm_core.protocols import Engine
 
 State = dict[str, np.ndarray]

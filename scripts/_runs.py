@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.hardware.devices import quiet_jax
 from slm_core.model.weights import Weights
 from slm_core.protocols import Evaluator

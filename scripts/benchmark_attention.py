@@ -78,7 +78,7 @@ TWINS = {"PyTorch": torch_call, "Flax": flax_call}
 
 
 def cases(flags: dict) -> list:
-    from slm_core.config_dict import field_table
+    from slm_core.config.fields import field_table
     from slm_core.studies.attention import Case
 
     kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].field.metadata["choices"]))

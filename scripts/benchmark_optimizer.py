@@ -24,7 +24,7 @@ FLAGS = [
 
 def run(invocation: Invocation) -> None:
     from scripts._runs import spare_gpu
-    from slm_core.config_dict import field_table
+    from slm_core.config.fields import field_table
 
     flags = invocation.flags
     kinds = [kind.strip() for kind in flags["kinds"].split(",")]

@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from slm_core.config import Config, Model
-from slm_core.params import embedding, head, logit_factor
-from slm_core.pattern import layer_models
+from slm_core.config.layers import layer_specs
+from slm_core.model.initialization import embedding, head
+from slm_core.model.mup import logit_factor
 from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.dropout import Dropout, DropoutKey
@@ -86,7 +87,7 @@ class Transformer(nnx.Module):
     def __init__(self, config: Config, vocab_size: int, dtype: np.dtype):
         """Declares the parameters, without storage. `dtype` is the compute dtype."""
         model, context = config.model, config.data.seq_len
-        layers = layer_models(model)
+        layers = layer_specs(model)
         mixed = any(layer.attention.value_residual for layer in layers[1:])
         self.embed = Embedding(vocab_size, model.d_model, embedding(model), dtype)
         self.embed_scale = model.embed_scale

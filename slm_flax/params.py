@@ -1,4 +1,4 @@
-"""Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
+"""Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from slm_core.params import Spec, initial_value
+from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import held, plain
 
 Params = dict[str, jax.Array]

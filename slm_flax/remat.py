@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.lax import dynamic_slice_in_dim
 
-from slm_core.pattern import group_size
+from slm_core.model.layer_groups import group_size
 from slm_flax.layers.dropout import DropoutKey, layer_key
 from slm_flax.numerics import wide
 from slm_flax.stack import Stack, at, repeated

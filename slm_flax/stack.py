@@ -17,7 +17,7 @@ from flax import nnx
 from jax import Array
 from jax.lax import dynamic_index_in_dim
 
-from slm_core.pattern import repetition
+from slm_core.model.layer_groups import repetition
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 

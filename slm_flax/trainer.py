@@ -11,8 +11,8 @@ from jax import Array
 
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
+from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
-from slm_core.params import balance_steps, treatments
 from slm_core.protocols import IGNORE
 from slm_flax import checkpoint, params, stack
 from slm_flax.evaluator import Evaluator, State
@@ -38,7 +38,7 @@ class Engine(Evaluator):
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         super().__init__(config, vocab_size, weights)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        self.treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
+        self.treated, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
         self.moving = self.treated.keys() | self.balance_steps.keys()  # the rest is frozen
         self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.treated)
         self.averaged: Params | None = None

@@ -8,8 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from slm_core.config import Config, Model
-from slm_core.params import embedding, head, logit_factor
-from slm_core.pattern import layer_models
+from slm_core.config.layers import layer_specs
+from slm_core.model.initialization import embedding, head
+from slm_core.model.mup import logit_factor
 from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.dropout import Dropout, DropoutKey
@@ -85,7 +86,7 @@ class Transformer(nn.Module):
         """Declares the parameters, without storage. `dtype` is the compute dtype."""
         super().__init__()
         model, context = config.model, config.data.seq_len
-        layers = layer_models(model)
+        layers = layer_specs(model)
         mixed = any(layer.attention.value_residual for layer in layers[1:])
         self.embed = Embedding(vocab_size, model.d_model, embedding(model), dtype)
         self.embed_scale = model.embed_scale

@@ -1,4 +1,4 @@
-"""Parameters: declared without storage, then filled from `slm_core.params` by canonical name."""
+"""Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from slm_core.params import Spec, initial_value
+from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import held, plain
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from slm_core.pattern import group_size
+from slm_core.model.layer_groups import group_size
 from slm_torch.layers.dropout import DropoutKey, layer_key
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
+from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
-from slm_core.params import balance_steps, treatments
 from slm_core.protocols import IGNORE
 from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
@@ -38,7 +38,7 @@ class Engine(Evaluator):
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         super().__init__(config, vocab_size, weights)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        treated, self.balance_steps = treatments(specs, config), balance_steps(specs)
+        treated, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in treated}
         self.balanced = {name: p for name, p in self.params.items() if name in self.balance_steps}
         self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.trained, treated)

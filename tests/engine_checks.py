@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slm_core.config import Attention, Config, Data, Memory, Model, Optim, Precision, Run, Train
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import Lazy
 from slm_core.protocols import IGNORE

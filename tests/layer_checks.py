@@ -11,10 +11,10 @@ import oracles
 import pytest
 
 from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
+from slm_core.config.layers import resolve
 from slm_core.config.widths import rotated
 from slm_core.model import dropout
 from slm_core.model.positions import rotation
-from slm_core.pattern import resolve
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-13)
 KERNEL_CASES = [

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Precision, Run, Train
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
-from slm_core.params import Spec
+from slm_core.model.initialization import Spec
 from slm_core.quantization import formats
 from slm_core.runs.weights import evaluated, plain
 

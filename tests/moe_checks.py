@@ -9,7 +9,7 @@ import oracles_moe
 from layer_checks import TOLERANCE
 
 from slm_core.config import Attention, Mlp, Model
-from slm_core.pattern import resolve
+from slm_core.config.layers import resolve
 
 CASES = {
     "softmax": dict(),

@@ -1,6 +1,6 @@
 """What the optimizers of either twin must do.
 
-A check takes `run(optim, treatments, params, grads, rates)`: the parameters to evaluate, after an update with each of
+A check takes `run(optim, parameter_groups, params, grads, rates)`: the parameters to evaluate, after an update with each of
 the gradients and learning rates, all in NumPy; or the twin's `build` of an engine.
 """
 
@@ -10,8 +10,9 @@ import pytest
 from engine_checks import CONFIG, VOCAB, batch
 
 from slm_core.config import Optim
-from slm_core.config_dict import with_values
-from slm_core.params import DECAYS, Spec, Treatment, balance_steps, decays, treatments
+from slm_core.config.fields import with_values
+from slm_core.model.initialization import Spec
+from slm_core.model.parameter_groups import DECAYS, ParameterGroup, balance_steps, decays, parameter_groups
 
 TOLERANCE = dict(rtol=1e-11, atol=1e-13)
 CASES = {
@@ -29,11 +30,11 @@ CASES = {
     "schedule_free": Optim(kind="schedule_free", betas=(0.8, 0.99), eps=1e-3),
 }
 TREATMENTS = {
-    "tall": Treatment("matrix", decay=0.3),
-    "wide": Treatment("matrix", rate=0.5, decay=0.3),
-    "experts": Treatment("matrix"),
-    "embed": Treatment("embedding", rate=2.0),
-    "norm": Treatment("norm"),
+    "tall": ParameterGroup("matrix", decay=0.3),
+    "wide": ParameterGroup("matrix", rate=0.5, decay=0.3),
+    "experts": ParameterGroup("matrix"),
+    "embed": ParameterGroup("embedding", rate=2.0),
+    "norm": ParameterGroup("norm"),
 }
 SHAPES = {"tall": (5, 3), "wide": (3, 5), "experts": (2, 4, 3), "embed": (6, 3), "norm": (3,)}
 RATES = [1e-2, 2e-2, 5e-3, 1e-1, 1e-3]
@@ -72,7 +73,7 @@ def check_zero_gradients(run, name: str) -> None:
     """A parameter whose gradient is zero throughout only decays, in float32 as well."""
     params = {name: value.astype(np.float32) for name, value in case()[0].items()}
     grads = [{name: np.zeros_like(value) for name, value in params.items()} for _ in RATES]
-    plain = {name: Treatment(treatment.role) for name, treatment in TREATMENTS.items()}
+    plain = {name: ParameterGroup(treatment.role) for name, treatment in TREATMENTS.items()}
     found = run(CASES[name], plain, params, grads, RATES)
     for name, start in params.items():
         np.testing.assert_allclose(found[name], start, rtol=1e-6, err_msg=name)
@@ -97,7 +98,7 @@ def check_treatments() -> None:
     every = {f"optim.decay_{kind}": True for kind in ("embeddings", "norms", "biases")}
     for overrides, decayed in (({}, {"matrix", "head"}), (every, set(DECAYS) - {"scalar", "balance", "frozen"})):
         config = with_values(CONFIG, overrides)
-        found = treatments(specs, config)
+        found = parameter_groups(specs, config)
         assert found.keys() == specs.keys() - {"balance", "frozen"}
         assert {role for role, treatment in found.items() if treatment.decay} == decayed
         assert {treatment.decay for treatment in found.values()} == {0.0, config.optim.weight_decay}

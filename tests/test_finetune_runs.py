@@ -9,7 +9,7 @@ import pytest
 
 from scripts._runs import evaluator_of, weights_of
 from slm_core.config import presets
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.data import prepare, validation_batches
 from slm_core.hf.run import export_run, import_run
 from slm_core.inference.evaluation import measure

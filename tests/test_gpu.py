@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from slm_core.config import presets
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.planner import predict
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]

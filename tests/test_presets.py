@@ -5,9 +5,9 @@ import re
 import pytest
 
 from slm_core.config import Config, presets
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.config.validation import validate
-from slm_core.config_dict import with_values
-from slm_core.pattern import layer_models
 
 SPECS = [
     f"{listed.path}:{variant}" if variant else listed.path
@@ -33,7 +33,7 @@ def parameters(config: Config) -> int:
     total = _vocabulary(config) * d * (1 if model.tie_embeddings else 2)
     if model.position.kind == "learned":
         total += config.data.seq_len * d
-    for layer in layer_models(model):
+    for layer in layer_specs(model):
         attention, mlp = layer.attention, layer.mlp
         q, kv = attention.n_heads * attention.head_dim, attention.n_kv_heads * attention.head_dim
         total += d * (q + 2 * kv) + q * d + attention.bias * (q + 2 * kv + d)

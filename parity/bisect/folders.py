@@ -16,7 +16,7 @@ import slm_torch.model
 import slm_torch.params
 from parity.bisect.models import FlaxTwin, TorchTwin, Traceable
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import Weights
 from slm_core.runs.checkpoints import list_checkpoints

@@ -20,7 +20,7 @@ from jax import Array
 import slm_flax.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
 from parity.bisect.replace import replaced
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_flax.evaluator import Evaluator
 from slm_flax.layers.dropout import DropoutKey

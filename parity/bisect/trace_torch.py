@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import slm_torch.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
 from parity.bisect.replace import replaced
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey

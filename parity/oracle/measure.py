@@ -23,11 +23,11 @@ from parity.errors import largest, relative
 from parity.oracle.cases import Case
 from parity.probe import Probe, probe_flax, probe_torch
 from slm_core.config import Config, Model
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf import exporting
 from slm_core.hf.folder import read_tensors, write_config, write_tensors
 from slm_core.hf.importing import Imported, convert, open_folder
-from slm_core.pattern import layer_models
 from slm_core.protocols import Engine
 
 BUDGETS = {"float32": 1e-4, "float64": 1e-10}
@@ -189,7 +189,7 @@ def _without(model: Model, fields: Mapping[str, Any]) -> Model:
     """Returns a model with fields set in all layers, those of the pattern too; the same one where it has none of it."""
     for name, value in fields.items():
         leaf = operator.attrgetter(name)
-        if any(leaf(layer) != value for layer in layer_models(model)):
+        if any(leaf(layer) != value for layer in layer_specs(model)):
             pattern = re.sub(rf"(?<![\w.]){re.escape(name)}=[^,| ]+", f"{name}={value}", model.pattern)
             model = with_values(model, {"pattern": pattern, name: value})
     return model

@@ -10,19 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_core.config import Config, presets
+from slm_core.config.conversion import convert, from_config_dict, parse_value, to_config_dict
+from slm_core.config.fields import base_type, field_table, is_optional, nearest_field, unknown_field, wrong_type
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import (
-    base_type,
-    convert,
-    field_table,
-    from_config_dict,
-    is_optional,
-    nearest_field,
-    parse_value,
-    to_config_dict,
-    unknown_field,
-    wrong_type,
-)
 from slm_core.errors import UserError, nearest
 
 _BOOLEAN_WORDS = ("true", "false", "t", "f", "1", "0")
@@ -107,7 +97,7 @@ def main(
 
 
 def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool) -> None:
-    from slm_core.cli.command_line.help import show
+    from slm_core.cli.help import show
 
     try:
         show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)

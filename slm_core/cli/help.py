@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from slm_core.config import presets
-from slm_core.config_dict import field_table, sections, type_name
+from slm_core.config.fields import field_table, sections, type_name
 
 _SECTION_DOCS = {
     "": "the whole run",

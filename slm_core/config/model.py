@@ -36,6 +36,7 @@ class Norm:
     placement: str = option(
         "pre",
         "where the norms of a block stand; all but post have a final norm",
+        per_layer=False,  # it shapes a whole block and the final norm
         choices={
             "pre": "x + f(norm(x)) (Xiong 2020)",
             "post": "norm(x + f(x)) (Vaswani 2017)",

@@ -1,9 +1,10 @@
 """How the fields of a model must fit each other."""
 
 from slm_core.config import Config, Model
+from slm_core.config.layers import layer_specs, resolve
+from slm_core.config.pattern import Entry, layer_entries, overridden
 from slm_core.config.widths import rotated, value_shape
 from slm_core.errors import UserError
-from slm_core.pattern import Entry, layer_entries, layer_models, overridden, resolve
 
 
 def check_model(config: Config) -> None:
@@ -102,7 +103,7 @@ _LAYER_CHECKS = (_check_heads, _check_rotation, _check_buckets, _check_experts)
 
 def _check_values_fit(model: Model) -> None:
     """Layers whose values mix with the first layer's have values of its shape."""
-    layers = layer_models(model)
+    layers = layer_specs(model)
     if model.attention.value_residual and len(layers) == 1:
         raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
     first = value_shape(layers[0].attention)

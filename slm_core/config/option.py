@@ -14,6 +14,7 @@ def option(
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
+    per_layer: bool = True,
 ) -> Any:
     """Declares one config field.
 
@@ -23,6 +24,9 @@ def option(
       choices: the valid values of a kind-like field, each with one line of meaning.
       read_by: {selector field of the same section: values of it under which this field is read}; absent means always.
       low, above, high, below: inclusive minimum, exclusive minimum, inclusive maximum, exclusive maximum.
+      per_layer: False: model.pattern cannot set this field of attention, position, norm or mlp.
     """
-    metadata = dict(doc=doc, choices=choices, read_by=read_by, low=low, above=above, high=high, below=below)
+    metadata = dict(
+        doc=doc, choices=choices, read_by=read_by, low=low, above=above, high=high, below=below, per_layer=per_layer
+    )
     return dataclasses.field(default=default, metadata=metadata)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slm_core.config import Config
-from slm_core.config_dict import from_config_dict
+from slm_core.config.conversion import from_config_dict
 from slm_core.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parent.parent

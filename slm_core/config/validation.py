@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
+from slm_core.config.fields import FieldInfo, field_table, flatten, reads, selected, with_values
 from slm_core.config.model_checks import check_model, nearest_divisor
-from slm_core.config_dict import FieldInfo, field_table, flatten, with_values
+from slm_core.config.pattern import layer_entries, layer_fields, overridden, parse
 from slm_core.errors import UserError, nearest
-from slm_core.pattern import layer_entries, layer_fields, overridden, parse, reads, selected
 
 _WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 _BY_PATTERN = "leave it unset, or change model.pattern"

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from slm_core.config import Config
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hardware.devices import Device, Shapes
-from slm_core.pattern import layer_models
 
 BFLOAT16_CAPABILITY = (8, 0)
 """First NVIDIA compute capability with bfloat16 in hardware (Ampere)."""
@@ -49,7 +49,7 @@ def choose_compute(config: Config, vocab_size: int, device: Device, fits: Callab
 
 def matmul_shapes(config: Config, vocab_size: int) -> Shapes:
     """Returns the products of some tokens with the matrices of a layer, about, and of the head."""
-    width, layer = config.model.d_model, layer_models(config.model)[0]
+    width, layer = config.model.d_model, layer_specs(config.model)[0]
     inner = layer.mlp.hidden * (layer.mlp.top_k + layer.mlp.shared_experts if layer.mlp.kind == "moe" else 1)
     return [
         (_ROWS, width, 4 * width),  # queries, keys, values and output

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from slm_core.config import Config
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
 from slm_core.model.compare import Difference, differences
-from slm_core.pattern import layer_models
 
 
 def choose(config: Config, wanted: str = "") -> tuple[Family, dict[str, Any]]:
@@ -94,4 +94,4 @@ def _weight(name: str, weights: Mapping[str, np.ndarray], config: Config) -> np.
 
 def _normed(path: str, config: Config) -> int:
     i, _, inner = path.removeprefix("layers.").partition(".")
-    return NORMED[inner](layer_models(config.model)[int(i)].attention) if inner in NORMED else config.model.d_model
+    return NORMED[inner](layer_specs(config.model)[int(i)].attention) if inner in NORMED else config.model.d_model

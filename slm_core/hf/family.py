@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_core.config import Config, Data, Model
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.pattern import pattern_of
 from slm_core.hf.fields import Fields
 from slm_core.hf.rules import Rule
-from slm_core.pattern import pattern_of
 
 
 @dataclass(frozen=True)

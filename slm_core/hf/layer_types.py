@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from slm_core.config import Config
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.fields import Fields
-from slm_core.pattern import layer_models
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -47,7 +47,7 @@ def read_windows(types: Sequence[str], window: int | None) -> list[dict[str, Any
 
 def write_layer_types(config: Config) -> dict[str, Any]:
     """Returns `layer_types` and `sliding_window`, which is null where no layer has one."""
-    windows = [layer.attention.window for layer in layer_models(config.model)]
+    windows = [layer.attention.window for layer in layer_specs(config.model)]
     return {
         "layer_types": [SLIDING if window else FULL for window in windows],
         "sliding_window": next(filter(None, windows), None),

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
-from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
 from slm_core.hf import exporting, family_of

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from slm_core.config import Config, Data
+from slm_core.config.fields import reads
 from slm_core.config.validation import validate
 from slm_core.data import Dataset, load_tokenizer, prepare
 from slm_core.data.tokenizers import Tokenizer
 from slm_core.errors import UserError
-from slm_core.pattern import reads
 from slm_core.protocols import IGNORE, Evaluator
 from slm_core.runs.folder import SavedRun
 

@@ -4,11 +4,11 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
+from slm_core.config.fields import flatten, reads
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
-from slm_core.config_dict import flatten
+from slm_core.model.mup import logit_factor
 from slm_core.model.positions import attention_factor, frequencies
-from slm_core.params import logit_factor
-from slm_core.pattern import layer_models, reads
 
 SECTIONS = ("attention", "position", "norm", "mlp")
 TRAINING = ("attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")
@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 def describe(config: Config) -> list[dict[str, Any]]:
     """Returns {field inside `model.`: value} of each layer, then of what is outside the layers."""
     model = config.model
-    layers = [_layer(config, layer) for layer in layer_models(model)]
+    layers = [_layer(config, layer) for layer in layer_specs(model)]
     outside = {name: getattr(model, name) for name in OUTSIDE} | {"logit_multiplier": logit_factor(model)}
     final = _section(model, "norm")
     if model.norm.placement == "post" and not model.embed_norm:

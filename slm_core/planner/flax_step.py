@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from slm_core.config import Config, Finetune, Model
-from slm_core.pattern import group_size, layer_models, repetition
+from slm_core.config.layers import layer_specs
+from slm_core.model.layer_groups import group_size, repetition
 from slm_core.planner import Prediction
 from slm_core.planner.flax_layers import kept
 from slm_core.planner.held import SLICE, held
@@ -41,7 +42,7 @@ class Step:
         micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
         self.accumulates = micro < train.batch_size
         self.tokens = micro * config.data.seq_len
-        models = layer_models(model)
+        models = layer_specs(model)
         start, self.period, repeats = self._stack(models)
         self.looped = range(start, start + self.period * repeats)
         # A GPU's compiler computes again what is in no loop, too.

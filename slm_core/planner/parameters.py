@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from slm_core.config import Config, Finetune, Mlp, Model, Norm
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import query_width, value_shape
-from slm_core.params import Spec
-from slm_core.pattern import layer_models
+from slm_core.model.initialization import Spec
 from slm_core.quantization.formats import FORMATS
 from slm_core.quantization.lora import HEAD, account, adapter
 
@@ -17,7 +17,7 @@ class Parameter(NamedTuple):
 
     Args:
       shape: as both twins store it.
-      role: see `slm_core.params.Spec`.
+      role: see `slm_core.model.initialization.Spec`.
       dtype: of what is stored; "": precision.params.
     """
 
@@ -54,7 +54,7 @@ def parameters(config: Config, vocab_size: int) -> dict[str, Parameter]:
         found |= dict(_norm("embed_norm", model.d_model, model.norm))
     if model.position.kind == "learned":
         found["position.weight"] = Parameter((context, model.d_model), "embedding")
-    for index, layer in enumerate(layer_models(model)):
+    for index, layer in enumerate(layer_specs(model)):
         found |= {f"layers.{index}.{name}": parameter for name, parameter in _block(layer, index)}
     if model.norm.placement != "post":
         found |= dict(_norm("final_norm", model.d_model, model.norm))
@@ -85,7 +85,7 @@ def _adapted(found: dict[str, Parameter], finetune: Finetune) -> dict[str, Param
 def matrix_sizes(config: Config) -> int:
     """Returns how many weights of the layers' matrices one token is multiplied with: of routed experts its top_k."""
     found = 0
-    for index, layer in enumerate(layer_models(config.model)):
+    for index, layer in enumerate(layer_specs(config.model)):
         visited = layer.mlp.top_k / layer.mlp.experts
         for _, parameter in _block(layer, index):
             if parameter.role == "matrix":

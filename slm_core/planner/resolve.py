@@ -9,11 +9,11 @@ from typing import Any
 
 from slm_core import planner
 from slm_core.config import Config, Train
-from slm_core.config_dict import flatten, with_values
+from slm_core.config.fields import flatten, with_values
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hardware.compute import choose_compute
 from slm_core.hardware.devices import Device
-from slm_core.pattern import layer_models
 from slm_core.planner.report import TWINS, gigabytes, parts
 from slm_core.planner.search import cheapest, enough, helpful, settled, smallest
 
@@ -45,7 +45,7 @@ def settle(
     compute, reason = choose_compute(config, vocab_size, device, fits)
     config = with_values(config, {"precision.compute": compute})
     choices = {"precision.compute": f"{compute} ({reason})"}
-    if any(layer.attention.kernel == "fused" for layer in layer_models(config.model)):
+    if any(layer.attention.kernel == "fused" for layer in layer_specs(config.model)):
         choices["model.attention.kernel"] = f"fused ({device.fused})"
     if not trains:
         return settled(config, micro_batch_size=config.train.micro_batch_size), choices

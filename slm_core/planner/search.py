@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from slm_core.config import Config
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 from slm_core.errors import UserError
-from slm_core.pattern import layer_models
 from slm_core.planner import Prediction, predict
 
 CHUNK = 1024
@@ -83,7 +83,7 @@ def _work(config: Config, vocab_size: int, remat: str, chunk: int) -> float:
     from slm_core.planner.parameters import matrix_sizes
 
     model, length = config.model, config.data.seq_len
-    seen = [min(length, layer.attention.window or length) for layer in layer_models(model)]
+    seen = [min(length, layer.attention.window or length) for layer in layer_specs(model)]
     attention = sum(4 * keys * model.d_model for keys in seen)
     head = 2 * model.d_model * vocab_size
     layers = attention + 2 * matrix_sizes(config)
@@ -106,7 +106,7 @@ def _micro_batches(config: Config) -> list[int]:
     mixture's losses are means over a micro-batch: there another one would be another function, so open means the batch.
     """
     batch, given = config.train.batch_size, config.train.micro_batch_size
-    mlps = [layer.mlp for layer in layer_models(config.model)]
+    mlps = [layer.mlp for layer in layer_specs(config.model)]
     if given:
         return [given]
     if any(mlp.kind == "moe" and (mlp.balance_loss or mlp.router_z_loss) for mlp in mlps):

@@ -6,8 +6,8 @@ from functools import reduce
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
-from slm_core.pattern import parse, pattern_of
+from slm_core.config.fields import with_values
+from slm_core.config.pattern import parse, pattern_of
 from slm_core.planner import flax_layers, held, parameters, torch_layers, torch_mlp, torch_step
 
 _EXPERTS = torch_mlp.ACTIVATION.keys() & flax_layers.MLP.keys()

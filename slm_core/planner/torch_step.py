@@ -9,9 +9,10 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 from collections.abc import Mapping
 
 from slm_core.config import Config, Model, Optim
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
-from slm_core.params import logit_factor
-from slm_core.pattern import group_size, layer_models
+from slm_core.model.layer_groups import group_size
+from slm_core.model.mup import logit_factor
 from slm_core.planner import PARTS, Prediction
 from slm_core.planner.held import SLICE, Held, held
 from slm_core.planner.parameters import Parameter
@@ -74,7 +75,7 @@ def _dropout(tape: Tape, s: Step, model: Model, x: Value) -> Value:
 
 def _layers(tape: Tape, s: Step, config: Config, x: Value) -> tuple[Value, list[Value]]:
     """Returns the stream after all layers, and what they add to the loss."""
-    layers, remat = layer_models(config.model), config.memory.remat
+    layers, remat = layer_specs(config.model), config.memory.remat
     mixed = any(layer.attention.value_residual for layer in layers[1:])
     stream = _Stream(x)
 
@@ -209,7 +210,7 @@ def _tables(config: Config) -> int:
     """Bytes of what is computed once and kept, in float64 or int64: cosines and sines, slopes, positions, buckets."""
     model, context = config.model, config.data.seq_len
     count = context * model.d_model if model.position.kind == "sinusoidal" else 0
-    for layer in layer_models(model):
+    for layer in layer_specs(model):
         attends = 2 if layer.attention.kind == "differential" else 1
         if layer.position.kind == "rope":
             count += context * rotated(layer)

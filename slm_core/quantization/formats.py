@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from slm_core.config import Config
+from slm_core.model.initialization import Spec
 from slm_core.model.weights import Lazy, Weights
-from slm_core.params import Spec
 from slm_core.quantization.blockwise import quantise, signed_code
 
 BLOCK, GROUP = 64, 256  # of nf4: weights a scale, scales a step

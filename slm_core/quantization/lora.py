@@ -15,8 +15,8 @@ import numpy as np
 
 from slm_core.config import Config, Finetune
 from slm_core.errors import UserError, nearest
+from slm_core.model.initialization import Spec, initial_value
 from slm_core.model.weights import Weights, checked
-from slm_core.params import Spec, initial_value
 from slm_core.quantization import formats
 from slm_core.quantization.formats import ADAPTER, Declared, Shape
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from slm_core.config import Config
-from slm_core.config_dict import flatten, from_config_dict
+from slm_core.config.conversion import from_config_dict
+from slm_core.config.fields import flatten
 from slm_core.errors import UserError, nearest
 from slm_core.files import sync_tree, write_atomically
 from slm_core.runs.checkpoints import checkpoint_path, latest_checkpoint, publish_weights, repair

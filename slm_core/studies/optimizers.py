@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.config import Config
+from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 from slm_core.protocols import Engine
 from slm_core.studies.throughput import markdown_table

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slm_core.config import Config
-from slm_core.config_dict import flatten, with_values
+from slm_core.config.fields import flatten, with_values
 from slm_core.data import Dataset, load_tokenizer
 from slm_core.data.tokenizers import Char, Library, Tokenizer
 from slm_core.errors import UserError

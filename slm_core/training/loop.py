@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights

@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import SCALAR
+from slm_core.model.initialization import SCALAR
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 

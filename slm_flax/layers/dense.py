@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import matrix, residual_matrix
+from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.linear import Linear
 
 

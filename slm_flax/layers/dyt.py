@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Norm
-from slm_core.params import BIAS, NORM_WEIGHT, Spec
+from slm_core.model.initialization import BIAS, NORM_WEIGHT, Spec
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 

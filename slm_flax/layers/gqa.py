@@ -13,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import matrix, residual_matrix
+from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.cache import Cache, empty_cache, extend
 from slm_flax.layers.linear import Linear

@@ -9,7 +9,7 @@ from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import embedding
+from slm_core.model.initialization import embedding
 from slm_flax.params import declare
 
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from slm_core.params import BIAS, Spec
+from slm_core.model.initialization import BIAS, Spec
 from slm_flax.params import declare
 
 

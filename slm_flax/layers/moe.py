@@ -27,7 +27,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from slm_core.config import Model
-from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
 from slm_flax.layers.dense import GatedMLP
 from slm_flax.layers.geglu import GegluMLP, geglu

@@ -5,7 +5,7 @@ from flax import nnx
 from jax import Array
 
 from slm_core.config import Norm
-from slm_core.params import NORM_WEIGHT
+from slm_core.model.initialization import NORM_WEIGHT
 from slm_flax.params import declare
 
 

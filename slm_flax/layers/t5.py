@@ -11,8 +11,8 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
+from slm_core.model.initialization import Spec
 from slm_core.model.positions import t5_buckets
-from slm_core.params import Spec
 from slm_flax.params import declare
 
 

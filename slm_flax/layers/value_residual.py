@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Model
-from slm_core.params import HALF
+from slm_core.model.initialization import HALF
 from slm_flax.params import declare
 
 

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
 
 class Adafactor(Optimizer):
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.power, self.clip_rms, self.min_rms, self.eps = optim.decay_power, optim.clip_rms, optim.min_rms, 1e-30
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
@@ -19,7 +19,7 @@ from slm_flax.params import Params
 class AdamW(Optimizer):
     parts = ("m", "v")
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.betas, self.eps = optim.betas, optim.eps
 

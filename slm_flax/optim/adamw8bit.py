@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_flax.dynamic import Quantiser
 from slm_flax.optim.adamw import AdamW, one_minus_power
@@ -25,7 +25,7 @@ SLICE = 2**20
 class AdamW8bit(Optimizer):
     """State: "m/NAME", uint8 of the parameter's shape; "m_scale/NAME", [blocks] of its dtype; v likewise."""
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.rest, self.quantised_from = AdamW(optim, treatments), optim.quantised_from
         self.betas, self.eps, self.block = optim.betas, optim.eps, optim.quantised_block

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jax import Array
 
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.params import Params
 
 OptimState = dict[str, Array]
@@ -20,7 +20,7 @@ class Optimizer:
     parts: tuple[str, ...] = ()
     averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
 
-    def __init__(self, treatments: Mapping[str, Treatment]):
+    def __init__(self, treatments: Mapping[str, ParameterGroup]):
         self.treatments = treatments
 
     def init(self, params: Params) -> OptimState:

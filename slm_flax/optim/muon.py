@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim.adamw import AdamW
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
@@ -31,7 +31,7 @@ SCALES = {
 class Muon(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.rest = AdamW(optim, treatments)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov

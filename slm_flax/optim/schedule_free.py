@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim.adamw import one_minus_power
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
@@ -26,7 +26,7 @@ class ScheduleFree(Optimizer):
     parts = ("z", "v")
     averages = True
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.betas, self.eps = optim.betas, optim.eps
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from jax import Array
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
@@ -18,7 +18,7 @@ from slm_flax.params import Params
 class SGD(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
         super().__init__(treatments)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
-from slm_core.params import SCALAR
+from slm_core.model.initialization import SCALAR
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
-from slm_core.params import matrix, residual_matrix
+from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.linear import Linear
 
 

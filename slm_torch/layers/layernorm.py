@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Norm
-from slm_core.params import BIAS
+from slm_core.model.initialization import BIAS
 from slm_torch.layers.norm_weight import norm_scale, norm_weight
 from slm_torch.numerics import wide
 from slm_torch.params import declare

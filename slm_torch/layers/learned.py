@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
-from slm_core.params import embedding
+from slm_core.model.initialization import embedding
 from slm_torch.params import declare
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from slm_core.params import BIAS, Spec
+from slm_core.model.initialization import BIAS, Spec
 from slm_torch.params import declare
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from slm_core.config import Model
-from slm_core.params import BIAS, Spec, matrix, residual_matrix
+from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_torch.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
 from slm_torch.layers.dense import GatedMLP
 from slm_torch.layers.geglu import GegluMLP, geglu

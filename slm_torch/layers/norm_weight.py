@@ -4,7 +4,7 @@ https://arxiv.org/abs/2402.00838)."""
 from torch import Tensor, nn
 
 from slm_core.config import Norm
-from slm_core.params import NORM_WEIGHT
+from slm_core.model.initialization import NORM_WEIGHT
 from slm_torch.params import declare
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Model
+from slm_core.model.initialization import Spec
 from slm_core.model.positions import t5_buckets
-from slm_core.params import Spec
 from slm_torch.params import declare
 
 

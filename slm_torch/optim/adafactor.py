@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim.base import Optimizer
 
 
 class Adafactor(Optimizer):
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         super().__init__(params, treatments)
         self.power, self.clip_rms, self.min_rms, self.eps = optim.decay_power, optim.clip_rms, optim.min_rms, 1e-30
         for name, p in params.items():

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim.base import Optimizer
 
 
@@ -19,7 +19,7 @@ class AdamW(Optimizer):
 
     parts = ("m", "v")
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         super().__init__(params, treatments)
         self.betas, self.eps = optim.betas, optim.eps
         self.groups: dict[tuple[float, float], list[str]] = {}  # {(rate, decay): names}: the kernel takes one of each

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_torch.dynamic import Quantiser
 from slm_torch.optim.adamw import AdamW
@@ -23,7 +23,7 @@ SLICE = 2**20
 class AdamW8bit(Optimizer):
     """State: "m/NAME", uint8 of the parameter's shape; "m_scale/NAME", [blocks] of its dtype; v likewise."""
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         large = {name: p for name, p in params.items() if p.numel() >= optim.quantised_from}
         super().__init__(large, treatments)
         self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in large}, treatments)

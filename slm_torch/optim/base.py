@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 
 
 class Optimizer:
@@ -17,7 +17,7 @@ class Optimizer:
     parts: tuple[str, ...] = ()
     averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
 
-    def __init__(self, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         self.params = params
         self.rates = [treatments[name].rate for name in params]
         self.decays = [treatments[name].decay for name in params]

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim.adamw import AdamW
 from slm_torch.optim.base import Optimizer
 
@@ -30,7 +30,7 @@ SCALES = {
 class Muon(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         matrices = {name: p for name, p in params.items() if treatments[name].role == "matrix" and p.ndim >= 2}
         super().__init__(matrices, treatments)
         self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in matrices}, treatments)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim.base import Optimizer
 
 
@@ -24,7 +24,7 @@ class ScheduleFree(Optimizer):
     parts = ("z", "v")
     averages = True
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         super().__init__(params, treatments)
         self.betas, self.eps = optim.betas, optim.eps
         for name, p in params.items():

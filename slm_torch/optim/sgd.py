@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim.base import Optimizer
 
 
 class SGD(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, Treatment]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
         super().__init__(params, treatments)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 

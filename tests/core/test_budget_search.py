@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from slm_core.config import presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
-from slm_core.config_dict import with_values
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import advice, bars, picture, table
 from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, settled

@@ -3,7 +3,7 @@
 import pytest
 
 from slm_core.config import Config, presets
-from slm_core.config_dict import field_table, with_values
+from slm_core.config.fields import field_table, with_values
 from slm_core.planner import guesses, predict
 from slm_core.planner.stand_ins import KNOWN, counted
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from slm_core.cli.command_line.command_line import Flag, main, parse
-from slm_core.cli.command_line.help import _Style, lines
+from slm_core.cli.help import _Style, lines
 
 from slm_core.config import Config, presets
-from slm_core.config_dict import fields, with_values
+from slm_core.config.fields import fields, with_values
 from slm_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line_and_status_2(capsys, words, message):
 
 def _preset(tmp_path, body):
     path = tmp_path / "mine.py"
-    path.write_text(f"from slm_core.config import *\nfrom slm_core.config_dict import to_config_dict\n{body}\n")
+    path.write_text(f"from slm_core.config import *\nfrom slm_core.config.fields import to_config_dict\n{body}\n")
     return str(path)
 
 

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
 from slm_core.config import Config, Position, presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
-from slm_core.config_dict import with_values
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
 from slm_core.model.weights import write_weights

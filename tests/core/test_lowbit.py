@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slm_core.config import Config, Finetune
-from slm_core.params import Spec
+from slm_core.model.initialization import Spec
 from slm_core.quantization import formats
 
 PUBLISHED = (

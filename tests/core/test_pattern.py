@@ -5,12 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_core.config import Attention, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
+from slm_core.config.pattern import layer_fields, parse
 from slm_core.errors import UserError
-from slm_core.pattern import layer_fields, layer_models, parse
 
 
 def _windows(pattern, n_layers):
-    return [layer.attention.window for layer in layer_models(Model(n_layers=n_layers, pattern=pattern))]
+    return [layer.attention.window for layer in layer_specs(Model(n_layers=n_layers, pattern=pattern))]
 
 
 @pytest.mark.parametrize(
@@ -39,14 +40,14 @@ def test_tiling_repeats_and_cuts(n_layers, entries):
     ("swiglu", 128, 352), ("swiglu", 768, 2048), ("swiglu", 96, 256), ("swiglu", 1, 32), ("gelu", 128, 512),
 ])  # fmt: skip
 def test_what_is_unset_is_filled_in(kind, d_model, hidden):
-    (layer,) = layer_models(Model(d_model=d_model, n_layers=1, attention=Attention(n_heads=1), mlp=Mlp(kind=kind)))
+    (layer,) = layer_specs(Model(d_model=d_model, n_layers=1, attention=Attention(n_heads=1), mlp=Mlp(kind=kind)))
     assert layer.mlp.hidden == hidden
     assert (layer.attention.n_kv_heads, layer.attention.head_dim) == (1, d_model)
 
 
 def test_what_is_set_stays():
     model = Model(n_layers=1, attention=Attention(n_kv_heads=2, head_dim=24), mlp=Mlp(hidden=100))
-    (layer,) = layer_models(model)
+    (layer,) = layer_specs(model)
     assert layer.mlp == model.mlp
     assert (layer.attention.n_kv_heads, layer.attention.head_dim) == (2, 24)
 
@@ -67,11 +68,11 @@ def test_what_is_set_stays():
 )
 def test_what_is_unset_follows_the_kind(model, name, width):
     section, field = name.split(".")
-    assert getattr(getattr(layer_models(model)[0], section), field) == width
+    assert getattr(getattr(layer_specs(model)[0], section), field) == width
 
 
 def test_layers_resolve_their_own_values():
-    layers = layer_models(Model(n_layers=2, pattern="attention.n_heads=8,mlp.kind=gelu | ."))
+    layers = layer_specs(Model(n_layers=2, pattern="attention.n_heads=8,mlp.kind=gelu | ."))
     assert [(a.attention.n_kv_heads, a.attention.head_dim, a.mlp.hidden) for a in layers] == [
         (8, 16, 512),
         (4, 32, 352),
@@ -80,23 +81,23 @@ def test_layers_resolve_their_own_values():
 
 def test_values_are_parsed_to_the_types_of_their_fields():
     pattern = "norm.eps=1e-3,attention.bias=true,attention.n_kv_heads=2,position.kind=none,norm.kind=layernorm"
-    (layer,) = layer_models(Model(n_layers=1, pattern=pattern, norm=Norm(kind="rmsnorm")))
+    (layer,) = layer_specs(Model(n_layers=1, pattern=pattern, norm=Norm(kind="rmsnorm")))
     assert layer.norm == Norm(kind="layernorm", eps=1e-3)
     assert layer.attention.bias is True and layer.attention.n_kv_heads == 2 and layer.position.kind == "none"
 
 
 def test_layers_do_not_carry_fields_that_their_kind_does_not_read():
     model = Model(n_layers=2, norm=Norm(kind="layernorm", bias=True), pattern="norm.kind=rmsnorm | .")
-    assert [layer.norm.bias for layer in layer_models(model)] == [False, True]
-    assert layer_models(Model(n_layers=1, position=Position(theta=5.0), pattern="position.kind=none"))[0].position == (
+    assert [layer.norm.bias for layer in layer_specs(model)] == [False, True]
+    assert layer_specs(Model(n_layers=1, position=Position(theta=5.0), pattern="position.kind=none"))[0].position == (
         Position(kind="none")
     )
 
 
 def test_equal_layers_are_equal_and_resolving_is_idempotent():
-    layers = layer_models(Model(n_layers=6, pattern="2*attention.window=4 | ."))
+    layers = layer_specs(Model(n_layers=6, pattern="2*attention.window=4 | ."))
     assert len(set(layers)) == 2
-    assert layer_models(layers[0])[0] == layers[0]
+    assert layer_specs(layers[0])[0] == layers[0]
 
 
 def test_which_fields_a_layer_may_change():
@@ -139,6 +140,6 @@ def test_a_mistake_names_the_entry_and_the_remedy(pattern, message):
 @given(st.text(alphabet="59*.| =,attention.window", max_size=30))
 def test_any_text_parses_or_is_a_user_error(pattern):
     try:
-        layer_models(Model(pattern=pattern))
+        layer_specs(Model(pattern=pattern))
     except UserError as error:
         assert str(error).startswith("model.pattern")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from slm_core.config import Attention, Model, Position
+from slm_core.config.layers import resolve
 from slm_core.model.positions import alibi_slopes, rotation, t5_buckets
-from slm_core.pattern import resolve
 
 CONTEXT = 64
 SCALED = {

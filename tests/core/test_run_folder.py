@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from fake_engine import BigramEngine, change, make_config
 
-from slm_core.config_dict import flatten
+from slm_core.config.fields import flatten
 from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
 from slm_core.model.weights import read_weights, write_weights

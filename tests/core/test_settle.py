@@ -4,7 +4,7 @@ import pytest
 
 from slm_core import planner
 from slm_core.config import Attention, Config, Data, Memory, Model, Precision, Run, Train
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.hardware import devices
 from slm_core.hardware.compute import matmul_shapes
@@ -33,7 +33,7 @@ def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
 
 
 @pytest.fixture(autouse=True)
-def planner(monkeypatch):
+def small_planner(monkeypatch):
     monkeypatch.setattr(planner, "predict", predict)
     monkeypatch.setattr(search, "predict", predict)
     monkeypatch.setattr(search, "CHUNK", 50)

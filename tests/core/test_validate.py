@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_core.config import Config
+from slm_core.config.fields import base_type, fields, flatten, with_values
 from slm_core.config.validation import drop_unread, unread, validate
-from slm_core.config_dict import base_type, fields, flatten, with_values
 from slm_core.errors import UserError
 
 

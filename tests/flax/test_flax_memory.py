@@ -7,8 +7,8 @@ import pytest
 
 from parity.memory import cases
 from slm_core.config import Config, presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 from slm_core.planner import flax_layers, held, predict
 from slm_flax.layers.flash import GPU_TILE
 from slm_flax.layers.fused import BLOCKS

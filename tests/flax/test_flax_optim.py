@@ -8,7 +8,7 @@ import optim_checks as checks
 import pytest
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim import OPTIMIZERS
 from slm_flax.optim.clipping import clip_factor
 from slm_flax.trainer import build
@@ -122,7 +122,7 @@ def test_it_is_optax_s(kind):
     values, grads = checks.case()
     values.pop("experts")  # optax's adafactor picks the two longest sides
     grads = [{name: g[name] for name in values} for g in grads]
-    treatments = {name: Treatment("matrix", decay=decay) for name in values}
+    treatments = {name: ParameterGroup("matrix", decay=decay) for name in values}
     found = run(optim, treatments, values, grads, RISING)
     transform, params = library(RISING), arrays(values)
     state = transform.init(params)

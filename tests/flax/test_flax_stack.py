@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_flax.memory import compiled_update
 from slm_flax.model import Transformer
 from slm_flax.optim import OPTIMIZERS

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from parity.fields import choices, other_values, selecting, selectors
 from slm_core.config import Attention, Config, Data, Mlp, Model, Optim, Precision, Run, Train
+from slm_core.config.fields import base_type, field_table, flatten, with_values
+from slm_core.config.layers import layer_specs
 from slm_core.config.validation import drop_unread, unread, validate
-from slm_core.config_dict import base_type, field_table, flatten, with_values
 from slm_core.errors import UserError
-from slm_core.pattern import layer_models
 
 Values = dict[str, Any]
 
@@ -255,4 +255,4 @@ def _means_other(name: str, base: Config, other: Config) -> bool:
     """Returns whether two values are two meanings: a width that says what it is when unset is not another one."""
     if not name.startswith("model."):
         return base != other
-    return layer_models(base.model) != layer_models(other.model)
+    return layer_specs(base.model) != layer_specs(other.model)

@@ -16,7 +16,7 @@ import pytest
 from knob_cases import BASE
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.data import save_tokenizer
 from slm_core.data.tokenizers import train_bpe
 from slm_core.model.weights import write_weights

@@ -5,7 +5,7 @@ from knob_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, other
 from slm_core.cli.command_line.command_line import parse
 
 from parity.fields import selectors
-from slm_core.config_dict import field_table, flatten
+from slm_core.config.fields import field_table, flatten
 from slm_core.errors import UserError
 
 

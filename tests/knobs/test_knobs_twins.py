@@ -8,7 +8,7 @@ from knob_traces import TRACES, changes, program
 
 import slm_flax.trainer
 import slm_torch.trainer
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 
 
 @pytest.fixture(autouse=True)

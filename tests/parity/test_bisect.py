@@ -18,7 +18,7 @@ from parity.bisect.pairs import STAGES, stages
 from parity.bisect.trace_torch import TorchTracer
 from parity.cells import BASE, Cell
 from parity.pair import Pair, release
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import write_weights
 from slm_core.runs.folder import describe_imported, make_imported

@@ -10,10 +10,10 @@ from parity.cells import AUTO, BASE, FEW, REGISTRIES, SECTIONS, cells, component
 from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core.config import presets
+from slm_core.config.fields import field_table, reads, with_values
+from slm_core.config.layers import layer_specs
 from slm_core.config.validation import validate
-from slm_core.config_dict import field_table, with_values
 from slm_core.errors import UserError
-from slm_core.pattern import layer_models, reads
 
 CELLS = cells()
 NUMERICS = sorted(numerics())
@@ -41,7 +41,7 @@ def test_a_choice_has_a_small_cell_that_reads_it(name, value):
     *section, leaf = name.split(".")
 
     def owners(config):
-        for model in (config.model, *layer_models(config.model)):
+        for model in (config.model, *layer_specs(config.model)):
             owner = with_values(config, {"model": model})
             for part in section:
                 owner = getattr(owner, part)

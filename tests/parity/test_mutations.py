@@ -23,7 +23,7 @@ from parity.ladder import measure, rungs_of
 from parity.pair import PERTURBATION, Pair, release
 from parity.port import perturbed, snapshot
 from parity.probe import Probe, probe_torch
-from slm_core.config_dict import field_table
+from slm_core.config.fields import field_table
 
 CASES = [
     pytest.param(fault.pair, name, id=f"{fault.pair}-{name}") for name, fault in FAULTS.items() if fault.twin == "torch"

@@ -16,7 +16,7 @@ from parity.cells import BASE, cells  # noqa: E402
 from parity.oracle.cases import CASES  # noqa: E402
 from parity.oracle.measure import build, measure, sensitivity  # noqa: E402
 from parity.port import perturbed  # noqa: E402
-from slm_core.config_dict import with_values  # noqa: E402
+from slm_core.config.fields import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf import FAMILIES, exporting  # noqa: E402
 from slm_core.hf.folder import write_config, write_tensors  # noqa: E402

@@ -17,8 +17,8 @@ from parity.pair import Pair
 from parity.port import perturbed, port, snapshot
 from parity.rungs import train
 from parity.workers import climb_all
+from slm_core.config.fields import with_values
 from slm_core.config.presets import load
-from slm_core.config_dict import with_values
 from slm_core.errors import UserError
 
 ROOT = Path(__file__).parents[2]

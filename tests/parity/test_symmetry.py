@@ -11,7 +11,7 @@ import slm_flax.optim
 import slm_torch.layers
 import slm_torch.optim
 from parity.cells import cells
-from slm_core.config_dict import field_table
+from slm_core.config.fields import field_table
 from slm_core.training.schedules import SCHEDULES
 
 ROOT = Path(__file__).parents[2]

@@ -16,8 +16,8 @@ import scripts.generate
 import slm_flax.trainer
 import slm_torch.trainer
 from scripts._runs import weights_of
+from slm_core.config.fields import with_values
 from slm_core.config.presets import load
-from slm_core.config_dict import with_values
 from slm_core.data import load_tokenizer, save_tokenizer
 from slm_core.data.tokenizers import Library
 from slm_core.model.weights import write_weights

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from slm_core.config import Config
-from slm_core.params import Spec
+from slm_core.model.initialization import Spec
 from slm_torch import layers, params
 from slm_torch.layers.dropout import keep_mask
 from slm_torch.layers.placement import PLACEMENT

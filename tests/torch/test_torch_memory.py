@@ -6,8 +6,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from parity.memory import cases
 from slm_core.config import Config, presets
+from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.config_dict import with_values
 from slm_core.planner import predict, torch_layers, torch_step
 from slm_torch.layers.flash import GPU_TILE, TILE
 from slm_torch.memory import measured

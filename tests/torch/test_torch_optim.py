@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slm_core.config import Optim
-from slm_core.params import Treatment
+from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim import OPTIMIZERS
 from slm_torch.optim.clipping import clip_factor
 from slm_torch.trainer import build
@@ -102,7 +102,7 @@ LIBRARY = {
 def test_it_is_pytorch_s(kind):
     optim, library, decay = LIBRARY[kind]
     values, grads = checks.case()
-    treatments = {name: Treatment("matrix", decay=decay) for name in values}
+    treatments = {name: ParameterGroup("matrix", decay=decay) for name in values}
     found = run(optim, treatments, values, grads, checks.RATES)
     params = parameters(values)
     theirs = library(params.values())
@@ -122,7 +122,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
     values, grads = checks.case()
     values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
     optim = Optim(kind="muon", muon_scale=scale)
-    found = run(optim, {"wide": Treatment("matrix", decay=0.3)}, values, grads, checks.RATES)
+    found = run(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, checks.RATES)
     theirs = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
     name = {"rms": "match_rms_adamw", "spectral": "original"}[scale]
     muon = torch.optim.Muon(theirs.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
-from slm_core.pattern import layer_models
 
 
 def read(fields: Fields) -> Config:
@@ -31,7 +31,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return {
         "hidden_size": layer.d_model,
         "n_layer": layer.n_layers,

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import query_width
-from slm_core.config_dict import with_values
 from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.families.mixtral import read_expert
 from slm_core.hf.families.qwen3_moe import mixture_of, sparse_or_dense_rules, with_mixtures, write_hidden
@@ -27,7 +28,6 @@ from slm_core.hf.rules import (
     tensor,
     then,
 )
-from slm_core.pattern import layer_models
 
 ONLY = {
     "attention_bias": False, "mlp_bias": False, "rope_interleave": True, "scoring_func": "sigmoid",
@@ -87,7 +87,7 @@ def _read_mixture(fields: Fields) -> Mlp:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layers = layer_models(config.model)
+    layers = layer_specs(config.model)
     attention, mixture = layers[0].attention, mixture_of(layers)
     return {
         **write_model(config),
@@ -124,7 +124,7 @@ def _write_rope(layer: Model, context: int) -> dict[str, Any]:
 
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         yield from _attention_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
         yield from _mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, NORMS)
@@ -167,7 +167,7 @@ def _mlp_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
 
 def unused(config: Config) -> tuple[str, ...]:
     """Returns where the layer that predicts a second token stands, and shared experts of no width."""
-    layers = layer_models(config.model)
+    layers = layer_specs(config.model)
     empty = [i for i, layer in enumerate(layers) if not layer.mlp.shared_experts]
     return f"model.layers.{len(layers)}.", *(f"model.layers.{i}.mlp.shared_experts." for i in empty)
 

@@ -6,14 +6,14 @@ from functools import partial
 from typing import Any
 
 from slm_core.config import Config, Model
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import attention_bias, hidden_act, read_mlp, rules
 from slm_core.hf.families.llama import read_model as read_llama
 from slm_core.hf.families.llama import write_model as write_llama
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_layer_types, read_windows, write_layer_types
-from slm_core.pattern import layer_models
 
 WINDOW = 4096
 """sliding_window that the class assumes."""
@@ -52,13 +52,13 @@ def read_model(fields: Fields) -> Model:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return write_model(config) | {"attn_logit_softcapping": layer.attention.softcap or None}
 
 
 def write_model(config: Config) -> dict[str, Any]:
     """Returns what Gemma 2 and 3 share."""
-    layer, types = layer_models(config.model)[0], write_layer_types(config)
+    layer, types = layer_specs(config.model)[0], write_layer_types(config)
     written = write_llama(config)
     del written["hidden_act"]
     return {

@@ -6,7 +6,8 @@ from functools import partial
 from typing import Any
 
 from slm_core.config import Config, Position
-from slm_core.config_dict import with_values
+from slm_core.config.fields import reads, with_values
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.families.gemma2 import NORMS, WINDOW, read_model, write_model
 from slm_core.hf.families.llama import rules
@@ -14,7 +15,6 @@ from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import FULL, SLIDING, read_layer_types, read_windows, write_layer_types
 from slm_core.hf.rope import read_rope, rope_parameters, write_rope
-from slm_core.pattern import layer_models, reads
 
 THETA = {FULL: 1e6, SLIDING: 10_000.0}
 """rope_theta that the class assumes."""
@@ -54,7 +54,7 @@ def _changes(position: Position, base: Position) -> dict[str, Any]:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layers, types = layer_models(config.model), write_layer_types(config)["layer_types"]
+    layers, types = layer_specs(config.model), write_layer_types(config)["layer_types"]
     first = {kind: next((layers[i] for i, t in enumerate(types) if t == kind), layers[0]) for kind in THETA}
     rope = {kind: write_rope(layer, config.data.seq_len) for kind, layer in first.items()}
     return write_model(config) | {"rope_parameters": rope}

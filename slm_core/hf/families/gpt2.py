@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rules import SAME, Rule, fused, linear, norm, split, tensor
-from slm_core.pattern import layer_models
 
 ACTIVATIONS = {
     "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "gelu_fast": ("gelu", "tanh"),
@@ -35,7 +35,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return {
         "n_embd": layer.d_model,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.hf.families.gpt2 import ACTIVATIONS
 from slm_core.hf.families.llama import attention_bias
@@ -13,7 +14,6 @@ from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rope import read_rope, rope_parameters, write_rope
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
-from slm_core.pattern import layer_models
 
 
 def read(fields: Fields) -> Config:
@@ -41,7 +41,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     rope = write_rope(layer, config.data.seq_len)
     return {
@@ -67,7 +67,7 @@ def _share(turned: int, width: int) -> float:
 
 def rules(config: Config) -> Iterator[Rule]:
     yield from tensor("embed.weight", "gpt_neox.embed_in.weight")
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         ours, theirs, attention = f"layers.{i}", f"gpt_neox.layers.{i}", layer.attention
         parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         layout = then(TRANSPOSED, split_heads(attention.n_heads, [attention.head_dim] * 3))

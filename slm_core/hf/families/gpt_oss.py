@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Config, Mlp, Position
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import (
     NORMS,
     attention_bias,
@@ -21,7 +22,6 @@ from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_layer_types, read_windows, write_layer_types
 from slm_core.hf.rope import read_rope, rope_parameters
 from slm_core.hf.rules import EVERY_OTHER, SAME, Rule, linear, tensor
-from slm_core.pattern import layer_models
 
 WINDOW = 128
 """sliding_window that the class assumes."""
@@ -65,7 +65,7 @@ def _read_position(fields: Fields) -> Position:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer, types = layer_models(config.model)[0], write_layer_types(config)
+    layer, types = layer_specs(config.model)[0], write_layer_types(config)
     return {
         **write_model(config),
         **write_routing(layer.mlp),
@@ -78,7 +78,7 @@ def write(config: Config) -> dict[str, Any]:
 
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i)
         yield from tensor(f"layers.{i}.attention.attend.sinks", f"model.layers.{i}.self_attn.sinks")
         yield from _mixture_rules(f"layers.{i}.mlp", f"model.layers.{i}.mlp")

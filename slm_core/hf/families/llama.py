@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rope import read_rope, rope_parameters, write_rope
 from slm_core.hf.rules import Rule, linear, norm, tensor
-from slm_core.pattern import layer_models
 
 GATED = {
     "silu": ("swiglu", "erf"), "swish": ("swiglu", "erf"), "gelu": ("geglu", "erf"),
@@ -62,13 +62,13 @@ def read_mlp(fields: Fields, name: str = "hidden_act", default: str = "silu") ->
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return write_model(config) | {"attention_bias": attention_bias(layer), "mlp_bias": layer.mlp.bias}
 
 
 def write_model(config: Config) -> dict[str, Any]:
     """Returns what the families that descend from Llama share."""
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return {
         "hidden_size": layer.d_model,
         "num_hidden_layers": layer.n_layers,
@@ -101,7 +101,7 @@ NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layern
 def rules(config: Config, norms: Mapping[str, str] = NORMS) -> Iterator[Rule]:
     """Yields the rules of a model whose layers have these norms, {ours: theirs}."""
     yield from outer_rules(config)
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i)
         yield from mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, norms)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import read_model, rules, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
-from slm_core.pattern import layer_models
 
 
 def read(fields: Fields) -> Config:
@@ -19,7 +19,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    return write_model(config) | {"sliding_window": layer_models(config.model)[0].attention.window or None}
+    return write_model(config) | {"sliding_window": layer_specs(config.model)[0].attention.window or None}
 
 
 MISTRAL = Family("mistral", "MistralForCausalLM", read, write, rules)

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_core.config import Config, Mlp, Model
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import NORMS, attention_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rules import Rule, experts, linear
-from slm_core.pattern import layer_models
 
 EXPERT = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu"}
 """{hidden_act: mlp.expert}"""
@@ -50,7 +50,7 @@ def balance_loss(fields: Fields, default: float = 0.001) -> float:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return {
         **write_model(config),
         **write_routing(layer.mlp),
@@ -77,7 +77,7 @@ def expert_act(mlp: Mlp) -> str:
 
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i)
         yield from mixture_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.block_sparse_moe", PROJECTIONS)
         yield from norm_rules(i, NORMS)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split, tensor, then
-from slm_core.pattern import layer_models
 
 EXPANSION = 4
 """Inner width of an MLP over d_model, whatever expansion_ratio says."""
@@ -46,7 +46,7 @@ def _read_scale(attention: Fields) -> float | None:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_models(config.model)[0]
+    layer = layer_specs(config.model)[0]
     return {
         "d_model": layer.d_model,
         "n_layers": layer.n_layers,

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
-from slm_core.pattern import layer_models
 
 NORMS = {"attention_norm": "post_attention_layernorm", "mlp_norm": "post_feedforward_layernorm"}
 
@@ -22,7 +22,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    return write_model(config) | {"attention_bias": attention_bias(layer_models(config.model)[0])}
+    return write_model(config) | {"attention_bias": attention_bias(layer_specs(config.model)[0])}
 
 
 OLMO2 = Family("olmo2", "Olmo2ForCausalLM", read, write, partial(rules, norms=NORMS))

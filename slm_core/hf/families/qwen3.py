@@ -3,12 +3,12 @@
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_layer_types, read_window, read_windows, write_layer_types
-from slm_core.pattern import layer_models
 
 
 def read(fields: Fields) -> Config:
@@ -30,7 +30,7 @@ def write(config: Config) -> dict[str, Any]:
         **write_model(config),
         **types,
         "use_sliding_window": types["sliding_window"] is not None,
-        "attention_bias": attention_bias(layer_models(config.model)[0]),
+        "attention_bias": attention_bias(layer_specs(config.model)[0]),
     }
 
 

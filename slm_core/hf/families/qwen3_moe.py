@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from slm_core.config import Config, Mlp, Model
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.hf.families.llama import (
     NORMS,
     attention_bias,
@@ -29,7 +30,6 @@ from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_window
 from slm_core.hf.rules import Rule
-from slm_core.pattern import layer_models
 
 PROJECTIONS = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
 """Of an expert, {ours: theirs}."""
@@ -68,7 +68,7 @@ def with_mixtures(model: Model, mixture: Mlp, sparse: Sequence[bool]) -> tuple[M
 
 
 def write(config: Config) -> dict[str, Any]:
-    layers = layer_models(config.model)
+    layers = layer_specs(config.model)
     mixture = mixture_of(layers)
     window = layers[0].attention.window
     return {
@@ -102,7 +102,7 @@ def write_hidden(layers: Sequence[Model]) -> dict[str, Any]:
 
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
-    for i, layer in enumerate(layer_models(config.model)):
+    for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i)
         yield from sparse_or_dense_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, NORMS)

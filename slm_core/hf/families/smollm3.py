@@ -4,14 +4,14 @@ position (Yang et al. 2025, Rope to Nope and back again, https://arxiv.org/abs/2
 from typing import Any
 
 from slm_core.config import Config, Position
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_layer_types, read_window, read_windows, write_layer_types
 from slm_core.hf.rope import write_rope
-from slm_core.pattern import layer_models
 
 
 def read(fields: Fields) -> Config:
@@ -35,7 +35,7 @@ def read(fields: Fields) -> Config:
 
 
 def write(config: Config) -> dict[str, Any]:
-    layers, types = layer_models(config.model), write_layer_types(config)
+    layers, types = layer_specs(config.model), write_layer_types(config)
     turning = next((layer for layer in layers if layer.position.kind == "rope"), layers[0])
     return {
         **write_model(config),

@@ -7,12 +7,12 @@ import pytest
 from family_checks import again, checked
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
 from slm_core.hf.layer_types import FULL, SLIDING
 from slm_core.model.compare import differences
-from slm_core.pattern import layer_models
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -226,4 +226,4 @@ def test_every_tensor_has_one_rule(family):
     rules = list(FAMILIES[family].rules(config))
     ours, theirs = ([name for rule in rules for name in getattr(rule, side)] for side in ("ours", "theirs"))
     assert len(set(ours)) == len(ours) == len(set(theirs)) == len(theirs)
-    assert len(ours) > len(layer_models(config.model)) * 7
+    assert len(ours) > len(layer_specs(config.model)) * 7

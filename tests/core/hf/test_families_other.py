@@ -8,7 +8,7 @@ import pytest
 from family_checks import again, checked
 
 from slm_core.config import Config
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
 from slm_core.hf.families.gpt_oss import YARN as GPT_OSS_YARN

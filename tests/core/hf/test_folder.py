@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from slm_core.config_dict import with_values
+from slm_core.config.fields import with_values
+from slm_core.config.layers import layer_specs
+from slm_core.config.pattern import pattern_of
 from slm_core.errors import UserError
 from slm_core.hf import exporting
 from slm_core.hf.folder import INDEX, read_tensors, write_config, write_tensors
 from slm_core.hf.importing import CONTEXT, open_folder, read_config
-from slm_core.pattern import layer_models, pattern_of
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
@@ -172,8 +173,8 @@ def test_patterns_are_as_short_as_they_can_be():
     assert pattern_of([{"mlp.kind": "moe", "norm.eps": 1e-06}, {}, {}]) == "mlp.kind=moe,norm.eps=1e-06 | 2*."
     layers = [{"position.kind": "none"}, {}, {"attention.window": 3}]
     model = with_values(read_model(), {"n_layers": 3, "pattern": pattern_of(layers)})
-    assert [layer.attention.window for layer in layer_models(model)] == [0, 0, 3]
-    assert [layer.position.kind for layer in layer_models(model)] == ["none", "rope", "rope"]
+    assert [layer.attention.window for layer in layer_specs(model)] == [0, 0, 3]
+    assert [layer.position.kind for layer in layer_specs(model)] == ["none", "rope", "rope"]
 
 
 def read_model():

@@ -4,7 +4,7 @@ import numpy as np
 
 import slm_torch.params
 from faults.fault import Fault, changed, edited, option
-from slm_core.params import Spec, matrix
+from slm_core.model.initialization import Spec, matrix
 
 STREAM = "model.forward"
 LOSS = "slm_torch.loss"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from parity.cells import BASE, Cell
+from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
-from slm_core.config_dict import with_values
 
 FORWARD = (0, 1, 2)
 TRAINED = (0, 3, 4)

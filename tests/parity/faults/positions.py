@@ -6,15 +6,15 @@ from typing import Any
 import torch
 
 from faults.fault import Apply, Fault, changed, edited, replace
+from slm_core.config.layers import layer_specs
 from slm_core.model.positions import rotation, t5_buckets
-from slm_core.pattern import layer_models
 
 
 def turned(layer: int, **options: Any) -> Apply:
     """Returns a fault: a layer's angles are those of other options of `model.position`."""
 
     def apply(engine, patch) -> None:
-        model = layer_models(engine.config.model)[layer]
+        model = layer_specs(engine.config.model)[layer]
         model = dataclasses.replace(model, position=dataclasses.replace(model.position, **options))
         rope = engine.model.layers[layer].attention.position
         tables = rotation(model, engine.config.data.seq_len)

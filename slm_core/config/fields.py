@@ -32,7 +32,7 @@ def field_table() -> dict[str, FieldInfo]:
 
 
 def _walk(section: type, prefix: str) -> Iterator[FieldInfo]:
-    for name, (field, annotation) in _members(section).items():
+    for name, (field, annotation) in members(section).items():
         if dataclasses.is_dataclass(annotation):
             yield from _walk(annotation, f"{prefix}{name}.")
         else:
@@ -40,7 +40,7 @@ def _walk(section: type, prefix: str) -> Iterator[FieldInfo]:
 
 
 @functools.cache
-def _members(section: type) -> dict[str, tuple[dataclasses.Field, Any]]:
+def members(section: type) -> dict[str, tuple[dataclasses.Field, Any]]:
     hints = typing.get_type_hints(section)
     return {field.name: (field, hints[field.name]) for field in dataclasses.fields(section)}
 
@@ -124,108 +124,20 @@ def with_values(config: Any, values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(config, **changes)
 
 
-def to_config_dict(config: Config) -> Any:
-    """Returns the config as a locked `ml_collections.ConfigDict`, ready for `config_flags`.
-
-    Fields that may be None hold a typed placeholder, so that the command line can set them. Tuples stay tuples.
-    """
-    import ml_collections
-
-    return ml_collections.ConfigDict(_nested(config)).lock()
-
-
-def _nested(section: Any) -> dict[str, Any]:
-    return {
-        name: _reference(getattr(section, name), annotation)
-        for name, (_, annotation) in _members(type(section)).items()
-    }
-
-
-def _reference(value: Any, annotation: Any) -> Any:
-    from ml_collections import config_dict
-
-    if dataclasses.is_dataclass(value):
-        return _nested(value)
-    if not is_optional(annotation):
-        return value
-    reference = config_dict.placeholder(base_type(annotation))
-    reference.set(value)
-    return reference
-
-
-def from_config_dict(values: Any) -> Config:
-    """Returns the Config of a ConfigDict or a nested mapping; fields that it lacks take the schema's defaults.
-
-    Raises:
-      UserError: a name that isn't a field (with the nearest one), or a value of the wrong type. A whole number is
-        accepted for a float, a list for a tuple.
-    """
-    return _build(Config, values, "")
-
-
-def _build(section: type, values: Any, prefix: str) -> Any:
-    if not hasattr(values, "keys"):
-        raise unknown_field(prefix.removesuffix("."))
-    members = _members(section)
-    for name in values:
-        if name not in members:
-            raise unknown_field(f"{prefix}{name}")
-    built = {}
-    for name, (_, annotation) in members.items():
-        if name not in values:
-            continue
-        if dataclasses.is_dataclass(annotation):
-            built[name] = _build(annotation, values[name], f"{prefix}{name}.")
-        else:
-            built[name] = convert(f"{prefix}{name}", values[name], annotation)
-    return section(**built)
-
-
-def convert(name: str, value: Any, annotation: Any) -> Any:
-    """Returns the value as the annotated type has it; raises UserError naming the field when it is of another type."""
-    plain = base_type(annotation)
-    if value is None and is_optional(annotation):
-        return None
-    if plain is tuple and isinstance(value, (tuple, list)):
-        items = typing.get_args(annotation)
-        if len(items) == len(value) and all(_fits(v, item) for v, item in zip(value, items, strict=True)):
-            return tuple(item(v) for v, item in zip(value, items, strict=True))
-    elif plain is not tuple and _fits(value, plain):
-        return plain(value)
-    raise wrong_type(name, repr(value), annotation)
-
-
-def _fits(value: Any, plain: type) -> bool:
-    if isinstance(value, bool):
-        return plain is bool
-    return isinstance(value, (int, float) if plain is float else plain)
-
-
 def wrong_type(name: str, text: str, annotation: Any) -> UserError:
     """Returns the error for a value, as the user wrote it, that the field's type cannot hold."""
     return UserError(f"{name}={text} is of the wrong type: give {expected(annotation)}")
 
 
-def parse_value(name: str, text: str, annotation: Any) -> Any:
-    """Returns the value of one word: bool, int, float or str, or None for "none" where the type allows it.
+def reads(section: Any, field: str) -> bool:
+    """Returns whether a config section, by the values of its selector fields, reads this field of its own."""
+    metadata = {f.name: f.metadata for f in dataclasses.fields(section)}
+    rules = metadata[field].get("read_by") or {}
+    return all(selected(section, selector) in kinds and reads(section, selector) for selector, kinds in rules.items())
 
-    The words are read as absl's flags read them, so that patterns and the command line agree.
 
-    Raises:
-      UserError: naming the field, the text and what to give instead.
-    """
-    from absl import flags
-
-    plain = base_type(annotation)
-    if is_optional(annotation) and text.lower() == "none":
-        return None
-    parsers = {
-        bool: flags.BooleanParser(),
-        int: flags.IntegerParser(),
-        float: flags.FloatParser(),
-        str: flags.ArgumentParser(),
-    }
-    try:
-        return parsers[plain].parse(text)
-    except (ValueError, TypeError):
-        raise wrong_type(name, text, annotation) from None
+def selected(section: Any, selector: str) -> str:
+    """Returns a selector's value as `read_by` and `choices` name it: "file:PATH" for a tokenizer "file:x.json"."""
+    value = getattr(section, selector)
+    head, colon, _ = value.partition(":")
+    return f"{head}:PATH" if colon else value

@@ -6,8 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 DESCRIPTION = """Measures training speed in tokens a second: contenders take turns in short rounds, each in its own

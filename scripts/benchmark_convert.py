@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 DESCRIPTION = """Makes a Llama-shaped Hugging Face checkpoint with random weights (30 layers, 576 wide, 9 heads, 3 KV

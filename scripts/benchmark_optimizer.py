@@ -4,10 +4,9 @@ import functools
 import importlib
 import sys
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
 from scripts._files import PICTURES, writable
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Trains the same model on the same batches with each optimizer, in one twin, and prints the final

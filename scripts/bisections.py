@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

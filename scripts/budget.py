@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
 from scripts._files import PICTURES, writable
+from slm_core.cli.command_line import Flag, Invocation, main
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, split into weights, gradients, optimizer,
 activations, logits and workspace, as a table and bars, beside memory.budget_gb. Then the largest micro-batch and the

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 DESCRIPTION = """Imports the folder of a Hugging Face checkpoint (config.json and safetensors; no network is needed)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,7 +1,6 @@
 """Continues a prompt with a run of either twin."""
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 FLAGS = (

@@ -3,10 +3,9 @@
 import multiprocessing
 import os
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
 from scripts._files import writable
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 DESCRIPTION = """Predicts the memory of an update of presets and small models with every lever, measures it with

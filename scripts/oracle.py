@@ -4,9 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds tiny random models of every family of Hugging Face transformers, offline and on the CPU, imports

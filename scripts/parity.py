@@ -5,9 +5,8 @@ import sys
 from itertools import chain
 from pathlib import Path
 
-from slm_core.cli.command_line.command_line import Flag, Invocation, main
-
 import scripts._path  # noqa: F401
+from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds both twins, on the CPU, and compares them rung by rung: initial weights, logits, gradients, one

@@ -1,6 +1,6 @@
 """Prepares a run's dataset ahead of time: uv run scripts/prepare_data.py --config configs/llama.py:60m ..."""
 
-from slm_core.cli.command_line.command_line import Invocation, main
+from slm_core.cli.command_line import Invocation, main
 
 
 def run(invocation: Invocation) -> None:

@@ -1,6 +1,6 @@
 """Trains a language model with the PyTorch twin."""
 
-from slm_core.cli.command_line.command_line import Invocation, main
+from slm_core.cli.command_line import Invocation, main
 
 
 def run(invocation: Invocation) -> None:

@@ -1,4 +1,4 @@
-"""Products with matrices in few bits; the formats are `slm_core.quantization.formats`'s, whose NumPy gives the same bits."""
+"""Products with int8 and NF4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
 
 import torch
 from jaxtyping import Float, Int8, UInt8

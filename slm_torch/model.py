@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from slm_core.config import Config, Model
-from slm_core.config.layers import layer_specs
+from slm_core.config import Config
+from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import embedding, head
 from slm_core.model.mup import logit_factor
 from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
@@ -36,21 +36,21 @@ class Stream(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and MLP on the residual stream; `model` is this layer's, with its pattern applied."""
+    """Attention and MLP on the residual stream; `layer` is this one's spec."""
 
-    def __init__(self, model: Model, index: int, context: int, gives_values: bool):
+    def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
         """`gives_values`: later layers mix this one's values into theirs."""
         super().__init__()
-        position = partial(position_at, model=model, context=context)
-        self.attention = ATTENTION[model.attention.kind](model, index, KERNEL[model.attention.kernel], position)
-        self.attention_dropout = Dropout(model.dropout, site=0)
-        self.mlp = MLP[model.mlp.kind](model)
-        self.mlp_dropout = Dropout(model.dropout, site=1)
-        self.placement, norms = PLACEMENT[model.norm.placement]
-        norm = {name: NORM[model.norm.kind](model.d_model, model.norm) for name in norms}
+        position = partial(position_at, layer=layer, context=context)
+        self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
+        self.attention_dropout = Dropout(layer.dropout, site=0)
+        self.mlp = MLP[layer.mlp.kind](layer)
+        self.mlp_dropout = Dropout(layer.dropout, site=1)
+        self.placement, norms = PLACEMENT[layer.norm.placement]
+        norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms}
         self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
         self.mlp_norm, self.mlp_output_norm = norm.get("mlp"), norm.get("mlp_output")
-        self.residual_multiplier = model.residual_multiplier
+        self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
     def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
@@ -91,7 +91,7 @@ class Transformer(nn.Module):
         self.embed = Embedding(vocab_size, model.d_model, embedding(model), dtype)
         self.embed_scale = model.embed_scale
         self.embed_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.embed_norm else None
-        self.position = position_at("embedding", model, context)
+        self.position = position_at("embedding", resolve(model), context)
         self.dropout = Dropout(model.dropout, site=0)
         self.layers = nn.ModuleList(
             Block(layer, i, context, gives_values=mixed and i == 0) for i, layer in enumerate(layers)
@@ -148,10 +148,10 @@ class Transformer(nn.Module):
         return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 
-def position_at(site: str, model: Model, context: int) -> nn.Module | None:
-    """Returns the model's position component if it acts at `site`, else None.
+def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:
+    """Returns the layer's position component if it acts at `site`, else None.
 
     Sites: the "embedding", the "heads" (queries and keys) or the "scores".
     """
-    kind = POSITION[model.position.kind]
-    return kind(model, context) if kind.site == site else None
+    kind = POSITION[layer.position.kind]
+    return kind(layer, context) if kind.site == site else None

@@ -1,7 +1,7 @@
 """What the optimizers of either twin must do.
 
-A check takes `run(optim, parameter_groups, params, grads, rates)`: the parameters to evaluate, after an update with each of
-the gradients and learning rates, all in NumPy; or the twin's `build` of an engine.
+A check takes `run(optim, parameter_groups, params, grads, rates)`: the parameters to evaluate, after an update with
+each of the gradients and learning rates, all in NumPy; or the twin's `build` of an engine.
 """
 
 import numpy as np

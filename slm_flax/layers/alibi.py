@@ -11,15 +11,15 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.positions import alibi_slopes
 
 
 class ALiBi(nnx.Module):
     site = "scores"
 
-    def __init__(self, model: Model, context: int):
-        self.table = -np.outer(alibi_slopes(model.attention.n_heads), np.arange(context))
+    def __init__(self, layer: LayerSpec, context: int):
+        self.table = -np.outer(alibi_slopes(layer.attention.n_heads), np.arange(context))
 
     def __call__(self, dtype: np.dtype) -> Float[Array, "heads distances"]:
         return jnp.asarray(self.table, dtype)

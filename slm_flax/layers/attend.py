@@ -10,16 +10,16 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import SCALAR
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
 
 class Attend(nnx.Module):
-    def __init__(self, model: Model, kernel: Callable[..., Array], bias: nnx.Module | None):
+    def __init__(self, layer: LayerSpec, kernel: Callable[..., Array], bias: nnx.Module | None):
         """`bias` is a position that acts on scores."""
-        attention = model.attention
+        attention = layer.attention
         self.kernel = kernel
         self.bias = bias
         self.sinks = declare((attention.n_heads,), SCALAR) if attention.sinks else None

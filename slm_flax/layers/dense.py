@@ -7,16 +7,16 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.linear import Linear
 
 
 class DenseMLP(nnx.Module):
-    def __init__(self, model: Model):
-        mlp = model.mlp
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+    def __init__(self, layer: LayerSpec):
+        mlp = layer.mlp
+        self.up_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
         raise NotImplementedError
@@ -26,11 +26,11 @@ class DenseMLP(nnx.Module):
 
 
 class GatedMLP(nnx.Module):
-    def __init__(self, model: Model):
-        mlp = model.mlp
-        self.gate_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+    def __init__(self, layer: LayerSpec):
+        mlp = layer.mlp
+        self.gate_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.up_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(
         self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]

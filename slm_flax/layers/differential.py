@@ -15,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import Spec, matrix, residual_matrix
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.cache import Cache, empty_cache, extend
@@ -30,26 +30,26 @@ LAMBDA = Spec("scalar", std=0.1)
 
 
 class DifferentialAttention(nnx.Module):
-    def __init__(self, model: Model, index: int, kernel: Callable[..., Array], position: Callable):
+    def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
         """See `gqa.GroupedQueryAttention`."""
-        attention, spec, bias = model.attention, matrix(model), model.attention.bias
+        attention, spec, bias = layer.attention, matrix(layer), layer.attention.bias
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
         width, kv_width = 2 * self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
-        self.q_proj = Linear(model.d_model, width, spec, bias)
-        self.k_proj = Linear(model.d_model, kv_width, spec, bias)
-        self.v_proj = Linear(model.d_model, kv_width, spec, bias)
-        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.output_bias)
-        self.q_norm = qk_norm(model, 2 * self.heads, self.head_dim)
-        self.k_norm = qk_norm(model, 2 * self.kv_heads, self.head_dim)
+        self.q_proj = Linear(layer.d_model, width, spec, bias)
+        self.k_proj = Linear(layer.d_model, kv_width, spec, bias)
+        self.v_proj = Linear(layer.d_model, kv_width, spec, bias)
+        self.o_proj = Linear(width, layer.d_model, residual_matrix(layer), attention.output_bias)
+        self.q_norm = qk_norm(layer, 2 * self.heads, self.head_dim)
+        self.k_norm = qk_norm(layer, 2 * self.kv_heads, self.head_dim)
         self.position = position("heads")
-        self.value_residual = value_residual(model, index)
-        self.attend_1 = Attend(model, kernel, position("scores"))
-        self.attend_2 = Attend(model, kernel, position("scores"))
+        self.value_residual = value_residual(layer, index)
+        self.attend_1 = Attend(layer, kernel, position("scores"))
+        self.attend_2 = Attend(layer, kernel, position("scores"))
         self.lambda_q1, self.lambda_k1 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
         self.lambda_q2, self.lambda_k2 = declare((self.head_dim,), LAMBDA), declare((self.head_dim,), LAMBDA)
         self.lambda_init = np.array(0.8 - 0.6 * math.exp(-0.3 * index))  # data: layers may run in one loop
-        self.head_norm = RMSNorm(2 * self.head_dim, model.norm)
-        self.gate = output_gate(model, self.heads, 2 * self.head_dim)
+        self.head_norm = RMSNorm(2 * self.head_dim, layer.norm)
+        self.gate = output_gate(layer, self.heads, 2 * self.head_dim)
         self.window = attention.window
 
     def __call__(

@@ -3,7 +3,7 @@ hash.
 
     y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
 
-The hash is specified in `slm_core.model.dropout`; i is the element's flat index in the global batch, and the key comes from
+`slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes from
 (seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
 """
 
@@ -20,7 +20,7 @@ from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The keys of one update, from `slm_core.model.dropout.site_keys`, and which row of the global batch the first row is."""
+    """The keys of one update, from `slm_core.model.dropout.site_keys`, and the global index of the first row."""
 
     sites: UInt32[Array, "sites"]
     first_row: UInt32[Array, ""]

@@ -7,15 +7,15 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_flax.layers.dense import GatedMLP
 from slm_flax.layers.gelu import APPROXIMATE
 
 
 class GegluMLP(GatedMLP):
-    def __init__(self, model: Model):
-        super().__init__(model)
-        self.approximate = APPROXIMATE[model.mlp.gelu]
+    def __init__(self, layer: LayerSpec):
+        super().__init__(layer)
+        self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(
         self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]

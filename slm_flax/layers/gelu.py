@@ -9,16 +9,16 @@ import jax
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_flax.layers.dense import DenseMLP
 
 APPROXIMATE = {"erf": False, "tanh": True}
 
 
 class GeluMLP(DenseMLP):
-    def __init__(self, model: Model):
-        super().__init__(model)
-        self.approximate = APPROXIMATE[model.mlp.gelu]
+    def __init__(self, layer: LayerSpec):
+        super().__init__(layer)
+        self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
         return jax.nn.gelu(x, approximate=self.approximate)

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.cache import Cache, empty_cache, extend
@@ -23,28 +23,28 @@ from slm_flax.layers.value_residual import value_residual
 
 
 class GroupedQueryAttention(nnx.Module):
-    def __init__(self, model: Model, index: int, kernel: Callable[..., Array], position: Callable):
+    def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
         """Builds the attention of layer `index`.
 
         Args:
-          model: this layer's.
+          layer: this layer's.
           index: counted from 0.
           kernel: computes softmax attention.
           position: gives the component that acts on "heads" or on "scores", or None.
         """
-        attention = model.attention
+        attention = layer.attention
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q_proj = Linear(model.d_model, width, matrix(model), attention.bias)
-        self.k_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
-        self.v_proj = Linear(model.d_model, kv_width, matrix(model), attention.bias)
-        self.o_proj = Linear(width, model.d_model, residual_matrix(model), attention.output_bias)
-        self.q_norm = qk_norm(model, self.heads, self.head_dim)
-        self.k_norm = qk_norm(model, self.kv_heads, self.head_dim)
+        self.q_proj = Linear(layer.d_model, width, matrix(layer), attention.bias)
+        self.k_proj = Linear(layer.d_model, kv_width, matrix(layer), attention.bias)
+        self.v_proj = Linear(layer.d_model, kv_width, matrix(layer), attention.bias)
+        self.o_proj = Linear(width, layer.d_model, residual_matrix(layer), attention.output_bias)
+        self.q_norm = qk_norm(layer, self.heads, self.head_dim)
+        self.k_norm = qk_norm(layer, self.kv_heads, self.head_dim)
         self.position = position("heads")
-        self.value_residual = value_residual(model, index)
-        self.attend = Attend(model, kernel, position("scores"))
-        self.gate = output_gate(model, self.heads, self.head_dim)
+        self.value_residual = value_residual(layer, index)
+        self.attend = Attend(layer, kernel, position("scores"))
+        self.gate = output_gate(layer, self.heads, self.head_dim)
         self.window = attention.window
 
     def __call__(

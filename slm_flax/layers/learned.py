@@ -8,7 +8,7 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import embedding
 from slm_flax.params import declare
 
@@ -16,8 +16,8 @@ from slm_flax.params import declare
 class LearnedPosition(nnx.Module):
     site = "embedding"
 
-    def __init__(self, model: Model, context: int):
-        self.weight = declare((context, model.d_model), embedding(model))
+    def __init__(self, layer: LayerSpec, context: int):
+        self.weight = declare((context, layer.d_model), embedding(layer))
 
     def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
         return x + dynamic_slice_in_dim(self.weight[...], start, x.shape[1]).astype(x.dtype)

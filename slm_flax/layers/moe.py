@@ -26,7 +26,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
 from slm_flax.layers.dense import GatedMLP
@@ -88,18 +88,18 @@ class ExpertLinear(nnx.Module):
 
 
 class MixtureOfExperts(nnx.Module):
-    def __init__(self, model: Model):
-        mlp = model.mlp
+    def __init__(self, layer: LayerSpec):
+        mlp = layer.mlp
         dense, self.activation = EXPERT[mlp.expert]
-        inward = (mlp.experts, model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.router = Linear(model.d_model, mlp.experts, matrix(model), mlp.router_bias)
+        inward = (mlp.experts, layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.router = Linear(layer.d_model, mlp.experts, matrix(layer), mlp.router_bias)
         self.balance = declare((mlp.experts,), Spec("balance", step=mlp.balance_bias)) if mlp.balance_bias else None
         self.gate_proj = ExpertLinear(*inward) if issubclass(dense, GatedMLP) else None
         self.up_proj = ExpertLinear(*inward)
-        self.down_proj = ExpertLinear(mlp.experts, mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+        self.down_proj = ExpertLinear(mlp.experts, mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
         width = mlp.shared_experts * mlp.hidden
         shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
-        self.shared = dense(dataclasses.replace(model, mlp=shared)) if width else None
+        self.shared = dense(dataclasses.replace(layer, mlp=shared)) if width else None
         self.experts, self.top_k = mlp.experts, mlp.top_k
         self.groups, self.top_groups = mlp.groups, mlp.top_groups
         self.scores = SCORES[mlp.router]

@@ -7,13 +7,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 
 
 class NoPosition(nnx.Module):
     site = "heads"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         pass
 
     def __call__(

@@ -8,15 +8,15 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_flax.layers.linear import Linear
 
 
 class OutputGate(nnx.Module):
-    def __init__(self, model: Model, heads: int, head_dim: int):
-        self.gates = (heads, head_dim if model.attention.gate == "element" else 1)
-        self.gate_proj = Linear(model.d_model, self.gates[0] * self.gates[1], matrix(model), model.attention.bias)
+    def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
+        self.gates = (heads, head_dim if layer.attention.gate == "element" else 1)
+        self.gate_proj = Linear(layer.d_model, self.gates[0] * self.gates[1], matrix(layer), layer.attention.bias)
 
     def __call__(
         self, y: Float[Array, "batch time heads head_dim"], x: Float[Array, "batch time d_model"]
@@ -24,6 +24,6 @@ class OutputGate(nnx.Module):
         return y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*x.shape[:-1], *self.gates)
 
 
-def output_gate(model: Model, heads: int, head_dim: int) -> OutputGate | None:
+def output_gate(layer: LayerSpec, heads: int, head_dim: int) -> OutputGate | None:
     """Returns the gate, or None where the config has none."""
-    return None if model.attention.gate == "none" else OutputGate(model, heads, head_dim)
+    return None if layer.attention.gate == "none" else OutputGate(layer, heads, head_dim)

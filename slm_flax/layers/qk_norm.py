@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model, Norm
+from slm_core.config import Norm
+from slm_core.config.layers import LayerSpec
 from slm_flax.layers.rmsnorm import RMSNorm
 from slm_flax.numerics import wide
 
@@ -30,14 +31,14 @@ QK_NORM = {"rmsnorm": RMSNorm, "l2": L2Norm}
 
 
 class QKNorm(nnx.Module):
-    def __init__(self, model: Model, heads: int, head_dim: int):
-        self.whole = model.attention.qk_norm_over == "whole"
-        self.norm = QK_NORM[model.attention.qk_norm](heads * head_dim if self.whole else head_dim, model.norm)
+    def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
+        self.whole = layer.attention.qk_norm_over == "whole"
+        self.norm = QK_NORM[layer.attention.qk_norm](heads * head_dim if self.whole else head_dim, layer.norm)
 
     def __call__(self, x: Float[Array, "batch time heads head_dim"]) -> Float[Array, "batch time heads head_dim"]:
         return self.norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape) if self.whole else self.norm(x)
 
 
-def qk_norm(model: Model, heads: int, head_dim: int) -> QKNorm | None:
+def qk_norm(layer: LayerSpec, heads: int, head_dim: int) -> QKNorm | None:
     """Returns the norm of queries or keys, or None where the config has none."""
-    return None if model.attention.qk_norm == "none" else QKNorm(model, heads, head_dim)
+    return None if layer.attention.qk_norm == "none" else QKNorm(layer, heads, head_dim)

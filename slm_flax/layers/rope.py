@@ -14,7 +14,7 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 from slm_core.model.positions import rotation
 from slm_flax.numerics import wide
@@ -23,9 +23,9 @@ from slm_flax.numerics import wide
 class RoPE(nnx.Module):
     site = "heads"
 
-    def __init__(self, model: Model, context: int):
-        self.rotary = rotated(model)
-        self.cos, self.sin = rotation(model, context)
+    def __init__(self, layer: LayerSpec, context: int):
+        self.rotary = rotated(layer)
+        self.cos, self.sin = rotation(layer, context)
 
     def __call__(
         self, x: Float[Array, "batch time heads head_dim"], start: int | Array

@@ -10,16 +10,16 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 
 
 class SinusoidalPosition(nnx.Module):
     site = "embedding"
 
-    def __init__(self, model: Model, context: int):
-        frequency = model.position.theta ** (-np.arange(0, model.d_model, 2) / model.d_model)
+    def __init__(self, layer: LayerSpec, context: int):
+        frequency = layer.position.theta ** (-np.arange(0, layer.d_model, 2) / layer.d_model)
         angle = np.outer(np.arange(context), frequency)
-        self.table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, model.d_model)
+        self.table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, layer.d_model)
 
     def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
         return x + dynamic_slice_in_dim(jnp.asarray(self.table, x.dtype), start, x.shape[1])

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import Spec
 from slm_core.model.positions import t5_buckets
 from slm_flax.params import declare
@@ -19,9 +19,9 @@ from slm_flax.params import declare
 class T5Bias(nnx.Module):
     site = "scores"
 
-    def __init__(self, model: Model, context: int):
-        position = model.position
-        self.weight = declare((position.buckets, model.attention.n_heads), Spec("scalar", std=model.init_std))
+    def __init__(self, layer: LayerSpec, context: int):
+        position = layer.position
+        self.weight = declare((position.buckets, layer.attention.n_heads), Spec("scalar", std=layer.init_std))
         self.bucket = t5_buckets(position.buckets, position.max_distance, context)
 
     def __call__(self, dtype: np.dtype) -> Float[Array, "heads distances"]:

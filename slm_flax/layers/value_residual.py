@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import HALF
 from slm_flax.params import declare
 
@@ -23,6 +23,6 @@ class ValueResidual(nnx.Module):
         return own * v + others * first
 
 
-def value_residual(model: Model, index: int) -> ValueResidual | None:
+def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:
     """Returns the mixing of layer `index`; None in the first, and where the config has none."""
-    return ValueResidual() if model.attention.value_residual and index else None
+    return ValueResidual() if layer.attention.value_residual and index else None

@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.positions import alibi_slopes
 
 
 class ALiBi(nn.Module):
     site = "scores"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
-        table = -np.outer(alibi_slopes(model.attention.n_heads), np.arange(context))
+        table = -np.outer(alibi_slopes(layer.attention.n_heads), np.arange(context))
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
 
     def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:

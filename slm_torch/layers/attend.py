@@ -9,17 +9,17 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import SCALAR
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
 
 class Attend(nn.Module):
-    def __init__(self, model: Model, kernel: Callable[..., Tensor], bias: nn.Module | None):
+    def __init__(self, layer: LayerSpec, kernel: Callable[..., Tensor], bias: nn.Module | None):
         """`bias` is a position that acts on scores."""
         super().__init__()
-        attention = model.attention
+        attention = layer.attention
         self.kernel = kernel
         self.bias = bias
         self.sinks = declare((attention.n_heads,), SCALAR) if attention.sinks else None

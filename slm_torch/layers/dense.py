@@ -6,17 +6,17 @@ DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x), up(x)))
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.linear import Linear
 
 
 class DenseMLP(nn.Module):
-    def __init__(self, model: Model):
+    def __init__(self, layer: LayerSpec):
         super().__init__()
-        mlp = model.mlp
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+        mlp = layer.mlp
+        self.up_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         raise NotImplementedError
@@ -26,12 +26,12 @@ class DenseMLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    def __init__(self, model: Model):
+    def __init__(self, layer: LayerSpec):
         super().__init__()
-        mlp = model.mlp
-        self.gate_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.up_proj = Linear(model.d_model, mlp.hidden, matrix(model), mlp.bias)
-        self.down_proj = Linear(mlp.hidden, model.d_model, residual_matrix(model), mlp.bias)
+        mlp = layer.mlp
+        self.gate_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.up_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
+        self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]

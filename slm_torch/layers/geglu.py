@@ -7,15 +7,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_torch.layers.dense import GatedMLP
 from slm_torch.layers.gelu import APPROXIMATE
 
 
 class GegluMLP(GatedMLP):
-    def __init__(self, model: Model):
-        super().__init__(model)
-        self.approximate = APPROXIMATE[model.mlp.gelu]
+    def __init__(self, layer: LayerSpec):
+        super().__init__(layer)
+        self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]

@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_torch.layers.dense import DenseMLP
 
 APPROXIMATE = {"erf": "none", "tanh": "tanh"}
 
 
 class GeluMLP(DenseMLP):
-    def __init__(self, model: Model):
-        super().__init__(model)
-        self.approximate = APPROXIMATE[model.mlp.gelu]
+    def __init__(self, layer: LayerSpec):
+        super().__init__(layer)
+        self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         return gelu(x, approximate=self.approximate)

@@ -6,7 +6,7 @@ x'[t] = x[t] + table[t]
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import embedding
 from slm_torch.params import declare
 
@@ -14,9 +14,9 @@ from slm_torch.params import declare
 class LearnedPosition(nn.Module):
     site = "embedding"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
-        self.weight = declare((context, model.d_model), embedding(model))
+        self.weight = declare((context, layer.d_model), embedding(layer))
 
     def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
         return x + self.weight[start : start + x.shape[1]].to(x.dtype)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.attend import Attend
 from slm_torch.layers.cache import Cache, empty_cache, extend
@@ -26,28 +26,28 @@ from slm_torch.layers.value_residual import value_residual
 
 
 class LatentAttention(nn.Module):
-    def __init__(self, model: Model, index: int, kernel: Callable[..., Tensor], position: Callable):
+    def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Tensor], position: Callable):
         """See `gqa.GroupedQueryAttention`."""
         super().__init__()
-        attention, spec, bias = model.attention, matrix(model), model.attention.bias
+        attention, spec, bias = layer.attention, matrix(layer), layer.attention.bias
         self.heads, self.head_dim = attention.n_heads, attention.head_dim
         self.rope_dim, self.v_dim, self.kv_rank = attention.rope_dim, attention.v_dim, attention.kv_rank
         q_rank, q_width = attention.q_rank, self.heads * (self.head_dim + self.rope_dim)
-        self.q_down_proj = Linear(model.d_model, q_rank, spec, bias) if q_rank else None
-        self.q_latent_norm = RMSNorm(q_rank, model.norm) if q_rank else None
-        self.q_up_proj = Linear(q_rank or model.d_model, q_width, spec, bias)
-        self.kv_down_proj = Linear(model.d_model, self.kv_rank, spec, bias)
-        self.kv_latent_norm = RMSNorm(self.kv_rank, model.norm)
-        self.k_rope_proj = Linear(model.d_model, self.rope_dim, spec, bias)
+        self.q_down_proj = Linear(layer.d_model, q_rank, spec, bias) if q_rank else None
+        self.q_latent_norm = RMSNorm(q_rank, layer.norm) if q_rank else None
+        self.q_up_proj = Linear(q_rank or layer.d_model, q_width, spec, bias)
+        self.kv_down_proj = Linear(layer.d_model, self.kv_rank, spec, bias)
+        self.kv_latent_norm = RMSNorm(self.kv_rank, layer.norm)
+        self.k_rope_proj = Linear(layer.d_model, self.rope_dim, spec, bias)
         self.k_up_proj = Linear(self.kv_rank, self.heads * self.head_dim, spec, bias)
         self.v_up_proj = Linear(self.kv_rank, self.heads * self.v_dim, spec, bias)
-        self.o_proj = Linear(self.heads * self.v_dim, model.d_model, residual_matrix(model), attention.output_bias)
-        self.q_norm = qk_norm(model, self.heads, self.head_dim)
-        self.k_norm = qk_norm(model, self.heads, self.head_dim)
+        self.o_proj = Linear(self.heads * self.v_dim, layer.d_model, residual_matrix(layer), attention.output_bias)
+        self.q_norm = qk_norm(layer, self.heads, self.head_dim)
+        self.k_norm = qk_norm(layer, self.heads, self.head_dim)
         self.position = position("heads")
-        self.value_residual = value_residual(model, index)
-        self.attend = Attend(model, kernel, position("scores"))
-        self.gate = output_gate(model, self.heads, self.v_dim)
+        self.value_residual = value_residual(layer, index)
+        self.attend = Attend(layer, kernel, position("scores"))
+        self.gate = output_gate(layer, self.heads, self.v_dim)
         self.window = attention.window
 
     def forward(

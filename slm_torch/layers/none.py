@@ -6,13 +6,13 @@ q' = q,  k' = k
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 
 
 class NoPosition(nn.Module):
     site = "heads"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
 
     def forward(

@@ -7,16 +7,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_torch.layers.linear import Linear
 
 
 class OutputGate(nn.Module):
-    def __init__(self, model: Model, heads: int, head_dim: int):
+    def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
         super().__init__()
-        self.gates = (heads, head_dim if model.attention.gate == "element" else 1)
-        self.gate_proj = Linear(model.d_model, self.gates[0] * self.gates[1], matrix(model), model.attention.bias)
+        self.gates = (heads, head_dim if layer.attention.gate == "element" else 1)
+        self.gate_proj = Linear(layer.d_model, self.gates[0] * self.gates[1], matrix(layer), layer.attention.bias)
 
     def forward(
         self, y: Float[Tensor, "batch time heads head_dim"], x: Float[Tensor, "batch time d_model"]
@@ -24,6 +24,6 @@ class OutputGate(nn.Module):
         return y * torch.sigmoid(self.gate_proj(x)).unflatten(-1, self.gates)
 
 
-def output_gate(model: Model, heads: int, head_dim: int) -> OutputGate | None:
+def output_gate(layer: LayerSpec, heads: int, head_dim: int) -> OutputGate | None:
     """Returns the gate, or None where the config has none."""
-    return None if model.attention.gate == "none" else OutputGate(model, heads, head_dim)
+    return None if layer.attention.gate == "none" else OutputGate(layer, heads, head_dim)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model, Norm
+from slm_core.config import Norm
+from slm_core.config.layers import LayerSpec
 from slm_torch.layers.rmsnorm import RMSNorm
 from slm_torch.numerics import wide
 
@@ -29,15 +30,15 @@ QK_NORM = {"rmsnorm": RMSNorm, "l2": L2Norm}
 
 
 class QKNorm(nn.Module):
-    def __init__(self, model: Model, heads: int, head_dim: int):
+    def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
         super().__init__()
-        self.whole = model.attention.qk_norm_over == "whole"
-        self.norm = QK_NORM[model.attention.qk_norm](heads * head_dim if self.whole else head_dim, model.norm)
+        self.whole = layer.attention.qk_norm_over == "whole"
+        self.norm = QK_NORM[layer.attention.qk_norm](heads * head_dim if self.whole else head_dim, layer.norm)
 
     def forward(self, x: Float[Tensor, "batch time heads head_dim"]) -> Float[Tensor, "batch time heads head_dim"]:
         return self.norm(x.flatten(-2)).view(x.shape) if self.whole else self.norm(x)
 
 
-def qk_norm(model: Model, heads: int, head_dim: int) -> QKNorm | None:
+def qk_norm(layer: LayerSpec, heads: int, head_dim: int) -> QKNorm | None:
     """Returns the norm of queries or keys, or None where the config has none."""
-    return None if model.attention.qk_norm == "none" else QKNorm(model, heads, head_dim)
+    return None if layer.attention.qk_norm == "none" else QKNorm(layer, heads, head_dim)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 from slm_core.model.positions import rotation
 from slm_torch.numerics import wide
@@ -21,10 +21,10 @@ from slm_torch.numerics import wide
 class RoPE(nn.Module):
     site = "heads"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
-        self.rotary = rotated(model)
-        cos, sin = rotation(model, context)
+        self.rotary = rotated(layer)
+        cos, sin = rotation(layer, context)
         self.register_buffer("cos", torch.from_numpy(cos), persistent=False)
         self.register_buffer("sin", torch.from_numpy(sin), persistent=False)
 

@@ -8,17 +8,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 
 
 class SinusoidalPosition(nn.Module):
     site = "embedding"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
-        frequency = model.position.theta ** (-np.arange(0, model.d_model, 2) / model.d_model)
+        frequency = layer.position.theta ** (-np.arange(0, layer.d_model, 2) / layer.d_model)
         angle = np.outer(np.arange(context), frequency)
-        table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, model.d_model)
+        table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, layer.d_model)
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:

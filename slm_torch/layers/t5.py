@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import Spec
 from slm_core.model.positions import t5_buckets
 from slm_torch.params import declare
@@ -18,10 +18,10 @@ from slm_torch.params import declare
 class T5Bias(nn.Module):
     site = "scores"
 
-    def __init__(self, model: Model, context: int):
+    def __init__(self, layer: LayerSpec, context: int):
         super().__init__()
-        position = model.position
-        self.weight = declare((position.buckets, model.attention.n_heads), Spec("scalar", std=model.init_std))
+        position = layer.position
+        self.weight = declare((position.buckets, layer.attention.n_heads), Spec("scalar", std=layer.init_std))
         buckets = t5_buckets(position.buckets, position.max_distance, context)
         self.register_buffer("bucket", torch.from_numpy(buckets), persistent=False)
 

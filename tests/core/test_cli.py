@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from slm_core.cli.command_line.command_line import Flag, main, parse
-from slm_core.cli.help import _Style, lines
 
+from slm_core.cli.command_line import Flag, main, parse
+from slm_core.cli.help import _Style, lines
 from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.errors import UserError

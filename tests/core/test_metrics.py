@@ -67,7 +67,8 @@ def test_tensorboard_reads_the_same_numbers_after_a_resume(tmp_path):
 
 def test_no_framework_is_imported(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from slm_core.training.metrics import Metrics; import slm_core.training.loop;"
+        "import sys; from pathlib import Path; from slm_core.training.metrics import Metrics;"
+        "import slm_core.training.loop;"
         "m = Metrics(Path(sys.argv[1]), 0, True); m.write(step=1, split='train', loss=1.0); m.close();"
         "print(sorted({'torch', 'jax', 'tensorflow'} & set(sys.modules)))"
     )

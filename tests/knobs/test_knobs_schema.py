@@ -2,9 +2,9 @@
 
 import pytest
 from knob_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, others, unread_contexts, values_of
-from slm_core.cli.command_line.command_line import parse
 
 from parity.fields import selectors
+from slm_core.cli.command_line import parse
 from slm_core.config.fields import field_table, flatten
 from slm_core.errors import UserError
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from slm_core.cli.command_line.command_line import main
 
 from parity.bisect import bisect_models, bisect_pair
 from parity.bisect.command import bisect_folders
@@ -18,6 +17,7 @@ from parity.bisect.pairs import STAGES, stages
 from parity.bisect.trace_torch import TorchTracer
 from parity.cells import BASE, Cell
 from parity.pair import Pair, release
+from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import write_weights

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from slm_core.cli.command_line.command_line import main
 
 import scripts.evaluate
 import scripts.generate
 import slm_flax.trainer
 import slm_torch.trainer
 from scripts._runs import weights_of
+from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.config.presets import load
 from slm_core.data import load_tokenizer, save_tokenizer

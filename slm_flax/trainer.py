@@ -38,9 +38,9 @@ class Engine(Evaluator):
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         super().__init__(config, vocab_size, weights)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        self.treated, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
-        self.moving = self.treated.keys() | self.balance_steps.keys()  # the rest is frozen
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.treated)
+        self.groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
+        self.moving = self.groups.keys() | self.balance_steps.keys()  # the rest is frozen
+        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.groups)
         self.averaged: Params | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         self.stack = self.model.stack
@@ -89,7 +89,7 @@ class Engine(Evaluator):
 
     def _trained(self, values: Params) -> Params:
         """Returns those of the parameters, or of their gradients, that the optimizer trains."""
-        return {name: value for name, value in values.items() if name in self.treated}
+        return {name: value for name, value in values.items() if name in self.groups}
 
     def parameters(self) -> Params:
         return self.stack.unstacked(self.state["params"])

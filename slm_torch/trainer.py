@@ -38,10 +38,10 @@ class Engine(Evaluator):
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
         super().__init__(config, vocab_size, weights)
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        treated, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
-        self.trained = {name: p for name, p in self.params.items() if name in treated}
+        groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
+        self.trained = {name: p for name, p in self.params.items() if name in groups}
         self.balanced = {name: p for name, p in self.params.items() if name in self.balance_steps}
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.trained, treated)
+        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.trained, groups)
         self.averaged: Transformer | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         self.loss_sums = torch.compile(self._loss_sums) if config.run.compile else self._loss_sums

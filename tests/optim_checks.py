@@ -12,7 +12,7 @@ from engine_checks import CONFIG, VOCAB, batch
 from slm_core.config import Optim
 from slm_core.config.fields import with_values
 from slm_core.model.initialization import Spec
-from slm_core.model.parameter_groups import DECAYS, ParameterGroup, balance_steps, decays, parameter_groups
+from slm_core.model.parameter_groups import DECAYS, ParameterGroup, balance_steps, parameter_groups, weight_decay
 
 TOLERANCE = dict(rtol=1e-11, atol=1e-13)
 CASES = {
@@ -29,7 +29,7 @@ CASES = {
     "adafactor, clipped": Optim(kind="adafactor", decay_power=0.5, clip_rms=0.3, min_rms=2.0),
     "schedule_free": Optim(kind="schedule_free", betas=(0.8, 0.99), eps=1e-3),
 }
-TREATMENTS = {
+GROUPS = {
     "tall": ParameterGroup("matrix", decay=0.3),
     "wide": ParameterGroup("matrix", rate=0.5, decay=0.3),
     "experts": ParameterGroup("matrix"),
@@ -53,19 +53,19 @@ def case(seed: int = 0) -> tuple[dict, list[dict]]:
 def check_formula(run, name: str) -> None:
     """The update is the paper's, with each parameter's rate and decay."""
     optim, (params, grads) = CASES[name], case()
-    found = run(optim, TREATMENTS, params, grads, RATES)
+    found = run(optim, GROUPS, params, grads, RATES)
     for name, start in params.items():
         oracle = getattr(oracles_optim, optim.kind)
-        expected = oracle(optim, TREATMENTS[name], start, [g[name] for g in grads], RATES)
+        expected = oracle(optim, GROUPS[name], start, [g[name] for g in grads], RATES)
         np.testing.assert_allclose(found[name], expected, **TOLERANCE, err_msg=name)
 
 
 def check_slices(run, patch, module: str) -> None:
     """A large parameter is worked on in slices of whole blocks, the last of them shorter."""
-    whole = run(CASES["adamw8bit"], TREATMENTS, *case(), RATES)
+    whole = run(CASES["adamw8bit"], GROUPS, *case(), RATES)
     for size in (1, 8):  # values; fewer than a block are a block
         patch.setattr(f"{module}.SLICE", size)
-        for name, value in run(CASES["adamw8bit"], TREATMENTS, *case(), RATES).items():
+        for name, value in run(CASES["adamw8bit"], GROUPS, *case(), RATES).items():
             np.testing.assert_allclose(value, whole[name], rtol=1e-12, err_msg=name)
 
 
@@ -73,7 +73,7 @@ def check_zero_gradients(run, name: str) -> None:
     """A parameter whose gradient is zero throughout only decays, in float32 as well."""
     params = {name: value.astype(np.float32) for name, value in case()[0].items()}
     grads = [{name: np.zeros_like(value) for name, value in params.items()} for _ in RATES]
-    plain = {name: ParameterGroup(treatment.role) for name, treatment in TREATMENTS.items()}
+    plain = {name: ParameterGroup(group.role) for name, group in GROUPS.items()}
     found = run(CASES[name], plain, params, grads, RATES)
     for name, start in params.items():
         np.testing.assert_allclose(found[name], start, rtol=1e-6, err_msg=name)
@@ -92,7 +92,7 @@ def check_orthogonal(orthogonal) -> None:
     assert not orthogonal(Optim(kind="muon"), np.zeros((3, 2))).any()
 
 
-def check_treatments() -> None:
+def check_parameter_groups() -> None:
     """Weight decay by role; a scalar never decays; no optimizer sees a balance or what is frozen."""
     specs = {role: Spec(role) for role in DECAYS} | {"balance": Spec("balance", step=0.25)}
     every = {f"optim.decay_{kind}": True for kind in ("embeddings", "norms", "biases")}
@@ -100,9 +100,9 @@ def check_treatments() -> None:
         config = with_values(CONFIG, overrides)
         found = parameter_groups(specs, config)
         assert found.keys() == specs.keys() - {"balance", "frozen"}
-        assert {role for role, treatment in found.items() if treatment.decay} == decayed
-        assert {treatment.decay for treatment in found.values()} == {0.0, config.optim.weight_decay}
-        assert not decays(specs["balance"], config.optim)
+        assert {role for role, group in found.items() if group.decay} == decayed
+        assert {group.decay for group in found.values()} == {0.0, config.optim.weight_decay}
+        assert not weight_decay("balance", config.optim)
     assert balance_steps(specs) == {"balance": 0.25}
 
 

@@ -129,7 +129,7 @@ class Twins:
         with replaced(engine, "update", update):
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
         factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm))
-        clipped = {name: gradients[name] * (factor / metrics["loss_scale"]) for name in engine.treated}
+        clipped = {name: gradients[name] * (factor / metrics["loss_scale"]) for name in engine.groups}
         return Update(metrics, snapshot(engine), gradients, clipped)
 
     def update_torch(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:

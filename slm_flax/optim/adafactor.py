@@ -20,8 +20,8 @@ from slm_flax.params import Params
 
 
 class Adafactor(Optimizer):
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
         self.power, self.clip_rms, self.min_rms, self.eps = optim.decay_power, optim.clip_rms, optim.min_rms, 1e-30
 
     def init(self, params: Params) -> OptimState:

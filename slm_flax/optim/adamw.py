@@ -19,8 +19,8 @@ from slm_flax.params import Params
 class AdamW(Optimizer):
     parts = ("m", "v")
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
         self.betas, self.eps = optim.betas, optim.eps
 
     def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
@@ -31,9 +31,11 @@ class AdamW(Optimizer):
         for name, g in grads.items():
             m = b1 * state[f"m/{name}"] + (1 - b1) * g
             v = b2 * state[f"v/{name}"] + (1 - b2) * jnp.square(g)
-            treatment = self.treatments[name]
-            decayed = params[name] * (1 - lr * treatment.decay)
-            updated[name] = decayed - lr * treatment.rate / correction1 * m / (jnp.sqrt(v) / correction2 + self.eps)
+            group = self.groups[name]
+            decayed = params[name] * (1 - lr * group.decay)
+            updated[name] = decayed - lr * group.lr_multiplier / correction1 * m / (
+                jnp.sqrt(v) / correction2 + self.eps
+            )
             new |= {f"m/{name}": m, f"v/{name}": v}
         return updated, new
 

@@ -25,9 +25,9 @@ SLICE = 2**20
 class AdamW8bit(Optimizer):
     """State: "m/NAME", uint8 of the parameter's shape; "m_scale/NAME", [blocks] of its dtype; v likewise."""
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
-        self.rest, self.quantised_from = AdamW(optim, treatments), optim.quantised_from
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
+        self.rest, self.quantised_from = AdamW(optim, groups), optim.quantised_from
         self.betas, self.eps, self.block = optim.betas, optim.eps, optim.quantised_block
         self.m, self.v = Quantiser(signed_code(), self.block), Quantiser(unsigned_code(), self.block)
 

@@ -1,4 +1,4 @@
-"""What every optimizer is made of: treatments, and a state by name that a checkpoint can hold."""
+"""What every optimizer is made of: groups, and a state by name that a checkpoint can hold."""
 
 from collections.abc import Mapping
 
@@ -20,8 +20,8 @@ class Optimizer:
     parts: tuple[str, ...] = ()
     averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
 
-    def __init__(self, treatments: Mapping[str, ParameterGroup]):
-        self.treatments = treatments
+    def __init__(self, groups: Mapping[str, ParameterGroup]):
+        self.groups = groups
 
     def init(self, params: Params) -> OptimState:
         state = {f"{part}/{name}": jnp.zeros_like(p) for part in self.parts for name, p in params.items()}
@@ -29,5 +29,5 @@ class Optimizer:
 
     def moved(self, name: str, p: Array, step: Array, lr: Array) -> Array:
         """Returns p (1 - lr decay) - lr rate step."""
-        treatment = self.treatments[name]
-        return p * (1 - lr * treatment.decay) - lr * treatment.rate * step
+        group = self.groups[name]
+        return p * (1 - lr * group.decay) - lr * group.lr_multiplier * step

@@ -17,8 +17,8 @@ from slm_flax.params import Params
 class Lion(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
         self.betas = optim.betas
 
     def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:

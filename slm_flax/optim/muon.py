@@ -31,9 +31,9 @@ SCALES = {
 class Muon(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
-        self.rest = AdamW(optim, treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
+        self.rest = AdamW(optim, groups)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
         self.steps, self.scale = optim.newton_schulz_steps, SCALES[optim.muon_scale]
         self.coefficients, self.eps = (3.4445, -4.7750, 2.0315), 1e-7
@@ -55,7 +55,7 @@ class Muon(Optimizer):
 
     def split(self, values: Params, params: Params) -> tuple[Params, Params]:
         """Returns the values of the parameters that are orthogonalised, and the rest."""
-        matrices = {name for name, p in params.items() if self.treatments[name].role == "matrix" and p.ndim >= 2}
+        matrices = {name for name, p in params.items() if self.groups[name].role == "matrix" and p.ndim >= 2}
         chosen = {name: value for name, value in values.items() if name in matrices}
         return chosen, {name: value for name, value in values.items() if name not in matrices}
 

@@ -26,8 +26,8 @@ class ScheduleFree(Optimizer):
     parts = ("z", "v")
     averages = True
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
         self.betas, self.eps = optim.betas, optim.eps
 
     def init(self, params: Params) -> OptimState:
@@ -42,9 +42,9 @@ class ScheduleFree(Optimizer):
         correction = jnp.sqrt(one_minus_power(b2, count, lr))
         updated, new = {}, {"count": count, "weight_sum": weight_sum}
         for name, g in grads.items():
-            y, z, treatment = params[name], state[f"z/{name}"], self.treatments[name]
+            y, z, group = params[name], state[f"z/{name}"], self.groups[name]
             v = b2 * state[f"v/{name}"] + (1 - b2) * jnp.square(g)
-            d = treatment.rate * (g / (jnp.sqrt(v) / correction + self.eps)) + treatment.decay * y
+            d = group.lr_multiplier * (g / (jnp.sqrt(v) / correction + self.eps)) + group.decay * y
             updated[name] = y + c * (z - y) - lr * (1 - b1 * (1 - c)) * d
             new |= {f"z/{name}": z - lr * d, f"v/{name}": v}
         return updated, new

@@ -18,8 +18,8 @@ from slm_flax.params import Params
 class SGD(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, treatments: Mapping[str, ParameterGroup]):
-        super().__init__(treatments)
+    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
+        super().__init__(groups)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 
     def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:

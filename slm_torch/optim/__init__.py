@@ -1,4 +1,4 @@
-"""Optimizers: one line a kind. Each is driven by the names, treatments and learning rates that slm_core decides."""
+"""Optimizers: one line a kind. Each is driven by the names, groups and learning rates that slm_core decides."""
 
 from slm_torch.optim.adafactor import Adafactor
 from slm_torch.optim.adamw import AdamW

@@ -18,8 +18,8 @@ from slm_torch.optim.base import Optimizer
 
 
 class Adafactor(Optimizer):
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
-        super().__init__(params, treatments)
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+        super().__init__(params, groups)
         self.power, self.clip_rms, self.min_rms, self.eps = optim.decay_power, optim.clip_rms, optim.min_rms, 1e-30
         for name, p in params.items():
             shapes = {"row": p.shape[:-1], "col": p.shape[:-2] + p.shape[-1:]} if p.ndim >= 2 else {"v": p.shape}
@@ -30,7 +30,7 @@ class Adafactor(Optimizer):
         share = float(self.state["count"]) ** -self.power
         sizes = [rms(p).clamp(min=self.min_rms) for p in self.params.values()]
         self.decay(lr)
-        for (name, p), rate, size in zip(self.params.items(), self.rates, sizes, strict=True):
+        for (name, p), rate, size in zip(self.params.items(), self.lr_multipliers, sizes, strict=True):
             u = p.grad * self.inverse_root(name, p.grad.square() + self.eps, share)
             u = u / (rms(u) / self.clip_rms).clamp(min=1)
             p.sub_(u * size, alpha=lr * rate)

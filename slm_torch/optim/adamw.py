@@ -19,11 +19,11 @@ class AdamW(Optimizer):
 
     parts = ("m", "v")
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
-        super().__init__(params, treatments)
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+        super().__init__(params, groups)
         self.betas, self.eps = optim.betas, optim.eps
         self.groups: dict[tuple[float, float], list[str]] = {}  # {(rate, decay): names}: the kernel takes one of each
-        for name, rate, decay in zip(params, self.rates, self.decays, strict=True):
+        for name, rate, decay in zip(params, self.lr_multipliers, self.decays, strict=True):
             self.groups.setdefault((rate, decay), []).append(name)
 
     def update(self, lr: float) -> None:

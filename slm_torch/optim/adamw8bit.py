@@ -23,10 +23,10 @@ SLICE = 2**20
 class AdamW8bit(Optimizer):
     """State: "m/NAME", uint8 of the parameter's shape; "m_scale/NAME", [blocks] of its dtype; v likewise."""
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
         large = {name: p for name, p in params.items() if p.numel() >= optim.quantised_from}
-        super().__init__(large, treatments)
-        self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in large}, treatments)
+        super().__init__(large, groups)
+        self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in large}, groups)
         self.betas, self.eps, self.block = optim.betas, optim.eps, optim.quantised_block
         like = next(iter(params.values()))
         self.m, self.v = Quantiser(signed_code(), self.block, like), Quantiser(unsigned_code(), self.block, like)
@@ -41,7 +41,7 @@ class AdamW8bit(Optimizer):
         self.decay(lr)
         corrections = [1 - beta ** float(self.state["count"]) for beta in self.betas]
         n = max(SLICE // self.block, 1)
-        for (name, p), rate in zip(self.params.items(), self.rates, strict=True):
+        for (name, p), rate in zip(self.params.items(), self.lr_multipliers, strict=True):
             held = [p.view(-1), *(self.state[f"{part}/{name}"].view(-1) for part in ("m", "m_scale", "v", "v_scale"))]
             grad = p.grad.reshape(-1)
             for at in range(0, n_blocks(len(grad), self.block), n):

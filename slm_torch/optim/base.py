@@ -1,4 +1,4 @@
-"""What every optimizer is made of: parameters, their treatments, and a state by name that a checkpoint can hold."""
+"""What every optimizer is made of: parameters, their groups, and a state by name that a checkpoint can hold."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,10 +17,10 @@ class Optimizer:
     parts: tuple[str, ...] = ()
     averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
 
-    def __init__(self, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
+    def __init__(self, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
         self.params = params
-        self.rates = [treatments[name].rate for name in params]
-        self.decays = [treatments[name].decay for name in params]
+        self.lr_multipliers = [groups[name].lr_multiplier for name in params]
+        self.decays = [groups[name].decay for name in params]
         self.state = {f"{part}/{name}": torch.zeros_like(p) for part in self.parts for name, p in params.items()}
         self.state["count"] = torch.zeros((), dtype=torch.int32)
 
@@ -39,5 +39,5 @@ class Optimizer:
 
     def move(self, steps: Sequence[Tensor], lr: float) -> None:
         """p <- p - lr rate step. Overwrites the steps."""
-        torch._foreach_mul_(steps, [-lr * rate for rate in self.rates])
+        torch._foreach_mul_(steps, [-lr * rate for rate in self.lr_multipliers])
         torch._foreach_add_(list(self.params.values()), steps)

@@ -16,8 +16,8 @@ from slm_torch.optim.base import Optimizer
 class Lion(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
-        super().__init__(params, treatments)
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+        super().__init__(params, groups)
         self.betas = optim.betas
 
     def update(self, lr: float) -> None:

@@ -30,10 +30,10 @@ SCALES = {
 class Muon(Optimizer):
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
-        matrices = {name: p for name, p in params.items() if treatments[name].role == "matrix" and p.ndim >= 2}
-        super().__init__(matrices, treatments)
-        self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in matrices}, treatments)
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+        matrices = {name: p for name, p in params.items() if groups[name].role == "matrix" and p.ndim >= 2}
+        super().__init__(matrices, groups)
+        self.rest = AdamW(optim, {name: p for name, p in params.items() if name not in matrices}, groups)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
         self.steps, self.scale = optim.newton_schulz_steps, SCALES[optim.muon_scale]
         self.coefficients, self.eps = (3.4445, -4.7750, 2.0315), 1e-7
@@ -48,7 +48,7 @@ class Muon(Optimizer):
             torch._foreach_lerp_(grads, m, self.momentum)
         else:
             torch._foreach_copy_(grads, m)
-        for p, u, rate in zip(self.params.values(), grads, self.rates, strict=True):
+        for p, u, rate in zip(self.params.values(), grads, self.lr_multipliers, strict=True):
             p.sub_(self.orthogonal(u), alpha=lr * rate * self.scale(*p.shape[-2:]))
 
     def orthogonal(self, u: Float[Tensor, "*experts in out"]) -> Float[Tensor, "*experts in out"]:

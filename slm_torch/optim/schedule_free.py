@@ -24,8 +24,8 @@ class ScheduleFree(Optimizer):
     parts = ("z", "v")
     averages = True
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], treatments: Mapping[str, ParameterGroup]):
-        super().__init__(params, treatments)
+    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+        super().__init__(params, groups)
         self.betas, self.eps = optim.betas, optim.eps
         for name, p in params.items():
             self.state[f"z/{name}"].copy_(p.detach())
@@ -45,7 +45,7 @@ class ScheduleFree(Optimizer):
         torch._foreach_div_(root, correction)
         torch._foreach_add_(root, self.eps)
         torch._foreach_div_(d, root)
-        torch._foreach_mul_(d, self.rates)
+        torch._foreach_mul_(d, self.lr_multipliers)
         del root
         for i, decay in enumerate(self.decays):
             if decay:

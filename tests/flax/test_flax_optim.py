@@ -23,8 +23,8 @@ def arrays(values):
     return {name: jnp.asarray(value) for name, value in values.items()}
 
 
-def run(optim, treatments, values, grads, rates):
-    optimizer, params = OPTIMIZERS[optim.kind](optim, treatments), arrays(values)
+def run(optim, groups, values, grads, rates):
+    optimizer, params = OPTIMIZERS[optim.kind](optim, groups), arrays(values)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for grad, lr in zip(grads, rates, strict=True):
         dtype = next(iter(params.values())).dtype
@@ -122,8 +122,8 @@ def test_it_is_optax_s(kind):
     values, grads = checks.case()
     values.pop("experts")  # optax's adafactor picks the two longest sides
     grads = [{name: g[name] for name in values} for g in grads]
-    treatments = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = run(optim, treatments, values, grads, RISING)
+    groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
+    found = run(optim, groups, values, grads, RISING)
     transform, params = library(RISING), arrays(values)
     state = transform.init(params)
     for grad in grads:

@@ -25,9 +25,9 @@ def parameters(values):
     return {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in values.items()}
 
 
-def run(optim, treatments, values, grads, rates):
+def run(optim, groups, values, grads, rates):
     params = parameters(values)
-    optimizer = OPTIMIZERS[optim.kind](optim, params, treatments)
+    optimizer = OPTIMIZERS[optim.kind](optim, params, groups)
     updates(params, grads, rates, optimizer.update)
     params = optimizer.evaluated() if optimizer.averages else params
     return {name: p.detach().numpy() for name, p in params.items()}
@@ -52,8 +52,8 @@ def test_orthogonal():
     checks.check_orthogonal(orthogonal)
 
 
-def test_treatments():
-    checks.check_treatments()
+def test_parameter_groups():
+    checks.check_parameter_groups()
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -102,8 +102,8 @@ LIBRARY = {
 def test_it_is_pytorch_s(kind):
     optim, library, decay = LIBRARY[kind]
     values, grads = checks.case()
-    treatments = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = run(optim, treatments, values, grads, checks.RATES)
+    groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
+    found = run(optim, groups, values, grads, checks.RATES)
     params = parameters(values)
     theirs = library(params.values())
 

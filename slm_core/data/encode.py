@@ -14,7 +14,7 @@ import numpy as np
 from slm_core.data.progress import Progress
 from slm_core.data.sources import Unit
 from slm_core.data.split import SIDES, Rule
-from slm_core.data.survey import Survey
+from slm_core.data.scan import Scan
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.data.workers import Workers
 
@@ -38,7 +38,7 @@ def smallest_dtype(vocab_size: int) -> str:
 
 
 def encode(
-    units: list[Unit], survey: Survey, recipe: Recipe, work: Path, workers: Workers, progress: Progress
+    units: list[Unit], scan: Scan, recipe: Recipe, work: Path, workers: Workers, progress: Progress
 ) -> dict[str, int]:
     """Writes `work`/dataset/{train,validation}.bin and returns tokens and bytes of text by side.
 
@@ -49,7 +49,7 @@ def encode(
     shards.mkdir()
     target.mkdir(exist_ok=True)
     done = _resume(target, journal)
-    tasks = ((units[i], survey.offsets[i], recipe, shards / f"{i:08d}") for i in range(len(done), len(units)))
+    tasks = ((units[i], scan.offsets[i], recipe, shards / f"{i:08d}") for i in range(len(done), len(units)))
     with progress.phase("encoding", sum(unit.size for unit in units)) as advance:
         advance(sum(unit.size for unit in units[: len(done)]))
         results = workers.map(_encode_unit, tasks)

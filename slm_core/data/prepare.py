@@ -1,7 +1,7 @@
-"""Finds a prepared dataset, or builds it: unpack, survey, tokenizer, encode, manifest, rename.
+"""Finds a prepared dataset, or builds it: unpack, scan, tokenizer, encode, manifest, rename.
 
 A dataset is looked up by a cheap signature (paths, sizes and times of the source's files, and the settings), then by a
-hash of its content, which the survey gives, and only then built. Work happens in `<data.dir>/.partial/`, survives an
+hash of its content, which the scan gives, and only then built. Work happens in `<data.dir>/.partial/`, survives an
 interruption there, and appears under its name by one rename; a lock lets one process at a time prepare one source.
 """
 
@@ -27,7 +27,7 @@ from slm_core.data.progress import Progress
 from slm_core.data.sample import SAMPLE, Sample
 from slm_core.data.sources import Unit
 from slm_core.data.split import SIDES, Rule, tail_boundary
-from slm_core.data.survey import Survey, survey
+from slm_core.data.scan import Scan, scan
 from slm_core.data.tokenizers import Byte, Char, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer, train_bpe
 from slm_core.data.units import Entry
 from slm_core.data.workers import Workers, cores
@@ -106,20 +106,20 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
     kind = data.tokenizer.split(":")[0]
     small = sum(unit.size for unit in units) <= _SMALL[kind]
     with Workers(1 if small else min(cores(), MAX_WORKERS)) as workers:
-        found = survey(units, kind == "char", work / "survey.jsonl", workers, show)
-        if not found.total:
+        scanned = scan(units, kind == "char", work / "scan.jsonl", workers, show)
+        if not scanned.total:
             raise UserError(f"data.path={data.path!r}: it holds no text; give a source with text in it")
-        content = _hash(settings, found.content)
+        content = _hash(settings, scanned.content)
         known = _find(Path(data.dir), "contents", content)
         if known is not None:
             _add_signature(known, signature)
             return Dataset(known.folder)
-        rule = Rule(data.split, data.val_fraction, tail_boundary(found.total, data.val_fraction))
-        tokenizer, sampled = _tokenizer(work, data, units, found, rule, show)
-        recipe = Recipe(rule, work / "tokenizer", smallest_dtype(tokenizer.vocab_size), found.documents > 1)
-        counts = encode(units, found, recipe, work, workers, show)
+        rule = Rule(data.split, data.val_fraction, tail_boundary(scanned.total, data.val_fraction))
+        tokenizer, sampled = _tokenizer(work, data, units, scanned, rule, show)
+        recipe = Recipe(rule, work / "tokenizer", smallest_dtype(tokenizer.vocab_size), scanned.documents > 1)
+        counts = encode(units, scanned, recipe, work, workers, show)
     _check_unchanged(data, entries)
-    _check_split(data, found, counts)
+    _check_split(data, scanned, counts)
     shutil.copytree(work / "tokenizer", work / "dataset" / "tokenizer", dirs_exist_ok=True)
     fingerprint = _hash(content, _content_of(work / "tokenizer"))[:16]
     kept = [f"{side}_{what}" for side in SIDES for what in ("tokens", "bytes")]
@@ -133,7 +133,7 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
         "vocab_size": tokenizer.vocab_size,
         "dtype": recipe.dtype,
         "end_of_document": tokenizer.end if recipe.separate else None,
-        "counts": {"documents": found.documents, "bytes": found.total} | {key: counts[key] for key in kept},
+        "counts": {"documents": scanned.documents, "bytes": scanned.total} | {key: counts[key] for key in kept},
         "bpe_sample_bytes": sampled,
         "versions": _versions(),
     }
@@ -143,7 +143,7 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
 
 
 def _tokenizer(
-    work: Path, data: Data, units: list[Unit], found: Survey, rule: Rule, show: Progress
+    work: Path, data: Data, units: list[Unit], scanned: Scan, rule: Rule, show: Progress
 ) -> tuple[Tokenizer, int | None]:
     """Makes the tokenizer in `work`/tokenizer, or loads the one that an interrupted preparation left there."""
     folder, note = work / "tokenizer", work / "tokenizer.json"
@@ -153,9 +153,9 @@ def _tokenizer(
     if data.tokenizer == "byte":
         tokenizer = Byte()
     elif data.tokenizer == "char":
-        tokenizer = Char("\0" * (found.documents > 1) + found.characters)
+        tokenizer = Char("\0" * (scanned.documents > 1) + scanned.characters)
     elif data.tokenizer == "bpe":
-        tokenizer, sampled = _bpe(data, units, found, rule, show)
+        tokenizer, sampled = _bpe(data, units, scanned, rule, show)
     else:
         tokenizer = open_tokenizer(data.tokenizer[5:])
     note.write_text(json.dumps(sampled))
@@ -166,12 +166,12 @@ def _tokenizer(
     return tokenizer, sampled
 
 
-def _bpe(data: Data, units: list[Unit], found: Survey, rule: Rule, show: Progress) -> tuple[Tokenizer, int]:
-    sample = Sample(units, found, rule)
-    with show.phase("learning", min(found.total, SAMPLE)) as advance:
+def _bpe(data: Data, units: list[Unit], scanned: Scan, rule: Rule, show: Progress) -> tuple[Tokenizer, int]:
+    sample = Sample(units, scanned, rule)
+    with show.phase("learning", min(scanned.total, SAMPLE)) as advance:
         tokenizer = train_bpe(sample.texts(advance), data.vocab_size)
     if not sample.complete:
-        show.say(f"trained the tokenizer on a sample of {sample.size / 1e6:,.0f} of {found.total / 1e6:,.0f} MB")
+        show.say(f"trained the tokenizer on a sample of {sample.size / 1e6:,.0f} of {scanned.total / 1e6:,.0f} MB")
     if tokenizer.vocab_size < data.vocab_size:
         show.say(f"note: the text gives a vocabulary of {tokenizer.vocab_size}, not data.vocab_size={data.vocab_size}")
     return tokenizer, sample.size
@@ -182,10 +182,10 @@ def _check_unchanged(data: Data, entries: list[Entry]) -> None:
         raise UserError(f"data.path={data.path!r}: its files changed while they were being prepared; run it again")
 
 
-def _check_split(data: Data, found: Survey, counts: dict[str, int]) -> None:
+def _check_split(data: Data, scanned: Scan, counts: dict[str, int]) -> None:
     for side in SIDES:
         if not counts[f"{side}_bytes"]:
-            none = f"none of its {found.documents} documents" if found.documents > 1 else "no block of its one document"
+            none = f"none of its {scanned.documents} documents" if scanned.documents > 1 else "no block of its one document"
             raise UserError(
                 f"data.path={data.path!r}: {none} falls into {side} (data.split={data.split}, "
                 f"data.val_fraction={data.val_fraction}); set data.split=tail, change data.val_fraction or add text"

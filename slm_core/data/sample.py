@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from slm_core.data.sources import Unit
 from slm_core.data.split import TRAIN, Rule
-from slm_core.data.survey import Survey
+from slm_core.data.scan import Scan
 
 SAMPLE = 256 * 1024 * 1024
 """Bytes of text at most."""
@@ -26,8 +26,8 @@ class Sample:
       complete: whether that was all of the train part.
     """
 
-    def __init__(self, units: list[Unit], survey: Survey, rule: Rule):
-        self._units, self._survey, self._rule = units, survey, rule
+    def __init__(self, units: list[Unit], scan: Scan, rule: Rule):
+        self._units, self._scan, self._rule = units, scan, rule
         self._words: set[str] = set()
         self._distinct = 0
         self.size = 0
@@ -38,7 +38,7 @@ class Sample:
         order = list(range(len(self._units)))
         random.Random(0).shuffle(order)
         for index in order:
-            offset = self._survey.offsets[index]
+            offset = self._scan.offsets[index]
             for piece in self._units[index].pieces():
                 for side, text in self._rule.sides(piece, offset):
                     if side == TRAIN:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slm_core.config import Data
-from slm_core.data import encode, prepare, sample, save_tokenizer, survey, units
+from slm_core.data import encode, prepare, sample, save_tokenizer, scan, units
 from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
@@ -97,7 +97,7 @@ def test_a_copy_with_other_times_is_found_by_its_content(data, text, tmp_path, m
     monkeypatch.setattr(module, "encode", lambda *_: pytest.fail("it was encoded again"))
     assert prepare(data(), progress=False).folder == first.folder
     assert prepare(data(path=str(tmp_path / "copy.txt")), progress=False).fingerprint == first.fingerprint
-    monkeypatch.setattr(module, "survey", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(module, "scan", lambda *_: pytest.fail("it was read again"))
     assert prepare(data(), progress=False).folder == first.folder
 
 
@@ -128,7 +128,7 @@ def test_an_interrupted_preparation_goes_on(data, tmp_path, monkeypatch, tokeniz
     monkeypatch.setattr(units, "UNIT", 4096)
     whole = prepare(data(tokenizer=tokenizer, vocab_size=300, dir=str(tmp_path / "whole")), progress=False)
     read, encoded = [], []
-    for calls, place, name in ((read, survey, "_survey_unit"), (encoded, encode, "_encode_unit")):
+    for calls, place, name in ((read, scan, "_scan_unit"), (encoded, encode, "_encode_unit")):
         monkeypatch.setattr(place, name, interrupting(getattr(place, name), calls, after=6))
     asked = data(tokenizer=tokenizer, vocab_size=300)
     interruptions = 0

@@ -11,7 +11,7 @@ from slm_core.data.workers import Workers
 
 
 @dataclass(frozen=True)
-class Survey:
+class Scan:
     """What a source holds. `offsets[i]` is the first byte of text of unit i, counted over the whole source."""
 
     offsets: tuple[int, ...]
@@ -21,13 +21,13 @@ class Survey:
     characters: str  # sorted; empty when not asked for
 
 
-def survey(units: list[Unit], characters: bool, journal: Path, workers: Workers, progress: Progress) -> Survey:
-    """Reads every unit once. Goes on after the lines that an interrupted survey left in `journal`."""
+def scan(units: list[Unit], characters: bool, journal: Path, workers: Workers, progress: Progress) -> Scan:
+    """Reads every unit once. Goes on after the lines that an interrupted scan left in `journal`."""
     found = _read_journal(journal)[: len(units)]
     rest = units[len(found) :]
     with progress.phase("reading", sum(unit.size for unit in rest)) as advance, open(journal, "w") as file:
         file.writelines(json.dumps(line) + "\n" for line in found)
-        results = workers.map(_survey_unit, ((unit, characters) for unit in rest))
+        results = workers.map(_scan_unit, ((unit, characters) for unit in rest))
         for unit, result in zip(rest, results, strict=True):
             file.write(json.dumps(result) + "\n")
             file.flush()
@@ -36,7 +36,7 @@ def survey(units: list[Unit], characters: bool, journal: Path, workers: Workers,
     return _total(found)
 
 
-def _survey_unit(task: tuple[Unit, bool]) -> dict:
+def _scan_unit(task: tuple[Unit, bool]) -> dict:
     unit, characters = task
     digest, total, documents = hashlib.blake2b(digest_size=16), 0, 0
     seen: set[str] = set()
@@ -53,7 +53,7 @@ def _survey_unit(task: tuple[Unit, bool]) -> dict:
     return {"bytes": total, "documents": documents, "digest": digest.hexdigest(), "characters": "".join(sorted(seen))}
 
 
-def _total(found: list[dict]) -> Survey:
+def _total(found: list[dict]) -> Scan:
     digest, offsets, total = hashlib.blake2b(digest_size=16), [], 0
     characters: set[str] = set()
     for unit in found:
@@ -62,7 +62,7 @@ def _total(found: list[dict]) -> Survey:
         digest.update(unit["digest"].encode())
         characters.update(unit["characters"])
     documents = sum(unit["documents"] for unit in found)
-    return Survey(tuple(offsets), total, documents, digest.hexdigest(), "".join(sorted(characters)))
+    return Scan(tuple(offsets), total, documents, digest.hexdigest(), "".join(sorted(characters)))
 
 
 def _read_journal(path: Path) -> list[dict]:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.data.progress import Progress
+from slm_core.data.scan import Scan
 from slm_core.data.sources import Unit
 from slm_core.data.split import SIDES, Rule
-from slm_core.data.scan import Scan
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.data.workers import Workers
 

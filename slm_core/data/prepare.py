@@ -19,19 +19,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slm_core.config import Data
-from slm_core.data import sources, spool
+from slm_core.data import sources
 from slm_core.data.dataset import FORMAT, Dataset, read_manifest
 from slm_core.data.encode import Recipe, encode, smallest_dtype
 from slm_core.data.pipeline import open_windows
 from slm_core.data.progress import Progress
 from slm_core.data.sample import SAMPLE, Sample
+from slm_core.data.scan import Scan, scan
 from slm_core.data.sources import Unit
 from slm_core.data.split import SIDES, Rule, tail_boundary
-from slm_core.data.scan import Scan, scan
 from slm_core.data.tokenizers import Byte, Char, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer, train_bpe
 from slm_core.data.units import Entry
+from slm_core.data.unpack import fetch, unpack
 from slm_core.data.workers import Workers, cores
-from slm_core.errors import UserError
+from slm_core.errors import ResumableError, UserError
 from slm_core.files import sync, sync_tree
 
 MAX_WORKERS = 16
@@ -89,7 +90,7 @@ def _build(data: Data, entries: list[Entry], settings: dict, signature: str, sho
     work.mkdir(parents=True, exist_ok=True)
     try:
         dataset = _build_in(work, data, entries, settings, signature, show)
-    except spool.Resumable:
+    except ResumableError:
         raise
     except UserError:
         shutil.rmtree(work, ignore_errors=True)
@@ -100,8 +101,8 @@ def _build(data: Data, entries: list[Entry], settings: dict, signature: str, sho
 
 def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, signature: str, show: Progress) -> Dataset:
     start = time.monotonic()
-    plain = spool.fetch(data, work / "spool", show) if data.source == "hf" else entries
-    plain = spool.unpack(plain, work / "spool", show)
+    plain = fetch(data, work / "unpacked", show) if data.source == "hf" else entries
+    plain = unpack(plain, work / "unpacked", show)
     units = list(sources.units(data, plain))
     kind = data.tokenizer.split(":")[0]
     small = sum(unit.size for unit in units) <= _SMALL[kind]
@@ -185,7 +186,8 @@ def _check_unchanged(data: Data, entries: list[Entry]) -> None:
 def _check_split(data: Data, scanned: Scan, counts: dict[str, int]) -> None:
     for side in SIDES:
         if not counts[f"{side}_bytes"]:
-            none = f"none of its {scanned.documents} documents" if scanned.documents > 1 else "no block of its one document"
+            many = scanned.documents > 1
+            none = f"none of its {scanned.documents} documents" if many else "no block of its one document"
             raise UserError(
                 f"data.path={data.path!r}: {none} falls into {side} (data.split={data.split}, "
                 f"data.val_fraction={data.val_fraction}); set data.split=tail, change data.val_fraction or add text"

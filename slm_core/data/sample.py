@@ -4,9 +4,9 @@ import random
 import re
 from collections.abc import Callable, Iterator
 
+from slm_core.data.scan import Scan
 from slm_core.data.sources import Unit
 from slm_core.data.split import TRAIN, Rule
-from slm_core.data.scan import Scan
 
 SAMPLE = 256 * 1024 * 1024
 """Bytes of text at most."""

@@ -28,7 +28,7 @@ _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__p
 
 
 def find(data: Data) -> list[Entry]:
-    """Returns the files of the source in their order; of `hf`, those of a local dataset (what is in them: `spool`).
+    """Lists the files of the source in their order; of `hf`, those of a local dataset, which `unpack.fetch` reads.
 
     Raises:
       UserError: nothing there, or nothing of the right kind.

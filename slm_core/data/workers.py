@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from slm_core.data.spool import Resumable
+from slm_core.errors import ResumableError
 
 
 def cores() -> int:
@@ -49,7 +49,7 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise Resumable(
+            raise ResumableError(
                 "data.path: a preparing process was killed (out of memory?); free some memory and run the same command "
                 "again to go on"
             ) from None

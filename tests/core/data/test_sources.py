@@ -130,7 +130,7 @@ def fake_hub(monkeypatch, rows, breaks=None):
 
 
 def test_a_broken_connection_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("slm_core.data.spool.PART", 2000)
+    monkeypatch.setattr("slm_core.data.unpack.PART", 2000)
     fake_hub(monkeypatch, [{"text": document} for document in DOCUMENTS], breaks=200)
     data = Data(source="hf", path="someone/rows", dir=str(tmp_path), seq_len=16)
     with pytest.raises(UserError, match="reading stopped after .* rows .*line is down.*again to go on"):

@@ -12,14 +12,10 @@ from pathlib import Path
 from slm_core.config import Data
 from slm_core.data.progress import Progress
 from slm_core.data.units import Entry, encode_text, missing_column
-from slm_core.errors import UserError
+from slm_core.errors import ResumableError, UserError
 
 PART = 64 * 1024 * 1024
-"""Bytes of text in one spooled part of a Hugging Face dataset."""
-
-
-class Resumable(UserError):
-    """A failure after which the same command goes on from where it was: what is finished is kept."""
+"""Bytes of text in one part of a Hugging Face dataset on the disk."""
 
 
 def unpack(entries: list[Entry], folder: Path, progress: Progress) -> list[Entry]:
@@ -56,7 +52,7 @@ def fetch(data: Data, folder: Path, progress: Progress) -> list[Entry]:
 
     Raises:
       UserError: the library, the dataset or the text field is missing.
-      Resumable: the connection broke.
+      ResumableError: the connection broke.
     """
     rows = _rows(data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +78,7 @@ def _part(stream: Iterator, data: Data, folder: Path, index: int, done: int, adv
             except StopIteration:
                 break
             except Exception as error:  # network libraries raise dozens of kinds
-                raise Resumable(
+                raise ResumableError(
                     f"data.path={data.path!r}: reading stopped after {done} rows ({_brief(error)}); "
                     "run the same command again to go on"
                 ) from None

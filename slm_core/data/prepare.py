@@ -20,16 +20,15 @@ from pathlib import Path
 
 from slm_core.config import Data
 from slm_core.data import sources
+from slm_core.data.chunks import Chunk, Entry
 from slm_core.data.dataset import FORMAT, Dataset, read_manifest
 from slm_core.data.encode import Recipe, encode, smallest_dtype
 from slm_core.data.pipeline import open_windows
 from slm_core.data.progress import Progress
 from slm_core.data.sample import SAMPLE, Sample
 from slm_core.data.scan import Scan, scan
-from slm_core.data.sources import Unit
 from slm_core.data.split import SIDES, Rule, tail_boundary
 from slm_core.data.tokenizers import Byte, Char, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer, train_bpe
-from slm_core.data.units import Entry
 from slm_core.data.unpack import fetch, unpack
 from slm_core.data.workers import Workers, cores
 from slm_core.errors import ResumableError, UserError
@@ -103,11 +102,11 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
     start = time.monotonic()
     plain = fetch(data, work / "unpacked", show) if data.source == "hf" else entries
     plain = unpack(plain, work / "unpacked", show)
-    units = list(sources.units(data, plain))
+    chunks = list(sources.chunks(data, plain))
     kind = data.tokenizer.split(":")[0]
-    small = sum(unit.size for unit in units) <= _SMALL[kind]
+    small = sum(chunk.size for chunk in chunks) <= _SMALL[kind]
     with Workers(1 if small else min(cores(), MAX_WORKERS)) as workers:
-        scanned = scan(units, kind == "char", work / "scan.jsonl", workers, show)
+        scanned = scan(chunks, kind == "char", work / "scan.jsonl", workers, show)
         if not scanned.total:
             raise UserError(f"data.path={data.path!r}: it holds no text; give a source with text in it")
         content = _hash(settings, scanned.content)
@@ -116,9 +115,9 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
             _add_signature(known, signature)
             return Dataset(known.folder)
         rule = Rule(data.split, data.val_fraction, tail_boundary(scanned.total, data.val_fraction))
-        tokenizer, sampled = _tokenizer(work, data, units, scanned, rule, show)
+        tokenizer, sampled = _tokenizer(work, data, chunks, scanned, rule, show)
         recipe = Recipe(rule, work / "tokenizer", smallest_dtype(tokenizer.vocab_size), scanned.documents > 1)
-        counts = encode(units, scanned, recipe, work, workers, show)
+        counts = encode(chunks, scanned, recipe, work, workers, show)
     _check_unchanged(data, entries)
     _check_split(data, scanned, counts)
     shutil.copytree(work / "tokenizer", work / "dataset" / "tokenizer", dirs_exist_ok=True)
@@ -144,7 +143,7 @@ def _build_in(work: Path, data: Data, entries: list[Entry], settings: dict, sign
 
 
 def _tokenizer(
-    work: Path, data: Data, units: list[Unit], scanned: Scan, rule: Rule, show: Progress
+    work: Path, data: Data, chunks: list[Chunk], scanned: Scan, rule: Rule, show: Progress
 ) -> tuple[Tokenizer, int | None]:
     """Makes the tokenizer in `work`/tokenizer, or loads the one that an interrupted preparation left there."""
     folder, note = work / "tokenizer", work / "tokenizer.json"
@@ -156,7 +155,7 @@ def _tokenizer(
     elif data.tokenizer == "char":
         tokenizer = Char("\0" * (scanned.documents > 1) + scanned.characters)
     elif data.tokenizer == "bpe":
-        tokenizer, sampled = _bpe(data, units, scanned, rule, show)
+        tokenizer, sampled = _bpe(data, chunks, scanned, rule, show)
     else:
         tokenizer = open_tokenizer(data.tokenizer[5:])
     note.write_text(json.dumps(sampled))
@@ -167,8 +166,8 @@ def _tokenizer(
     return tokenizer, sampled
 
 
-def _bpe(data: Data, units: list[Unit], scanned: Scan, rule: Rule, show: Progress) -> tuple[Tokenizer, int]:
-    sample = Sample(units, scanned, rule)
+def _bpe(data: Data, chunks: list[Chunk], scanned: Scan, rule: Rule, show: Progress) -> tuple[Tokenizer, int]:
+    sample = Sample(chunks, scanned, rule)
     with show.phase("learning", min(scanned.total, SAMPLE)) as advance:
         tokenizer = train_bpe(sample.texts(advance), data.vocab_size)
     if not sample.complete:

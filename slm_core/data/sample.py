@@ -4,8 +4,8 @@ import random
 import re
 from collections.abc import Callable, Iterator
 
+from slm_core.data.chunks import Chunk
 from slm_core.data.scan import Scan
-from slm_core.data.sources import Unit
 from slm_core.data.split import TRAIN, Rule
 
 SAMPLE = 256 * 1024 * 1024
@@ -19,15 +19,15 @@ _WORD = re.compile(r"\w+")
 
 
 class Sample:
-    """Text of the train part, units in a fixed random order so that wherever it ends it is spread over the source.
+    """Text of the train part, chunks in a fixed random order so that wherever it ends it is spread over the source.
 
     Attributes, of what `texts` has given so far:
       size: bytes of text.
       complete: whether that was all of the train part.
     """
 
-    def __init__(self, units: list[Unit], scan: Scan, rule: Rule):
-        self._units, self._scan, self._rule = units, scan, rule
+    def __init__(self, chunks: list[Chunk], scan: Scan, rule: Rule):
+        self._chunks, self._scan, self._rule = chunks, scan, rule
         self._words: set[str] = set()
         self._distinct = 0
         self.size = 0
@@ -35,11 +35,11 @@ class Sample:
 
     def texts(self, advance: Callable[[int], None]) -> Iterator[str]:
         """Yields the sample piece by piece and tells `advance` the bytes that were read."""
-        order = list(range(len(self._units)))
+        order = list(range(len(self._chunks)))
         random.Random(0).shuffle(order)
         for index in order:
             offset = self._scan.offsets[index]
-            for piece in self._units[index].pieces():
+            for piece in self._chunks[index].pieces():
                 for side, text in self._rule.sides(piece, offset):
                     if side == TRAIN:
                         decoded = text.decode("utf-8")

@@ -5,14 +5,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm_core.data.chunks import Chunk
 from slm_core.data.progress import Progress
-from slm_core.data.sources import Unit
 from slm_core.data.workers import Workers
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a source holds. `offsets[i]` is the first byte of text of unit i, counted over the whole source."""
+    """What a source holds. `offsets[i]` is the first byte of text of chunk i, counted over the whole source."""
 
     offsets: tuple[int, ...]
     total: int  # bytes of text
@@ -21,26 +21,26 @@ class Scan:
     characters: str  # sorted; empty when not asked for
 
 
-def scan(units: list[Unit], characters: bool, journal: Path, workers: Workers, progress: Progress) -> Scan:
-    """Reads every unit once. Goes on after the lines that an interrupted scan left in `journal`."""
-    found = _read_journal(journal)[: len(units)]
-    rest = units[len(found) :]
-    with progress.phase("reading", sum(unit.size for unit in rest)) as advance, open(journal, "w") as file:
+def scan(chunks: list[Chunk], characters: bool, journal: Path, workers: Workers, progress: Progress) -> Scan:
+    """Reads every chunk once. Goes on after the lines that an interrupted scan left in `journal`."""
+    found = _read_journal(journal)[: len(chunks)]
+    rest = chunks[len(found) :]
+    with progress.phase("reading", sum(chunk.size for chunk in rest)) as advance, open(journal, "w") as file:
         file.writelines(json.dumps(line) + "\n" for line in found)
-        results = workers.map(_scan_unit, ((unit, characters) for unit in rest))
-        for unit, result in zip(rest, results, strict=True):
+        results = workers.map(_scan_chunk, ((chunk, characters) for chunk in rest))
+        for chunk, result in zip(rest, results, strict=True):
             file.write(json.dumps(result) + "\n")
             file.flush()
             found.append(result)
-            advance(unit.size)
+            advance(chunk.size)
     return _total(found)
 
 
-def _scan_unit(task: tuple[Unit, bool]) -> dict:
-    unit, characters = task
+def _scan_chunk(task: tuple[Chunk, bool]) -> dict:
+    chunk, characters = task
     digest, total, documents = hashlib.blake2b(digest_size=16), 0, 0
     seen: set[str] = set()
-    for piece in unit.pieces():
+    for piece in chunk.pieces():
         digest.update(piece.text)
         if piece.block is not None:
             digest.update(b"\1")  # where blocks end decides the split
@@ -56,12 +56,12 @@ def _scan_unit(task: tuple[Unit, bool]) -> dict:
 def _total(found: list[dict]) -> Scan:
     digest, offsets, total = hashlib.blake2b(digest_size=16), [], 0
     characters: set[str] = set()
-    for unit in found:
+    for chunk in found:
         offsets.append(total)
-        total += unit["bytes"]
-        digest.update(unit["digest"].encode())
-        characters.update(unit["characters"])
-    documents = sum(unit["documents"] for unit in found)
+        total += chunk["bytes"]
+        digest.update(chunk["digest"].encode())
+        characters.update(chunk["characters"])
+    documents = sum(chunk["documents"] for chunk in found)
     return Scan(tuple(offsets), total, documents, digest.hexdigest(), "".join(sorted(characters)))
 
 

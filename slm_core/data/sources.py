@@ -1,4 +1,4 @@
-"""Sources: from `config.data` to an ordered list of files, and from files to units of work."""
+"""Sources: from `config.data` to an ordered list of files, and from files to chunks."""
 
 import fnmatch
 import glob
@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slm_core.config import Data
-from slm_core.data.units import Entry, Files, Lines, Rows, Stretch, line_units, row_units, text_units
+from slm_core.data.chunks import Chunk, Entry, line_chunks, row_chunks, text_chunks
 from slm_core.errors import UserError, nearest
-
-Unit = Files | Stretch | Lines | Rows
 
 SUFFIXES = {
     "text": (".txt", ".text", ".md", ".rst", ".tex", ".org", ".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu")
@@ -58,16 +56,16 @@ def signature(data: Data, entries: list[Entry]) -> str:
     return hashlib.blake2b(json.dumps([identity, files]).encode(), digest_size=16).hexdigest()
 
 
-def units(data: Data, entries: list[Entry]) -> Iterator[Unit]:
-    """Yields the units of work of plain (unpacked) files."""
+def chunks(data: Data, entries: list[Entry]) -> Iterator[Chunk]:
+    """Yields the chunks of plain (unpacked) files."""
     if data.source == "jsonl":
-        return line_units(entries, data.text_field)
+        return line_chunks(entries, data.text_field)
     if data.source == "hf":
-        return line_units(entries, "text")
+        return line_chunks(entries, "text")
     if data.source == "parquet":
-        return row_units(entries, data.text_field)
+        return row_chunks(entries, data.text_field)
     alone = data.source == "text" and len(entries) == 1
-    return text_units(entries, alone)
+    return text_chunks(entries, alone)
 
 
 def name(data: Data) -> str:

@@ -53,12 +53,12 @@ class Rule:
 
     def _held_out(self, piece: Piece) -> bool:
         if piece.block is None:
-            return unit_hash(piece.text) < self.fraction
+            return hash_to_fraction(piece.text) < self.fraction
         start = piece.block * self.fraction + piece.phase
         return math.floor(start + self.fraction) > math.floor(start)
 
 
-def unit_hash(data: bytes) -> float:
+def hash_to_fraction(data: bytes) -> float:
     """Returns a hash of `data` in [0, 1)."""
     return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big") >> 11) / 2**53
 
@@ -103,7 +103,7 @@ def character_start(text: bytes, at: int) -> int:
 
 def blocks(read: Callable[[int, int], bytes], size: int, first: int = 0, stop: int | None = None) -> Iterator[Piece]:
     """Yields blocks `first` to `stop` of a long document, unchecked. Arguments as in `block_start`."""
-    block, phase = block_size(size), unit_hash(read(0, _HEAD))
+    block, phase = block_size(size), hash_to_fraction(read(0, _HEAD))
     count = block_count(size)
     stop = count if stop is None else stop
     start = block_start(read, size, block, first)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from slm_core.config import Data
+from slm_core.data.chunks import Entry, encode_text, missing_column
 from slm_core.data.progress import Progress
-from slm_core.data.units import Entry, encode_text, missing_column
 from slm_core.errors import ResumableError, UserError
 
 PART = 64 * 1024 * 1024

@@ -1,4 +1,4 @@
-"""Runs units of work on all cores, results in order, with a bounded number of units in flight."""
+"""Runs chunks on all cores, results in order, with a bounded number of chunks in flight."""
 
 import collections
 import contextlib

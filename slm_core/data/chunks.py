@@ -1,4 +1,4 @@
-"""Units of work: about `UNIT` bytes of a source, which any process can read alone, block by block."""
+"""Chunks of work: about `CHUNK_BYTES` bytes of a source, which any process can read alone, block by block."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from slm_core.data import split
 from slm_core.data.split import Piece
 from slm_core.errors import UserError, nearest
 
-UNIT = 4 * 1024 * 1024
-"""Bytes of input that a unit holds, about; one record or one row group may be longer."""
+CHUNK_BYTES = 4 * 1024 * 1024
+"""Bytes of input that a chunk holds, about; one record or one row group may be longer."""
 
 LONGEST_RECORD = 256 * 1024 * 1024
 """Bytes of the longest JSON line that is read."""
@@ -101,7 +101,7 @@ class Lines:
         """Moves `file` to the first line that starts at or after `start`, and returns its offset."""
         at = max(self.start - 1, 0)
         file.seek(at)
-        while self.start > 0 and at < self.stop and (rest := file.readline(UNIT)):
+        while self.start > 0 and at < self.stop and (rest := file.readline(CHUNK_BYTES)):
             at += len(rest)
             if rest.endswith(b"\n"):
                 break
@@ -144,6 +144,9 @@ class Rows:
                         row += 1
         except (OSError, pyarrow.ArrowException) as error:
             raise unreadable(self.entry.name, error) from None
+
+
+Chunk = Files | Stretch | Lines | Rows
 
 
 def unreadable(name: str, error: Exception) -> UserError:
@@ -196,8 +199,8 @@ def _open(entry: Entry):
         raise unreadable(entry.name, error) from None
 
 
-def text_units(entries: list[Entry], alone: bool) -> Iterator[Files | Stretch]:
-    """Cuts text files into units. With `alone`, the one file is the whole source and is cut into blocks at any size."""
+def text_chunks(entries: list[Entry], alone: bool) -> Iterator[Files | Stretch]:
+    """Cuts text files into chunks. With `alone`, the one file is the whole source and is cut into blocks at any size."""
     group: list[Entry] = []
     held = 0
     for entry in entries:
@@ -207,28 +210,28 @@ def text_units(entries: list[Entry], alone: bool) -> Iterator[Files | Stretch]:
             if group:
                 yield Files(tuple(group))
                 group, held = [], 0
-            count, step = split.block_count(entry.size), max(UNIT // split.block_size(entry.size), 1)
+            count, step = split.block_count(entry.size), max(CHUNK_BYTES // split.block_size(entry.size), 1)
             for first in range(0, count, step):
                 yield Stretch(entry, first, min(first + step, count))
             continue
         group.append(entry)
         held += entry.size
-        if held >= UNIT or len(group) >= 1024:
+        if held >= CHUNK_BYTES or len(group) >= 1024:
             yield Files(tuple(group))
             group, held = [], 0
     if group:
         yield Files(tuple(group))
 
 
-def line_units(entries: list[Entry], field: str) -> Iterator[Lines]:
-    """Cuts JSON-lines files into units."""
+def line_chunks(entries: list[Entry], field: str) -> Iterator[Lines]:
+    """Cuts JSON-lines files into chunks."""
     for entry in entries:
-        for start in range(0, entry.size, UNIT):
-            yield Lines(entry, start, min(start + UNIT, entry.size), field)
+        for start in range(0, entry.size, CHUNK_BYTES):
+            yield Lines(entry, start, min(start + CHUNK_BYTES, entry.size), field)
 
 
-def row_units(entries: list[Entry], field: str) -> Iterator[Rows]:
-    """Cuts Parquet files into units: their row groups. Raises UserError for a file that is not Parquet."""
+def row_chunks(entries: list[Entry], field: str) -> Iterator[Rows]:
+    """Cuts Parquet files into chunks: their row groups. Raises UserError for a file that is not Parquet."""
     import pyarrow
     import pyarrow.parquet
 

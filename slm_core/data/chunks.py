@@ -45,7 +45,7 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class FileRange:
     """Blocks `first` to `stop` of one long text file."""
 
     entry: Entry
@@ -146,7 +146,7 @@ class Rows:
             raise unreadable(self.entry.name, error) from None
 
 
-Chunk = Files | Stretch | Lines | Rows
+Chunk = Files | FileRange | Lines | Rows
 
 
 def unreadable(name: str, error: Exception) -> UserError:
@@ -199,8 +199,12 @@ def _open(entry: Entry):
         raise unreadable(entry.name, error) from None
 
 
-def text_chunks(entries: list[Entry], alone: bool) -> Iterator[Files | Stretch]:
-    """Cuts text files into chunks. With `alone`, the one file is the whole source and is cut into blocks at any size."""
+def text_chunks(entries: list[Entry], alone: bool) -> Iterator[Files | FileRange]:
+    """Cuts text files into chunks.
+
+    Args:
+      alone: the one file is the whole source; it is cut into blocks whatever its size.
+    """
     group: list[Entry] = []
     held = 0
     for entry in entries:
@@ -212,7 +216,7 @@ def text_chunks(entries: list[Entry], alone: bool) -> Iterator[Files | Stretch]:
                 group, held = [], 0
             count, step = split.block_count(entry.size), max(CHUNK_BYTES // split.block_size(entry.size), 1)
             for first in range(0, count, step):
-                yield Stretch(entry, first, min(first + step, count))
+                yield FileRange(entry, first, min(first + step, count))
             continue
         group.append(entry)
         held += entry.size

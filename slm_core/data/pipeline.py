@@ -109,7 +109,7 @@ def validation_batches(
 ) -> Iterator[np.ndarray]:
     """Yields the same validation batches at each call: int32 [batch_size, seq_len + 1].
 
-    When there are more windows than fit, one is drawn at random from each of as many equal stretches of the split, so
+    When there are more windows than fit, one is drawn at random from each of as many equal parts of the split, so
     that no window counts twice and every part of the text is represented. Rows that remain of the last batch are
     IGNORE throughout.
 

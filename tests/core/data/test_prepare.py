@@ -16,7 +16,7 @@ from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
 
-module = sys.modules["slm_core.data.prepare"]
+module = sys.modules["slm_core.data.build"]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def write_parquet(path, documents, field="text"):
 def texts(data: Data) -> list[str]:
     """The documents of a source, as its chunks give them."""
     found = [b""]
-    for chunk in sources.chunks(data, sources.find(data)):
+    for chunk in sources.source_chunks(data, sources.find_files(data)):
         for piece in chunk.pieces():
             found[-1] += piece.text
             if piece.last:
@@ -74,10 +74,10 @@ def test_a_long_file_is_read_whole_however_chunks_fall(tmp_path, monkeypatch, ch
 
 
 def test_the_standard_library_is_mixed_and_without_tests():
-    names = [entry.name for entry in sources.find(Data())]
+    names = [entry.name for entry in sources.find_files(Data())]
     assert {"typing.py", "json/decoder.py", "asyncio/tasks.py"} <= set(names)
     assert not [name for name in names if {"test", "tests", "site-packages", "idle_test"} & set(name.split("/"))]
-    assert names == [entry.name for entry in sources.find(Data())]
+    assert names == [entry.name for entry in sources.find_files(Data())]
     assert names != sorted(names)
 
 
@@ -133,7 +133,7 @@ def test_a_broken_connection_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("slm_core.data.unpack.PART", 2000)
     fake_hub(monkeypatch, [{"text": document} for document in DOCUMENTS], breaks=200)
     data = Data(source="hf", path="someone/rows", dir=str(tmp_path), seq_len=16)
-    with pytest.raises(UserError, match="reading stopped after .* rows .*line is down.*again to go on"):
+    with pytest.raises(UserError, match="reading stopped after .* rows .*line is down.*again to continue"):
         prepare(data, progress=False)
     assert prepare(data, progress=False).counts["documents"] == len(DOCUMENTS)
 

@@ -44,7 +44,7 @@ SECTIONS = {
 }  # fmt: skip
 """{beginning of a field's name: the section of a cell about it}."""
 
-NO_NUMERICS = {"memory.budget_gb", "finetune.base"}
+NO_NUMERICS = {"memory.limit_gb", "finetune.base"}
 """Fields of model, optim, memory and finetune that change nothing that is computed."""
 
 HALVES, CURVES, PRESETS = "half precisions", "curves of larger models", "presets"

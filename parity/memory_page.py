@@ -84,8 +84,8 @@ def jobs() -> list[Job]:
 
 
 def _settled(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with what it leaves open settled within its budget, in float32."""
-    limit, preset = preset.memory.budget_gb * 1e9, on_card(preset)
+    """Returns a preset with what it leaves open settled within its memory limit, in float32."""
+    limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
     chosen = {twin: cheapest(preset, vocab_size, twin, limit) or settled(preset) for twin in TWINS}
     return [(subject, "as the trainer settles it", twin, config, vocab_size) for twin, config in chosen.items()]
 

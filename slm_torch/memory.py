@@ -45,7 +45,7 @@ def measured(config: Config, vocab_size: int) -> int:
 def _without_values(gpu: bool) -> Iterator[None]:
     """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
     of updates) and experts all get the same number of rows. The config stays as `slm_core.planner.predict` takes it,
-    whatever the budget.
+    whatever the memory limit.
     """
 
     def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:

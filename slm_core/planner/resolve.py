@@ -62,8 +62,8 @@ def as_predicted(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
 
 
 def memory_limit(config: Config, device: Device) -> float:
-    """Returns the bytes that a run may take: memory.budget_gb, if so much is free."""
-    wanted, free = config.memory.budget_gb * 1e9, (1 - SPARE) * device.free
+    """Returns the bytes that a run may take: memory.limit_gb, if so much is free."""
+    wanted, free = config.memory.limit_gb * 1e9, (1 - SPARE) * device.free
     return min(wanted, free) if wanted else free
 
 
@@ -93,7 +93,7 @@ def _open(config: Config) -> dict[str, Any]:
 
 
 def _reasons(config: Config, found: Config, vocab_size: int, framework: str, limit: float) -> dict[str, str]:
-    """Returns {field: its value in `found` and why}, and under memory.budget_gb the memory that was planned."""
+    """Returns {field: its value in `found` and why}, and under memory.limit_gb the memory that was planned."""
     values, lines = flatten(found), {}
     for name, fastest in _open(config).items():
         why = "fits"
@@ -106,7 +106,7 @@ def _reasons(config: Config, found: Config, vocab_size: int, framework: str, lim
     prediction = planner.predict(found, vocab_size, framework)
     total = gigabytes(prediction.total).removesuffix(" GB")
     planned = f"{total} of {gigabytes(limit)} predicted: {parts(prediction)}"
-    lines["memory.budget_gb"] = planned + planner.guesses(found)
+    lines["memory.limit_gb"] = planned + planner.guesses(found)
     return lines
 
 
@@ -120,10 +120,10 @@ def _refusal(config: Config, vocab_size: int, framework: str, device: Device, li
     """Returns why a run can't start: what it would take at the least, and the three changes that help most."""
     least = smallest(config, vocab_size, framework)
     prediction = planner.predict(least, vocab_size, framework)
-    short = limit < config.memory.budget_gb * 1e9 or not config.memory.budget_gb
+    short = limit < config.memory.limit_gb * 1e9 or not config.memory.limit_gb
     free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if short else ""
     return (
-        f"memory.budget_gb={config.memory.budget_gb}: this run would take {gigabytes(prediction.total)}"
+        f"memory.limit_gb={config.memory.limit_gb}: this run would take {gigabytes(prediction.total)}"
         f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)})"
         f"{planner.guesses(least)}{free}: {_remedy(least, vocab_size, framework, limit, device)}"
     )
@@ -135,7 +135,7 @@ def _remedy(config: Config, vocab_size: int, framework: str, limit: float, devic
     words = [f"{change.text} ({gigabytes(change.total)})" for change in changes]
     total = planner.predict(config, vocab_size, framework).total
     if total <= (1 - SPARE) * device.free:
-        words.append(f"memory.budget_gb={math.ceil(total / 1e8) / 10}, which is free")
+        words.append(f"memory.limit_gb={math.ceil(total / 1e8) / 10}, which is free")
     elif changes and changes[0].total > limit and (together := enough(config, vocab_size, framework, limit)):
         words.append(f"together {' and '.join(c.text for c in together)} ({gigabytes(together[-1].total)})")
     return f"set {', or '.join(words)}" if words else "use a smaller model"

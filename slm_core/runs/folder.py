@@ -19,7 +19,7 @@ from slm_core.runs.checkpoints import checkpoint_path, latest_checkpoint, publis
 from slm_core.runs.provenance import commit, versions
 
 MAY_DIFFER = (
-    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "memory.budget_gb",
+    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "memory.limit_gb",
 )  # fmt: skip
 """Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
 

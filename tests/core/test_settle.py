@@ -78,13 +78,13 @@ def test_what_fits_is_not_made_smaller():
         "memory.remat": "none (fits)",
         "memory.loss_chunk": "0 (fits)",
         "train.micro_batch_size": "8 (fits)",
-        "memory.budget_gb": "1.90 of 6.00 GB predicted: weights 0.10, gradients 0.10, optimizer 0.10, "
+        "memory.limit_gb": "1.90 of 6.00 GB predicted: weights 0.10, gradients 0.10, optimizer 0.10, "
         "activations 0.80, logits 0.80, workspace 0.00",
     }
 
 
 def test_what_does_not_fit_is_made_smaller_and_says_why():
-    config, lines = settled({"memory.budget_gb": 0.7})
+    config, lines = settled({"memory.limit_gb": 0.7})
     assert choices(config) == ("float32", "block", 50, 8)
     assert lines["memory.remat"] == "block (none would take 1.15 of 0.70 GB)"
     assert lines["memory.loss_chunk"] == "50 (0 would take 1.34 of 0.70 GB)"
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_made_smaller_and_says_why():
 
 
 def test_what_the_user_chose_stays():
-    given = {"memory.remat": "none", "memory.loss_chunk": 50, "memory.budget_gb": 0.8}
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "memory.limit_gb": 0.8}
     config, lines = settled(given)
     assert choices(config) == ("float32", "none", 50, 4)
     assert lines["train.micro_batch_size"] == "4 (8 would take 1.15 of 0.80 GB)"
@@ -101,16 +101,16 @@ def test_what_the_user_chose_stays():
 
 def test_one_sequence_that_does_not_fit_stops_with_what_helps():
     with pytest.raises(UserError) as caught:
-        settled({"memory.budget_gb": 0.36})
+        settled({"memory.limit_gb": 0.36})
     assert str(caught.value) == (
-        "memory.budget_gb=0.36: this run would take 0.37 GB at the least in PyTorch (weights 0.10, gradients 0.10, "
+        "memory.limit_gb=0.36: this run would take 0.37 GB at the least in PyTorch (weights 0.10, gradients 0.10, "
         "optimizer 0.10, activations 0.02, logits 0.05, workspace 0.00): set precision.compute=float16 (0.36 GB), "
-        "or data.seq_len=50 (0.36 GB), or memory.budget_gb=0.4, which is free"
+        "or data.seq_len=50 (0.36 GB), or memory.limit_gb=0.4, which is free"
     )
 
 
 def test_explicit_settings_that_do_not_fit_stop_with_what_helps():
-    given = {"memory.remat": "none", "memory.loss_chunk": 0, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
+    given = {"memory.remat": "none", "memory.loss_chunk": 0, "train.micro_batch_size": 8, "memory.limit_gb": 1.0}
     with pytest.raises(UserError, match=r"this run would take 1.90 GB in PyTorch .*: set ") as caught:
         settled(given)
     assert str(caught.value).count(" or ") == 3 and "memory.loss_chunk=50 (1.15 GB)" in str(caught.value)
@@ -121,12 +121,10 @@ def test_memory_that_others_hold_is_not_there():
     assert memory_limit(CONFIG, free) == pytest.approx(0.95 * 0.7e9)
     config, lines = settled({}, free)
     assert choices(config)[1:3] == ("block", 50)
-    assert "of 0.67 GB predicted" in lines["memory.budget_gb"]
+    assert "of 0.67 GB predicted" in lines["memory.limit_gb"]
     with pytest.raises(UserError, match="and 0.30 GB of 6.20 GB are free: set"):
         settled({}, turing(taken=5.9e9))
-    assert memory_limit(with_values(CONFIG, {"memory.budget_gb": 0.0}), turing(taken=1e9)) == pytest.approx(
-        0.95 * 5.2e9
-    )
+    assert memory_limit(with_values(CONFIG, {"memory.limit_gb": 0.0}), turing(taken=1e9)) == pytest.approx(0.95 * 5.2e9)
 
 
 def test_a_gpu_with_bfloat16_computes_in_it():
@@ -143,12 +141,12 @@ def test_turing_computes_in_what_is_faster_there():
 
 
 def test_turing_computes_in_float16_where_float32_does_not_fit():
-    given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.limit_gb": 1.0}
     config, lines = settled(given, turing())
     assert config.precision.compute == "float16"
     assert lines["precision.compute"] == ("float16 (compute capability 7.5 has no bfloat16, and float32 would not fit)")
     with pytest.raises(UserError, match="this run would take 0.75 GB"):  # float16 would not fit either
-        settled(given | {"memory.budget_gb": 0.5}, gpu("GTX 1660 Ti", (7, 5), 6.2e9, 0))  # nothing is timed
+        settled(given | {"memory.limit_gb": 0.5}, gpu("GTX 1660 Ti", (7, 5), 6.2e9, 0))  # nothing is timed
 
 
 def test_float64_parameters_compute_in_float64():
@@ -181,22 +179,22 @@ def test_the_device_is_planned_for(monkeypatch):
 
 
 def test_a_mixture_s_losses_are_means_over_the_whole_batch():
-    mixture = {"model.mlp.kind": "moe", "memory.budget_gb": 0.55}
+    mixture = {"model.mlp.kind": "moe", "memory.limit_gb": 0.55}
     assert choices(settled(mixture)[0]) == ("float32", "full", 50, 8)
-    less = mixture | {"memory.budget_gb": 0.45}
+    less = mixture | {"memory.limit_gb": 0.45}
     assert settled(less | {"model.mlp.balance_loss": 0.0})[0].train.micro_batch_size == 4
     with pytest.raises(UserError, match="train.micro_batch_size=1"):
         settled(less)
 
 
 def test_an_evaluator_only_settles_how_it_computes():
-    config, lines = settled({"memory.budget_gb": 0.001}, AMPERE, trains=False)
+    config, lines = settled({"memory.limit_gb": 0.001}, AMPERE, trains=False)
     assert choices(config) == ("bfloat16", "none", 0, 0)
     assert lines.keys() == {"precision.compute"}
 
 
 def test_what_was_settled_is_settled_already():
-    config, _ = settled({"memory.budget_gb": 0.7}, turing())
+    config, _ = settled({"memory.limit_gb": 0.7}, turing())
     found = differences(CONFIG, config)
     assert found == {"precision.compute": "float32", "memory.remat": "block", "memory.loss_chunk": 50,
                      "train.micro_batch_size": 8}  # fmt: skip

@@ -123,7 +123,7 @@ Written by `{command}`, not by hand. What an update of each twin takes at its pe
 `slm_core/planner` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
 under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
 `memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
-GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/budget.py --config ...` predicts it for any
+GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts it for any
 config, and measures it with `--measure`.
 
 What a run on the card adds is not in it: the CUDA context, libraries' workspaces outside of what the frameworks

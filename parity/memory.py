@@ -73,7 +73,7 @@ def measured(config: Config, vocab_size: int, framework: str) -> int:
     tensors, or what XLA's compiler plans.
 
     Args:
-      config: its memory fields settled.
+      config: its memory fields resolved.
       framework: "torch" or "flax".
     """
     from slm_core.hardware.devices import quiet_jax

@@ -11,7 +11,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
-from slm_core.planner.search import CHUNK, cheapest, settled
+from slm_core.planner.search import CHUNK, cheapest, resolved
 from slm_core.runs.folder import SavedRun
 from slm_core.runs.vocabulary import expected_vocabulary
 
@@ -73,9 +73,9 @@ def jobs() -> list[Job]:
         for lever in LEVERS if spec == ALL_LEVERS else FEW:
             config = _levered(preset, LEVERS[lever])
             found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
-        found += _settled(subject, preset, vocab_size)
+        found += _resolved(subject, preset, vocab_size)
     base = presets.load(PRESETS[-1])[0]
-    found += _settled(
+    found += _resolved(
         f"finetune.py, of {PRESETS[-1].removeprefix('configs/')}", _tuned(base), expected_vocabulary(base)
     )
     for name, (config, vocab_size) in cases().items():
@@ -83,11 +83,11 @@ def jobs() -> list[Job]:
     return found
 
 
-def _settled(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with what it leaves open settled within its memory limit, in float32."""
+def _resolved(subject: str, preset: Config, vocab_size: int) -> list[Job]:
+    """Returns a preset with what it leaves open resolved within its memory limit, in float32."""
     limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
-    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or settled(preset) for twin in TWINS}
-    return [(subject, "as the trainer settles it", twin, config, vocab_size) for twin, config in chosen.items()]
+    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or resolved(preset) for twin in TWINS}
+    return [(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
 
 
 def _tuned(base: Config) -> Config:

@@ -16,9 +16,9 @@ from slm_core.quantization.formats import ADAPTER, FORMATS
 from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
-from slm_flax.lowbit import product
 from slm_flax.numerics import wide
 from slm_flax.params import canonical, declare
+from slm_flax.quantization.formats import product
 
 
 class FrozenLinear(Linear):

@@ -14,8 +14,8 @@ from slm_core.quantization.formats import ADAPTER, FORMATS
 from slm_core.quantization.lora import Account, account, adapter, frozen
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
-from slm_torch.lowbit import TABLES, product
 from slm_torch.params import declare
+from slm_torch.quantization.formats import TABLES, product
 
 
 class FrozenLinear(Linear):

@@ -13,8 +13,8 @@ from slm_flax import params
 from slm_flax.evaluator import Evaluator
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.lora import FrozenLinear
-from slm_flax.lowbit import MATRIX, product
 from slm_flax.numerics import DTYPES
+from slm_flax.quantization.formats import MATRIX, product
 from slm_flax.trainer import build
 
 

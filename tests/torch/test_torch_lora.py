@@ -11,8 +11,8 @@ from slm_torch import params
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.lora import FrozenLinear
-from slm_torch.lowbit import MATRIX, TABLES, product
 from slm_torch.numerics import DTYPES
+from slm_torch.quantization.formats import MATRIX, TABLES, product
 from slm_torch.trainer import build
 
 

@@ -12,7 +12,7 @@ from slm_core.config import Config
 from slm_core.config.conversion import from_config_dict
 from slm_core.errors import UserError, nearest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = "configs/default.py"
 
 

@@ -32,7 +32,7 @@ def versions() -> dict[str, str]:
 
 def commit() -> str | None:
     """Returns the git commit of this code, with "-dirty" when files differ from it; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

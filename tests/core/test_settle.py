@@ -173,7 +173,7 @@ def test_what_computes_fused_attention_is_said():
 def test_the_device_is_planned_for(monkeypatch):
     planned = []
     monkeypatch.setattr(
-        budget, "predict", lambda config, *rest: planned.append(config.run.device) or predict(config, *rest)
+        planner, "predict", lambda config, *rest: planned.append(config.run.device) or predict(config, *rest)
     )
     for device in (CPU, AMPERE):
         settled({"run.device": "auto"}, device)

@@ -25,8 +25,8 @@ HEAD = "head"
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
-    """Every linear layer by its path; an adapted one is also in one of the other two.
+class AdapterPlan:
+    """Which linear layers get an adapter, and how each frozen matrix is stored; layers are named by their paths.
 
     Args:
       adapted: get an adapter, which is what trains.
@@ -41,7 +41,7 @@ class Account:
     others: tuple[str, ...]
 
     def summary(self, finetune: Finetune) -> str:
-        """Returns one line that accounts for all of them."""
+        """Returns one line that names each layer's place in the plan."""
         every = [*self.low, *self.floating]
         without = [path for path in every if path not in self.adapted]
         line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
@@ -53,8 +53,8 @@ class Account:
         return f"{line}; frozen: {', '.join(held)}"
 
 
-def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[str] = ()) -> Account:
-    """Returns what becomes of each linear layer.
+def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[str] = ()) -> AdapterPlan:
+    """Plans which linear layers get an adapter, and how each matrix is stored.
 
     Args:
       linears: {path: shape of its matrix, [in, out]}, in the model's order.
@@ -74,7 +74,7 @@ def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[s
             )
     low = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
     floating = tuple(path for path in linears if path not in low)
-    return Account(adapted, low, floating, tuple(others))
+    return AdapterPlan(adapted, low, floating, tuple(others))
 
 
 def alternatives(expression: str) -> list[str]:
@@ -120,15 +120,15 @@ def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
     return {a: ((shape[0], rank), Spec("matrix", std=shape[0] ** -0.5)), b: ((rank, shape[1]), Spec("matrix"))}
 
 
-def facts(declared: Declared, found: Account | None, config: Config) -> dict[str, str]:
-    """Returns lines for the start of a run about a model's parameters; `found` is None where all of them train."""
+def facts(declared: Declared, plan: AdapterPlan | None, config: Config) -> dict[str, str]:
+    """Returns lines for the start of a run about a model's parameters; `plan` is None if all of them train."""
     count = sum(math.prod(shape) for shape, _ in formats.plain(declared).values())
-    if found is None:
+    if plan is None:
         return {"parameters": f"{count:,} in {config.precision.params}"}
     trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
     return {
         "parameters": f"{count:,}, of which {trained:,} train, in {config.precision.params}",
-        "fine-tuning": found.summary(config.finetune),
+        "fine-tuning": plan.summary(config.finetune),
     }
 
 

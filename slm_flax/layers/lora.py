@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from slm_core.config import Finetune
 from slm_core.quantization.formats import ADAPTER, FORMATS
-from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.lora import AdapterPlan, adapter, frozen, plan_adapters
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.numerics import wide
@@ -52,20 +52,20 @@ class FrozenLinear(Linear):
         return y + inner @ self.lora_b.astype(x.dtype)
 
 
-def adapt(model: nnx.Module, finetune: Finetune) -> Account:
+def adapt(model: nnx.Module, finetune: Finetune) -> AdapterPlan:
     """Gives the linear layers of a model that was declared the adapters that `finetune` asks for, and freezes the rest.
 
-    Returns what became of each matrix.
+    Returns the plan that it followed.
 
     Raises:
-      UserError: see `slm_core.quantization.lora.account`.
+      UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
     others = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]
-    found = account({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, others)
     for path, linear in layers.items():
-        held = finetune.frozen if path in found.low else "float"
-        rank = finetune.rank if path in found.adapted else 0
+        held = finetune.frozen if path in plan.low else "float"
+        rank = finetune.rank if path in plan.adapted else 0
         *parents, leaf = path.split(".")
         owner = reduce(
             lambda module, part: module[int(part)] if part.isdigit() else getattr(module, part), parents, model
@@ -74,7 +74,7 @@ def adapt(model: nnx.Module, finetune: Finetune) -> Account:
     for path, parameter in nnx.iter_graph(model):
         if isinstance(parameter, nnx.Param) and path[-1] not in ADAPTER:
             parameter.set_metadata(spec=frozen(parameter.get_metadata()["spec"]))
-    return found
+    return plan
 
 
 def linears(model: nnx.Module) -> dict[str, Linear]:

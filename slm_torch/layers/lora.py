@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from slm_core.config import Finetune
 from slm_core.quantization.formats import ADAPTER, FORMATS
-from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.lora import AdapterPlan, adapter, frozen, plan_adapters
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
 from slm_torch.params import declare
@@ -51,26 +51,26 @@ class FrozenLinear(Linear):
         return y + inner @ self.lora_b.to(x.dtype)
 
 
-def adapt(model: nn.Module, finetune: Finetune) -> Account:
+def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
     """Gives the linear layers of a model that was declared the adapters that `finetune` asks for, and freezes the rest.
 
-    Returns what became of each matrix.
+    Returns the plan that it followed.
 
     Raises:
-      UserError: see `slm_core.quantization.lora.account`.
+      UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
     others = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]
-    found = account({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, others)
     for path, linear in layers.items():
-        held = finetune.frozen if path in found.low else "float"
-        rank = finetune.rank if path in found.adapted else 0
+        held = finetune.frozen if path in plan.low else "float"
+        rank = finetune.rank if path in plan.adapted else 0
         model.set_submodule(path, FrozenLinear(linear, held, rank, finetune.alpha))
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] not in ADAPTER:
             parameter.spec = frozen(parameter.spec)
             parameter.requires_grad_(False)
-    return found
+    return plan
 
 
 def linears(model: nn.Module) -> dict[str, Linear]:

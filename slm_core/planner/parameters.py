@@ -71,7 +71,7 @@ def _adapted(found: dict[str, Parameter], finetune: Finetune) -> dict[str, Param
     changed = {}
     for name, parameter in found.items():
         path, _, leaf = name.rpartition(".")
-        if leaf == "weight" and path in plan.low:
+        if leaf == "weight" and path in plan.quantised:
             for part, (shape, spec) in FORMATS[finetune.frozen].declared(parameter.shape, Spec("frozen")).items():
                 changed[f"{path}.{part}"] = Parameter(shape, spec.role, spec.dtype)
         else:

@@ -30,36 +30,36 @@ class AdapterPlan:
 
     Args:
       adapted: get an adapter, which is what trains.
-      low: matrices held in few bits.
-      floating: matrices held as floating numbers.
-      others: matrices of no linear layer, those of a mixture's experts: floating, and without an adapter.
+      quantised: their matrices are stored in few bits.
+      floating: their matrices are stored as floating numbers.
+      experts: matrices of a mixture of experts, which are no linear layers: floating, and without an adapter.
     """
 
     adapted: tuple[str, ...]
-    low: tuple[str, ...]
+    quantised: tuple[str, ...]
     floating: tuple[str, ...]
-    others: tuple[str, ...]
+    experts: tuple[str, ...]
 
     def summary(self, finetune: Finetune) -> str:
         """Returns one line that names each layer's place in the plan."""
-        every = [*self.low, *self.floating]
+        every = [*self.quantised, *self.floating]
         without = [path for path in every if path not in self.adapted]
         line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
         line += f", none on {_short(without)}" if without else ""
-        held = [f"{len(self.low)} in {finetune.frozen}"] if self.low else []
-        named = f" ({_short(self.floating)})" if self.low else ""
+        held = [f"{len(self.quantised)} in {finetune.frozen}"] if self.quantised else []
+        named = f" ({_short(self.floating)})" if self.quantised else ""
         held += [f"{len(self.floating)} as floats{named}"] if self.floating else []
-        held += [f"{len(self.others)} of experts as floats"] if self.others else []
+        held += [f"{len(self.experts)} of experts as floats"] if self.experts else []
         return f"{line}; frozen: {', '.join(held)}"
 
 
-def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[str] = ()) -> AdapterPlan:
+def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Iterable[str] = ()) -> AdapterPlan:
     """Plans which linear layers get an adapter, and how each matrix is stored.
 
     Args:
       linears: {path: shape of its matrix, [in, out]}, in the model's order.
       finetune: of kind lora.
-      others: paths of matrices that are no linear layer's.
+      experts: paths of the matrices of a mixture of experts.
 
     Raises:
       UserError: finetune.targets is no regular expression, or it, or one of its alternatives, is no layer's path.
@@ -72,9 +72,9 @@ def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, others: Iter
                 f"finetune.targets={finetune.targets}{part} matches the whole name of no linear layer"
                 f"{nearest(alternative, linears)}: they are {_short(linears)}"
             )
-    low = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
-    floating = tuple(path for path in linears if path not in low)
-    return AdapterPlan(adapted, low, floating, tuple(others))
+    quantised = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
+    floating = tuple(path for path in linears if path not in quantised)
+    return AdapterPlan(adapted, quantised, floating, tuple(experts))
 
 
 def alternatives(expression: str) -> list[str]:

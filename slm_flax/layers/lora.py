@@ -61,10 +61,10 @@ def adapt(model: nnx.Module, finetune: Finetune) -> AdapterPlan:
       UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
-    others = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]
-    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    experts = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, experts)
     for path, linear in layers.items():
-        held = finetune.frozen if path in plan.low else "float"
+        held = finetune.frozen if path in plan.quantised else "float"
         rank = finetune.rank if path in plan.adapted else 0
         *parents, leaf = path.split(".")
         owner = reduce(

@@ -60,10 +60,10 @@ def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
       UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
-    others = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]
-    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    experts = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, experts)
     for path, linear in layers.items():
-        held = finetune.frozen if path in plan.low else "float"
+        held = finetune.frozen if path in plan.quantised else "float"
         rank = finetune.rank if path in plan.adapted else 0
         model.set_submodule(path, FrozenLinear(linear, held, rank, finetune.alpha))
     for name, parameter in model.named_parameters():

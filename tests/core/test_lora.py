@@ -24,11 +24,11 @@ def test_the_whole_name_is_matched():
 def test_every_layer_is_held_one_way():
     for frozen in ("float", "int8", "nf4"):
         stored = plan(frozen=frozen)
-        assert sorted([*stored.low, *stored.floating]) == sorted(LINEARS)
+        assert sorted([*stored.quantised, *stored.floating]) == sorted(LINEARS)
         assert "head" in stored.floating
-    assert plan(frozen="float").low == ()
-    assert set(LINEARS) - set(plan(frozen="int8").low) == {"head"}
-    assert set(LINEARS) - set(plan(frozen="nf4").low) == {"head", "layers.0.mlp.router"}  # of an odd width
+    assert plan(frozen="float").quantised == ()
+    assert set(LINEARS) - set(plan(frozen="int8").quantised) == {"head"}
+    assert set(LINEARS) - set(plan(frozen="nf4").quantised) == {"head", "layers.0.mlp.router"}  # of an odd width
 
 
 def test_the_summary_tells_them_all():

@@ -1,5 +1,5 @@
 """Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685): which linear layers get one, and how matrices
-are held.
+are stored.
 
     y = x W + (alpha / rank) (x A) B + b,  A normal with variance 1 / in, B = 0
 
@@ -21,7 +21,7 @@ from slm_core.quantization import formats
 from slm_core.quantization.formats import ADAPTER, Declared, Shape
 
 HEAD = "head"
-"""The path of the linear layer that is never held in few bits."""
+"""The path of the linear layer that is never quantised."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,11 @@ class AdapterPlan:
         without = [path for path in every if path not in self.adapted]
         line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
         line += f", none on {_short(without)}" if without else ""
-        held = [f"{len(self.quantised)} in {finetune.frozen}"] if self.quantised else []
+        stored = [f"{len(self.quantised)} in {finetune.frozen}"] if self.quantised else []
         named = f" ({_short(self.floating)})" if self.quantised else ""
-        held += [f"{len(self.floating)} as floats{named}"] if self.floating else []
-        held += [f"{len(self.experts)} of experts as floats"] if self.experts else []
-        return f"{line}; frozen: {', '.join(held)}"
+        stored += [f"{len(self.floating)} as floats{named}"] if self.floating else []
+        stored += [f"{len(self.experts)} of experts as floats"] if self.experts else []
+        return f"{line}; frozen: {', '.join(stored)}"
 
 
 def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Iterable[str] = ()) -> AdapterPlan:

@@ -21,7 +21,7 @@ def test_the_whole_name_is_matched():
     assert plan(targets=".*").adapted == tuple(LINEARS)
 
 
-def test_every_layer_is_held_one_way():
+def test_every_layer_is_stored_one_way():
     for frozen in ("float", "int8", "nf4"):
         stored = plan(frozen=frozen)
         assert sorted([*stored.quantised, *stored.floating]) == sorted(LINEARS)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import stored, plain
+from slm_core.quantization.formats import plain, stored
 
 Params = dict[str, jax.Array]
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import stored, plain
+from slm_core.quantization.formats import plain, stored
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:

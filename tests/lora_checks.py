@@ -1,8 +1,8 @@
 """What adapters and matrices in few bits must do in either twin.
 
-Each check takes a `twin`: `twin.matrix(stored_as, parts)` and `twin.product(x, stored_as, parts, cotangent)` work on NumPy
-arrays, the second returns x W and the gradient in x; `twin.adapted(x, weights, alpha, dtype)` returns the output of a
-layer with an adapter whose rank is the width of x, and the gradient of its sum, float32; `twin.build` and
+Each check takes a `twin`. `twin.matrix(stored_as, parts)` and `twin.product(x, stored_as, parts, cotangent)` work on
+NumPy arrays; the second returns x W and the gradient in x. `twin.adapted(x, weights, alpha, dtype)` returns the output
+of a layer with an adapter whose rank is the width of x, and the gradient of its sum, float32. `twin.build` and
 `twin.Evaluator` are those of the twin.
 """
 

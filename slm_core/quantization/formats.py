@@ -159,7 +159,7 @@ def fits(stored_as: str, shape: Shape) -> bool:
 
 
 def plain(declared: Declared) -> Declared:
-    """Returns {name: (shape, spec)} of a model's parameters were no matrix stored in few bits, in the order declared."""
+    """Returns the declared parameters with each quantised matrix as a floating `weight`, in the order declared."""
     found = {}
     for name, (shape, spec) in declared.items():
         path, _, leaf = name.rpartition(".")

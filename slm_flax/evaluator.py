@@ -9,7 +9,8 @@ from slm_core.config import Config
 from slm_core.model.weights import Weights
 from slm_core.planner.resolve import resolve_auto
 from slm_core.protocols import IGNORE
-from slm_core.quantization.lora import facts, starting
+from slm_core.quantization.lora import starting
+from slm_core.training.summary import parameter_facts
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder
@@ -53,7 +54,7 @@ class Evaluator:
         return {
             "framework": f"JAX {jax.__version__}",
             "device": device_name(self.device, self.config.run.threads),
-            **facts(params.specs(self.model), self.model.adapter_plan, self.config),
+            **parameter_facts(params.specs(self.model), self.model.adapter_plan, self.config),
             **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import held, plain
+from slm_core.quantization.formats import plain, stored
 
 Params = dict[str, jax.Array]
 
@@ -36,7 +36,7 @@ def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.
     Args:
       values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
     """
-    return {name: jnp.array(value) for name, value in held(values, specs(model), dtype)}
+    return {name: jnp.array(value) for name, value in stored(values, specs(model), dtype)}
 
 
 def moving(model: nnx.Module, params: Params) -> Params:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import held, plain
+from slm_core.quantization.formats import plain, stored
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
@@ -38,7 +38,7 @@ def fill(
     Args:
       values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
     """
-    for name, value in held(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
+    for name, value in stored(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
         spec = getattr(module, leaf).spec

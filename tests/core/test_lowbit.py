@@ -22,8 +22,8 @@ def matrix(shape, dtype="float32") -> np.ndarray:
 
 
 def restored(kind: str, values: np.ndarray) -> np.ndarray:
-    held = formats.FORMATS[kind]
-    return held.dequantise(**held.quantise(values))
+    form = formats.FORMATS[kind]
+    return form.dequantise(**form.quantise(values))
 
 
 def test_the_published_values_of_nf4():
@@ -35,11 +35,11 @@ def test_the_published_values_of_nf4():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parts_are_as_declared(kind, dtype, shape):
-    held = formats.FORMATS[kind]
-    parts = held.quantise(matrix(shape, dtype))
-    declared = held.declared(shape, Spec("matrix", std=0.02))
+    form = formats.FORMATS[kind]
+    parts = form.quantise(matrix(shape, dtype))
+    declared = form.declared(shape, Spec("matrix", std=0.02))
     assert list(parts) == list(declared)
-    assert held.shape(parts["codes"].shape) == shape and formats.BY_CODES[str(parts["codes"].dtype)] is held
+    assert form.shape(parts["codes"].shape) == shape and formats.BY_CODES[str(parts["codes"].dtype)] is form
     for leaf, (expected, spec) in declared.items():
         assert parts[leaf].shape == expected and parts[leaf].dtype == (spec.dtype or dtype) and spec.role == "frozen"
 
@@ -99,12 +99,12 @@ def test_weights_in_and_out():
     assert formats.plain(declared)["a.weight"][0] == (6, 4)
     rng = np.random.default_rng(0)
     values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.plain(declared).items()}
-    held = dict(formats.held(values.items(), declared, np.dtype("float32")))
-    assert held.keys() == declared.keys()
-    assert all(held[name].shape == shape for name, (shape, _) in declared.items())
+    stored = dict(formats.stored(values.items(), declared, np.dtype("float32")))
+    assert stored.keys() == declared.keys()
+    assert all(stored[name].shape == shape for name, (shape, _) in declared.items())
 
     config = Config(finetune=Finetune(kind="lora", rank=2, alpha=3.0))
-    merged = formats.merged(held, config)
+    merged = formats.merged(stored, config)
     assert list(merged) == ["a.weight", "b.weight", "b.bias"]
     wanted = restored("nf4", values["a.weight"].astype("float32")) + 1.5 * values["a.lora_a"] @ values["a.lora_b"]
     np.testing.assert_allclose(merged["a.weight"], wanted, atol=1e-6)

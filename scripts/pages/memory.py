@@ -3,9 +3,8 @@
 import multiprocessing
 import os
 
-import scripts._path  # noqa: F401
-from scripts._files import writable
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.output_file import output_file
 from slm_core.errors import UserError
 
 DESCRIPTION = """Predicts the memory of an update of presets and small models with every lever, measures it with
@@ -23,7 +22,7 @@ def run(invocation: Invocation) -> None:
     flags = invocation.flags
     if flags["workers"] < 1:
         raise UserError(f"--workers={flags['workers']} must be at least 1")
-    target = writable("markdown", flags["markdown"], [".md"])
+    target = output_file("markdown", flags["markdown"], [".md"])
     from rich.progress import track
 
     from parity.memory_page import ALL_LEVERS, jobs, measure, page
@@ -33,7 +32,7 @@ def run(invocation: Invocation) -> None:
     todo = jobs()
     with multiprocessing.get_context("spawn").Pool(flags["workers"], maxtasksperchild=4) as pool:
         rows = list(track(pool.imap(measure, todo), "measuring", len(todo)))
-    target.write_text(page(rows, "uv run scripts/memory.py"))
+    target.write_text(page(rows, "uv run scripts/pages/memory.py"))
     shown: dict = {}
     for row in rows:
         if row.subject == ALL_LEVERS.removeprefix("configs/"):

@@ -130,7 +130,7 @@ def test_a_mistake_is_one_line_and_status_2(capsys, words, message):
 
 def _preset(tmp_path, body):
     path = tmp_path / "mine.py"
-    path.write_text(f"from slm_core.config import *\nfrom slm_core.config.fields import to_config_dict\n{body}\n")
+    path.write_text(f"from slm_core.config import *\nfrom slm_core.config.conversion import to_config_dict\n{body}\n")
     return str(path)
 
 

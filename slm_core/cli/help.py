@@ -58,7 +58,7 @@ def lines(
     Args:
       program: how the user calls the script, after `uv run`.
       description: what it does.
-      extra_flags: `slm_core.cli.command_line.Flag`s.
+      extra_flags: the script's own flags.
       takes_config: whether it reads --config.
       style: colours.
       width: columns.

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from slm_core.config import Model
-from slm_core.config.conversion import parse_value
 from slm_core.config.fields import FieldInfo, field_table, with_values
+from slm_core.config.values import parse_value
 from slm_core.errors import UserError, nearest
 
 LAYER_POSITIONS = ("rope", "alibi", "t5", "none")

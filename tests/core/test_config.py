@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ml_collections import config_dict, config_flags
 
 from slm_core.config import Attention, Config, Mlp, Model, Optim
-from slm_core.config.conversion import convert, from_config_dict, parse_value, to_config_dict
+from slm_core.config.conversion import from_config_dict, to_config_dict
 from slm_core.config.fields import base_type, fields, flatten, is_optional, type_name, with_values
+from slm_core.config.values import convert, parse_value
 from slm_core.errors import UserError
 
 _VALUES = {

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from slm_core.cli.command_line import override, parse
 from slm_core.config import Config
 from slm_core.config.conversion import from_config_dict, to_config_dict
-from slm_core.config.fields import fields, flatten, is_optional
+from slm_core.config.fields import fields, flatten, is_optional, with_values
 from slm_core.errors import UserError
 
 INF, NAN = float("inf"), float("nan")
@@ -350,3 +350,48 @@ def test_words_around_a_value(words, values):
         assert parse(words)[0].overrides == values
     except UserError as error:
         assert isinstance(values, str) and values in str(error)
+
+
+PRESET = """
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import placeholder
+from slm_core.config import Config
+from slm_core.config.conversion import to_config_dict
+
+def changed():
+    config = to_config_dict(Config())
+    config.model.d_model = 64
+    config.optim.lr = 1
+    config.model.mlp.hidden = 96
+    config.model.attention.update({"n_kv_heads": 2})
+    config.update_from_flattened_dict({"optim.betas": (0.5, 0.75), "train.batch_size": 8})
+    config.optim.warmup_steps = config.train.get_ref("steps") // 10
+    return config
+
+def written():
+    config = ConfigDict({"model": {"mlp": {"hidden": placeholder(int)}}, "optim": {"betas": (0.5, 0.75), "lr": 1}})
+    with config.unlocked():
+        config.model.d_model = 64
+        config.model.attention = ConfigDict({"n_kv_heads": 2})
+        config.optim.warmup_steps = 60
+        config.train = {"batch_size": 8}
+    config.model.mlp.hidden = 96
+    return config
+
+def get_config(variant):
+    return {"changed": changed, "written": written, "frozen": lambda: FrozenConfigDict(changed())}[variant]()
+"""
+
+
+@pytest.mark.parametrize("variant", ["changed", "written", "frozen"])
+def test_overrides_of_a_preset_set_by_the_means_of_ml_collections(tmp_path, variant):
+    (tmp_path / "mine.py").write_text(PRESET)
+    spec = f"--config={tmp_path / 'mine.py'}:{variant}"
+    preset = {
+        "model.d_model": 64, "model.attention.n_kv_heads": 2, "model.mlp.hidden": 96, "optim.lr": 1.0,
+        "optim.betas": (0.5, 0.75), "optim.warmup_steps": 60, "train.batch_size": 8,
+    }  # fmt: skip
+    assert parse([spec])[0].config == with_values(Config(), preset)
+    values = {"model.attention.n_kv_heads": None, "model.mlp.hidden": 32, "train.steps": 500, "optim.lr": 2.0}
+    words = [f"--config.{name}={value}" for name, value in values.items()]
+    assert parse([spec, *words])[0].config == with_values(Config(), preset | values)

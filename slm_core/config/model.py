@@ -48,6 +48,10 @@ class Norm:
     )
 
 
+GATED_MLPS = ("swiglu", "geglu", "clipped_swiglu")
+"""The kinds of MLP that have a gate: three matrices instead of two."""
+
+
 @dataclass(frozen=True)
 class Mlp:
     kind: str = option(

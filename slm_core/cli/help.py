@@ -9,6 +9,7 @@ from typing import Any
 
 from slm_core.config import presets
 from slm_core.config.fields import field_table, sections, type_name
+from slm_core.config.option import Option
 
 _SECTION_DOCS = {
     "": "the whole run",
@@ -108,12 +109,11 @@ def _section(section: str, names: Sequence[str], style: _Style, width: int) -> I
 
 def _field_row(name: str) -> tuple[str, str, str, str, list[tuple[str, str]]]:
     info = field_table()[name]
-    metadata = info.field.metadata
-    doc = metadata["doc"] + _bounds(metadata)
-    notes = list((metadata["choices"] or {}).items())
-    for selector, kinds in (metadata["read_by"] or {}).items():
+    option = info.option
+    notes = list(option.choices.items())
+    for selector, kinds in option.read_by.items():
         notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
-    return name.rpartition(".")[2], type_name(info.type), _default(info.field.default), doc, notes
+    return name.rpartition(".")[2], type_name(info.type), _default(info.default), option.doc + _bounds(option), notes
 
 
 def _flag_row(flag: Any) -> tuple[str, str, str, str, list[tuple[str, str]]]:
@@ -130,9 +130,9 @@ def _default(value: Any) -> str:
     return "''" if value == "" else str(value)
 
 
-def _bounds(metadata: Any) -> str:
-    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
-    parts = [f"{sign}{_SPACE}{metadata[key]}" for key, sign in signs.items() if metadata[key] is not None]
+def _bounds(option: Option) -> str:
+    bounds = {">=": option.low, ">": option.above, "<=": option.high, "<": option.below}
+    parts = [f"{sign}{_SPACE}{bound}" for sign, bound in bounds.items() if bound is not None]
     return f" ({f',{_SPACE}'.join(parts)})" if parts else ""
 
 

@@ -95,6 +95,7 @@ class Position:
             "sinusoidal": "fixed sines and cosines, added to the embedding (Vaswani 2017)",
             "none": "no position: the causal mask alone orders tokens (Kazemnejad 2023)",
         },
+        whole_model=("learned", "sinusoidal"),  # they act on the embedding
     )
     theta: float = option(
         10_000.0, "base of the geometric series of wavelengths", read_by={"kind": ("rope", "sinusoidal")}, above=0

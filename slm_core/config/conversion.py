@@ -19,9 +19,7 @@ def to_config_dict(config: Config) -> Any:
 
 
 def _nested(section: Any) -> dict[str, Any]:
-    return {
-        name: _reference(getattr(section, name), annotation) for name, (_, annotation) in members(type(section)).items()
-    }
+    return {name: _reference(getattr(section, name), annotation) for name, annotation in members(type(section)).items()}
 
 
 def _reference(value: Any, annotation: Any) -> Any:
@@ -54,7 +52,7 @@ def _build(section: type, values: Any, prefix: str) -> Any:
         if name not in known:
             raise unknown_field(f"{prefix}{name}")
     built = {}
-    for name, (_, annotation) in known.items():
+    for name, annotation in known.items():
         if name not in values:
             continue
         if dataclasses.is_dataclass(annotation):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -48,14 +49,26 @@ def members(section: type) -> dict[str, Any]:
     return typing.get_type_hints(section)
 
 
-@functools.cache
-def sections() -> dict[str, tuple[str, ...]]:
-    """Returns {dotted section: names of its own fields} in schema order; "" holds the fields outside any section."""
-    table: dict[str, tuple[str, ...]] = {}
-    for name in field_table():
-        section, _, leaf = name.rpartition(".")
-        table[section] = (*table.get(section, ()), leaf)
-    return table
+class Section(NamedTuple):
+    """One section of the schema: its dotted name ("" is the whole config), its line of meaning, and its own fields."""
+
+    name: str
+    doc: str
+    fields: tuple[FieldInfo, ...]
+
+
+def sections() -> list[Section]:
+    """Returns the sections of the schema: first the whole config, then each before the sections inside it."""
+    return list(_sections(Config, ""))
+
+
+def _sections(section: type, name: str) -> Iterator[Section]:
+    inside = {f"{name}.{leaf}".lstrip("."): annotation for leaf, annotation in members(section).items()}
+    own = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
+    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], own)
+    for dotted, annotation in inside.items():
+        if dataclasses.is_dataclass(annotation):
+            yield from _sections(annotation, dotted)
 
 
 def base_type(annotation: Any) -> type:

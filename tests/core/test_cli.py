@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slm_core.cli.command_line import Flag, main, parse
-from slm_core.cli.help import _Style, lines
+from slm_core.cli.help import lines, painter
 from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.errors import UserError
@@ -239,13 +239,13 @@ def test_help_names_everything(capsys):
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_help_fits_the_terminal(width):
-    printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, _Style(False), width))
+    printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, painter(False), width))
     assert max(len(line) for line in printed if not line.startswith("  uv run")) <= width
     assert all(line == line.rstrip() for line in printed)
 
 
 def test_help_without_config_has_no_config():
-    text = "\n".join(lines("scripts/x.py", "Tests.", FLAGS, False, _Style(False), 100))
+    text = "\n".join(lines("scripts/x.py", "Tests.", FLAGS, False, painter(False), 100))
     assert "--config" not in text
 
 

@@ -11,7 +11,16 @@ from ml_collections import config_dict, config_flags
 
 from slm_core.config import Attention, Config, Mlp, Model, Optim
 from slm_core.config.conversion import from_config_dict, to_config_dict
-from slm_core.config.fields import base_type, field_table, fields, flatten, is_optional, type_name, with_values
+from slm_core.config.fields import (
+    base_type,
+    field_table,
+    fields,
+    flatten,
+    is_optional,
+    sections,
+    type_name,
+    with_values,
+)
 from slm_core.config.values import convert, parse_value
 from slm_core.errors import UserError
 
@@ -54,6 +63,13 @@ def test_every_field_is_documented_and_its_default_fits():
         assert option.doc, name
         assert convert(name, default, annotation) == default
         assert not option.choices or default in option.choices, name
+
+
+def test_every_section_says_what_it_is():
+    names = [field.name for section in sections() for field in section.fields]
+    assert sorted(names) == sorted(field_table())
+    for section in sections():
+        assert section.doc.endswith(".") and "(" not in section.doc, section.name
 
 
 def test_read_by_names_selectors_and_values_that_exist():

@@ -122,7 +122,7 @@ def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
 
 def facts(declared: Declared, plan: AdapterPlan | None, config: Config) -> dict[str, str]:
     """Returns lines for the start of a run about a model's parameters; `plan` is None if all of them train."""
-    count = sum(math.prod(shape) for shape, _ in formats.plain(declared).values())
+    count = sum(math.prod(shape) for shape, _ in formats.dequantised(declared).values())
     if plan is None:
         return {"parameters": f"{count:,} in {config.precision.params}"}
     trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
@@ -138,12 +138,12 @@ def frozen(spec: Spec) -> Spec:
 
 
 def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the plain parameters of a model: `weights`, and the initial values of its adapters.
+    """Yields (name, array) of a model's dequantised parameters: `weights`, and the initial values of its adapters.
 
     Raises:
       UserError: see `checked`.
     """
-    specs = formats.plain(declared)
+    specs = formats.dequantised(declared)
     adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
     yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
     for name, (shape, spec) in adapters.items():

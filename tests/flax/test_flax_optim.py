@@ -13,8 +13,9 @@ import pytest
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim import AVERAGED, OPTIMIZERS, make
 from slm_flax.optim.clipping import clip_factor
+from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.trainer import build
 
 
@@ -28,12 +29,12 @@ def arrays(values):
 
 
 def run(optim, groups, values, grads, rates):
-    optimizer, params = OPTIMIZERS[optim.kind](optim, groups), arrays(values)
+    optimizer, params = make(optim, groups), arrays(values)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for grad, lr in zip(grads, rates, strict=True):
         dtype = next(iter(params.values())).dtype
         params, state = update(arrays(grad), state, params, jnp.asarray(lr, dtype))
-    params = optimizer.evaluated(params, state) if optimizer.averages else params
+    params = AVERAGED[optim.kind](optim, params, state) if optim.kind in AVERAGED else params
     return {name: np.asarray(value) for name, value in params.items()}
 
 
@@ -48,7 +49,7 @@ def test_slices(monkeypatch):
 
 
 def orthogonal(optim, u):
-    return np.asarray(OPTIMIZERS["muon"](optim, {}).orthogonal(jnp.asarray(u)))
+    return np.asarray(orthogonal_by_muon(jnp.asarray(u), optim.newton_schulz_steps))
 
 
 def test_orthogonal():

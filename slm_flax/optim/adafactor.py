@@ -12,8 +12,8 @@ from slm_flax.params import Params
 
 
 def adafactor(optim: Optim, groups: Groups) -> Transformation:
-    """Returns Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6), without momentum.
-    Its learning rate is given from outside.
+    """Returns Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6), without
+    momentum. Its learning rate is given from outside.
 
     s = t^-decay_power;  q = g^2 + 1e-30
     matrices: row <- (1 - s) row + s mean(q over out);  col <- (1 - s) col + s mean(q over in);

@@ -26,8 +26,8 @@ def adamw8bit(optim: Optim, groups: Groups) -> Transformation:
     m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of `dynamic`, v
     by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
 
-    State of a large parameter: "m/NAME", uint8 of its shape, and "m_scale/NAME", [blocks] of its dtype; v likewise. State
-    of a small one: AdamW's. Both share "count".
+    State of a large parameter: "m/NAME", uint8 of its shape, and "m_scale/NAME", [blocks] of its dtype; v likewise.
+    State of a small one: AdamW's. Both share "count".
     """
     return optax.chain(scale_by_adam8bit(optim), by_group(groups))
 
@@ -88,8 +88,8 @@ def _step(
     optim: Optim, m_codes: Quantiser, v_codes: Quantiser, corrections: list[Array], at: Array | int, size: int,
     held: list[Array],
 ) -> list[Array]:  # fmt: skip
-    """Returns a gradient, the codes and scales of m, those of v, all flat, with `size` values from block `at` on updated.
-    The direction takes the place of the gradient.
+    """Returns a gradient, the codes and scales of m, those of v, all flat, with `size` values from block `at` on
+    updated. The direction takes the place of the gradient.
     """
     n, first = n_blocks(size, optim.quantised_block), at * optim.quantised_block
     sizes, starts = (size, size, n, size, n), (first, first, at, first, at)

@@ -32,7 +32,7 @@ def schedule_free(optim: Optim, groups: Groups) -> Transformation:
     c = lr^2 / sum of lr^2 so far;  z <- z - lr d;  x <- (1 - c) x + c z
     so y <- y + c (z - y) - lr (1 - b1 (1 - c)) d, with z before its step
 
-    Algorithm 1 has sqrt(1 - b2^t) and the warm-up inside lr, and so inside c. Here c weighs by the schedule's rate alone.
+    Algorithm 1 has sqrt(1 - b2^t) and the warm-up inside lr, and so inside c. Here c weighs by the schedule's rate.
     optax's own weighs by the largest rate so far.
 
     State: "z/NAME", which begins as a copy of the parameter, and "v/NAME"; "weight_sum" and "count".

@@ -11,8 +11,10 @@ import torch
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim import AVERAGED, OPTIMIZERS, make
+from slm_torch.optim.base import named_state, set_lr
 from slm_torch.optim.clipping import clip_factor
+from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
 from slm_torch.trainer import build
 
 
@@ -21,8 +23,7 @@ def updates(params, grads, rates, update):
     for grad, lr in zip(grads, rates, strict=True):
         for name, p in params.items():
             p.grad = torch.from_numpy(grad[name].copy())
-        with torch.no_grad():
-            update(lr)
+        update(lr)
 
 
 def parameters(values):
@@ -31,9 +32,16 @@ def parameters(values):
 
 def run(optim, groups, values, grads, rates):
     params = parameters(values)
-    optimizer = OPTIMIZERS[optim.kind](optim, params, groups)
-    updates(params, grads, rates, optimizer.update)
-    params = optimizer.evaluated() if optimizer.averages else params
+    optimizer = make(optim, params, groups)
+
+    def update(lr):
+        set_lr(optimizer, lr)
+        optimizer.step()
+
+    updates(params, grads, rates, update)
+    if optim.kind in AVERAGED:
+        state = {name: held[0] for name, held in named_state(optimizer, params).items()}
+        params = AVERAGED[optim.kind](optim, params, state)
     return {name: p.detach().numpy() for name, p in params.items()}
 
 
@@ -48,8 +56,7 @@ def test_slices(monkeypatch):
 
 
 def orthogonal(optim, u):
-    muon = OPTIMIZERS["muon"](optim, {}, {})
-    return muon.orthogonal(torch.from_numpy(u.copy())).numpy()
+    return orthogonal_by_muon(torch.from_numpy(u.copy()), optim.newton_schulz_steps).numpy()
 
 
 def test_orthogonal():

@@ -10,7 +10,7 @@ from slm_core.hardware.devices import quiet_jax
 from slm_core.model.weights import Weights
 from slm_core.protocols import Evaluator
 from slm_core.runs.folder import SavedRun
-from slm_core.runs.weights import checkpoint_weights, plain
+from slm_core.runs.weights import checkpoint_weights, without_adapters
 
 
 def spare_gpu(framework: str) -> None:
@@ -48,5 +48,5 @@ def evaluator_of(saved: SavedRun, framework: str, device: str, values: dict[str,
     framework = framework or saved.framework
     spare_gpu(framework)
     twin = importlib.import_module(f"slm_{framework}.evaluator")
-    config = with_values(plain(saved.config), {"run.device": device} | (values or {}))
+    config = with_values(without_adapters(saved.config), {"run.device": device} | (values or {}))
     return twin.Evaluator(config, saved.vocab_size, weights_of(saved))

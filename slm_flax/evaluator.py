@@ -53,7 +53,7 @@ class Evaluator:
         return {
             "framework": f"JAX {jax.__version__}",
             "device": device_name(self.device, self.config.run.threads),
-            **facts(params.specs(self.model), self.model.account, self.config),
+            **facts(params.specs(self.model), self.model.adapter_plan, self.config),
             **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }

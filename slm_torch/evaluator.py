@@ -47,7 +47,7 @@ class Evaluator:
         return {
             "framework": f"PyTorch {torch.__version__}",
             "device": device_name(self.device),
-            **facts(params.specs(self.model), self.model.account, self.config),
+            **facts(params.specs(self.model), self.model.adapter_plan, self.config),
             **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }

@@ -9,7 +9,7 @@ from slm_core.config.layers import layer_specs
 from slm_core.config.widths import query_width, value_shape
 from slm_core.model.initialization import Spec
 from slm_core.quantization.formats import FORMATS
-from slm_core.quantization.lora import HEAD, account, adapter
+from slm_core.quantization.lora import HEAD, adapter, plan_adapters
 
 
 class Parameter(NamedTuple):
@@ -67,16 +67,16 @@ def _adapted(found: dict[str, Parameter], finetune: Finetune) -> dict[str, Param
     """Returns the parameters with adapters, and the rest frozen, in few bits where that is asked for."""
     matrices = {name.rpartition(".")[0]: p.shape for name, p in found.items() if p.role in ("matrix", "head")}
     linears = {path: shape for path, shape in matrices.items() if len(shape) == 2 and f"{path}.weight" in found}
-    held = account(linears, finetune)
+    plan = plan_adapters(linears, finetune)
     changed = {}
     for name, parameter in found.items():
         path, _, leaf = name.rpartition(".")
-        if leaf == "weight" and path in held.low:
+        if leaf == "weight" and path in plan.quantised:
             for part, (shape, spec) in FORMATS[finetune.frozen].declared(parameter.shape, Spec("frozen")).items():
                 changed[f"{path}.{part}"] = Parameter(shape, spec.role, spec.dtype)
         else:
             changed[name] = parameter._replace(role="frozen")
-        if leaf == "weight" and path in held.adapted:
+        if leaf == "weight" and path in plan.adapted:
             for part, (shape, spec) in adapter(parameter.shape, finetune.rank).items():
                 changed[f"{path}.{part}"] = Parameter(shape, spec.role)
     return changed

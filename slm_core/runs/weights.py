@@ -1,4 +1,4 @@
-"""The weights of a run to evaluate, decode, export or start another run with: plain, whatever it trained."""
+"""The weights of a run to evaluate, decode, export or start another run with: without adapters, and floating."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +11,8 @@ from slm_core.model.weights import Lazy, Weights, read_weights
 from slm_core.quantization.formats import merged
 
 
-def plain(config: Config) -> Config:
-    """Returns the config of a model that holds what `evaluated` returns: without adapters, and nothing in few bits."""
+def without_adapters(config: Config) -> Config:
+    """Returns the config of the model that `evaluated` returns the weights of: no adapters, no quantised matrix."""
     return replace(config, finetune=Finetune())
 
 
@@ -21,7 +21,7 @@ def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], 
 
     Args:
       open_state: of the `checkpoint` module of the twin that trained it; called for a trained one.
-      config: of the run; the parameters are those of a model of `plain(config)`.
+      config: of the run; the parameters are those of a model of `without_adapters(config)`.
 
     Raises:
       UserError: the checkpoint is damaged.
@@ -35,7 +35,7 @@ def evaluated(state: Weights, config: Config) -> Weights:
     """Returns the parameters to evaluate and decode with, of an engine's exported state.
 
     They are those that it trains, or with schedule_free their averages (see its optimizer): x = (y - (1 - b1) z) / b1.
-    Adapters are merged into the matrices that they stand beside, and matrices in few bits are dequantised.
+    Adapters are merged into their matrices, and quantised matrices are dequantised.
     """
 
     def read(name: str) -> np.ndarray:

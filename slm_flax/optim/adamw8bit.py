@@ -1,7 +1,7 @@
 """AdamW with both moments in 8 bits, by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, section 2).
 
-m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of `dynamic`, v by
-the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
+m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of
+`quantization.blockwise`, v by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
 """
 
 import functools
@@ -13,10 +13,10 @@ from jax import Array, lax
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
-from slm_flax.dynamic import Quantiser
 from slm_flax.optim.adamw import AdamW, one_minus_power
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
+from slm_flax.quantization.blockwise import Quantiser
 
 SLICE = 2**20
 """Values of a parameter that are worked on at once: a whole embedding's moments never stand decoded."""

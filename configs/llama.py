@@ -37,7 +37,7 @@ def llama_135m() -> Config:
 
 
 def _large(model: Model, vocab_size: int, lr: float) -> Config:
-    """A model for a card of 6 GB: what memory.budget_gb leaves room for is chosen when the run starts."""
+    """A model for a card of 6 GB: what memory.limit_gb leaves room for is chosen when the run starts."""
     return Config(
         model=model,
         data=Data(tokenizer="bpe", vocab_size=vocab_size, seq_len=1024),

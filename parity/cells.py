@@ -25,7 +25,7 @@ TRAINING = (0, 3, 4, 6)
 ONCE = (0, 1, 2, 3, 5)  # each program once: a hundred updates of a long context show no more than one
 VOCAB = 61
 AUTO = "auto"
-"""A choice that stands for another, which an engine settles on when it is built."""
+"""A choice that stands for another, which an engine resolves when it is built."""
 CODES = {(3, "float32"): 1e-3}
 """Budgets of moments in 8 bits: rounding takes one code in 1e5 over a middle, and it alone is 3e-4 of 512 codes."""
 FEW = 4
@@ -44,7 +44,7 @@ SECTIONS = {
 }  # fmt: skip
 """{beginning of a field's name: the section of a cell about it}."""
 
-NO_NUMERICS = {"memory.budget_gb", "finetune.base"}
+NO_NUMERICS = {"memory.limit_gb", "finetune.base"}
 """Fields of model, optim, memory and finetune that change nothing that is computed."""
 
 HALVES, CURVES, PRESETS = "half precisions", "curves of larger models", "presets"

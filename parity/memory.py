@@ -11,7 +11,7 @@ VOCAB = 8192
 _BASE: dict[str, Any] = {
     "model.d_model": 384, "model.n_layers": 6, "model.attention.n_heads": 6, "model.attention.n_kv_heads": 2,
     "model.attention.kernel": "flash", "data.seq_len": 256, "train.batch_size": 16, "train.micro_batch_size": 8,
-    "precision.compute": "float32", "memory.remat": "none", "memory.loss_chunk": 0, "memory.budget_gb": 0.0,
+    "precision.compute": "float32", "memory.remat": "none", "memory.loss_chunk": 0, "memory.limit_gb": 0.0,
     "run.device": "cpu",
 }  # fmt: skip
 _SMALL_LOGITS = {"memory.loss_chunk": 256}
@@ -73,7 +73,7 @@ def measured(config: Config, vocab_size: int, framework: str) -> int:
     tensors, or what XLA's compiler plans.
 
     Args:
-      config: its memory fields settled.
+      config: its memory fields resolved.
       framework: "torch" or "flax".
     """
     from slm_core.hardware.devices import quiet_jax

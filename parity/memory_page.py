@@ -11,7 +11,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
-from slm_core.planner.search import CHUNK, cheapest, settled
+from slm_core.planner.search import CHUNK, cheapest, resolved
 from slm_core.runs.folder import SavedRun
 from slm_core.runs.vocabulary import expected_vocabulary
 
@@ -73,9 +73,9 @@ def jobs() -> list[Job]:
         for lever in LEVERS if spec == ALL_LEVERS else FEW:
             config = _levered(preset, LEVERS[lever])
             found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
-        found += _settled(subject, preset, vocab_size)
+        found += _resolved(subject, preset, vocab_size)
     base = presets.load(PRESETS[-1])[0]
-    found += _settled(
+    found += _resolved(
         f"finetune.py, of {PRESETS[-1].removeprefix('configs/')}", _tuned(base), expected_vocabulary(base)
     )
     for name, (config, vocab_size) in cases().items():
@@ -83,11 +83,11 @@ def jobs() -> list[Job]:
     return found
 
 
-def _settled(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with what it leaves open settled within its budget, in float32."""
-    limit, preset = preset.memory.budget_gb * 1e9, on_card(preset)
-    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or settled(preset) for twin in TWINS}
-    return [(subject, "as the trainer settles it", twin, config, vocab_size) for twin, config in chosen.items()]
+def _resolved(subject: str, preset: Config, vocab_size: int) -> list[Job]:
+    """Returns a preset with what it leaves open resolved within its memory limit, in float32."""
+    limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
+    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or resolved(preset) for twin in TWINS}
+    return [(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
 
 
 def _tuned(base: Config) -> Config:
@@ -123,7 +123,7 @@ Written by `{command}`, not by hand. What an update of each twin takes at its pe
 `slm_core/planner` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
 under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
 `memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
-GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/budget.py --config ...` predicts it for any
+GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts it for any
 config, and measures it with `--measure`.
 
 What a run on the card adds is not in it: the CUDA context, libraries' workspaces outside of what the frameworks

@@ -30,7 +30,7 @@ class Evaluator(Protocol):
     weights)`."""
 
     framework: str  # "torch" or "flax"
-    config: "Config"  # with what was open in it settled on the device
+    config: "Config"  # with what was open in it resolved on the device
     choices: dict[str, str]  # {field: value and why} of each of those
 
     def facts(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ def prepare_device(config: Config) -> jax.Device:
     if config.run.threads:
         os.environ["NPROC"] = str(config.run.threads)  # XLA sizes its CPU thread pool by it
     if config.run.device != "cpu":
-        _limit_gpu_memory(config.memory.budget_gb * 1e9)
+        _limit_gpu_memory(config.memory.limit_gb * 1e9)
     if config.run.device == "cpu":
         jax.config.update("jax_platforms", "cpu")
     device = jax.devices()[0]
@@ -75,14 +75,14 @@ def peak_memory_bytes(device: jax.Device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _limit_gpu_memory(budget: float) -> None:
-    """Lets JAX take `budget` bytes of the first GPU (0: all), by the fraction that its backend reads from the
+def _limit_gpu_memory(limit: float) -> None:
+    """Lets JAX take `limit` bytes of the first GPU (0: all), by the fraction that its backend reads from the
     environment. Without it that is three quarters.
     """
     memory = gpu_memory()
     if memory and not any(os.environ.get(name) for name in MEMORY_FRACTIONS):
         total, _ = memory
-        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{min(budget or total, total) / total:.4f}"
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{min(limit or total, total) / total:.4f}"
 
 
 def _gpu_memory(device: jax.Device) -> tuple[int, int]:

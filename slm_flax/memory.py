@@ -131,7 +131,7 @@ def unallocated(config: Config, vocab_size: int) -> Engine:
         engines.append(Engine(config, vocab_size))
         return engines[0].state
 
-    with mock.patch.object(params, "initialise", _zeros), mock.patch.object(evaluator, "settle", as_predicted):
+    with mock.patch.object(params, "initialise", _zeros), mock.patch.object(evaluator, "resolve_auto", as_predicted):
         shapes = jax.eval_shape(state)
     engines[0].state = shapes
     return engines[0]

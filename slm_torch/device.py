@@ -36,9 +36,9 @@ def prepare_device(config: Config) -> torch.device:
     if wanted == "cpu" or not torch.cuda.is_available():
         keep_freed_memory()
         return torch.device("cpu")
-    budget, total = config.memory.budget_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
-    if 0 < budget < total:
-        torch.cuda.set_per_process_memory_fraction(budget / total)
+    limit, total = config.memory.limit_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
+    if 0 < limit < total:
+        torch.cuda.set_per_process_memory_fraction(limit / total)
     return torch.device("cuda")
 
 

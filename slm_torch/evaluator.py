@@ -6,7 +6,7 @@ from torch import Tensor
 
 from slm_core.config import Config
 from slm_core.model.weights import Weights
-from slm_core.planner.resolve import settle
+from slm_core.planner.resolve import resolve_auto
 from slm_core.protocols import IGNORE
 from slm_core.quantization.lora import facts, starting
 from slm_torch import params
@@ -28,11 +28,11 @@ class Evaluator:
         """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
 
         Raises:
-          UserError: the machine lacks what the config asks for (see `settle`), or the weights are of another model.
+          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights are another model's.
         """
         self.device = prepare_device(config)
         device = probe(self.device)
-        config, self.choices = settle(config, vocab_size, self.framework, device, self.trains)
+        config, self.choices = resolve_auto(config, vocab_size, self.framework, device, self.trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         model = Transformer(config, vocab_size, DTYPES[self.compute])

@@ -45,7 +45,7 @@ def measured(config: Config, vocab_size: int) -> int:
 def _without_values(gpu: bool) -> Iterator[None]:
     """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
     of updates) and experts all get the same number of rows. The config stays as `slm_core.planner.predict` takes it,
-    whatever the budget.
+    whatever the memory limit.
     """
 
     def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
@@ -67,7 +67,7 @@ def _without_values(gpu: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.object(Tensor, "__float__", lambda _: 1.0))
         stack.enter_context(mock.patch.object(Tensor, "__int__", lambda _: 1))
         stack.enter_context(mock.patch.object(moe, "rows_by_expert", rows_by_expert))
-        stack.enter_context(mock.patch.object(evaluator, "settle", as_predicted))
+        stack.enter_context(mock.patch.object(evaluator, "resolve_auto", as_predicted))
         if gpu:
             flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
             stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))

@@ -186,15 +186,15 @@ def check_automatic_precision(build) -> None:
 
 def check_memory_that_is_not_there(build) -> None:
     """What cannot fit is refused in one line, with numbers; what can is made to, and the choices are told."""
-    with pytest.raises(UserError, match=r"memory.budget_gb=1e-06: this run would take .* set ") as caught:
-        build(with_values(CONFIG, {"memory.budget_gb": 1e-6}), VOCAB)
+    with pytest.raises(UserError, match=r"memory.limit_gb=1e-06: this run would take .* set ") as caught:
+        build(with_values(CONFIG, {"memory.limit_gb": 1e-6}), VOCAB)
     assert "\n" not in str(caught.value)
     engine = build(CONFIG, VOCAB)
     assert (engine.config.memory.remat, engine.config.memory.loss_chunk, engine.config.train.micro_batch_size) == (
         "none", 0, 4,
     )  # fmt: skip
     facts = engine.facts()
-    assert facts["micro_batch_size"] == "4 (fits)" and "of 6.00 GB predicted: weights" in facts["budget_gb"]
+    assert facts["micro_batch_size"] == "4 (fits)" and "of 6.00 GB predicted: weights" in facts["limit_gb"]
 
 
 def check_evaluator(build, evaluator, overrides: dict) -> None:

@@ -39,14 +39,14 @@ class Precision:
 
 @dataclass(frozen=True)
 class Memory:
-    budget_gb: float = option(
+    limit_gb: float = option(
         6.0, "memory of the device that the run may take, in GB of 1e9 bytes; 0: all that is free", low=0
     )
     remat: str = option(
         "auto",
         "what is computed again in the backward pass instead of stored",
         choices={
-            "auto": "as little as memory.budget_gb allows",
+            "auto": "as little as memory.limit_gb allows",
             "none": "nothing",
             "attention": "what is cheap in a block: norms, activations, attention; products with weights are kept",
             "block": "every block, from its input",
@@ -54,7 +54,7 @@ class Memory:
         },
     )
     loss_chunk: int | None = option(
-        None, "tokens whose logits are held at once; 0: all; unset: all where memory.budget_gb allows it, else 1024",
+        None, "tokens whose logits are held at once; 0: all; unset: all where memory.limit_gb allows it, else 1024",
         low=0,
     )  # fmt: skip
 

@@ -158,7 +158,7 @@ class Train:
     steps: int = option(600, "updates", low=1)
     batch_size: int = option(16, "sequences an update", low=1)
     micro_batch_size: int = option(
-        0, "sequences held in memory at once, gradients accumulate; 0: as many as memory.budget_gb allows", low=0
+        0, "sequences held in memory at once, gradients accumulate; 0: as many as memory.limit_gb allows", low=0
     )
     eval_every: int = option(100, "steps between evaluations; the last step always evaluates; 0: only there", low=0)
     eval_batches: int = option(20, "validation batches an evaluation, at most", low=1)

@@ -1,4 +1,4 @@
-"""What the config leaves open, settled on a device before anything is allocated there: one line of reason a choice.
+"""What the config leaves open, resolved on a device before anything is allocated there: one line of reason a choice.
 
 Open are precision.compute "auto", memory.remat "auto", memory.loss_chunk unset and train.micro_batch_size 0. Where
 nothing fits, the run stops here.
@@ -15,15 +15,15 @@ from slm_core.errors import UserError
 from slm_core.hardware.compute import choose_compute
 from slm_core.hardware.devices import Device
 from slm_core.planner.report import TWINS, gigabytes, parts
-from slm_core.planner.search import cheapest, enough, helpful, settled, smallest
+from slm_core.planner.search import cheapest, enough, helpful, resolved, smallest
 
-SETTLED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
-"""Fields that may be settled otherwise than the config says."""
+RESOLVED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
+"""Fields that may be resolved otherwise than the config says."""
 SPARE = 0.05
 """Share of a device's free memory that is not planned with: what fragments, and what libraries take for themselves."""
 
 
-def settle(
+def resolve_auto(
     config: Config, vocab_size: int, framework: str, device: Device, trains: bool
 ) -> tuple[Config, dict[str, str]]:
     """Returns the config with nothing left open, and {field: its value and why} of each choice.
@@ -48,7 +48,7 @@ def settle(
     if any(layer.attention.kernel == "fused" for layer in layer_specs(config.model)):
         choices["model.attention.kernel"] = f"fused ({device.fused})"
     if not trains:
-        return settled(config, micro_batch_size=config.train.micro_batch_size), choices
+        return resolved(config, micro_batch_size=config.train.micro_batch_size), choices
     found = _cheapest(config, vocab_size, framework, limit)
     if found is None:
         raise UserError(_refusal(config, vocab_size, framework, device, limit))
@@ -56,26 +56,26 @@ def settle(
 
 
 def as_predicted(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:
-    """In the place of `settle`, returns the config as `planner.predict` takes it, whatever fits: for measuring."""
+    """In the place of `resolve_auto`: returns the config as `planner.predict` takes it, whether it fits or not."""
     compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
-    return with_values(settled(config), {"precision.compute": compute}), {}
+    return with_values(resolved(config), {"precision.compute": compute}), {}
 
 
 def memory_limit(config: Config, device: Device) -> float:
-    """Returns the bytes that a run may take: memory.budget_gb, if so much is free."""
-    wanted, free = config.memory.budget_gb * 1e9, (1 - SPARE) * device.free
+    """Returns the bytes that a run may take: memory.limit_gb, if so much is free."""
+    wanted, free = config.memory.limit_gb * 1e9, (1 - SPARE) * device.free
     return min(wanted, free) if wanted else free
 
 
 def differences(config: Config, other: Config) -> dict[str, Any]:
-    """Returns {field: value in `other`} of what was settled there otherwise than `config` says."""
+    """Returns {field: value in `other`} of what was resolved there otherwise than `config` says."""
     before, after = flatten(config), flatten(other)
-    return {name: after[name] for name in SETTLED if before[name] != after[name]}
+    return {name: after[name] for name in RESOLVED if before[name] != after[name]}
 
 
 def _cheapest(config: Config, vocab_size: int, framework: str, limit: float) -> Config | None:
     """As `search.cheapest`; the search is spared where the fastest settings fit, as they do nearly always."""
-    fastest = settled(config)
+    fastest = resolved(config)
     if planner.predict(fastest, vocab_size, framework).total <= limit:
         return fastest
     return cheapest(config, vocab_size, framework, limit)
@@ -93,7 +93,7 @@ def _open(config: Config) -> dict[str, Any]:
 
 
 def _reasons(config: Config, found: Config, vocab_size: int, framework: str, limit: float) -> dict[str, str]:
-    """Returns {field: its value in `found` and why}, and under memory.budget_gb the memory that was planned."""
+    """Returns {field: its value in `found` and why}, and under memory.limit_gb the memory that was planned."""
     values, lines = flatten(found), {}
     for name, fastest in _open(config).items():
         why = "fits"
@@ -106,7 +106,7 @@ def _reasons(config: Config, found: Config, vocab_size: int, framework: str, lim
     prediction = planner.predict(found, vocab_size, framework)
     total = gigabytes(prediction.total).removesuffix(" GB")
     planned = f"{total} of {gigabytes(limit)} predicted: {parts(prediction)}"
-    lines["memory.budget_gb"] = planned + planner.guesses(found)
+    lines["memory.limit_gb"] = planned + planner.guesses(found)
     return lines
 
 
@@ -120,10 +120,10 @@ def _refusal(config: Config, vocab_size: int, framework: str, device: Device, li
     """Returns why a run can't start: what it would take at the least, and the three changes that help most."""
     least = smallest(config, vocab_size, framework)
     prediction = planner.predict(least, vocab_size, framework)
-    short = limit < config.memory.budget_gb * 1e9 or not config.memory.budget_gb
+    short = limit < config.memory.limit_gb * 1e9 or not config.memory.limit_gb
     free = f", and {gigabytes(device.free)} of {gigabytes(device.total)} are free" if short else ""
     return (
-        f"memory.budget_gb={config.memory.budget_gb}: this run would take {gigabytes(prediction.total)}"
+        f"memory.limit_gb={config.memory.limit_gb}: this run would take {gigabytes(prediction.total)}"
         f"{' at the least' if _open(config) else ''} in {TWINS[framework]} ({parts(prediction)})"
         f"{planner.guesses(least)}{free}: {_remedy(least, vocab_size, framework, limit, device)}"
     )
@@ -135,7 +135,7 @@ def _remedy(config: Config, vocab_size: int, framework: str, limit: float, devic
     words = [f"{change.text} ({gigabytes(change.total)})" for change in changes]
     total = planner.predict(config, vocab_size, framework).total
     if total <= (1 - SPARE) * device.free:
-        words.append(f"memory.budget_gb={math.ceil(total / 1e8) / 10}, which is free")
+        words.append(f"memory.limit_gb={math.ceil(total / 1e8) / 10}, which is free")
     elif changes and changes[0].total > limit and (together := enough(config, vocab_size, framework, limit)):
         words.append(f"together {' and '.join(c.text for c in together)} ({gigabytes(together[-1].total)})")
     return f"set {', or '.join(words)}" if words else "use a smaller model"

@@ -19,7 +19,7 @@ ENOUGH = 2048
 """Tokens in memory at once that keep a small card busy: above them a larger micro-batch is not worth computing more."""
 
 
-def settled(config: Config, **fields: Any) -> Config:
+def resolved(config: Config, **fields: Any) -> Config:
     """Returns the config with what is open replaced by what `predict` takes it for, or by `fields` (remat, loss_chunk,
     micro_batch_size)."""
     memory, train = config.memory, config.train
@@ -50,7 +50,7 @@ def cheapest(config: Config, vocab_size: int, framework: str, limit: float) -> C
         micro = _largest(config, setting, vocab_size, framework, limit)
         if micro:
             tokens = min(micro * config.data.seq_len, ENOUGH)
-            found.append((-tokens, work, -micro, settled(config, **setting, micro_batch_size=micro)))
+            found.append((-tokens, work, -micro, resolved(config, **setting, micro_batch_size=micro)))
     return min(found, key=lambda item: item[:3])[3] if found else None
 
 
@@ -66,7 +66,7 @@ def largest_micro_batch(config: Config, vocab_size: int, framework: str, limit: 
 def smallest(config: Config, vocab_size: int, framework: str) -> Config:
     """Returns the config with its open fields set to what takes the least memory."""
     micro = _micro_batches(config)[-1]
-    found = (settled(config, **setting, micro_batch_size=micro) for _, setting in _settings(config, vocab_size))
+    found = (resolved(config, **setting, micro_batch_size=micro) for _, setting in _settings(config, vocab_size))
     return min(found, key=lambda each: predict(each, vocab_size, framework).total)
 
 
@@ -96,7 +96,7 @@ def _largest(config: Config, setting: dict[str, Any], vocab_size: int, framework
     fits = (
         size
         for size in _micro_batches(config)
-        if predict(settled(config, **setting, micro_batch_size=size), vocab_size, framework).total <= limit
+        if predict(resolved(config, **setting, micro_batch_size=size), vocab_size, framework).total <= limit
     )
     return next(fits, 0)
 
@@ -138,7 +138,7 @@ class Change:
 
 def helpful(config: Config, vocab_size: int, framework: str) -> list[Change]:
     """Returns the single changes that would save memory, one a field, those that save the most first."""
-    now = settled(config)
+    now = resolved(config)
     before, best = predict(now, vocab_size, framework).total, {}
     for name, value in _levers(now):
         try:

@@ -19,7 +19,7 @@ from slm_core.runs.checkpoints import checkpoint_path, latest_checkpoint, publis
 from slm_core.runs.provenance import commit, versions
 
 MAY_DIFFER = (
-    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "memory.budget_gb",
+    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "memory.limit_gb",
 )  # fmt: skip
 """Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
 
@@ -59,19 +59,19 @@ def automatic_name(config: Config, framework: str, preset: str, overrides: Itera
 class RunFolder:
     """An open run: this process alone may write to it until `close`. Use it in a `with`.
 
-    `settled`: {field: value} of what the run's first process settled on its device; None: nothing was recorded yet.
+    `resolved`: {field: value} of what the run's first process resolved on its device; None: nothing was recorded yet.
     """
 
-    def __init__(self, path: Path, lock: int, settled: dict[str, Any] | None = None):
+    def __init__(self, path: Path, lock: int, resolved: dict[str, Any] | None = None):
         self.path = path
         self.checkpoints = path / "checkpoints"
-        self.settled = settled
+        self.resolved = resolved
         self._lock = lock
 
-    def record(self, settled: dict[str, Any]) -> None:
-        """Writes what was settled into config.json, so that a resumed run computes the same."""
-        self.settled = settled
-        description = json.loads((self.path / "config.json").read_text()) | {"settled": settled}
+    def record(self, resolved: dict[str, Any]) -> None:
+        """Writes what was resolved into config.json, so that a resumed run computes the same."""
+        self.resolved = resolved
+        description = json.loads((self.path / "config.json").read_text()) | {"resolved": resolved}
         write_atomically(self.path / "config.json", json.dumps(description, indent=2) + "\n")
 
     def save_sample(self, step: int, text: str) -> None:
@@ -112,16 +112,16 @@ def open_run(
     try:
         _refuse_foreign(path)
         repair(path / "checkpoints")
-        settled = None
+        resolved = None
         if latest_checkpoint(path / "checkpoints"):
             _refuse_different(path, config, framework, dataset.fingerprint)
-            settled = _read(path)["settled"]
+            resolved = _read(path)["resolved"]
         else:
             _describe(path, config, framework, preset, dataset, base)
     except BaseException:
         os.close(lock)
         raise
-    return RunFolder(path, lock, settled)
+    return RunFolder(path, lock, resolved)
 
 
 def _make(root: Path, name: str, resume: bool) -> Path:
@@ -234,7 +234,7 @@ def _read(folder: Path) -> dict[str, Any]:
         saved = json.loads((folder / "config.json").read_text())
         saved["config"] = from_config_dict(saved["config"])
         known = {name: saved[name] for name in ("framework", "config")}
-        known |= {name: saved.get(name) for name in ("imported", "settled", "tokens")}
+        known |= {name: saved.get(name) for name in ("imported", "resolved", "tokens")}
         return known | saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run: it has no config.json{_neighbour(folder)}") from error

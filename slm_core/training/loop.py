@@ -106,11 +106,11 @@ def train(
 
 
 def _built(build: Callable[[Config], Engine], config: Config, run: RunFolder) -> Engine:
-    """Returns the run's engine, with what its first process settled on its device; what is settled here is recorded.
+    """Returns the run's engine, with what its first process resolved on its device; what is resolved here is recorded.
 
-    Where that does not fit the memory that is here now, memory is settled anew, and the dtype alone stays.
+    Where that does not fit the memory that is here now, memory is resolved anew, and the dtype alone stays.
     """
-    begun = run.settled or {}
+    begun = run.resolved or {}
     dtype = {name: value for name, value in begun.items() if name == "precision.compute"}
     try:
         engine = build(with_values(config, begun))
@@ -118,9 +118,9 @@ def _built(build: Callable[[Config], Engine], config: Config, run: RunFolder) ->
         if dtype == begun:
             raise
         engine = build(with_values(config, dtype))
-        print("what the run settled when it began does not fit here now: it is settled anew")
+        print("what the run resolved when it began does not fit here now: it is resolved anew")
     found = differences(config, engine.config)
-    if found != run.settled:
+    if found != run.resolved:
         run.record(found)
     return engine
 
@@ -305,7 +305,7 @@ def _print_facts(
     }
     if progress.step:  # the engine was given them
         facts |= {
-            name.rpartition(".")[2]: f"{value} (as settled before)" for name, value in (run.settled or {}).items()
+            name.rpartition(".")[2]: f"{value} (as resolved before)" for name, value in (run.resolved or {}).items()
         }
     width = max(map(len, facts))
     for name, fact in facts.items():

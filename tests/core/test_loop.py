@@ -269,10 +269,10 @@ def test_evaluation_goes_by_micro_batches(whole, tmp_path):
     assert ours == pytest.approx(reference, rel=1e-14)
 
 
-def test_what_was_settled_is_recorded_and_taken_again(whole, tmp_path):
+def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):
     built = []
 
-    def settle(micro_batch_size):
+    def resolve_auto(micro_batch_size):
         def prepare_engine(engine):
             built.append(engine.config.train.micro_batch_size)
             if not built[-1]:
@@ -285,17 +285,17 @@ def test_what_was_settled_is_recorded_and_taken_again(whole, tmp_path):
     config = make_config(tmp_path)
     for micro_batch_size in (2, 4):
         with pytest.raises(Interrupted):
-            run(config, settle(micro_batch_size))
+            run(config, resolve_auto(micro_batch_size))
         description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
-        assert description["settled"] == {"train.micro_batch_size": 2}
+        assert description["resolved"] == {"train.micro_batch_size": 2}
         assert description["config"]["train"]["micro_batch_size"] == 0
-    result, engine = run(config, settle(4))
+    result, engine = run(config, resolve_auto(4))
     assert built == [0, 2, 2] and result.finished
     assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
     assert (engine.weights == whole[1].weights).all()
 
 
-def test_what_no_longer_fits_is_settled_anew_but_for_the_dtype(tmp_path, capsys):
+def test_what_no_longer_fits_is_resolved_anew_but_for_the_dtype(tmp_path, capsys):
     def fits(most, begun):
         def prepare_engine(engine):
             given = engine.config
@@ -315,21 +315,21 @@ def test_what_no_longer_fits_is_settled_anew_but_for_the_dtype(tmp_path, capsys)
         run(config, then_stops)
     assert run(config, fits(2, "float32"))[0].finished
     printed = capsys.readouterr().out
-    assert "does not fit here now: it is settled anew" in printed and "2 (as settled before)" in printed
+    assert "does not fit here now: it is resolved anew" in printed and "2 (as resolved before)" in printed
     description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
-    assert description["settled"] == {"precision.compute": "float32", "train.micro_batch_size": 2}
+    assert description["resolved"] == {"precision.compute": "float32", "train.micro_batch_size": 2}
 
 
-def test_a_run_of_before_settles_anew(tmp_path):
+def test_a_run_of_before_resolves_anew(tmp_path):
     config = make_config(tmp_path)
     with pytest.raises(Interrupted):
         run(config, crash_at(8))
     file = tmp_path / "models" / "run" / "config.json"
     description = json.loads(file.read_text())
-    assert description.pop("settled") == {}
+    assert description.pop("resolved") == {}
     file.write_text(json.dumps(description))
     assert run(config)[0].finished
-    assert json.loads(file.read_text()) == description | {"settled": {}}
+    assert json.loads(file.read_text()) == description | {"resolved": {}}
 
 
 @pytest.mark.parametrize("every", [0, 100])

@@ -73,7 +73,7 @@ def test_automatic_names():
 
 def test_what_may_change_does_not_rename_a_run():
     names = [name for name in flatten(make_config.__globals__["Config"]()) if name.startswith(MAY_DIFFER)]
-    assert "memory.budget_gb" in names
+    assert "memory.limit_gb" in names
     assert automatic_name(make_config.__globals__["Config"](), "flax", "default", names) == "default-flax"
 
 

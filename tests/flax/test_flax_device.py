@@ -62,13 +62,13 @@ def test_other_processes_and_jaxs_own_limit_both_count(monkeypatch):
     assert device.probe(card("8.0"), threads=0).free == 4_900
 
 
-@pytest.mark.parametrize(("budget", "fraction"), [(6.0, "0.2500"), (0.0, "1.0000"), (30.0, "1.0000")])
-def test_jax_takes_the_card_as_it_needs_it_up_to_the_budget(monkeypatch, budget, fraction):
+@pytest.mark.parametrize(("limit", "fraction"), [(6.0, "0.2500"), (0.0, "1.0000"), (30.0, "1.0000")])
+def test_jax_takes_the_card_as_it_needs_it_up_to_the_limit(monkeypatch, limit, fraction):
     monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(device, "gpu_memory", lambda: (24 * 10**9, 10**9))
     devices = jax.devices("cpu")
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    device.prepare_device(Config(memory=Memory(budget_gb=budget)))
+    device.prepare_device(Config(memory=Memory(limit_gb=limit)))
     assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert generate_pjrt_gpu_plugin_options()["memory_fraction"] == float(fraction)

@@ -103,7 +103,7 @@ def test_the_card_s_compiler_sees_what_a_gpu_would_compute():
 @pytest.mark.slow
 def test_gpt2_is_within_a_tenth():
     overrides = {
-        "train.micro_batch_size": 8, "memory.remat": "block", "memory.loss_chunk": 1024, "memory.budget_gb": 0.0,
+        "train.micro_batch_size": 8, "memory.remat": "block", "memory.loss_chunk": 1024, "memory.limit_gb": 0.0,
         "precision.compute": "float32", "run.device": "cpu",
     }  # fmt: skip
     assert abs(error(changed(presets.load("configs/gpt2.py:124m")[0], overrides), 50257)) < 0.1

@@ -71,7 +71,7 @@ def update_bytes(**overrides) -> int:
     fields = {name.replace("__", "."): value for name, value in overrides.items()}
     base = {
         "model.d_model": 64, "model.n_layers": 16, "model.attention.kernel": "flash", "memory.loss_chunk": 128,
-        "precision.params": "float32", "precision.compute": "float32", "data.seq_len": 512, "memory.budget_gb": 0.0,
+        "precision.params": "float32", "precision.compute": "float32", "data.seq_len": 512, "memory.limit_gb": 0.0,
         "train.micro_batch_size": 4,
     }  # fmt: skip
     return compiled_update(with_values(checks.CONFIG, base | fields), 64).memory_analysis().temp_size_in_bytes

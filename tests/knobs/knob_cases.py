@@ -63,7 +63,7 @@ NEEDS: dict[str, Values] = {
     **{f"data.source={source}": {"data.path": "../corpus"} for source in ("text", "jsonl", "parquet", "hf")},
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
-    "memory.budget_gb": {"run.device": "auto"},
+    "memory.limit_gb": {"run.device": "auto"},
     "memory.remat": {"model.n_layers": 4},  # enough for groups
     "precision.compute=float16": {"precision.loss_scale_init": 1024.0},
     "precision.loss_scale_growth_interval": {"precision.loss_scale_growth_interval": 1},
@@ -84,7 +84,7 @@ OTHERS: dict[str, Any] = {
 """{field: its other value, where none of the usual ones is a value that acts}."""
 
 
-MACHINE = ("run.device", "run.compile", "run.threads", "memory.budget_gb")
+MACHINE = ("run.device", "run.compile", "run.threads", "memory.limit_gb")
 """Fields about the machine: they show in what a twin asks of it."""
 
 TWINS = tuple(

@@ -88,7 +88,7 @@ def test_it_is_in_the_ladder(copy):
 
 
 def test_the_planner_counts_it_as_another_and_says_so(copy):
-    planned = run(copy, "scripts/budget.py", "--config.model.norm.kind=squash")
+    planned = run(copy, "scripts/plan_memory.py", "--config.model.norm.kind=squash")
     assert planned.returncode == 0, planned.stderr
     assert "predicted (model.norm.kind=squash counted as layernorm)" in planned.stdout
 

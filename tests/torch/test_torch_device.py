@@ -54,11 +54,11 @@ def test_cuda_counts_gpus_as_the_driver_does_before_pytorch_looks(monkeypatch):
     assert orders == ["PCI_BUS_ID"]
 
 
-def test_the_budget_is_a_limit_of_the_process(monkeypatch):
+def test_the_memory_limit_is_a_limit_of_the_process(monkeypatch):
     fractions = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: type("", (), {"total_memory": 24e9}))
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
-    for budget in (6.0, 0.0, 30.0):
-        device.prepare_device(Config(memory=Memory(budget_gb=budget)))
+    for limit in (6.0, 0.0, 30.0):
+        device.prepare_device(Config(memory=Memory(limit_gb=limit)))
     assert fractions == [0.25]

@@ -9,7 +9,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import advice, bars, picture, table
-from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, settled
+from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, resolved
 from slm_core.runs.vocabulary import expected_vocabulary
 
 TWINS = pytest.mark.parametrize("twin", ["torch", "flax"])
@@ -57,15 +57,15 @@ def test_given_fields_are_kept(twin):
 def test_the_largest_micro_batch_fits_and_the_next_does_not(twin):
     config = gpt2(memory__remat="block", memory__loss_chunk=1024)
     size = largest_micro_batch(config, VOCAB, twin, 6e9)
-    assert predict(settled(config, micro_batch_size=size), VOCAB, twin).total <= 6e9
-    assert predict(settled(config, micro_batch_size=2 * size), VOCAB, twin).total > 6e9
+    assert predict(resolved(config, micro_batch_size=size), VOCAB, twin).total <= 6e9
+    assert predict(resolved(config, micro_batch_size=2 * size), VOCAB, twin).total > 6e9
     assert largest_micro_batch(config, VOCAB, twin, 1e9) == 0
 
 
 @TWINS
 def test_changes_save_memory_one_a_field_the_best_first(twin):
     config = gpt2()
-    before = predict(settled(config), VOCAB, twin).total
+    before = predict(resolved(config), VOCAB, twin).total
     changes = helpful(config, VOCAB, twin)
     totals = [change.total for change in changes]
     assert len(changes) >= 3 and totals == sorted(totals) and totals[-1] < before

@@ -10,7 +10,7 @@ from slm_core.hardware import devices
 from slm_core.hardware.compute import matmul_shapes
 from slm_core.hardware.devices import Device
 from slm_core.planner import Prediction, search
-from slm_core.planner.resolve import differences, memory_limit, settle
+from slm_core.planner.resolve import differences, memory_limit, resolve_auto
 
 VOCAB = 1000
 CONFIG = Config(
@@ -60,8 +60,8 @@ CPU = Device("cpu", "CPU", None, False, 64 * 10**9, 32 * 10**9, "a kernel", neve
 AMPERE = gpu("RTX 3090", (8, 6), 24e9, 0)
 
 
-def settled(values: dict, device: Device = CPU, trains: bool = True) -> tuple[Config, dict[str, str]]:
-    return settle(with_values(CONFIG, values), VOCAB, "torch", device, trains)
+def resolved(values: dict, device: Device = CPU, trains: bool = True) -> tuple[Config, dict[str, str]]:
+    return resolve_auto(with_values(CONFIG, values), VOCAB, "torch", device, trains)
 
 
 def choices(config: Config) -> tuple:
@@ -71,20 +71,20 @@ def choices(config: Config) -> tuple:
 
 
 def test_what_fits_is_not_made_smaller():
-    config, lines = settled({})
+    config, lines = resolved({})
     assert choices(config) == ("float32", "none", 0, 8)
     assert lines == {
         "precision.compute": "float32 (a CPU gains nothing from fewer bits)",
         "memory.remat": "none (fits)",
         "memory.loss_chunk": "0 (fits)",
         "train.micro_batch_size": "8 (fits)",
-        "memory.budget_gb": "1.90 of 6.00 GB predicted: weights 0.10, gradients 0.10, optimizer 0.10, "
+        "memory.limit_gb": "1.90 of 6.00 GB predicted: weights 0.10, gradients 0.10, optimizer 0.10, "
         "activations 0.80, logits 0.80, workspace 0.00",
     }
 
 
 def test_what_does_not_fit_is_made_smaller_and_says_why():
-    config, lines = settled({"memory.budget_gb": 0.7})
+    config, lines = resolved({"memory.limit_gb": 0.7})
     assert choices(config) == ("float32", "block", 50, 8)
     assert lines["memory.remat"] == "block (none would take 1.15 of 0.70 GB)"
     assert lines["memory.loss_chunk"] == "50 (0 would take 1.34 of 0.70 GB)"
@@ -92,8 +92,8 @@ def test_what_does_not_fit_is_made_smaller_and_says_why():
 
 
 def test_what_the_user_chose_stays():
-    given = {"memory.remat": "none", "memory.loss_chunk": 50, "memory.budget_gb": 0.8}
-    config, lines = settled(given)
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "memory.limit_gb": 0.8}
+    config, lines = resolved(given)
     assert choices(config) == ("float32", "none", 50, 4)
     assert lines["train.micro_batch_size"] == "4 (8 would take 1.15 of 0.80 GB)"
     assert "memory.remat" not in lines and "memory.loss_chunk" not in lines
@@ -101,73 +101,71 @@ def test_what_the_user_chose_stays():
 
 def test_one_sequence_that_does_not_fit_stops_with_what_helps():
     with pytest.raises(UserError) as caught:
-        settled({"memory.budget_gb": 0.36})
+        resolved({"memory.limit_gb": 0.36})
     assert str(caught.value) == (
-        "memory.budget_gb=0.36: this run would take 0.37 GB at the least in PyTorch (weights 0.10, gradients 0.10, "
+        "memory.limit_gb=0.36: this run would take 0.37 GB at the least in PyTorch (weights 0.10, gradients 0.10, "
         "optimizer 0.10, activations 0.02, logits 0.05, workspace 0.00): set precision.compute=float16 (0.36 GB), "
-        "or data.seq_len=50 (0.36 GB), or memory.budget_gb=0.4, which is free"
+        "or data.seq_len=50 (0.36 GB), or memory.limit_gb=0.4, which is free"
     )
 
 
 def test_explicit_settings_that_do_not_fit_stop_with_what_helps():
-    given = {"memory.remat": "none", "memory.loss_chunk": 0, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
+    given = {"memory.remat": "none", "memory.loss_chunk": 0, "train.micro_batch_size": 8, "memory.limit_gb": 1.0}
     with pytest.raises(UserError, match=r"this run would take 1.90 GB in PyTorch .*: set ") as caught:
-        settled(given)
+        resolved(given)
     assert str(caught.value).count(" or ") == 3 and "memory.loss_chunk=50 (1.15 GB)" in str(caught.value)
 
 
 def test_memory_that_others_hold_is_not_there():
     free = turing(taken=5.5e9)
     assert memory_limit(CONFIG, free) == pytest.approx(0.95 * 0.7e9)
-    config, lines = settled({}, free)
+    config, lines = resolved({}, free)
     assert choices(config)[1:3] == ("block", 50)
-    assert "of 0.67 GB predicted" in lines["memory.budget_gb"]
+    assert "of 0.67 GB predicted" in lines["memory.limit_gb"]
     with pytest.raises(UserError, match="and 0.30 GB of 6.20 GB are free: set"):
-        settled({}, turing(taken=5.9e9))
-    assert memory_limit(with_values(CONFIG, {"memory.budget_gb": 0.0}), turing(taken=1e9)) == pytest.approx(
-        0.95 * 5.2e9
-    )
+        resolved({}, turing(taken=5.9e9))
+    assert memory_limit(with_values(CONFIG, {"memory.limit_gb": 0.0}), turing(taken=1e9)) == pytest.approx(0.95 * 5.2e9)
 
 
 def test_a_gpu_with_bfloat16_computes_in_it():
-    config, lines = settled({}, AMPERE)
+    config, lines = resolved({}, AMPERE)
     assert config.precision.compute == "bfloat16"
     assert lines["precision.compute"] == "bfloat16 (compute capability 8.6 has it in hardware)"
 
 
 def test_turing_computes_in_what_is_faster_there():
-    config, lines = settled({}, turing())
+    config, lines = resolved({}, turing())
     assert config.precision.compute == "float32"
     assert "take 2.00 ms in float16, 1.00 ms in float32" in lines["precision.compute"]
-    assert settled({}, turing(float16=0.9e-3))[0].precision.compute == "float16"
+    assert resolved({}, turing(float16=0.9e-3))[0].precision.compute == "float16"
 
 
 def test_turing_computes_in_float16_where_float32_does_not_fit():
-    given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.budget_gb": 1.0}
-    config, lines = settled(given, turing())
+    given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.limit_gb": 1.0}
+    config, lines = resolved(given, turing())
     assert config.precision.compute == "float16"
     assert lines["precision.compute"] == ("float16 (compute capability 7.5 has no bfloat16, and float32 would not fit)")
     with pytest.raises(UserError, match="this run would take 0.75 GB"):  # float16 would not fit either
-        settled(given | {"memory.budget_gb": 0.5}, gpu("GTX 1660 Ti", (7, 5), 6.2e9, 0))  # nothing is timed
+        resolved(given | {"memory.limit_gb": 0.5}, gpu("GTX 1660 Ti", (7, 5), 6.2e9, 0))  # nothing is timed
 
 
 def test_float64_parameters_compute_in_float64():
-    assert settled({"precision.params": "float64"}, turing())[0].precision.compute == "float64"
+    assert resolved({"precision.params": "float64"}, turing())[0].precision.compute == "float64"
 
 
 def test_bfloat16_that_would_be_emulated_is_refused():
     with pytest.raises(
         UserError, match=r"precision.compute=bfloat16: GTX 1660 Ti .*7.5.* set precision.compute=float16"
     ):
-        settled({"precision.compute": "bfloat16"}, turing())
-    assert settled({"precision.compute": "bfloat16"}, CPU)[0].precision.compute == "bfloat16"
-    assert settled({"precision.compute": "bfloat16"}, AMPERE)[1]["precision.compute"] == "bfloat16 (given)"
+        resolved({"precision.compute": "bfloat16"}, turing())
+    assert resolved({"precision.compute": "bfloat16"}, CPU)[0].precision.compute == "bfloat16"
+    assert resolved({"precision.compute": "bfloat16"}, AMPERE)[1]["precision.compute"] == "bfloat16 (given)"
 
 
 def test_what_computes_fused_attention_is_said():
     fused = {"model.attention.kernel": "fused"}
-    assert settled(fused, turing(fused="flash"))[1]["model.attention.kernel"] == "fused (flash)"
-    assert "model.attention.kernel" not in settled({}, AMPERE)[1]
+    assert resolved(fused, turing(fused="flash"))[1]["model.attention.kernel"] == "fused (flash)"
+    assert "model.attention.kernel" not in resolved({}, AMPERE)[1]
 
 
 def test_the_device_is_planned_for(monkeypatch):
@@ -176,31 +174,31 @@ def test_the_device_is_planned_for(monkeypatch):
         planner, "predict", lambda config, *rest: planned.append(config.run.device) or predict(config, *rest)
     )
     for device in (CPU, AMPERE):
-        settled({"run.device": "auto"}, device)
+        resolved({"run.device": "auto"}, device)
     assert set(planned[: len(planned) // 2]) == {"cpu"} and set(planned[len(planned) // 2 :]) == {"cuda"}
 
 
 def test_a_mixture_s_losses_are_means_over_the_whole_batch():
-    mixture = {"model.mlp.kind": "moe", "memory.budget_gb": 0.55}
-    assert choices(settled(mixture)[0]) == ("float32", "full", 50, 8)
-    less = mixture | {"memory.budget_gb": 0.45}
-    assert settled(less | {"model.mlp.balance_loss": 0.0})[0].train.micro_batch_size == 4
+    mixture = {"model.mlp.kind": "moe", "memory.limit_gb": 0.55}
+    assert choices(resolved(mixture)[0]) == ("float32", "full", 50, 8)
+    less = mixture | {"memory.limit_gb": 0.45}
+    assert resolved(less | {"model.mlp.balance_loss": 0.0})[0].train.micro_batch_size == 4
     with pytest.raises(UserError, match="train.micro_batch_size=1"):
-        settled(less)
+        resolved(less)
 
 
-def test_an_evaluator_only_settles_how_it_computes():
-    config, lines = settled({"memory.budget_gb": 0.001}, AMPERE, trains=False)
+def test_an_evaluator_only_resolves_how_it_computes():
+    config, lines = resolved({"memory.limit_gb": 0.001}, AMPERE, trains=False)
     assert choices(config) == ("bfloat16", "none", 0, 0)
     assert lines.keys() == {"precision.compute"}
 
 
-def test_what_was_settled_is_settled_already():
-    config, _ = settled({"memory.budget_gb": 0.7}, turing())
+def test_what_was_resolved_is_resolved_already():
+    config, _ = resolved({"memory.limit_gb": 0.7}, turing())
     found = differences(CONFIG, config)
     assert found == {"precision.compute": "float32", "memory.remat": "block", "memory.loss_chunk": 50,
                      "train.micro_batch_size": 8}  # fmt: skip
-    again, lines = settled(found, AMPERE)
+    again, lines = resolved(found, AMPERE)
     assert differences(config, again) == {} and lines["precision.compute"] == "float32 (given)"
 
 

@@ -7,7 +7,7 @@ from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, split into weights, gradients, optimizer,
-activations, logits and workspace, as a table and bars, beside memory.budget_gb. Then the largest micro-batch and the
+activations, logits and workspace, as a table and bars, beside memory.limit_gb. Then the largest micro-batch and the
 settings that fit at the least cost in time. Exits with 1 if a twin does not fit.
 Planned is for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
 
@@ -28,7 +28,7 @@ def run(invocation: Invocation) -> None:
     figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
     twins = ["torch", "flax"] if flags["framework"] == "both" else [flags["framework"]]
     vocab_size = expected_vocabulary(config)
-    limit = config.memory.budget_gb * 1e9 or float("inf")
+    limit = config.memory.limit_gb * 1e9 or float("inf")
     configs = {twin: cheapest(config, vocab_size, twin, limit) or smallest(config, vocab_size, twin) for twin in twins}
     predictions = {twin: predict(config, vocab_size, twin) for twin, config in configs.items()}
     print(invocation.preset)

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 
-import scripts._path  # noqa: F401
 from scripts._files import writable
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
@@ -33,7 +32,7 @@ def run(invocation: Invocation) -> None:
     todo = jobs()
     with multiprocessing.get_context("spawn").Pool(flags["workers"], maxtasksperchild=4) as pool:
         rows = list(track(pool.imap(measure, todo), "measuring", len(todo)))
-    target.write_text(page(rows, "uv run scripts/memory.py"))
+    target.write_text(page(rows, "uv run scripts/pages/memory.py"))
     shown: dict = {}
     for row in rows:
         if row.subject == ALL_LEVERS.removeprefix("configs/"):

@@ -23,8 +23,8 @@ def adamw8bit(optim: Optim, groups: Groups) -> Transformation:
     """Returns AdamW with both moments in 8 bits, by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861,
     section 2). optax has none.
 
-    m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of `quantization.blockwise`, v
-    by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
+    m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of
+    `quantization.blockwise`, v by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
 
     State of a large parameter: "m/NAME", uint8 of its shape, and "m_scale/NAME", [blocks] of its dtype; v likewise.
     State of a small one: AdamW's. Both share "count".

@@ -18,7 +18,7 @@ TRIES = 5
 """Repetitions of a timing; the fastest counts."""
 
 MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-"""Variables for the share of a GPU's memory that JAX may take: the new name and the old one. JAX refuses both at once."""
+"""Variables for the share of a GPU's memory that JAX may take: the new name and the old. JAX refuses both at once."""
 
 
 def prepare_device(config: Config) -> jax.Device:

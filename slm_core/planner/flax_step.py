@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from slm_core.config import Config, Finetune, Model
 from slm_core.config.layers import layer_specs
-from slm_core.model.layer_groups import group_size, repetition
+from slm_core.model.layer_groups import Repetition, group_size, repetition
 from slm_core.planner import Prediction
 from slm_core.planner.flax_layers import kept
 from slm_core.planner.held import SLICE, held
@@ -52,10 +52,10 @@ class Step:
         self.layers = [kept(layer, config.data.seq_len, self.cpu, self.apart) for layer in models]
         self.stream = self.tokens * model.d_model * self.compute
 
-    def _stack(self, models: Sequence[Model]) -> tuple[int, int, int]:
-        """Returns (start, period, repeats) of the layers that run in a loop, as `slm_flax.stack` finds them."""
+    def _stack(self, models: Sequence[Model]) -> Repetition:
+        """Finds the layers that run in a loop, as `slm_flax.stack` does."""
         if self.config.memory.remat == "none":
-            return 0, 0, 0
+            return Repetition()
         return repetition([(model, model.attention.value_residual and i > 0) for i, model in enumerate(models)])
 
     def at_loss(self) -> Prediction:

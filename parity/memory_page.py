@@ -1,11 +1,11 @@
-"""docs/memory.md: what presets take with each lever, predicted and measured."""
+"""Writes docs/memory.md: the memory of presets with each memory setting, predicted and measured."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from parity.memory import cases, measured
+from parity.memory import cases, measured, planned
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
@@ -43,7 +43,7 @@ PRESETS = (ALL_LEVERS, "configs/llama.py:60m", "configs/llama.py:100m", "configs
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration of one twin.
+    """One config of one twin, predicted and measured.
 
     Args:
       measured: bytes.
@@ -60,38 +60,50 @@ class Row:
         return self.prediction.total / self.measured
 
 
-Job = tuple[str, str, str, Config, int]
-"""Subject, lever, twin, config, vocabulary."""
+class Job(NamedTuple):
+    """One config to measure in one twin.
+
+    Args:
+      subject: the preset; "": a small model of `parity.memory.cases`.
+      lever: the memory setting, a key of LEVERS, or the name of the small model.
+      twin: "torch" or "flax".
+    """
+
+    subject: str
+    lever: str
+    twin: str
+    config: Config
+    vocab_size: int
 
 
 def jobs() -> list[Job]:
     """Returns everything to measure, the slowest first."""
-    found: list[Job] = []
+    todo: list[Job] = []
     for spec in PRESETS:
         preset = presets.load(spec)[0]
         subject, vocab_size = spec.removeprefix("configs/"), expected_vocabulary(preset)
         for lever in LEVERS if spec == ALL_LEVERS else FEW:
             config = _levered(preset, LEVERS[lever])
-            found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
-        found += _resolved(subject, preset, vocab_size)
+            todo += [Job(subject, lever, twin, config, vocab_size) for twin in TWINS]
+        todo += _resolved(subject, preset, vocab_size)
     base = presets.load(PRESETS[-1])[0]
-    found += _resolved(
+    todo += _resolved(
         f"finetune.py, of {PRESETS[-1].removeprefix('configs/')}", _tuned(base), expected_vocabulary(base)
     )
     for name, (config, vocab_size) in cases().items():
-        found += [("", name, twin, on_card(config), vocab_size) for twin in TWINS]
-    return found
+        todo += [Job("", name, twin, on_card(config), vocab_size) for twin in TWINS]
+    return todo
 
 
 def _resolved(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with what it leaves open resolved within its memory limit, in float32."""
+    """Returns a preset with its open fields resolved within its memory limit, in float32."""
     limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
-    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or resolved(preset) for twin in TWINS}
-    return [(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
+    chosen = {twin: cheapest(preset, vocab_size, planned(twin), limit) or resolved(preset) for twin in TWINS}
+    return [Job(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
 
 
 def _tuned(base: Config) -> Config:
-    """Returns what configs/finetune.py makes of a run of this config."""
+    """Returns the config that configs/finetune.py makes from a run of this one."""
     from configs.finetune import of_run
 
     nowhere = Path("models/base")
@@ -106,28 +118,28 @@ def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
 
 
 def on_card(config: Config) -> Config:
-    """Returns the config as it is planned for a GPU, in float32 where nothing else is said."""
+    """Returns the config as it is planned for a GPU, in float32 if it names no other dtype."""
     auto = config.precision.compute == "auto"
     return with_values(config, {"run.device": "auto"} | ({"precision.compute": "float32"} if auto else {}))
 
 
 def measure(job: Job) -> Row:
     """Predicts and measures one job."""
-    subject, lever, twin, config, vocab_size = job
-    return Row(subject, lever, twin, predict(config, vocab_size, twin), measured(config, vocab_size, twin))
+    prediction = predict(job.config, job.vocab_size, planned(job.twin))
+    return Row(job.subject, job.lever, job.twin, prediction, measured(job.config, job.vocab_size, job.twin))
 
 
 INTRODUCTION = """# Memory
 
-Written by `{command}`, not by hand. What an update of each twin takes at its peak, before and without running it: as
-`slm_core/planner` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
-under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
+Written by `{command}`, not by hand. The memory of an update of each twin at its peak, without running it.
+`slm_core/planner` **predicts** it from the config. It is **measured** without a GPU. Of PyTorch MemTracker counts it
+under FakeTensorMode, with the layers' choices on a GPU before compute capability 8.0. Of Flax it is the
 `memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
 GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts it for any
-config, and measures it with `--measure`.
+config, and with `--measure` measures it.
 
-What a run on the card adds is not in it: the CUDA context, libraries' workspaces outside of what the frameworks
-allocate (the planner leaves 5% of free memory alone for them), and what fragments.
+A run on the card also takes the CUDA context, libraries' workspaces that the frameworks do not allocate, and
+fragmentation. These are not counted here; the planner leaves 5% of the free memory for them.
 
 {summary}
 
@@ -172,6 +184,17 @@ def _lines(rows: list[Row]) -> Iterator[list[str]]:
 
 
 def _savings(rows: list[Row]) -> Iterator[list[str]]:
-    own = {(row.lever, row.twin): row.measured for row in rows if row.subject == ALL_LEVERS.removeprefix("configs/")}
+    bytes_of = {
+        (row.lever, row.twin): row.measured for row in rows if row.subject == ALL_LEVERS.removeprefix("configs/")
+    }
     for lever in LEVERS:
-        yield [lever, *(f"{own[lever, twin] / own['plain', twin]:.2f}" for twin in TWINS)]
+        yield [lever, *(f"{bytes_of[lever, twin] / bytes_of['plain', twin]:.2f}" for twin in TWINS)]
+
+
+def pictured(rows: list[Row]) -> dict[str, dict[str, Prediction]]:
+    """Returns {memory setting: {twin: prediction}} of the preset that is measured with all of them."""
+    titles: dict[str, dict[str, Prediction]] = {}
+    for row in rows:
+        if row.subject == ALL_LEVERS.removeprefix("configs/"):
+            titles.setdefault(row.lever, {})[row.twin] = row.prediction
+    return titles

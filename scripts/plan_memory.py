@@ -9,9 +9,9 @@ from slm_core.config import Config
 from slm_core.planner import Prediction
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, before anything is allocated. Prints
-weights, gradients, optimizer, activations, logits and workspace as a table and as bars, beside memory.limit_gb. Then names the
-largest micro-batch that fits, and the settings that fit and cost the least time. Exits with 1 if a twin does not fit.
-Plans for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
+weights, gradients, optimizer, activations, logits and workspace as a table and as bars, beside memory.limit_gb. Then
+names the largest micro-batch that fits, and the settings that fit and cost the least time. Exits with 1 if a twin does
+not fit. Plans for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
 
 FLAGS = [
     Flag("framework", str, "both", "twin to plan for", choices=("both", "torch", "flax")),

@@ -13,7 +13,7 @@ from slm_core.planner import flax_step, torch_step
 from slm_core.planner.declarations import Declare, Twin
 from slm_core.planner.fallbacks import with_fallbacks
 from slm_core.planner.prediction import PARTS, Prediction
-from slm_core.planner.resident import resident
+from slm_core.planner.resident import resident_memory
 
 __all__ = ["PARTS", "Prediction", "Twin", "assumptions", "predict"]
 
@@ -37,7 +37,7 @@ def _with_own_parameters(
     prediction: Prediction, known: Config, config: Config, vocab_size: int, declare: Declare
 ) -> Prediction:
     """Replaces the parameters of the fallbacks in a prediction by those of the config's own kinds."""
-    counted, declared = (resident(each, vocab_size, declare) for each in (known, config))
+    counted, declared = (resident_memory(each, vocab_size, declare) for each in (known, config))
     return replace(
         prediction,
         weights=prediction.weights + declared.weights - counted.weights,

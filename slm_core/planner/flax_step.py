@@ -14,7 +14,7 @@ from slm_core.model.layer_groups import group_size, repetition
 from slm_core.planner.declarations import Declare, layer_index, without_adapters
 from slm_core.planner.flax_layers import kept
 from slm_core.planner.prediction import Prediction
-from slm_core.planner.resident import SLICE, resident
+from slm_core.planner.resident import SLICE, resident_memory
 from slm_core.planner.xla_constants import COMPILERS
 
 
@@ -31,7 +31,7 @@ class Step:
         train, device = config.train, "cpu" if config.run.device == "cpu" else "gpu"
         self.config, self.vocab, self.cpu = config, vocab_size, device == "cpu"
         self.compiler = COMPILERS[device]
-        self.resident = resident(config, vocab_size, declare)
+        self.resident = resident_memory(config, vocab_size, declare)
         self.plain = without_adapters(config, vocab_size, declare)
         self.wide = self.resident.wide
         self.compute = self.wide if self.cpu else self.resident.compute  # XLA's CPU backend computes float16 in float32

@@ -41,7 +41,7 @@ def compute_dtype(precision: Precision) -> str:
     return precision.params if precision.compute == "auto" else precision.compute
 
 
-def resident(config: Config, vocab_size: int, declare: Declare) -> Resident:
+def resident_memory(config: Config, vocab_size: int, declare: Declare) -> Resident:
     """Counts the resident memory of a config."""
     declared, precision = parameters(config, vocab_size, declare), config.precision
     stored, activation = BYTES[precision.params], BYTES[compute_dtype(precision)]

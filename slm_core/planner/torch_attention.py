@@ -139,8 +139,8 @@ def differential(h: Heads, x: Value) -> tuple[Value, Value]:
     mixed = h.mixed(v)
     ys = []
     for _ in range(2):  # the halves are views of q and k, and their gradients are as wide as q and k
-        half = [h.graph.view(part, part.size // 2) for part in (q, k)]
-        ys.append(h.attend(*half, mixed, attention.n_heads))
+        half_q, half_k = (h.graph.view(part, part.size // 2) for part in (q, k))
+        ys.append(h.attend(half_q, half_k, mixed, attention.n_heads))
     scaled = h.graph.op([ys[1]], ys[1].size, saved=[ys[1]], backward=ys[1].size)
     y = h.graph.op([ys[0], scaled], scaled.size, passes=(ys[0],))
     y = rmsnorm(h.graph, h.s, f"{h.path}.head_norm", y, h.s.tokens * attention.n_heads)

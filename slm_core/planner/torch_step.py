@@ -17,7 +17,7 @@ from slm_core.planner.allocator import Allocator
 from slm_core.planner.declarations import Declare, Parameter
 from slm_core.planner.graph import Graph, Value
 from slm_core.planner.prediction import PARTS, Prediction
-from slm_core.planner.resident import SLICE, Resident, resident
+from slm_core.planner.resident import SLICE, Resident, resident_memory
 from slm_core.planner.simulator import Simulator
 from slm_core.planner.torch_attention import ATTENTION, Heads
 from slm_core.planner.torch_layers import Step, cast, linear, norm, weight
@@ -26,7 +26,7 @@ from slm_core.planner.torch_mlp import mlp, penalty
 
 def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
     """Predicts the memory of an update; see `slm_core.planner.predict`."""
-    always = resident(config, vocab_size, declare)
+    always = resident_memory(config, vocab_size, declare)
     fixed = {"weights": always.weights + _tables(config), "optimizer": always.optimizer}
     micro = min(config.train.micro_batch_size or config.train.batch_size, config.train.batch_size)
     accumulated = micro < config.train.batch_size

@@ -1,4 +1,4 @@
-"""Kinds that the planner has no arithmetic for: none of the catalogue, and a new one is counted as another and named."""
+"""Kinds that the planner has no arithmetic for: none of the catalogue, a new one is counted as another and named."""
 
 import pytest
 

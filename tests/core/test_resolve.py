@@ -1,4 +1,4 @@
-"""The trainer's choices on a device, by a planner made up for these tests: what fits, why, and the error if nothing does."""
+"""The trainer's choices on a device, by a planner made up here: what fits, why, and the error if nothing does."""
 
 import pytest
 

@@ -51,9 +51,9 @@ gpu_device_info {
 runtime_version { major: 12 minor: 8 patch: 0 }
 dnn_version_info { major: 9 minor: 10 }
 """
-"""The card for XLA, as NVIDIA and the CUDA programming guide (compute capability 7.5) describe it. Its memory is made up.
+"""The card for XLA, as NVIDIA and the CUDA programming guide (compute capability 7.5) describe it.
 
-With the card's 6 GB XLA would compute some arrays again by itself, if they do not fit.
+Its memory is larger here: with the card's 6 GB XLA would compute some arrays again by itself, if they do not fit.
 """
 
 

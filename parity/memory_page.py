@@ -22,7 +22,7 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 _CHUNKED = {"memory.loss_chunk": CHUNK}
 _BLOCK = {"memory.remat": "block"} | _CHUNKED
-LEVERS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "loss_chunk": _CHUNKED,
     "loss_chunk, remat=attention": {"memory.remat": "attention"} | _CHUNKED,
@@ -36,9 +36,9 @@ LEVERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """{name: overrides of PLAIN}."""
 
-ALL_LEVERS = "configs/gpt2.py:124m"
+ALL_SETTINGS = "configs/gpt2.py:124m"
 FEW = ("plain", "loss_chunk, remat=block", "loss_chunk, remat=block, LoRA on NF4")
-PRESETS = (ALL_LEVERS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
+PRESETS = (ALL_SETTINGS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Row:
     """
 
     subject: str
-    lever: str
+    setting: str
     twin: str
     prediction: Prediction
     measured: int
@@ -65,12 +65,12 @@ class Job(NamedTuple):
 
     Args:
       subject: the preset; "": a small model of `parity.memory.cases`.
-      lever: the memory setting, a key of LEVERS, or the name of the small model.
+      setting: the memory setting, a key of SETTINGS, or the name of the small model.
       twin: "torch" or "flax".
     """
 
     subject: str
-    lever: str
+    setting: str
     twin: str
     config: Config
     vocab_size: int
@@ -82,9 +82,9 @@ def jobs() -> list[Job]:
     for spec in PRESETS:
         preset = presets.load(spec)[0]
         subject, vocab_size = spec.removeprefix("configs/"), expected_vocabulary(preset)
-        for lever in LEVERS if spec == ALL_LEVERS else FEW:
-            config = _levered(preset, LEVERS[lever])
-            todo += [Job(subject, lever, twin, config, vocab_size) for twin in TWINS]
+        for setting in SETTINGS if spec == ALL_SETTINGS else FEW:
+            config = _with_settings(preset, SETTINGS[setting])
+            todo += [Job(subject, setting, twin, config, vocab_size) for twin in TWINS]
         todo += _resolved(subject, preset, vocab_size)
     base = presets.load(PRESETS[-1])[0]
     todo += _resolved(
@@ -110,7 +110,7 @@ def _tuned(base: Config) -> Config:
     return of_run(SavedRun(base, "torch", nowhere, nowhere, 0, ""))
 
 
-def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
+def _with_settings(preset: Config, overrides: dict[str, Any]) -> Config:
     values = PLAIN | overrides
     config, _ = drop_unread(preset, with_values(preset, values), values)
     validate(config, values)
@@ -126,7 +126,7 @@ def on_card(config: Config) -> Config:
 def measure(job: Job) -> Row:
     """Predicts and measures one job."""
     prediction = predict(job.config, job.vocab_size, planned(job.twin))
-    return Row(job.subject, job.lever, job.twin, prediction, measured(job.config, job.vocab_size, job.twin))
+    return Row(job.subject, job.setting, job.twin, prediction, measured(job.config, job.vocab_size, job.twin))
 
 
 INTRODUCTION = """# Memory
@@ -154,20 +154,20 @@ def page(rows: list[Row], command: str) -> str:
     from slm_core.studies.throughput import markdown_table
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
-    configs = len({(row.subject, row.lever) for row in rows})
+    configs = len({(row.subject, row.setting) for row in rows})
     summary = (
         f"{len(rows)} measurements of {configs} configs; predicted over measured"
         f" is {min(row.ratio for row in rows):.3f} to {max(row.ratio for row in rows):.3f}, farthest off in"
-        f" {' '.join((worst.subject, worst.lever)).strip()} ({TWINS[worst.twin]})."
+        f" {' '.join((worst.subject, worst.setting)).strip()} ({TWINS[worst.twin]})."
     )
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = INTRODUCTION.format(command=command, summary=summary, versions=software, machine=machine())
     text += f"\n## Presets\nMicro-batches of {MICRO} x {CONTEXT} tokens, float32 unless it says otherwise.\n\n"
     text += markdown_table(_HEAD, list(_lines([row for row in rows if row.subject])))
-    text += "\n\n![predicted memory of gpt2.py:124m by lever](memory.png)\n"
-    text += f"\n## The savings of {ALL_LEVERS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
-    text += markdown_table(["lever", *TWINS.values()], list(_savings(rows)))
-    text += "\n\n## Small models, one for each lever and component\n"
+    text += "\n\n![predicted memory of gpt2.py:124m by setting](memory.png)\n"
+    text += f"\n## The savings of {ALL_SETTINGS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
+    text += markdown_table(["setting", *TWINS.values()], list(_savings(rows)))
+    text += "\n\n## Small models, one for each setting and component\n"
     text += "6 layers of 384, 8 x 256 tokens at once of vocabulary 8192, unless its name says otherwise.\n\n"
     return text + markdown_table(_HEAD, list(_lines([row for row in rows if not row.subject]))) + "\n"
 
@@ -178,23 +178,23 @@ _HEAD = ["config", "twin", *PARTS, "predicted", "measured", "ratio"]
 def _lines(rows: list[Row]) -> Iterator[list[str]]:
     for row in rows:
         parts = [f"{getattr(row.prediction, part) / 1e9:.2f}" for part in PARTS]
-        name = f"{row.subject}: {row.lever}" if row.subject else row.lever
+        name = f"{row.subject}: {row.setting}" if row.subject else row.setting
         totals = [f"{row.prediction.total / 1e9:.2f}", f"{row.measured / 1e9:.2f}", f"{row.ratio:.3f}"]
         yield [name, TWINS[row.twin], *parts, *totals]
 
 
 def _savings(rows: list[Row]) -> Iterator[list[str]]:
     bytes_of = {
-        (row.lever, row.twin): row.measured for row in rows if row.subject == ALL_LEVERS.removeprefix("configs/")
+        (row.setting, row.twin): row.measured for row in rows if row.subject == ALL_SETTINGS.removeprefix("configs/")
     }
-    for lever in LEVERS:
-        yield [lever, *(f"{bytes_of[lever, twin] / bytes_of['plain', twin]:.2f}" for twin in TWINS)]
+    for setting in SETTINGS:
+        yield [setting, *(f"{bytes_of[setting, twin] / bytes_of['plain', twin]:.2f}" for twin in TWINS)]
 
 
 def pictured(rows: list[Row]) -> dict[str, dict[str, Prediction]]:
     """Returns {memory setting: {twin: prediction}} of the preset that is measured with all of them."""
     titles: dict[str, dict[str, Prediction]] = {}
     for row in rows:
-        if row.subject == ALL_LEVERS.removeprefix("configs/"):
-            titles.setdefault(row.lever, {})[row.twin] = row.prediction
+        if row.subject == ALL_SETTINGS.removeprefix("configs/"):
+            titles.setdefault(row.setting, {})[row.twin] = row.prediction
     return titles

@@ -37,7 +37,7 @@ def run(invocation: Invocation) -> None:
     print(f"written: {target}, {target.with_suffix('.png')}")
     off = [row for row in rows if abs(row.ratio - 1) > WITHIN]
     for row in off:
-        print(f"{row.subject} {row.lever} ({row.twin}): predicted is {row.ratio:.3f} of measured")
+        print(f"{row.subject} {row.setting} ({row.twin}): predicted is {row.ratio:.3f} of measured")
     if off:
         raise SystemExit(1)
 

@@ -146,7 +146,7 @@ def helpful(config: Config, vocab_size: int, twin: Twin) -> list[Change]:
     """Returns the single changes that would save memory, one per field, the largest saving first."""
     now = resolved(config)
     before, best = predict(now, vocab_size, twin).total, {}
-    for name, value in _levers(now):
+    for name, value in _candidates(now):
         try:
             changed, _ = drop_unread(now, with_values(now, {name: value}), {name})
             validate(changed, {name})
@@ -174,7 +174,7 @@ def enough(config: Config, vocab_size: int, twin: Twin, limit: float) -> list[Ch
     return changes
 
 
-def _levers(config: Config) -> Iterator[tuple[str, Any]]:
+def _candidates(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of the changes that may save memory, the mildest value of a field first."""
     yield from (("memory.remat", remat) for remat in ("attention", "block", "full"))
     yield "memory.loss_chunk", CHUNK

@@ -141,7 +141,7 @@ class Step:
         return self.resident.sizes[name] if name in self.resident.trained else 0
 
     def logits(self) -> float:
-        """Returns what the loss needs: all logits in some copies; or of a chunk's logits, or the head's gradient.
+        """Returns what the loss needs: copies of all logits; in chunks, copies of one chunk's, or the head's gradient.
 
         If the layers run in no loop, the zeros that a chunk's gradient starts from stay as well.
         """

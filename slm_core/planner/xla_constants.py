@@ -1,6 +1,6 @@
 """Constants that were read off the plans of one version of XLA: what its compilers keep and need.
 
-`scripts/pages/xla_constants.py` reads them again with the XLA that is installed. Read them again after each upgrade of
+`scripts/read_xla_constants.py` reads them again with the XLA that is installed. Read them again after each upgrade of
 jax, and change them here if a reading is off. The tests of `tests/flax/test_flax_memory.py` then say how good they are.
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.pattern import parse, pattern_of
-from slm_core.planner import flax_layers, resident, torch_attention, torch_layers, torch_mlp, torch_step
+from slm_core.planner import flax_layers, resident, torch_attention, torch_block, torch_layers, torch_mlp
 from slm_core.planner.xla_constants import COMPILERS
 
 _CPU = COMPILERS["cpu"]
@@ -22,7 +22,7 @@ KNOWN: dict[str, tuple[Collection[str], str]] = {
     "model.attention.kernel": (torch_attention.KERNEL.keys(), "dot_product"),
     "model.position.kind": (torch_attention.POSITIONS, "none"),
     "model.norm.kind": (torch_layers.NORM.keys() & _CPU.norm.keys(), "layernorm"),
-    "model.norm.placement": (torch_step.PLACEMENT.keys() & flax_layers.NORMS.keys(), "sandwich"),
+    "model.norm.placement": (torch_block.PLACEMENT.keys() & flax_layers.NORMS.keys(), "sandwich"),
     "model.mlp.kind": (_EXPERTS | {"moe"}, "gelu"),
     "model.mlp.expert": (_EXPERTS, "gelu"),
     "optim.kind": (resident.KINDS, "adamw"),

@@ -9,7 +9,7 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 from collections.abc import Mapping
 
 from slm_core.config import Config, Model, Optim
-from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.model.layer_groups import group_size
 from slm_core.model.mup import logit_factor
@@ -19,9 +19,8 @@ from slm_core.planner.graph import Graph, Value
 from slm_core.planner.prediction import PARTS, Prediction
 from slm_core.planner.resident import SLICE, Resident, resident_memory
 from slm_core.planner.simulator import Simulator
-from slm_core.planner.torch_attention import ATTENTION, Heads
+from slm_core.planner.torch_block import Stream, block, dropout
 from slm_core.planner.torch_layers import Step, cast, linear, norm, weight
-from slm_core.planner.torch_mlp import mlp, penalty
 
 
 def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
@@ -67,26 +66,17 @@ def _embedded(graph: Graph, s: Step, model: Model) -> Value:
         x = graph.op([x, weight(graph, s, "position.weight", s.compute)], x.size, passes=(x,))
     elif model.position.kind == "sinusoidal":
         x = graph.op([x], x.size, passes=(x,))
-    return _dropout(graph, s, model, x)
-
-
-def _dropout(graph: Graph, s: Step, model: Model, x: Value) -> Value:
-    """Adds dropout. Its mask is computed from 64-bit indices and 32-bit hashes, and kept as bytes."""
-    if not model.dropout:
-        return x
-    elements = x.size // s.compute
-    y = graph.op([x], x.size)
-    return graph.op([y], x.size, extra=elements, forward=16 * elements)
+    return dropout(graph, s, model, x)
 
 
 def _layers(graph: Graph, s: Step, config: Config, x: Value) -> tuple[Value, list[Value]]:
     """Adds all layers. Returns the stream after them, and the terms that they add to the loss."""
     layers, remat = layer_specs(config.model), config.memory.remat
     mixed = any(layer.attention.value_residual for layer in layers[1:])
-    stream = _Stream(x)
+    stream = Stream(x)
 
     def call(on: Graph, index: int) -> Value:
-        _block(on, s, f"layers.{index}", layers[index], stream, gives_values=mixed and index == 0)
+        block(on, s, f"layers.{index}", layers[index], stream, gives_values=mixed and index == 0)
         return stream.x
 
     def calls(on: Graph, indices: range) -> Value:
@@ -105,76 +95,6 @@ def _layers(graph: Graph, s: Step, config: Config, x: Value) -> tuple[Value, lis
         else:
             calls(graph, group)
     return stream.x, stream.added
-
-
-class _Stream:
-    """The values that one block hands to the next."""
-
-    def __init__(self, x: Value):
-        self.x = x
-        self.first_values: Value | None = None
-        self.added: list[Value] = []
-
-
-def _block(graph: Graph, s: Step, path: str, layer: LayerSpec, stream: _Stream, gives_values: bool) -> None:
-    def normed(name: str, x: Value) -> Value:
-        return norm(graph, s, f"{path}.{name}", layer.norm, x, s.tokens)
-
-    def attend(x: Value) -> Value:
-        heads = Heads(graph, s, f"{path}.attention", layer, stream.first_values)
-        y, values = ATTENTION[layer.attention.kind](heads, x)
-        if gives_values:
-            stream.first_values = values
-            graph.exports.append(values)
-        return _dropout(graph, s, layer, y)
-
-    def feed(x: Value) -> Value:
-        if layer.mlp.kind == "moe":
-            stream.added.append(penalty(graph, s, f"{path}.mlp", layer.mlp, x))
-            graph.exports.append(stream.added[-1])
-        return _dropout(graph, s, layer, mlp(graph, s, f"{path}.mlp", layer, x))
-
-    def add(x: Value, y: Value) -> Value:
-        if layer.residual_multiplier != 1:
-            y = graph.op([y], y.size)
-        return graph.op([x, y], x.size, passes=(x, y))
-
-    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, attend, feed, add)
-
-
-def _pre(x, normed, attend, feed, add):
-    x = add(x, attend(normed("attention_norm", x)))
-    return add(x, feed(normed("mlp_norm", x)))
-
-
-def _post(x, normed, attend, feed, add):
-    x = normed("attention_norm", add(x, attend(x)))
-    return normed("mlp_norm", add(x, feed(x)))
-
-
-def _sandwich(x, normed, attend, feed, add):
-    x = add(x, normed("attention_output_norm", attend(normed("attention_norm", x))))
-    return add(x, normed("mlp_output_norm", feed(normed("mlp_norm", x))))
-
-
-def _output(x, normed, attend, feed, add):
-    x = add(x, normed("attention_norm", attend(x)))
-    return add(x, normed("mlp_norm", feed(x)))
-
-
-def _parallel(x, normed, attend, feed, add):
-    return add(add(x, attend(normed("attention_norm", x))), feed(normed("mlp_norm", x)))
-
-
-def _parallel_shared(x, normed, attend, feed, add):
-    y = normed("attention_norm", x)
-    return add(add(x, attend(y)), feed(y))
-
-
-PLACEMENT = {
-    "pre": _pre, "post": _post, "sandwich": _sandwich, "output": _output, "parallel": _parallel,
-    "parallel_shared": _parallel_shared,
-}  # fmt: skip
 
 
 def _loss(graph: Graph, s: Step, config: Config, hidden: Value, added: list[Value]) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 import scripts._path  # noqa: F401
-from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.output_file import PICTURES, output_file
 from slm_core.config import Config
 from slm_core.planner import Prediction
 
@@ -28,7 +28,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.runs.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
-    figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
+    figure = output_file("figure", flags["figure"], PICTURES) if flags["figure"] else None
     names = list(TWINS) if flags["framework"] == "both" else [flags["framework"]]
     twins = {name: planned(name) for name in names}
     vocab_size = expected_vocabulary(config)

@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
         self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
         self.z_loss = model.z_loss
-        self.account = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
+        self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
         self.context = context
 

@@ -1,8 +1,8 @@
 """What adapters and matrices in few bits must do in either twin.
 
-Each check takes a `twin`: `twin.matrix(held, parts)` and `twin.product(x, held, parts, cotangent)` work on NumPy
-arrays, the second returns x W and the gradient in x; `twin.adapted(x, weights, alpha, dtype)` returns the output of a
-layer with an adapter whose rank is the width of x, and the gradient of its sum, float32; `twin.build` and
+Each check takes a `twin`. `twin.matrix(stored_as, parts)` and `twin.product(x, stored_as, parts, cotangent)` work on
+NumPy arrays; the second returns x W and the gradient in x. `twin.adapted(x, weights, alpha, dtype)` returns the output
+of a layer with an adapter whose rank is the width of x, and the gradient of its sum, float32. `twin.build` and
 `twin.Evaluator` are those of the twin.
 """
 
@@ -14,7 +14,7 @@ from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.initialization import Spec
 from slm_core.quantization import formats
-from slm_core.runs.weights import evaluated, plain
+from slm_core.runs.weights import evaluated, without_adapters
 
 VOCAB = 11
 CONFIG = Config(
@@ -26,7 +26,7 @@ CONFIG = Config(
     precision=Precision(params="float64", compute="float64"),
     run=Run(device="cpu"),
 )
-HELD = ("float", "int8", "nf4")
+STORED_AS = ("float", "int8", "nf4")
 SCALED = ("float32", "float16")
 MATRIX = Spec("matrix", std=1.0)
 SHAPES = [(64, 64), (40, 6), (1, 2), (200, 90)]
@@ -43,19 +43,19 @@ def numbers(shape, dtype) -> np.ndarray:
     return (rng.standard_normal(shape) * sizes).astype(dtype)
 
 
-def check_the_same_bits(twin, held, dtype, shape):
+def check_the_same_bits(twin, stored_as, dtype, shape):
     for factor in (1.0, 0.0, 1e-30):
-        parts = formats.FORMATS[held].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
-        found, wanted = twin.matrix(held, parts), formats.FORMATS[held].dequantise(**parts)
+        parts = formats.FORMATS[stored_as].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
+        found, wanted = twin.matrix(stored_as, parts), formats.FORMATS[stored_as].dequantise(**parts)
         assert found.dtype == wanted.dtype == dtype
         np.testing.assert_array_equal(found, wanted)
 
 
-def check_product(twin, held):
-    parts = formats.FORMATS[held].quantise(np.random.default_rng(0).standard_normal((12, 10)))
+def check_product(twin, stored_as):
+    parts = formats.FORMATS[stored_as].quantise(np.random.default_rng(0).standard_normal((12, 10)))
     x, cotangent = (np.random.default_rng(1).standard_normal((5, width)) for width in (12, 10))
-    y, gradient = twin.product(x, held, parts, cotangent)
-    matrix = formats.FORMATS[held].dequantise(**parts)
+    y, gradient = twin.product(x, stored_as, parts, cotangent)
+    matrix = formats.FORMATS[stored_as].dequantise(**parts)
     np.testing.assert_allclose(y, x @ matrix, rtol=1e-12)
     np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-12)
 
@@ -71,8 +71,8 @@ def check_scaling(twin, dtype):
     np.testing.assert_array_equal(gradient, np.full_like(x, number.astype(dtype)))
 
 
-def check_only_adapters_move(twin, held):
-    engine = twin.build(with_values(CONFIG, {"finetune.frozen": held}), VOCAB)
+def check_only_adapters_move(twin, stored_as):
+    engine = twin.build(with_values(CONFIG, {"finetune.frozen": stored_as}), VOCAB)
     before = {name: np.array(value) for name, value in engine.export_state().items()}
     engine.train_step(batch(), 1e-2, 0)
     after = engine.export_state()
@@ -83,21 +83,21 @@ def check_only_adapters_move(twin, held):
     assert {name.removeprefix("optim/m/") for name in before if name.startswith("optim/m/")} == {
         name.removeprefix("params/") for name in adapters
     }
-    assert ("params/layers.0.mlp.up_proj.weight" in before) == (held == "float")
+    assert ("params/layers.0.mlp.up_proj.weight" in before) == (stored_as == "float")
     assert "params/head.weight" in before
 
 
-def check_a_base_and_the_merge(twin, held):
+def check_a_base_and_the_merge(twin, stored_as):
     """Adapters start as nothing beside a base's weights, and the merged model is the trained one."""
-    config = with_values(CONFIG, {"finetune.frozen": held})
+    config = with_values(CONFIG, {"finetune.frozen": stored_as})
     base = {
         name.removeprefix("params/"): 5 * np.array(value)
-        for name, value in twin.build(plain(config), VOCAB).export_state().items()
+        for name, value in twin.build(without_adapters(config), VOCAB).export_state().items()
         if name.startswith("params/")
     }
     engine = twin.build(config, VOCAB, base)
-    if held == "float":
-        expected = twin.Evaluator(plain(config), VOCAB, base).eval_step(batch())[0]
+    if stored_as == "float":
+        expected = twin.Evaluator(without_adapters(config), VOCAB, base).eval_step(batch())[0]
         assert engine.eval_step(batch())[0] == pytest.approx(expected, rel=1e-13)
     start = engine.eval_step(batch())[0]
     for step in range(3):
@@ -105,7 +105,9 @@ def check_a_base_and_the_merge(twin, held):
     loss = engine.eval_step(batch())[0]
     assert loss < start
     merged = evaluated(engine.export_state(), config)
-    assert twin.Evaluator(plain(config), VOCAB, merged).eval_step(batch())[0] == pytest.approx(loss, rel=1e-12)
+    assert twin.Evaluator(without_adapters(config), VOCAB, merged).eval_step(batch())[0] == pytest.approx(
+        loss, rel=1e-12
+    )
     with pytest.raises(UserError, match="head.weight"):
         twin.build(config, VOCAB, {name: value for name, value in base.items() if name != "head.weight"})
 
@@ -116,7 +118,7 @@ def check_facts(twin):
     assert facts["fine-tuning"] == (
         "adapters of rank 2 on 14 of 15 linear layers, none on head; frozen: 14 in int8, 1 as floats (head)"
     )
-    whole = twin.build(plain(CONFIG), VOCAB).facts()
+    whole = twin.build(without_adapters(CONFIG), VOCAB).facts()
     assert "fine-tuning" not in whole
     trained = sum(value.size for name, value in state.items() if name.startswith("params/") and "lora_" in name)
     count = int(whole["parameters"].split()[0].replace(",", ""))

@@ -120,7 +120,7 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
             "## Generated mutants",
             "",
             "Made by rule, not by hand: each operator, comparison, number, flag and condition in the functions of",
-            "`layers/`, `optim/`, `params.py`, `lowbit.py`, `dynamic.py`, `remat.py`, `loss.py`, `model.py`,",
+            "`layers/`, `optim/`, `quantization/`, `params.py`, `remat.py`, `loss.py`, `model.py`,",
             "`trainer.py`, `scaler.py` and `generate.py` that building, training and decoding the small models calls;",
             "the ladder must fail, or the twin itself.",
             "",

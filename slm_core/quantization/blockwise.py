@@ -1,5 +1,7 @@
-"""Dynamic 8-bit quantisation by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, sections 1.3, 2.1 and
-2.2): the specification, in NumPy. On a CPU `slm_torch.dynamic` and `slm_flax.dynamic` give bitwise the same codes and
+"""Quantises arrays to 8 bits, block by block: the specification, in NumPy.
+
+The data type is the dynamic one of Dettmers et al. 2021 (https://arxiv.org/abs/2110.02861, sections 1.3, 2.1 and 2.2).
+On a CPU, `slm_torch.quantization.blockwise` and `slm_flax.quantization.blockwise` give bitwise the same codes and
 scales.
 
 A flat array is cut into blocks, the last of which may be shorter. A block's scale is its largest absolute value; a

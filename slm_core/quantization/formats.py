@@ -110,7 +110,7 @@ def _magnitude(largest: np.ndarray) -> np.ndarray:
 
 
 class Format(NamedTuple):
-    """How a matrix is held.
+    """How a matrix is stored in few bits.
 
     Args:
       quantise: matrix [in, out] -> parts, all of its dtype but the codes.
@@ -153,13 +153,13 @@ BY_CODES = {"int8": FORMATS["int8"], "uint8": FORMATS["nf4"]}
 """{dtype of the codes: format}."""
 
 
-def fits(held: str, shape: Shape) -> bool:
-    """Returns whether a matrix [in, out] can be held so: nf4 packs two outputs into a byte."""
-    return held == "int8" or (held == "nf4" and shape[1] % 2 == 0)
+def fits(stored_as: str, shape: Shape) -> bool:
+    """Returns whether a matrix [in, out] can be stored as "int8" or "nf4": nf4 packs two outputs into a byte."""
+    return stored_as == "int8" or (stored_as == "nf4" and shape[1] % 2 == 0)
 
 
-def plain(declared: Declared) -> Declared:
-    """Returns {name: (shape, spec)} of a model's parameters were no matrix held in few bits, in the order declared."""
+def dequantised(declared: Declared) -> Declared:
+    """Returns the declared parameters with each quantised matrix as a floating `weight`, in the order declared."""
     found = {}
     for name, (shape, spec) in declared.items():
         path, _, leaf = name.rpartition(".")
@@ -170,11 +170,15 @@ def plain(declared: Declared) -> Declared:
     return found
 
 
-def held(
+def stored(
     values: Iterable[tuple[str, np.ndarray]], declared: Declared, dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the parameters that a model declares, from floating (name, array) of `plain` ones, in
-    `dtype`; one matrix at a time.
+    """Yields (name, array) of the parameters that a model declares, one matrix at a time.
+
+    Args:
+      values: (name, array) of the parameters that `dequantised` lists, floating.
+      declared: the model's parameters.
+      dtype: of everything but the codes.
     """
     for name, value in values:
         path = name.removesuffix(".weight")
@@ -187,8 +191,10 @@ def held(
 
 
 def merged(weights: Weights, config: Config) -> Weights:
-    """Returns the plain weights of a model by canonical name, each computed when it is asked for: matrices in few bits
-    as floating numbers, and adapters added to their matrices, W + (alpha / rank) A B.
+    """Returns the weights of a model without adapters and without quantised matrices, by canonical name.
+
+    A quantised matrix is dequantised, and an adapter is added to its matrix: W + (alpha / rank) A B. Each array is
+    computed when it is asked for.
 
     Args:
       weights: by canonical name, without "params/".

@@ -1,5 +1,5 @@
 """Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685): which linear layers get one, and how matrices
-are held.
+are stored.
 
     y = x W + (alpha / rank) (x A) B + b,  A normal with variance 1 / in, B = 0
 
@@ -7,13 +7,12 @@ The paper draws A from a normal distribution and leaves its variance open: with 
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from slm_core.config import Config, Finetune
+from slm_core.config import Finetune
 from slm_core.errors import UserError, nearest
 from slm_core.model.initialization import Spec, initial_value
 from slm_core.model.weights import Weights, checked
@@ -21,45 +20,33 @@ from slm_core.quantization import formats
 from slm_core.quantization.formats import ADAPTER, Declared, Shape
 
 HEAD = "head"
-"""The path of the linear layer that is never held in few bits."""
+"""The path of the linear layer that is never quantised."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
-    """Every linear layer by its path; an adapted one is also in one of the other two.
+class AdapterPlan:
+    """Which linear layers get an adapter, and how each frozen matrix is stored; layers are named by their paths.
 
     Args:
       adapted: get an adapter, which is what trains.
-      low: matrices held in few bits.
-      floating: matrices held as floating numbers.
-      others: matrices of no linear layer, those of a mixture's experts: floating, and without an adapter.
+      quantised: their matrices are stored in few bits.
+      floating: their matrices are stored as floating numbers.
+      experts: matrices of a mixture of experts, which are no linear layers: floating, and without an adapter.
     """
 
     adapted: tuple[str, ...]
-    low: tuple[str, ...]
+    quantised: tuple[str, ...]
     floating: tuple[str, ...]
-    others: tuple[str, ...]
-
-    def summary(self, finetune: Finetune) -> str:
-        """Returns one line that accounts for all of them."""
-        every = [*self.low, *self.floating]
-        without = [path for path in every if path not in self.adapted]
-        line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
-        line += f", none on {_short(without)}" if without else ""
-        held = [f"{len(self.low)} in {finetune.frozen}"] if self.low else []
-        named = f" ({_short(self.floating)})" if self.low else ""
-        held += [f"{len(self.floating)} as floats{named}"] if self.floating else []
-        held += [f"{len(self.others)} of experts as floats"] if self.others else []
-        return f"{line}; frozen: {', '.join(held)}"
+    experts: tuple[str, ...]
 
 
-def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[str] = ()) -> Account:
-    """Returns what becomes of each linear layer.
+def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Iterable[str] = ()) -> AdapterPlan:
+    """Plans which linear layers get an adapter, and how each matrix is stored.
 
     Args:
       linears: {path: shape of its matrix, [in, out]}, in the model's order.
       finetune: of kind lora.
-      others: paths of matrices that are no linear layer's.
+      experts: paths of the matrices of a mixture of experts.
 
     Raises:
       UserError: finetune.targets is no regular expression, or it, or one of its alternatives, is no layer's path.
@@ -70,11 +57,11 @@ def account(linears: Mapping[str, Shape], finetune: Finetune, others: Iterable[s
             part = "" if alternative == finetune.targets else f": its alternative '{alternative}'"
             raise UserError(
                 f"finetune.targets={finetune.targets}{part} matches the whole name of no linear layer"
-                f"{nearest(alternative, linears)}: they are {_short(linears)}"
+                f"{nearest(alternative, linears)}: they are {short_paths(linears)}"
             )
-    low = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
-    floating = tuple(path for path in linears if path not in low)
-    return Account(adapted, low, floating, tuple(others))
+    quantised = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
+    floating = tuple(path for path in linears if path not in quantised)
+    return AdapterPlan(adapted, quantised, floating, tuple(experts))
 
 
 def alternatives(expression: str) -> list[str]:
@@ -109,8 +96,8 @@ def _matching(expression: str, paths: Iterable[str]) -> tuple[str, ...]:
         ) from None
 
 
-def _short(paths: Iterable[str]) -> str:
-    """Returns paths as one line: those that differ by their layer's number alone once."""
+def short_paths(paths: Iterable[str]) -> str:
+    """Lists paths in one line. Those that differ by their layer's number alone come once."""
     return ", ".join(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", path) for path in paths))
 
 
@@ -120,30 +107,18 @@ def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
     return {a: ((shape[0], rank), Spec("matrix", std=shape[0] ** -0.5)), b: ((rank, shape[1]), Spec("matrix"))}
 
 
-def facts(declared: Declared, found: Account | None, config: Config) -> dict[str, str]:
-    """Returns lines for the start of a run about a model's parameters; `found` is None where all of them train."""
-    count = sum(math.prod(shape) for shape, _ in formats.plain(declared).values())
-    if found is None:
-        return {"parameters": f"{count:,} in {config.precision.params}"}
-    trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
-    return {
-        "parameters": f"{count:,}, of which {trained:,} train, in {config.precision.params}",
-        "fine-tuning": found.summary(config.finetune),
-    }
-
-
 def frozen(spec: Spec) -> Spec:
     """Returns the spec of a parameter that does not train."""
     return dataclasses.replace(spec, role="frozen")
 
 
 def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the plain parameters of a model: `weights`, and the initial values of its adapters.
+    """Yields (name, array) of a model's dequantised parameters: `weights`, and the initial values of its adapters.
 
     Raises:
       UserError: see `checked`.
     """
-    specs = formats.plain(declared)
+    specs = formats.dequantised(declared)
     adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
     yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
     for name, (shape, spec) in adapters.items():

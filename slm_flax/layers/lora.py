@@ -2,7 +2,7 @@
 
     y = x W + (alpha / rank) (x A) B + b
 
-W may be held in few bits (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
+W may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
 """
 
 from functools import reduce
@@ -13,25 +13,25 @@ from jaxtyping import Float
 
 from slm_core.config import Finetune
 from slm_core.quantization.formats import ADAPTER, FORMATS
-from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.lora import AdapterPlan, adapter, frozen, plan_adapters
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.moe import ExpertLinear
-from slm_flax.lowbit import product
 from slm_flax.numerics import wide
 from slm_flax.params import canonical, declare
+from slm_flax.quantization.formats import product
 
 
 class FrozenLinear(Linear):
     """y = x W + (alpha / rank) (x A) B + b with a frozen W, as it is or in few bits, and with or without A and B."""
 
-    def __init__(self, linear: Linear, held: str, rank: int, alpha: float):
+    def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
         """Takes the place of `linear`. `rank` 0: no adapter."""
         shape, spec = linear.shape, linear.weight.get_metadata()["spec"]
         super().__init__(*shape, spec, bias=linear.bias is not None)
-        self.held, self.parts = held, ()
-        if held != "float":
+        self.stored_as, self.parts = stored_as, ()
+        if stored_as != "float":
             self.weight = None
-            declared = FORMATS[held].declared(shape, spec)
+            declared = FORMATS[stored_as].declared(shape, spec)
             self.parts = tuple(declared)
             for leaf, part in declared.items():
                 setattr(self, leaf, declare(*part))
@@ -41,10 +41,10 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
-        if self.held == "float":
+        if self.stored_as == "float":
             y = Linear.product(self, x)
         else:
-            y = product(x, self.held, [getattr(self, leaf).get_value() for leaf in self.parts])
+            y = product(x, self.stored_as, [getattr(self, leaf).get_value() for leaf in self.parts])
         if self.lora_a is None:
             return y
         inner = x @ self.lora_a.astype(x.dtype)
@@ -52,29 +52,29 @@ class FrozenLinear(Linear):
         return y + inner @ self.lora_b.astype(x.dtype)
 
 
-def adapt(model: nnx.Module, finetune: Finetune) -> Account:
+def adapt(model: nnx.Module, finetune: Finetune) -> AdapterPlan:
     """Gives the linear layers of a model that was declared the adapters that `finetune` asks for, and freezes the rest.
 
-    Returns what became of each matrix.
+    Returns the plan that it followed.
 
     Raises:
-      UserError: see `slm_core.quantization.lora.account`.
+      UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
-    others = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]
-    found = account({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    experts = [canonical(path) for path, module in nnx.iter_modules(model) if isinstance(module, ExpertLinear)]
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, experts)
     for path, linear in layers.items():
-        held = finetune.frozen if path in found.low else "float"
-        rank = finetune.rank if path in found.adapted else 0
+        stored_as = finetune.frozen if path in plan.quantised else "float"
+        rank = finetune.rank if path in plan.adapted else 0
         *parents, leaf = path.split(".")
         owner = reduce(
             lambda module, part: module[int(part)] if part.isdigit() else getattr(module, part), parents, model
         )
-        setattr(owner, leaf, FrozenLinear(linear, held, rank, finetune.alpha))
+        setattr(owner, leaf, FrozenLinear(linear, stored_as, rank, finetune.alpha))
     for path, parameter in nnx.iter_graph(model):
         if isinstance(parameter, nnx.Param) and path[-1] not in ADAPTER:
             parameter.set_metadata(spec=frozen(parameter.get_metadata()["spec"]))
-    return found
+    return plan
 
 
 def linears(model: nnx.Module) -> dict[str, Linear]:

@@ -2,7 +2,7 @@
 
     y = x W + (alpha / rank) (x A) B + b
 
-W may be held in few bits (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
+W may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
 """
 
 import torch
@@ -11,28 +11,28 @@ from torch import Tensor, nn
 
 from slm_core.config import Finetune
 from slm_core.quantization.formats import ADAPTER, FORMATS
-from slm_core.quantization.lora import Account, account, adapter, frozen
+from slm_core.quantization.lora import AdapterPlan, adapter, frozen, plan_adapters
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
-from slm_torch.lowbit import TABLES, product
 from slm_torch.params import declare
+from slm_torch.quantization.formats import TABLES, product
 
 
 class FrozenLinear(Linear):
     """y = x W + (alpha / rank) (x A) B + b with a frozen W, as it is or in few bits, and with or without A and B."""
 
-    def __init__(self, linear: Linear, held: str, rank: int, alpha: float):
+    def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
         """Takes the place of `linear`. `rank` 0: no adapter."""
         shape, spec = linear.shape, linear.weight.spec
         super().__init__(*shape, spec, bias=linear.bias is not None)
-        self.held, self.parts = held, ()
-        if held != "float":
+        self.stored_as, self.parts = stored_as, ()
+        if stored_as != "float":
             self.weight = None
-            declared = FORMATS[held].declared(shape, spec)
-            self.parts = (*declared, *TABLES[held])
+            declared = FORMATS[stored_as].declared(shape, spec)
+            self.parts = (*declared, *TABLES[stored_as])
             for leaf, part in declared.items():
                 setattr(self, leaf, declare(*part))
-            for leaf, table in TABLES[held].items():
+            for leaf, table in TABLES[stored_as].items():
                 self.register_buffer(leaf, torch.from_numpy(table), persistent=False)
         self.scaling = alpha / rank if rank else 0.0
         adapters = adapter(shape, rank) if rank else {}
@@ -40,10 +40,10 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        if self.held == "float":
+        if self.stored_as == "float":
             y = Linear.product(self, x)
         else:
-            y = product(x, self.held, [getattr(self, leaf) for leaf in self.parts])
+            y = product(x, self.stored_as, [getattr(self, leaf) for leaf in self.parts])
         if self.lora_a is None:
             return y
         inner = x @ self.lora_a.to(x.dtype)
@@ -51,26 +51,26 @@ class FrozenLinear(Linear):
         return y + inner @ self.lora_b.to(x.dtype)
 
 
-def adapt(model: nn.Module, finetune: Finetune) -> Account:
+def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
     """Gives the linear layers of a model that was declared the adapters that `finetune` asks for, and freezes the rest.
 
-    Returns what became of each matrix.
+    Returns the plan that it followed.
 
     Raises:
-      UserError: see `slm_core.quantization.lora.account`.
+      UserError: see `slm_core.quantization.lora.plan_adapters`.
     """
     layers = linears(model)
-    others = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]
-    found = account({path: linear.shape for path, linear in layers.items()}, finetune, others)
+    experts = [path for path, module in model.named_modules() if isinstance(module, ExpertLinear)]
+    plan = plan_adapters({path: linear.shape for path, linear in layers.items()}, finetune, experts)
     for path, linear in layers.items():
-        held = finetune.frozen if path in found.low else "float"
-        rank = finetune.rank if path in found.adapted else 0
-        model.set_submodule(path, FrozenLinear(linear, held, rank, finetune.alpha))
+        stored_as = finetune.frozen if path in plan.quantised else "float"
+        rank = finetune.rank if path in plan.adapted else 0
+        model.set_submodule(path, FrozenLinear(linear, stored_as, rank, finetune.alpha))
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] not in ADAPTER:
             parameter.spec = frozen(parameter.spec)
             parameter.requires_grad_(False)
-    return found
+    return plan
 
 
 def linears(model: nn.Module) -> dict[str, Linear]:

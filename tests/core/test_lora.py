@@ -1,39 +1,40 @@
-"""Which linear layers get an adapter, and that each is accounted for."""
+"""Which linear layers get an adapter, and that each is in the plan."""
 
 import pytest
 
 from slm_core.config import Finetune
 from slm_core.errors import UserError
-from slm_core.quantization.lora import account, alternatives
+from slm_core.quantization.lora import alternatives, plan_adapters
+from slm_core.training.summary import adapter_summary
 
 LINEARS = {
     f"layers.{i}.{path}": (8, 6) for i in range(2) for path in ("attention.q_proj", "attention.o_proj", "mlp.up_proj")
 } | {"layers.0.mlp.router": (8, 5), "head": (8, 20)}
 
 
-def found(**fields):
-    return account(LINEARS, Finetune(kind="lora", **fields), ["layers.0.mlp.expert"])
+def plan(**fields):
+    return plan_adapters(LINEARS, Finetune(kind="lora", **fields), ["layers.0.mlp.expert"])
 
 
 def test_the_whole_name_is_matched():
-    assert found().adapted == tuple(path for path in LINEARS if path.endswith("_proj"))
-    assert found(targets=r"layers\.0\.attention\.q_proj").adapted == ("layers.0.attention.q_proj",)
-    assert found(targets=".*").adapted == tuple(LINEARS)
+    assert plan().adapted == tuple(path for path in LINEARS if path.endswith("_proj"))
+    assert plan(targets=r"layers\.0\.attention\.q_proj").adapted == ("layers.0.attention.q_proj",)
+    assert plan(targets=".*").adapted == tuple(LINEARS)
 
 
-def test_every_layer_is_held_one_way():
+def test_every_layer_is_stored_one_way():
     for frozen in ("float", "int8", "nf4"):
-        told = found(frozen=frozen)
-        assert sorted([*told.low, *told.floating]) == sorted(LINEARS)
-        assert "head" in told.floating
-    assert found(frozen="float").low == ()
-    assert set(LINEARS) - set(found(frozen="int8").low) == {"head"}
-    assert set(LINEARS) - set(found(frozen="nf4").low) == {"head", "layers.0.mlp.router"}  # of an odd width
+        stored = plan(frozen=frozen)
+        assert sorted([*stored.quantised, *stored.floating]) == sorted(LINEARS)
+        assert "head" in stored.floating
+    assert plan(frozen="float").quantised == ()
+    assert set(LINEARS) - set(plan(frozen="int8").quantised) == {"head"}
+    assert set(LINEARS) - set(plan(frozen="nf4").quantised) == {"head", "layers.0.mlp.router"}  # of an odd width
 
 
 def test_the_summary_tells_them_all():
     finetune = Finetune(kind="lora", frozen="nf4", rank=4)
-    assert found(frozen="nf4", rank=4).summary(finetune) == (
+    assert adapter_summary(plan(frozen="nf4", rank=4), finetune) == (
         "adapters of rank 4 on 6 of 8 linear layers, none on layers.*.mlp.router, head; frozen: 6 in nf4,"
         " 2 as floats (layers.*.mlp.router, head), 1 of experts as floats"
     )
@@ -65,5 +66,5 @@ def test_alternatives(expression, parts):
 )
 def test_mistakes(targets, words):
     with pytest.raises(UserError) as caught:
-        found(targets=targets)
+        plan(targets=targets)
     assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value)

@@ -22,8 +22,8 @@ def matrix(shape, dtype="float32") -> np.ndarray:
 
 
 def restored(kind: str, values: np.ndarray) -> np.ndarray:
-    held = formats.FORMATS[kind]
-    return held.dequantise(**held.quantise(values))
+    form = formats.FORMATS[kind]
+    return form.dequantise(**form.quantise(values))
 
 
 def test_the_published_values_of_nf4():
@@ -35,11 +35,11 @@ def test_the_published_values_of_nf4():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parts_are_as_declared(kind, dtype, shape):
-    held = formats.FORMATS[kind]
-    parts = held.quantise(matrix(shape, dtype))
-    declared = held.declared(shape, Spec("matrix", std=0.02))
+    form = formats.FORMATS[kind]
+    parts = form.quantise(matrix(shape, dtype))
+    declared = form.declared(shape, Spec("matrix", std=0.02))
     assert list(parts) == list(declared)
-    assert held.shape(parts["codes"].shape) == shape and formats.BY_CODES[str(parts["codes"].dtype)] is held
+    assert form.shape(parts["codes"].shape) == shape and formats.BY_CODES[str(parts["codes"].dtype)] is form
     for leaf, (expected, spec) in declared.items():
         assert parts[leaf].shape == expected and parts[leaf].dtype == (spec.dtype or dtype) and spec.role == "frozen"
 
@@ -95,20 +95,20 @@ def test_weights_in_and_out():
         "a.lora_a": ((6, 2), Spec("matrix", std=0.4)), "a.lora_b": ((2, 4), Spec("matrix")),
         "b.weight": ((3, 2), Spec("frozen", std=0.1)), "b.bias": ((2,), Spec("frozen")),
     }  # fmt: skip
-    assert list(formats.plain(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
-    assert formats.plain(declared)["a.weight"][0] == (6, 4)
+    assert list(formats.dequantised(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
+    assert formats.dequantised(declared)["a.weight"][0] == (6, 4)
     rng = np.random.default_rng(0)
-    values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.plain(declared).items()}
-    held = dict(formats.held(values.items(), declared, np.dtype("float32")))
-    assert held.keys() == declared.keys()
-    assert all(held[name].shape == shape for name, (shape, _) in declared.items())
+    values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.dequantised(declared).items()}
+    stored = dict(formats.stored(values.items(), declared, np.dtype("float32")))
+    assert stored.keys() == declared.keys()
+    assert all(stored[name].shape == shape for name, (shape, _) in declared.items())
 
     config = Config(finetune=Finetune(kind="lora", rank=2, alpha=3.0))
-    merged = formats.merged(held, config)
+    merged = formats.merged(stored, config)
     assert list(merged) == ["a.weight", "b.weight", "b.bias"]
     wanted = restored("nf4", values["a.weight"].astype("float32")) + 1.5 * values["a.lora_a"] @ values["a.lora_b"]
     np.testing.assert_allclose(merged["a.weight"], wanted, atol=1e-6)
     assert merged["a.weight"].dtype == np.float32
     np.testing.assert_array_equal(merged["b.weight"], values["b.weight"].astype("float32"))
-    plain = {"b.weight": values["b.weight"], "scale": values["b.bias"]}
-    assert dict(formats.merged(plain, config)).keys() == plain.keys()
+    floating = {"b.weight": values["b.weight"], "scale": values["b.bias"]}
+    assert dict(formats.merged(floating, config)).keys() == floating.keys()

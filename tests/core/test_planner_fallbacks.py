@@ -28,7 +28,7 @@ def twin_with_new_kinds(framework: str) -> Twin:
 def test_the_catalogue_has_arithmetic(name):
     """A new component has none at first; its prediction may then be far off (docs/adding-a-component.md)."""
     kinds, fallback = KNOWN[name]
-    assert set(field_table()[name].field.metadata["choices"]) == set(kinds) and fallback in kinds
+    assert set(field_table()[name].option.choices) == set(kinds) and fallback in kinds
 
 
 def test_known_kinds_are_counted_as_themselves():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slm_flax.dynamic import Quantiser
+from slm_flax.quantization.blockwise import Quantiser
 
 
 @pytest.fixture(autouse=True)

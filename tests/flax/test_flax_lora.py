@@ -13,8 +13,8 @@ from slm_flax import params
 from slm_flax.evaluator import Evaluator
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.lora import FrozenLinear
-from slm_flax.lowbit import MATRIX, product
 from slm_flax.numerics import DTYPES
+from slm_flax.quantization.formats import MATRIX, product
 from slm_flax.trainer import build
 
 
@@ -28,16 +28,16 @@ def arrays(parts):
     return {leaf: jnp.asarray(part) for leaf, part in parts.items()}
 
 
-def matrix(held, parts):
-    return np.asarray(jax.jit(MATRIX[held])(**arrays(parts)))
+def matrix(stored_as, parts):
+    return np.asarray(jax.jit(MATRIX[stored_as])(**arrays(parts)))
 
 
-def product_and_gradient(x, held, parts, cotangent):
+def product_and_gradient(x, stored_as, parts, cotangent):
     parts = list(arrays(parts).values())
 
     @jax.jit
     def both(x, cotangent):
-        y, backward = jax.vjp(lambda x: product(x, held, parts), x)
+        y, backward = jax.vjp(lambda x: product(x, stored_as, parts), x)
         return y, *backward(cotangent)
 
     y, gradient = both(x, cotangent)
@@ -55,26 +55,26 @@ def adapted(x, weights, alpha, dtype):
 TWIN = SimpleNamespace(matrix=matrix, product=product_and_gradient, adapted=adapted, build=build, Evaluator=Evaluator)
 
 
-@pytest.mark.parametrize("held", formats.FORMATS)
+@pytest.mark.parametrize("stored_as", formats.FORMATS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", checks.SHAPES)
-def test_the_same_bits_as_numpy(held, dtype, shape):
-    checks.check_the_same_bits(TWIN, held, dtype, shape)
+def test_the_same_bits_as_numpy(stored_as, dtype, shape):
+    checks.check_the_same_bits(TWIN, stored_as, dtype, shape)
 
 
-@pytest.mark.parametrize("held", formats.FORMATS)
-def test_product(held):
-    checks.check_product(TWIN, held)
+@pytest.mark.parametrize("stored_as", formats.FORMATS)
+def test_product(stored_as):
+    checks.check_product(TWIN, stored_as)
 
 
-@pytest.mark.parametrize("held", checks.HELD)
-def test_only_adapters_move(held):
-    checks.check_only_adapters_move(TWIN, held)
+@pytest.mark.parametrize("stored_as", checks.STORED_AS)
+def test_only_adapters_move(stored_as):
+    checks.check_only_adapters_move(TWIN, stored_as)
 
 
-@pytest.mark.parametrize("held", checks.HELD)
-def test_a_base_and_the_merge(held):
-    checks.check_a_base_and_the_merge(TWIN, held)
+@pytest.mark.parametrize("stored_as", checks.STORED_AS)
+def test_a_base_and_the_merge(stored_as):
+    checks.check_a_base_and_the_merge(TWIN, stored_as)
 
 
 @pytest.mark.parametrize("dtype", checks.SCALED)

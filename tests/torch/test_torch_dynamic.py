@@ -3,7 +3,7 @@
 import dynamic_checks as checks
 import torch
 
-from slm_torch.dynamic import Quantiser
+from slm_torch.quantization.blockwise import Quantiser
 
 
 def run(x, block, code):

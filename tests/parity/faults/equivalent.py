@@ -2,7 +2,7 @@
 
 EQUIVALENT: dict[str, tuple[str, ...]] = {
     "the same axis, counted from the other end": (
-        "dynamic Quantiser.quantise: -1 -> +1",
+        "quantization.blockwise Quantiser.quantise: -1 -> +1",
         "layers.differential DifferentialAttention.forward: -2 -> +2",
         "layers.flash Tiles.bias_gradient: -1 -> +1",
         "layers.flash Tiles.scores: -1 -> +1",
@@ -74,8 +74,8 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
     ),
     "keys repeated on a GPU, which the kernels' own tests compare": ("layers.fused fused: 1 -> 2",),
     "the scale of zeros and the least of scales, whose bits the quantiser's own tests compare": (
-        "dynamic Quantiser.quantise: 1 -> 2",
-        "dynamic Quantiser.quantise: largest < low -> largest <= low",
+        "quantization.blockwise Quantiser.quantise: 1 -> 2",
+        "quantization.blockwise Quantiser.quantise: largest < low -> largest <= low",
     ),
     "how much is worked on at once": ("optim.adamw8bit AdamW8bit.update: 1 -> 2",),
     "a product of the longer side: the same matrix, later": (
@@ -84,7 +84,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "optim.muon Muon.orthogonal: u.shape[-2] > u.shape[-1] -> u.shape[-2] >= u.shape[-1]",
     ),
     "a flag of checks, of speed, of gradients that nobody asks for, or of the order of equals": (
-        "dynamic Quantiser.quantise: True -> False",
+        "quantization.blockwise Quantiser.quantise: True -> False",
         "layers.moe ExpertLinear.forward: True -> False",
         "layers.moe MixtureOfExperts.route: True -> False",
         "layers.moe in_best_groups: True -> False",

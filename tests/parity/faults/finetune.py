@@ -5,10 +5,10 @@ import torch
 
 from faults.fault import Apply, Fault, changed, edited, option
 from slm_core.quantization.formats import BY_CODES, Parts, int8_parts
-from slm_torch.lowbit import int8_matrix, nf4_matrix
+from slm_torch.quantization.formats import int8_matrix, nf4_matrix
 
 LAYER = "layers.0.mlp.up_proj"
-MATRIX = "slm_torch.lowbit:MATRIX"
+MATRIX = "slm_torch.quantization.formats:MATRIX"
 FIRST = "layers.0.attention.q_proj"  # in the order in which layers run
 
 
@@ -63,7 +63,7 @@ FAULTS = {
         "frozen=int8", "int8", 1, FIRST,
     ),
     "no scale in the backward pass": Fault(
-        edited("slm_torch.lowbit:_Product.backward", "(*parts)", "(parts[0], torch.ones_like(parts[1]))"),
+        edited("slm_torch.quantization.formats:_Product.backward", "(*parts)", "(parts[0], torch.ones_like(parts[1]))"),
         "frozen=int8", "int8", 2, "layers.0.mlp.down_proj",
     ),
     "the lower four bits first": Fault(

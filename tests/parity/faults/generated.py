@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 
-PACKAGES = ("slm_torch.layers", "slm_torch.optim")
-MODULES = ("params", "lowbit", "dynamic", "remat", "loss", "model", "trainer", "scaler", "generate")
+PACKAGES = ("slm_torch.layers", "slm_torch.optim", "slm_torch.quantization")
+MODULES = ("params", "remat", "loss", "model", "trainer", "scaler", "generate")
 NOT_NUMBERS = {"__init__", "empty_cache"}  # a model of another shape fails at once
 
 SWAPPED = {

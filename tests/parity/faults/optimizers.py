@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from faults.fault import Apply, Fault, changed, edited, option
 from slm_core.quantization.blockwise import signed_code
-from slm_torch.dynamic import Quantiser
 from slm_torch.optim.adamw8bit import AdamW8bit
 from slm_torch.optim.muon import SCALES
 from slm_torch.optim.schedule_free import ScheduleFree
+from slm_torch.quantization.blockwise import Quantiser
 
 UPDATE = "optimizer.update"
 

@@ -8,27 +8,27 @@ from torch.nn.functional import pad
 from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
-def product(x: Float[Tensor, "*batch in"], held: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:
+def product(x: Float[Tensor, "*batch in"], stored_as: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:
     """Returns x W. W is computed again in the backward pass: in between only its parts are kept.
 
     Args:
-      held: a key of MATRIX.
+      stored_as: a key of MATRIX.
       parts: of W, then TABLES: the arguments of MATRIX, in their order.
     """
-    return _Product.apply(x, held, tuple(parts))
+    return _Product.apply(x, stored_as, tuple(parts))
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, held: str, parts: tuple[Tensor, ...]) -> Tensor:
-        ctx.held = held
+    def forward(ctx, x: Tensor, stored_as: str, parts: tuple[Tensor, ...]) -> Tensor:
+        ctx.stored_as = stored_as
         ctx.save_for_backward(*parts)
-        return x @ MATRIX[held](*parts).to(x.dtype)
+        return x @ MATRIX[stored_as](*parts).to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         parts = ctx.saved_tensors  # asked for once: under recomputation they may be had only so
-        return gradient @ MATRIX[ctx.held](*parts).to(gradient.dtype).T, None, None
+        return gradient @ MATRIX[ctx.stored_as](*parts).to(gradient.dtype).T, None, None
 
 
 def int8_matrix(codes: Int8[Tensor, "in out"], scale: Float[Tensor, "out"]) -> Float[Tensor, "in out"]:

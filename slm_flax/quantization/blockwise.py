@@ -1,4 +1,4 @@
-"""Dynamic 8-bit quantisation by blocks; `slm_core.quantization.blockwise` has the specification, in NumPy."""
+"""Block-wise 8-bit quantisation; `slm_core.quantization.blockwise` has the specification, in NumPy."""
 
 import jax.numpy as jnp
 import numpy as np

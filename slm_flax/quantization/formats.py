@@ -8,14 +8,14 @@ from jaxtyping import Float, Int8, UInt8
 from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
-def product(x: Float[Array, "rows in"], held: str, parts: list[Array]) -> Float[Array, "rows out"]:
+def product(x: Float[Array, "rows in"], stored_as: str, parts: list[Array]) -> Float[Array, "rows out"]:
     """Returns x W. W is computed again in the backward pass: in between only its parts are kept.
 
     Args:
-      held: a key of MATRIX.
+      stored_as: a key of MATRIX.
       parts: of W, in the order of its arguments.
     """
-    return jax.checkpoint(lambda x, *parts: x @ MATRIX[held](*parts).astype(x.dtype))(x, *parts)
+    return jax.checkpoint(lambda x, *parts: x @ MATRIX[stored_as](*parts).astype(x.dtype))(x, *parts)
 
 
 def int8_matrix(codes: Int8[Array, "in out"], scale: Float[Array, "out"]) -> Float[Array, "in out"]:

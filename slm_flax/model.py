@@ -20,7 +20,7 @@ from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
 from slm_flax.layers.placement import PLACEMENT
-from slm_flax.numerics import wide
+from slm_flax.numerics import DTYPES, wide
 from slm_flax.params import specs
 from slm_flax.remat import AGAIN, run
 from slm_flax.stack import Stack, find
@@ -164,4 +164,4 @@ def position_at(site: str, layer: LayerSpec, context: int) -> nnx.Module | None:
 
 def declared(config: Config, vocab_size: int) -> Declared:
     """Returns {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
-    return specs(Transformer(config, vocab_size, jnp.float32))
+    return specs(Transformer(config, vocab_size, DTYPES["float32"]))

@@ -18,7 +18,7 @@ from slm_torch.layers.dropout import Dropout, DropoutKey
 from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
-from slm_torch.numerics import wide
+from slm_torch.numerics import DTYPES, wide
 from slm_torch.params import specs
 from slm_torch.remat import run
 
@@ -161,4 +161,4 @@ def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:
 
 def declared(config: Config, vocab_size: int) -> Declared:
     """Returns {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
-    return specs(Transformer(config, vocab_size, torch.float32))
+    return specs(Transformer(config, vocab_size, DTYPES["float32"]))

@@ -30,12 +30,12 @@ class Stream(NamedTuple):
     Args:
       x: the residual stream.
       first_values: the first layer's values, where a later layer mixes them in.
-      penalty: what the layers so far add to the loss a token.
+      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
     """
 
     x: Float[Array, "batch time d_model"]
     first_values: Float[Array, "batch time kv_heads head_dim"] | None
-    penalty: Float[Array, ""] | float
+    auxiliary_loss: Float[Array, ""] | float
 
 
 class Block(nnx.Module):
@@ -56,7 +56,7 @@ class Block(nnx.Module):
         self.gives_values = gives_values
 
     def __call__(self, stream: Stream, start: int | Array, key: DropoutKey | None, cache: Cache | None) -> Stream:
-        first_values, penalty = stream.first_values, stream.penalty
+        first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
         def attend(y: Array) -> Array:
             nonlocal first_values
@@ -66,13 +66,13 @@ class Block(nnx.Module):
             return self.attention_dropout(y, key)
 
         def feed(y: Array) -> Array:
-            nonlocal penalty
-            if hasattr(self.mlp, "penalty"):
-                penalty = penalty + self.mlp.penalty(y)
-            return self.mlp_dropout(self.mlp(y), key)
+            nonlocal auxiliary_loss
+            y, mlp_loss = self.mlp(y)
+            auxiliary_loss = auxiliary_loss + mlp_loss
+            return self.mlp_dropout(y, key)
 
         x = self.placement(self, stream.x, attend, feed)
-        return Stream(x, first_values, penalty)
+        return Stream(x, first_values, auxiliary_loss)
 
     def add(
         self, x: Float[Array, "batch time d_model"], y: Float[Array, "batch time d_model"]
@@ -113,7 +113,7 @@ class Transformer(nnx.Module):
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""] | float]:
-        """Returns the normed hidden state, and what the layers add to the loss a token.
+        """Returns the normed hidden state, and the layers' auxiliary loss per token.
 
         Args:
           tokens: ids at positions start, start + 1, ...
@@ -136,7 +136,7 @@ class Transformer(nnx.Module):
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)
         x = stream.x if self.final_norm is None else self.final_norm(stream.x)
-        return x, stream.penalty
+        return x, stream.auxiliary_loss
 
     def logits(self, hidden: Float[Array, "*batch d_model"]) -> Float[Array, "*batch vocab"]:
         """Returns the logits of the next token, float32 or wider."""

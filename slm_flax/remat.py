@@ -75,7 +75,7 @@ def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple,
         own = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
         return repeats(stream, own, first, count)
 
-    stream = stream._replace(penalty=jnp.asarray(stream.penalty, wide(stream.x.dtype)))
+    stream = stream._replace(auxiliary_loss=jnp.asarray(stream.auxiliary_loss, wide(stream.x.dtype)))
     if remat != "full":
         return repeats(stream, stacks, 0, stack.repeats)
     size = max(1, round(group_size(len(layers)) / stack.period))

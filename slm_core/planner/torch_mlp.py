@@ -32,10 +32,11 @@ ACTIVATION = {"gelu": gelu, "relu2": relu2, "swiglu": swiglu, "geglu": swiglu, "
 """{kind: what it does with up, or with gate and up}."""
 
 
-def mlp(tape: Tape, s: Step, path: str, model: Model, x: Value) -> Value:
+def mlp(tape: Tape, s: Step, path: str, model: Model, x: Value) -> tuple[Value, Value | None]:
+    """Returns the output and the auxiliary loss, which dense kinds lack."""
     if model.mlp.kind == "moe":
         return moe(tape, s, path, model, x)
-    return dense(tape, s, path, model.mlp.kind, x)
+    return dense(tape, s, path, model.mlp.kind, x), None
 
 
 def dense(tape: Tape, s: Step, path: str, kind: str, x: Value) -> Value:
@@ -43,13 +44,7 @@ def dense(tape: Tape, s: Step, path: str, kind: str, x: Value) -> Value:
     return linear(tape, s, f"{path}.down_proj", ACTIVATION[kind](tape, *inner), s.tokens)
 
 
-def penalty(tape: Tape, s: Step, path: str, config: Mlp, x: Value) -> Value:
-    """What a mixture adds to the loss: its router is asked once more."""
-    logits = _router(tape, s, path, config, x)
-    return tape.op([tape.op([logits], logits.size, own=True)], 0, extra=logits.size)
-
-
-def moe(tape: Tape, s: Step, path: str, model: Model, x: Value) -> Value:
+def moe(tape: Tape, s: Step, path: str, model: Model, x: Value) -> tuple[Value, Value]:
     config, pairs = model.mlp, s.tokens * model.mlp.top_k
     logits = _router(tape, s, path, config, x)
     scores = tape.op([logits], logits.size, own=True)
@@ -64,7 +59,8 @@ def moe(tape: Tape, s: Step, path: str, model: Model, x: Value) -> Value:
     if config.shared_experts:
         shared = dense(tape, s, f"{path}.shared", config.expert, x)
         y = tape.op([y, shared], y.size, passes=(y, shared))
-    return y
+    auxiliary_loss = tape.op([tape.op([logits], logits.size, own=True)], 0, extra=logits.size)
+    return y, auxiliary_loss
 
 
 def _inward(kind: str) -> list[str]:

@@ -18,7 +18,7 @@ from slm_core.planner.held import SLICE, Held, held
 from slm_core.planner.parameters import Parameter
 from slm_core.planner.tape import Memory, Player, Tape, Value
 from slm_core.planner.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
-from slm_core.planner.torch_mlp import mlp, penalty
+from slm_core.planner.torch_mlp import mlp
 
 
 def predict(config: Config, vocab_size: int) -> Prediction:
@@ -123,10 +123,11 @@ def _block(tape: Tape, s: Step, path: str, model: Model, stream: _Stream, gives_
         return _dropout(tape, s, model, y)
 
     def feed(x: Value) -> Value:
-        if model.mlp.kind == "moe":
-            stream.added.append(penalty(tape, s, f"{path}.mlp", model.mlp, x))
-            tape.exports.append(stream.added[-1])
-        return _dropout(tape, s, model, mlp(tape, s, f"{path}.mlp", model, x))
+        y, auxiliary_loss = mlp(tape, s, f"{path}.mlp", model, x)
+        if auxiliary_loss is not None:
+            stream.added.append(auxiliary_loss)
+            tape.exports.append(auxiliary_loss)
+        return _dropout(tape, s, model, y)
 
     def add(x: Value, y: Value) -> Value:
         if model.residual_multiplier != 1:

@@ -21,8 +21,8 @@ class DenseMLP(nnx.Module):
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+    def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
+        return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nnx.Module):
@@ -37,5 +37,5 @@ class GatedMLP(nnx.Module):
     ) -> Float[Array, "*batch hidden"]:
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
-        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
+    def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

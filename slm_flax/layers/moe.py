@@ -106,19 +106,23 @@ class MixtureOfExperts(nnx.Module):
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
 
-    def __call__(self, x: Float[Array, "batch time d_model"]) -> Float[Array, "batch time d_model"]:
+    def __call__(
+        self, x: Float[Array, "batch time d_model"]
+    ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""]]:
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).astype(y.dtype)[..., None]).sum(1).reshape(x.shape)
-        return y if self.shared is None else y + self.shared(x)
+        if self.shared is not None:
+            y = y + self.shared(x)[0]
+        return y, self.auxiliary_loss(routing)
 
-    def penalty(self, x: Float[Array, "batch time d_model"]) -> Float[Array, ""]:
-        """Returns what this layer adds to the loss a token, float32 or wider.
+    def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:
+        """Returns what this layer adds to the loss per token, float32 or wider.
 
         The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
         """
-        logits, scores, chosen = self.route(x.reshape(-1, x.shape[-1]))
+        logits, scores, chosen = routing
         counts = (chosen[..., None] == jnp.arange(self.experts)).sum((0, 1)).astype(logits.dtype)
         total = jnp.zeros((), logits.dtype)
         if self.balance_loss:

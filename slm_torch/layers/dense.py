@@ -21,8 +21,8 @@ class DenseMLP(nn.Module):
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
+        return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nn.Module):
@@ -38,5 +38,5 @@ class GatedMLP(nn.Module):
     ) -> Float[Tensor, "*batch hidden"]:
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

@@ -107,20 +107,25 @@ class MixtureOfExperts(nn.Module):
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
 
-    def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"]
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
         tokens = x.flatten(0, 1)
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).to(y.dtype)[..., None]).sum(1).view_as(x)
-        return y if self.shared is None else y + self.shared(x)
+        if self.shared is not None:
+            y = y + self.shared(x)[0]
+        # Evaluation and decoding read no auxiliary loss.
+        return y, self.auxiliary_loss(routing) if torch.is_grad_enabled() else 0.0
 
-    def penalty(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, ""]:
-        """Returns what this layer adds to the loss a token, float32 or wider.
+    def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:
+        """Returns what this layer adds to the loss per token, float32 or wider.
 
         The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
         """
-        logits, scores, chosen = self.route(x.flatten(0, 1))
-        experts = torch.arange(self.experts, device=x.device)
+        logits, scores, chosen = routing
+        experts = torch.arange(self.experts, device=chosen.device)
         counts = (chosen[..., None] == experts).sum((0, 1)).to(logits.dtype)
         total = logits.new_zeros(())
         if self.balance_loss:

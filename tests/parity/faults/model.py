@@ -161,14 +161,13 @@ FAULTS = {
                "logits.logsumexp(-1).square()"),
         "z_loss", "dense", 2, "loss",
     ),
-    "penalty of tokens without a target": Fault(
+    "auxiliary loss of tokens without a target": Fault(
         edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
-        "penalties", "catalogue", 2, "loss",
+        "auxiliary losses", "catalogue", 2, "loss",
     ),
-    "penalty of the last layer only": Fault(
-        edited("model.layers.3.forward", "penalty = penalty + self.mlp.penalty(y)",
-               "penalty = self.mlp.penalty(y)"),
-        "penalties", "mixtures", 2, "layers.3",
+    "auxiliary loss of the last layer only": Fault(
+        edited("model.layers.3.forward", "auxiliary_loss = auxiliary_loss + mlp_loss", "auxiliary_loss = mlp_loss"),
+        "auxiliary losses", "mixtures", 2, "layers.3",
     ),
     "the last chunk dropped": Fault(
         edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),

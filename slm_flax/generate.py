@@ -23,10 +23,12 @@ class Decoder:
         self.length = 0
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
+        """Reads the prompt from position 0. Returns the logits after its last token."""
         self.length = 0
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
+        """Reads one more token. Returns the logits after it."""
         return self._append([token])
 
     def _append(self, tokens: list[int]) -> np.ndarray:

@@ -22,11 +22,11 @@ from slm_torch.remat import run
 
 
 class Stream(NamedTuple):
-    """What one block hands to the next.
+    """What one block passes to the next.
 
     Args:
       x: the residual stream.
-      first_values: the first layer's values, where a later layer mixes them in.
+      first_values: the values of the first layer, if a later layer mixes them in.
       auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
     """
 
@@ -36,10 +36,16 @@ class Stream(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and MLP on the residual stream; `layer` is this one's spec."""
+    """One layer: attention and MLP on the residual stream.
+
+    Args:
+      layer: the layer's spec.
+      index: of the layer, counted from 0.
+      context: the largest number of positions.
+      gives_values: whether later layers mix in the values of this one.
+    """
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
-        """`gives_values`: later layers mix this one's values into theirs."""
         super().__init__()
         position = partial(position_at, layer=layer, context=context)
         self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
@@ -54,6 +60,13 @@ class Block(nn.Module):
         self.gives_values = gives_values
 
     def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
+        """Returns the stream after this layer.
+
+        Args:
+          start: position of the first token.
+          key: turns dropout on.
+          cache: of this layer; extended in place.
+        """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
         def attend(y: Tensor) -> Tensor:
@@ -75,15 +88,22 @@ class Block(nn.Module):
     def add(
         self, x: Float[Tensor, "batch time d_model"], y: Float[Tensor, "batch time d_model"]
     ) -> Float[Tensor, "batch time d_model"]:
-        """Adds to the residual stream."""
+        """Adds `y`, times model.residual_multiplier, to the residual stream `x`."""
         return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
 
 
 class Transformer(nn.Module):
-    """Tokens to the final hidden state; `logits` goes on from there, so that a loss can take it in chunks."""
+    """Computes the final hidden state of each token; `logits` is apart, so that a loss can take it in chunks.
+
+    The constructor declares the parameters, without storage.
+
+    Args:
+      config: the resolved config.
+      vocab_size: number of token ids.
+      dtype: the compute dtype.
+    """
 
     def __init__(self, config: Config, vocab_size: int, dtype: torch.dtype):
-        """Declares the parameters, without storage. `dtype` is the compute dtype."""
         super().__init__()
         model, context = config.model, config.data.seq_len
         layers = layer_specs(model)
@@ -117,7 +137,7 @@ class Transformer(nn.Module):
           tokens: ids at positions start, start + 1, ...
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
-          caches: one a layer, from `empty_caches`, holding the positions before `start`; extended in place.
+          caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -144,7 +164,7 @@ class Transformer(nn.Module):
         return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
-        """Returns one empty cache a layer, with room for the whole context."""
+        """Returns one empty cache per layer, with room for the whole context."""
         return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 

@@ -1,8 +1,4 @@
-"""The KV cache: what attention keeps of the positions that it has read.
-
-With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
-https://arxiv.org/abs/2310.06825).
-"""
+"""The KV cache: what attention keeps of the positions that it has read."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +10,14 @@ Cache = dict[str, Array]
 
 
 def empty_cache(entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype) -> Cache:
-    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+    """Returns a cache with room for `context` positions.
+
+    With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
+    https://arxiv.org/abs/2310.06825).
+
+    Args:
+      entries: {name: shape of one position}.
+    """
     room = min(context, window) if window else context
     return {name: jnp.zeros((batch, room, *shape), dtype) for name, shape in entries.items()}
 

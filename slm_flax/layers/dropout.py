@@ -1,11 +1,4 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
-hash.
-
-    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
-
-`slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes from
-(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
-"""
+"""Dropout with masks from a counter-based hash."""
 
 from dataclasses import dataclass
 
@@ -27,13 +20,24 @@ class DropoutKey:
 
 
 class Dropout(nnx.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
+    """Zeroes random elements of the input (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
+
+        y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+    `slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes
+    from (seed, step, site). So masks are the same in both twins, in recomputation and for every split of the batch.
+
+    Args:
+      rate: probability that an element becomes 0.
+      site: index of this module's key in `DropoutKey.sites`.
+    """
 
     def __init__(self, rate: float, site: int):
         self.rate = rate
         self.site = site
 
     def __call__(self, x: Float[Array, "batch time width"], key: DropoutKey | None) -> Float[Array, "batch time width"]:
+        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)

@@ -1,20 +1,4 @@
-"""FlashAttention (Dao et al. 2022, https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691).
-
-The function is that of `dot_product`, computed in tiles of scores, so that memory is linear in the context. Forward,
-each tile of keys is mixed into what a tile of queries has so far: an output y, and the logarithm L of its softmax's
-sum.
-
-    s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
-    y' = exp(L - L') y + exp(l - L') softmax(s) v
-
-Backward makes the tiles again, from q, k and the last L:
-
-    p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
-
-A sink is a score that L starts from. A bias is numbers by distance that are added to s; the gradient of the bias at a
-distance is the sum of ds along that diagonal. Tiles without a visible key are left out: loops over tiles end where the
-mask begins, which may be known at run time only.
-"""
+"""FlashAttention: softmax attention in tiles."""
 
 from functools import partial
 from typing import NamedTuple
@@ -52,6 +36,23 @@ def flash(
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
+    """Computes softmax attention in tiles of scores, so that memory is linear in the context.
+
+    The function and its arguments are those of `dot_product` (FlashAttention; Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691). The forward pass mixes one tile of
+    keys after the other into the result of a tile of queries: an output y, and the logarithm L of its softmax's sum.
+
+        s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
+        y' = exp(L - L') y + exp(l - L') softmax(s) v
+
+    The backward pass computes the tiles again, from q, k and the last L:
+
+        p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
+
+    L starts from the sink, or from the logarithm of almost nothing. A bias is numbers by distance that are added to s.
+    The gradient of the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left
+    out: loops over tiles end at the mask, whose place may be known at run time only.
+    """
     (batch, time, heads, _), (keys, kv_heads) = q.shape, k.shape[1:3]
     size = TILE if jax.default_backend() == "cpu" else GPU_TILE
     height = min(size, time)
@@ -67,6 +68,8 @@ def flash(
 
 
 class Options(NamedTuple):
+    """What stays the same for all tiles."""
+
     scale: float
     window: int
     softcap: float

@@ -1,20 +1,4 @@
-"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
-
-    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
-
-s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
-https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
-groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
-
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
-
-by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
-mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
-
-Every choice is computed: rows are sorted by expert, and each expert's filled up with zeros to whole blocks, so that
-shapes are static; a matrix product takes one block. (`jax.lax.ragged_dot` runs every expert on every row on a CPU.)
-"""
+"""Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
 from functools import partial
@@ -52,7 +36,7 @@ SMALLEST_BLOCK = 16
 
 
 class Routing(NamedTuple):
-    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+    """The router's result for each token, float32 or wider; `chosen` lists the experts, the best first."""
 
     logits: Float[Array, "tokens experts"]
     scores: Float[Array, "tokens experts"]
@@ -74,13 +58,14 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nnx.Module):
-    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         self.weight = declare((experts, d_in, d_out), spec)
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "rows in"], expert: Int[Array, "blocks"]) -> Float[Array, "rows out"]:
+        """Returns the product of each row with its expert's matrix; `expert` names the expert of each block of rows."""
         y = _blocks_matmul(x.reshape(len(expert), -1, x.shape[-1]), self.weight[...], expert)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[expert][:, None]
@@ -88,6 +73,29 @@ class ExpertLinear(nnx.Module):
 
 
 class MixtureOfExperts(nnx.Module):
+    """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+    s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+    https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
+    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+
+    The auxiliary loss per token is
+
+        balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
+
+    The first term is by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961): f_i is the share of the choices that fall
+    on expert i, and P_i its mean probability. The second is by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+    Rows are sorted by expert. Zeros fill up the rows of each expert to whole blocks, so that shapes are static, and
+    each matrix product takes one block. (`jax.lax.ragged_dot` runs every expert on every row on a CPU.)
+
+    Args:
+      layer: gives d_model, and in `mlp` the experts, the router and the losses.
+    """
+
     def __init__(self, layer: LayerSpec):
         mlp = layer.mlp
         dense, self.activation = EXPERT[mlp.expert]
@@ -109,6 +117,7 @@ class MixtureOfExperts(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time d_model"]
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""]]:
+        """Returns the output, and the auxiliary loss per token."""
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
@@ -120,7 +129,7 @@ class MixtureOfExperts(nnx.Module):
     def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:
         """Returns what this layer adds to the loss per token, float32 or wider.
 
-        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
         logits, scores, chosen = routing
         counts = (chosen[..., None] == jnp.arange(self.experts)).sum((0, 1)).astype(logits.dtype)
@@ -139,7 +148,7 @@ class MixtureOfExperts(nnx.Module):
         return total
 
     def route(self, x: Float[Array, "tokens d_model"]) -> Routing:
-        """Returns each token's experts; of equal scores the lower expert comes first."""
+        """Returns the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.astype(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores if self.balance is None else scores + self.balance[...].astype(scores.dtype)
@@ -150,7 +159,7 @@ class MixtureOfExperts(nnx.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Array, "tokens top_k"]:
-        """Returns what each chosen expert's output is multiplied by."""
+        """Returns the factor of each chosen expert's output."""
         weights = jnp.take_along_axis(routing.scores, routing.chosen, 1)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdims=True) + TINY)
@@ -171,9 +180,9 @@ class MixtureOfExperts(nnx.Module):
 def in_best_groups(
     ranked: Float[Array, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Array, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
 
-    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.
     """
     grouped = ranked.reshape(len(ranked), groups, -1)

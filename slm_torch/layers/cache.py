@@ -1,8 +1,4 @@
-"""The KV cache: what attention keeps of the positions that it has read.
-
-With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
-https://arxiv.org/abs/2310.06825).
-"""
+"""The KV cache: what attention keeps of the positions that it has read."""
 
 import torch
 from torch import Tensor
@@ -14,7 +10,14 @@ Cache = dict[str, Tensor]
 def empty_cache(
     entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: torch.dtype, device: torch.device
 ) -> Cache:
-    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+    """Returns a cache with room for `context` positions.
+
+    With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
+    https://arxiv.org/abs/2310.06825).
+
+    Args:
+      entries: {name: shape of one position}.
+    """
     room = min(context, window) if window else context
     return {name: torch.zeros(batch, room, *shape, dtype=dtype, device=device) for name, shape in entries.items()}
 

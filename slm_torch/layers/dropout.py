@@ -1,11 +1,4 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
-hash.
-
-    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
-
-`slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes from
-(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
-"""
+"""Dropout with masks from a counter-based hash."""
 
 from dataclasses import dataclass
 
@@ -25,7 +18,17 @@ class DropoutKey:
 
 
 class Dropout(nn.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
+    """Zeroes random elements of the input (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
+
+        y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+    `slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes
+    from (seed, step, site). So masks are the same in both twins, in recomputation and for every split of the batch.
+
+    Args:
+      rate: probability that an element becomes 0.
+      site: index of this module's key in `DropoutKey.sites`.
+    """
 
     def __init__(self, rate: float, site: int):
         super().__init__()
@@ -35,6 +38,7 @@ class Dropout(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time width"], key: DropoutKey | None
     ) -> Float[Tensor, "batch time width"]:
+        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)

@@ -1,8 +1,4 @@
-"""Softmax attention by PyTorch's own kernels (`torch.nn.functional.scaled_dot_product_attention`).
-
-The function is that of `dot_product`. PyTorch picks the kernel: FlashAttention or memory-efficient attention where the
-device has them. What they cannot do, `flash` does, and says so once.
-"""
+"""Softmax attention by the framework's own kernels."""
 
 import torch
 from jaxtyping import Float
@@ -30,6 +26,12 @@ def fused(
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
+    """Computes softmax attention by `torch.nn.functional.scaled_dot_product_attention`.
+
+    The function and its arguments are those of `dot_product`. PyTorch picks the kernel: FlashAttention or
+    memory-efficient attention, if the device has them. Options that PyTorch's function lacks go to `flash`, with one
+    message.
+    """
     lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
     if lacking:
         say_once(f"model.attention.kernel=fused cannot apply {lacking} in PyTorch: flash computes those layers")

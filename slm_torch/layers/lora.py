@@ -1,9 +1,4 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021, https://arxiv.org/abs/2106.09685) beside frozen matrices.
-
-    y = x W + (alpha / rank) (x A) B + b
-
-W may be held in few bits (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
-"""
+"""Low-rank adapters beside frozen matrices."""
 
 import torch
 from jaxtyping import Float
@@ -19,7 +14,13 @@ from slm_torch.params import declare
 
 
 class FrozenLinear(Linear):
-    """y = x W + (alpha / rank) (x A) B + b with a frozen W, as it is or in few bits, and with or without A and B."""
+    """Linear layer with a frozen matrix and a low-rank adapter (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+        y = x W + (alpha / rank) (x A) B + b
+
+    W is frozen, and may be stored in few bits (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). Only A
+    and B train.
+    """
 
     def __init__(self, linear: Linear, held: str, rank: int, alpha: float):
         """Takes the place of `linear`. `rank` 0: no adapter."""
@@ -40,6 +41,7 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Returns x W + (alpha / rank) (x A) B."""
         if self.held == "float":
             y = Linear.product(self, x)
         else:

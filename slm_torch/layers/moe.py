@@ -1,19 +1,4 @@
-"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
-
-    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
-
-s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
-https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
-groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
-
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
-
-by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
-mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
-
-Every choice is computed: rows are sorted by expert, and each matrix product takes one expert's rows.
-"""
+"""Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
 from typing import NamedTuple
@@ -48,7 +33,7 @@ TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
 
 
 class Routing(NamedTuple):
-    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+    """The router's result for each token, float32 or wider; `chosen` lists the experts, the best first."""
 
     logits: Float[Tensor, "tokens experts"]
     scores: Float[Tensor, "tokens experts"]
@@ -70,7 +55,7 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nn.Module):
-    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         super().__init__()
@@ -78,6 +63,7 @@ class ExpertLinear(nn.Module):
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "rows in"], sizes: list[int]) -> Float[Tensor, "rows out"]:
+        """Returns the product of each row with its expert's matrix; `sizes` counts the rows of each expert."""
         biases = [None] * len(sizes) if self.bias is None else self.bias.unbind()
         pieces = []
         for piece, weight, bias in zip(x.split(sizes), self.weight.unbind(), biases, strict=True):
@@ -88,6 +74,28 @@ class ExpertLinear(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
+    """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+    s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+    https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
+    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+
+    The auxiliary loss per token is
+
+        balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
+
+    The first term is by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961): f_i is the share of the choices that fall
+    on expert i, and P_i its mean probability. The second is by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+    Rows are sorted by expert, and each matrix product takes the rows of one expert.
+
+    Args:
+      layer: gives d_model, and in `mlp` the experts, the router and the losses.
+    """
+
     def __init__(self, layer: LayerSpec):
         super().__init__()
         mlp = layer.mlp
@@ -110,6 +118,7 @@ class MixtureOfExperts(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d_model"]
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 if no gradient is recorded."""
         tokens = x.flatten(0, 1)
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
@@ -122,7 +131,7 @@ class MixtureOfExperts(nn.Module):
     def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:
         """Returns what this layer adds to the loss per token, float32 or wider.
 
-        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
         logits, scores, chosen = routing
         experts = torch.arange(self.experts, device=chosen.device)
@@ -142,7 +151,7 @@ class MixtureOfExperts(nn.Module):
         return total
 
     def route(self, x: Float[Tensor, "tokens d_model"]) -> Routing:
-        """Returns each token's experts; of equal scores the lower expert comes first."""
+        """Returns the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.to(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores.detach() if self.balance is None else (scores + self.balance.to(scores.dtype)).detach()
@@ -152,7 +161,7 @@ class MixtureOfExperts(nn.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Tensor, "tokens top_k"]:
-        """Returns what each chosen expert's output is multiplied by."""
+        """Returns the factor of each chosen expert's output."""
         weights = routing.scores.gather(1, routing.chosen)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
@@ -175,9 +184,9 @@ class MixtureOfExperts(nn.Module):
 def in_best_groups(
     ranked: Float[Tensor, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Tensor, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
 
-    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.
     """
     grouped = ranked.unflatten(1, (groups, -1))

@@ -1,5 +1,4 @@
-"""The learned scale of a norm: times w, times 1 + w (Gemma, https://arxiv.org/abs/2403.08295), or none (OLMo,
-https://arxiv.org/abs/2402.00838)."""
+"""The learned scale of a norm."""
 
 from torch import Tensor, nn
 
@@ -9,10 +8,14 @@ from slm_torch.params import declare
 
 
 def norm_weight(width: int, norm: Norm) -> nn.Parameter | None:
-    """Declares the weight of a norm."""
+    """Declares the weight of a norm, or None if norm.weight is "none" (OLMo, https://arxiv.org/abs/2402.00838)."""
     return None if norm.weight == "none" else declare((width,), NORM_WEIGHT[norm.weight])
 
 
 def norm_scale(weight: Tensor | None, form: str) -> Tensor | None:
-    """Returns what the normalised vector is multiplied by; `form` is norm.weight."""
+    """Returns the factor of the normalised vector.
+
+    Args:
+      form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
+    """
     return 1 + weight if form == "one_plus" else weight

@@ -1,7 +1,7 @@
 """The decoder-only transformer: embedding, blocks, norm, head."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,22 +20,8 @@ from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
 from slm_flax.layers.placement import PLACEMENT
 from slm_flax.numerics import wide
-from slm_flax.remat import AGAIN, run
+from slm_flax.remat import AGAIN, Stream, run
 from slm_flax.stack import Stack, find
-
-
-class Stream(NamedTuple):
-    """What one block passes to the next.
-
-    Args:
-      x: the residual stream.
-      first_values: the values of the first layer, if a later layer mixes them in.
-      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
-    """
-
-    x: Float[Array, "batch time d_model"]
-    first_values: Float[Array, "batch time kv_heads head_dim"] | None
-    auxiliary_loss: Float[Array, ""] | float
 
 
 class Block(nnx.Module):
@@ -56,8 +42,10 @@ class Block(nnx.Module):
         self.mlp_dropout = Dropout(layer.dropout, site=1)
         self.placement, norms = PLACEMENT[layer.norm.placement]
         norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms}
-        self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
-        self.mlp_norm, self.mlp_output_norm = norm.get("mlp"), norm.get("mlp_output")
+        self.attention_norm: Any = norm.get("attention")
+        self.attention_output_norm: Any = norm.get("attention_output")
+        self.mlp_norm: Any = norm.get("mlp")
+        self.mlp_output_norm: Any = norm.get("mlp_output")
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 

@@ -10,12 +10,14 @@ same, and keep it.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.lax import dynamic_slice_in_dim
+from jaxtyping import Float
 
 from slm_core.model.layer_groups import group_size
 from slm_flax.layers.dropout import DropoutKey, layer_key
@@ -30,13 +32,27 @@ AGAIN = {
 """{memory.remat: takes a function of a block, and returns it with less kept for the backward pass}."""
 
 
+class Stream(NamedTuple):
+    """What one block passes to the next.
+
+    Args:
+      x: the residual stream.
+      first_values: the values of the first layer, if a later layer mixes them in.
+      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
+    """
+
+    x: Float[Array, "batch time d_model"]
+    first_values: Float[Array, "batch time kv_heads head_dim"] | None
+    auxiliary_loss: Float[Array, ""] | float
+
+
 def run(
-    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, start: int | Array, key: DropoutKey | None
-) -> tuple:
+    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, start: int | Array, key: DropoutKey | None
+) -> Stream:
     """Returns the stream after all layers; `stack` are those of them that are bound to stacks, if any."""
     again = AGAIN.get(remat, lambda function: function)
 
-    def call(layer: nnx.Module, index: int | Array, stream: tuple) -> tuple:
+    def call(layer: nnx.Module, index: int | Array, stream: Stream) -> Stream:
         return layer(stream, start, layer_key(key, index), None)
 
     for index in range(stack.start):
@@ -48,7 +64,7 @@ def run(
     return stream
 
 
-def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, call: Callable) -> tuple:
+def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, call: Callable) -> Stream:
     """Returns the stream after a stack.
 
     Loops carry all of the stream, the first layer's values too: beside gradients that are added up in place, JAX mixes
@@ -57,21 +73,21 @@ def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple,
     again = partial(AGAIN[remat], prevent_cse=False)  # inside of a loop nothing is merged
     stacks, layer_at = repeated(stack, layers)
 
-    def repeats(stream: tuple, stacks: list, first: int | Array, count: int) -> tuple:
+    def repeats(stream: Stream, stacks: list, first: int | Array, count: int) -> Stream:
         """Goes through `count` repeats from the first on, which are those of `stacks`."""
 
-        def layer(stream: tuple, number: Array, place: int) -> tuple:
+        def layer(stream: Stream, number: Array, place: int) -> Stream:
             own, repeat = at(stacks[place], number), first + number
             return call(layer_at[place](own, repeat), stack.start + stack.period * repeat + place, stream)
 
-        def step(stream: tuple, number: Array) -> tuple[tuple, None]:
+        def step(stream: Stream, number: Array) -> tuple[Stream, None]:
             for place in range(stack.period):
                 stream = again(partial(layer, place=place))(stream, number)
             return stream, None
 
         return jax.lax.scan(step, stream, jnp.arange(count))[0]
 
-    def group(stream: tuple, first: int | Array, count: int) -> tuple:
+    def group(stream: Stream, first: int | Array, count: int) -> Stream:
         own = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
         return repeats(stream, own, first, count)
 

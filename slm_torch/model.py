@@ -1,7 +1,7 @@
 """The decoder-only transformer: embedding, blocks, norm, head."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,21 +18,7 @@ from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
 from slm_torch.numerics import wide
-from slm_torch.remat import run
-
-
-class Stream(NamedTuple):
-    """What one block passes to the next.
-
-    Args:
-      x: the residual stream.
-      first_values: the values of the first layer, if a later layer mixes them in.
-      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
-    """
-
-    x: Float[Tensor, "batch time d_model"]
-    first_values: Float[Tensor, "batch time kv_heads head_dim"] | None
-    auxiliary_loss: Float[Tensor, ""] | float
+from slm_torch.remat import Stream, run
 
 
 class Block(nn.Module):
@@ -54,8 +40,10 @@ class Block(nn.Module):
         self.mlp_dropout = Dropout(layer.dropout, site=1)
         self.placement, norms = PLACEMENT[layer.norm.placement]
         norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms}
-        self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
-        self.mlp_norm, self.mlp_output_norm = norm.get("mlp"), norm.get("mlp_output")
+        self.attention_norm: Any = norm.get("attention")
+        self.attention_output_norm: Any = norm.get("attention_output")
+        self.mlp_norm: Any = norm.get("mlp")
+        self.mlp_output_norm: Any = norm.get("mlp_output")
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
@@ -165,6 +153,7 @@ class Transformer(nn.Module):
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
         """Returns one empty cache per layer, with room for the whole context."""
+        # pyrefly: ignore[missing-attribute]  torch's ModuleList does not say what its modules are
         return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 

@@ -1,5 +1,7 @@
 """The KV cache: what attention keeps of the positions that it has read."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -9,7 +11,9 @@ Cache = dict[str, Array]
 """{name: [batch, room, ...]}: keys and values, or what they are made from."""
 
 
-def empty_cache(entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype) -> Cache:
+def empty_cache(
+    entries: Mapping[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype
+) -> Cache:
     """Returns a cache with room for `context` positions.
 
     With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,

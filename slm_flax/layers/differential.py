@@ -67,7 +67,9 @@ class DifferentialAttention(nnx.Module):
         k = self.k_proj(x).reshape(*x.shape[:-1], 2 * self.kv_heads, self.head_dim)
         v = values = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, 2 * self.head_dim)
         if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
         if self.value_residual is not None:
@@ -89,5 +91,5 @@ class DifferentialAttention(nnx.Module):
         return empty_cache(entries, batch, context, self.window, dtype)
 
     def _lambda(self) -> Float[Array, ""]:
-        first = jnp.exp((self.lambda_q1 * self.lambda_k1).sum())
-        return first - jnp.exp((self.lambda_q2 * self.lambda_k2).sum()) + self.lambda_init.astype(first.dtype)
+        first = jnp.exp((self.lambda_q1[...] * self.lambda_k1[...]).sum())
+        return first - jnp.exp((self.lambda_q2[...] * self.lambda_k2[...]).sum()) + self.lambda_init.astype(first.dtype)

@@ -50,7 +50,7 @@ def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
 
 
 def keep_mask(
-    key: UInt32[Array, ""], shape: tuple[int, int, int], first_row: UInt32[Array, ""], rate: float
+    key: UInt32[Array, ""], shape: tuple[int, ...], first_row: UInt32[Array, ""], rate: float
 ) -> Bool[Array, "batch time width"]:
     """`slm_core.model.dropout.keep_mask` in uint32 tensors, which wrap around."""
     rows, time, width = shape

@@ -30,5 +30,5 @@ class DynamicTanh(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Returns the squashed `x`, in its own dtype."""
-        y = jnp.tanh(self.alpha * x.astype(wide(x.dtype))) * self.weight
-        return (y if self.bias is None else y + self.bias).astype(x.dtype)
+        y = jnp.tanh(self.alpha[...] * x.astype(wide(x.dtype))) * self.weight[...]
+        return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)

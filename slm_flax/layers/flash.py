@@ -138,7 +138,7 @@ def _backward(options, saved, dy):
         *so_far, dk, dv = fori_loop(*tiles.seeing(j, len(q)), add, (*so_far, *zeros))
         return so_far, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    zeros = jnp.zeros(q.shape, dtype), None if learned is None else jnp.zeros_like(tiles.table)
+    zeros = jnp.zeros(q.shape, dtype), None if learned is None or tiles.table is None else jnp.zeros_like(tiles.table)
     (dq, dtable), (dk, dv) = jax.lax.scan(columns, [*zeros], jnp.arange(len(k)))
     dbias = None if learned is None else tiles.bias_gradient(dtable, bias)
     dfirst = -(jnp.exp(first - log_sum) * mean).sum(0)
@@ -186,7 +186,7 @@ class Tiles:
             s, slope = softcap * s, 1 - s * s
         by_head = self._by_head(s)
         if self.table is not None:
-            by_head += self._diagonals(i, j)
+            by_head += self._diagonals(self.table, i, j)
         column = j * self.options.width + jnp.arange(self.options.width)
         distance = self.start + i * self.options.height + jnp.arange(self.options.height)[:, None] - column
         mask = (distance >= 0) & (column >= self.unused) & (column < self.options.keys)
@@ -194,10 +194,10 @@ class Tiles:
             mask &= distance < window
         return jnp.where(mask, by_head, MASKED).reshape(s.shape), slope
 
-    def _diagonals(self, i: Index, j: Index) -> Array:
+    def _diagonals(self, table: Array, i: Index, j: Index) -> Array:
         """Returns the bias of a tile."""
         height, width = self.options.height, self.options.width
-        piece = dynamic_slice_in_dim(self.table, self._corner(i, j), height + width, axis=1)
+        piece = dynamic_slice_in_dim(table, self._corner(table, i, j), height + width, axis=1)
         # Read in rows one shorter than they are written, each row lies one to the right of the row above.
         rows = jnp.broadcast_to(piece[:, None], (len(piece), height, height + width)).reshape(len(piece), -1)
         skewed = rows[:, : height * (height + width - 1)].reshape(len(piece), height, -1)
@@ -210,7 +210,7 @@ class Tiles:
         # Read in rows one longer than they are written, each row lies one to the left of the row above.
         rows = jnp.pad(ds, ((0, 0), (0, 0), (height - 1, 0))).reshape(len(ds), -1)
         skewed = jnp.pad(rows, ((0, 0), (0, height))).reshape(len(ds), height, height + width)
-        corner = self._corner(i, j)
+        corner = self._corner(dtable, i, j)
         sums = dynamic_slice_in_dim(dtable, corner, height + width, axis=1) + skewed.sum(1)
         return dynamic_update_slice_in_dim(dtable, sums, corner, axis=1)
 
@@ -219,11 +219,11 @@ class Tiles:
         hidden = self.options.height + self.options.width - 1
         return dtable[:, hidden:-hidden][:, ::-1].astype(bias.dtype)
 
-    def _corner(self, i: Index, j: Index) -> Array:
+    def _corner(self, table: Array, i: Index, j: Index) -> Index:
         """Returns where in the table the distance of a tile's last query from its first key is."""
         largest = self.start + (i + 1) * self.options.height - 1 - j * self.options.width
         hidden = self.options.height + self.options.width - 1
-        return self.table.shape[1] - hidden - 1 - largest
+        return table.shape[1] - hidden - 1 - largest
 
     def _by_head(self, s: Array) -> Array:
         """Returns [batch, heads, rows, columns]."""

@@ -37,4 +37,4 @@ class LayerNorm(nnx.Module):
         y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         scale = norm_scale(self.weight, self.form)
         y = y if scale is None else y * scale
-        return (y if self.bias is None else y + self.bias).astype(x.dtype)
+        return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)

@@ -94,7 +94,9 @@ class LatentAttention(nnx.Module):
 
     def _queries(self, x: Array) -> tuple[Array, Array]:
         if self.q_down_proj is not None:
-            x = self.q_latent_norm(self.q_down_proj(x))
+            x = self.q_down_proj(x)
+        if self.q_latent_norm is not None:
+            x = self.q_latent_norm(x)
         q = self.q_up_proj(x).reshape(*x.shape[:-1], self.heads, self.head_dim + self.rope_dim)
         q, q_rope = q[..., : self.head_dim], q[..., self.head_dim :]
         return (q if self.q_norm is None else self.q_norm(q)), q_rope

@@ -1,6 +1,7 @@
 """Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
-from slm_flax.layers.dense import GatedMLP
+from slm_flax.layers.dense import DenseMLP, GatedMLP
 from slm_flax.layers.geglu import GegluMLP, geglu
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.linear import Linear
@@ -22,7 +23,7 @@ from slm_flax.layers.swiglu import SwigluMLP, swiglu
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
-EXPERT = {
+EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Array]]] = {
     "gelu": (GeluMLP, partial(jax.nn.gelu, approximate=False)),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),

@@ -13,10 +13,12 @@ def norm_weight(width: int, norm: Norm) -> nnx.Param | None:
     return None if norm.weight == "none" else declare((width,), NORM_WEIGHT[norm.weight])
 
 
-def norm_scale(weight: nnx.Param | None, form: str) -> nnx.Param | Array | None:
+def norm_scale(weight: nnx.Param | None, form: str) -> Array | None:
     """Returns the factor of the normalised vector.
 
     Args:
       form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
     """
-    return 1 + weight if form == "one_plus" else weight
+    if weight is None:
+        return None
+    return 1 + weight[...] if form == "one_plus" else weight[...]

@@ -1,5 +1,7 @@
 """The KV cache: what attention keeps of the positions that it has read."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,12 @@ Cache = dict[str, Tensor]
 
 
 def empty_cache(
-    entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: torch.dtype, device: torch.device
+    entries: Mapping[str, tuple[int, ...]],
+    batch: int,
+    context: int,
+    window: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Cache:
     """Returns a cache with room for `context` positions.
 

@@ -50,6 +50,7 @@ def flash(
     """
     unused = max(-keys_start, 0)  # keys at positions before 0 are hidden
     options = Options(start - keys_start - unused, scale, window, softcap)
+    # pyrefly: ignore[bad-return]  torch declares no type for `apply`
     return _Flash.apply(q, k[:, unused:], v[:, unused:], bias, sinks, options)
 
 
@@ -94,6 +95,7 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    # pyrefly: ignore[bad-override]  torch declares that it takes any gradients
     def backward(ctx, dy):
         q, k, v, bias, sinks, y, log_sum = ctx.saved_tensors
         batch, dtype = q.shape[0], wide(q.dtype)
@@ -149,7 +151,7 @@ class Tiles:
         self.visible = slice(self.largest + 1 - visible, self.largest + 1)
         shape = (q.shape[2] if self.biased else 1, self.largest + height + width)
         self.table = q.new_full(shape, MASKED, dtype=wide(q.dtype))
-        self.table[:, self.visible] = bias[:, :visible].flip(-1).to(self.table.dtype) if self.biased else 0
+        self.table[:, self.visible] = 0 if bias is None else bias[:, :visible].flip(-1).to(self.table.dtype)
 
     def seen_by(self, rows: slice) -> list[slice]:
         """Returns the keys that queries see, by tile."""

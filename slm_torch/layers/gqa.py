@@ -71,7 +71,9 @@ class GroupedQueryAttention(nn.Module):
         k = self.k_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         v = values = self.v_proj(x).unflatten(-1, (self.kv_heads, self.head_dim))
         if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
         if self.value_residual is not None:

@@ -93,7 +93,9 @@ class LatentAttention(nn.Module):
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.q_down_proj is not None:
-            x = self.q_latent_norm(self.q_down_proj(x))
+            x = self.q_down_proj(x)
+        if self.q_latent_norm is not None:
+            x = self.q_latent_norm(x)
         q = self.q_up_proj(x).unflatten(-1, (self.heads, self.head_dim + self.rope_dim))
         q, q_rope = q[..., : self.head_dim], q[..., self.head_dim :]
         return (q if self.q_norm is None else self.q_norm(q)), q_rope

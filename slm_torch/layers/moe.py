@@ -1,6 +1,7 @@
 """Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import gelu
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_torch.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
-from slm_torch.layers.dense import GatedMLP
+from slm_torch.layers.dense import DenseMLP, GatedMLP
 from slm_torch.layers.geglu import GegluMLP, geglu
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.linear import Linear
@@ -20,7 +21,7 @@ from slm_torch.layers.swiglu import SwigluMLP, swiglu
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
-EXPERT = {
+EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Tensor]]] = {
     "gelu": (GeluMLP, gelu),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),

@@ -18,4 +18,4 @@ def norm_scale(weight: Tensor | None, form: str) -> Tensor | None:
     Args:
       form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
     """
-    return 1 + weight if form == "one_plus" else weight
+    return 1 + weight if weight is not None and form == "one_plus" else weight

@@ -100,6 +100,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "trainer Engine.evaluated: False -> True",
         "trainer Engine.export_state: True -> False",
     ),
+    "an auxiliary loss without a gradient, which nothing reads": ("layers.moe MixtureOfExperts.forward: 0.0 -> 1.0",),
     "1e-20 beside scores far larger": (
         "layers.moe MixtureOfExperts.auxiliary_loss: scores.sum(-1, keepdim=True) + TINY"
         " -> scores.sum(-1, keepdim=True) - TINY",

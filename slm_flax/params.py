@@ -16,7 +16,7 @@ M = TypeVar("M", bound=nnx.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
-    """Returns a parameter with a shape and a spec but no storage."""
+    """Declares a parameter with a shape and a spec but no storage."""
     return nnx.Param(jax.ShapeDtypeStruct(shape, spec.dtype or jnp.float32), spec=spec)
 
 
@@ -27,16 +27,16 @@ def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 
 def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
-    """Returns the storage and initial value of every declared parameter of `model`."""
+    """Returns the initial value of each declared parameter by canonical name."""
     values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
     return fill(model, values, dtype)
 
 
 def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
-    """Returns the storage and value of every declared parameter of `model` by its name, made one at a time.
+    """Returns the storage and value of each declared parameter by canonical name, made one at a time.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
+      values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.plain` lists.
     """
     return {name: jnp.array(value) for name, value in held(values, specs(model), dtype)}
 

@@ -1,11 +1,11 @@
 """Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
 
-    attention  all of a block but its products with weights, whose results are kept
+    attention  a block without its products with weights, whose results are kept
     block      a block, from its input
-    full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+    full       a group of about sqrt(n_layers) blocks, from its input, then each of its blocks from its input
 
-A stack of layers runs in a loop: of unrolled layers XLA's CPU backend would find that the forward pass computed the
-same, and keep it.
+A stack of layers runs in a loop. Without a loop XLA's CPU backend would see that the forward pass computed the same
+values, and keep them.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ AGAIN = {
     "block": jax.checkpoint,
     "full": jax.checkpoint,
 }
-"""{memory.remat: takes a function of a block, and returns it with less kept for the backward pass}."""
+"""{memory.remat: wraps a function of a block, so that less is kept for the backward pass}."""
 
 
 class Stream(NamedTuple):
@@ -49,7 +49,7 @@ class Stream(NamedTuple):
 def run(
     layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, start: int | Array, key: DropoutKey | None
 ) -> Stream:
-    """Returns the stream after all layers; `stack` are those of them that are bound to stacks, if any."""
+    """Returns the stream after all layers; `stack` says which of them are bound to stacks."""
     again = AGAIN.get(remat, lambda function: function)
 
     def call(layer: nnx.Module, index: int | Array, stream: Stream) -> Stream:
@@ -67,18 +67,18 @@ def run(
 def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, call: Callable) -> Stream:
     """Returns the stream after a stack.
 
-    Loops carry all of the stream, the first layer's values too: beside gradients that are added up in place, JAX mixes
-    up those of what a loop's body reads from outside (seen in 0.10.2).
+    Loops carry the whole stream, with the first layer's values. If gradients are added up in place, JAX 0.10.2 mixes up
+    the gradients of values that a loop's body reads from outside.
     """
     again = partial(AGAIN[remat], prevent_cse=False)  # inside of a loop nothing is merged
     stacks, layer_at = repeated(stack, layers)
 
     def repeats(stream: Stream, stacks: list, first: int | Array, count: int) -> Stream:
-        """Goes through `count` repeats from the first on, which are those of `stacks`."""
+        """Runs `count` repeats, whose parameters are `stacks`, from the repeat `first` on."""
 
         def layer(stream: Stream, number: Array, place: int) -> Stream:
-            own, repeat = at(stacks[place], number), first + number
-            return call(layer_at[place](own, repeat), stack.start + stack.period * repeat + place, stream)
+            params, repeat = at(stacks[place], number), first + number
+            return call(layer_at[place](params, repeat), stack.start + stack.period * repeat + place, stream)
 
         def step(stream: Stream, number: Array) -> tuple[Stream, None]:
             for place in range(stack.period):
@@ -88,8 +88,8 @@ def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream
         return jax.lax.scan(step, stream, jnp.arange(count))[0]
 
     def group(stream: Stream, first: int | Array, count: int) -> Stream:
-        own = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
-        return repeats(stream, own, first, count)
+        params = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
+        return repeats(stream, params, first, count)
 
     stream = stream._replace(auxiliary_loss=jnp.asarray(stream.auxiliary_loss, wide(stream.x.dtype)))
     if remat != "full":

@@ -11,7 +11,7 @@ from slm_core.quantization.formats import held, plain
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
-    """Returns a parameter with a shape and a spec but no storage."""
+    """Declares a parameter with a shape and a spec but no storage."""
     dtype = getattr(torch, spec.dtype) if spec.dtype else None
     return _with_spec(torch.empty(shape, dtype=dtype, device="meta"), spec)
 
@@ -35,7 +35,7 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 
 def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
+    """Gives each declared parameter its initial value, and returns the model on `device`."""
     values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
     return fill(model, values, dtype, device)
 
@@ -43,11 +43,10 @@ def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.de
 def fill(
     model: nn.Module, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """Gives every declared parameter of `model` storage and the value of its name, one at a time, and returns the model
-    on `device`.
+    """Gives each declared parameter its storage and value, one at a time, and returns the model on `device`.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
+      values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.plain` lists.
     """
     for name, value in held(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")

@@ -1,10 +1,10 @@
 """Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
 
-attention  all of a block but its products with weights, whose results are kept
-block      a block, from its input
-full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+    attention  a block without its products with weights, whose results are kept
+    block      a block, from its input
+    full       a group of about sqrt(n_layers) blocks, from its input, then each of its blocks from its input
 
-Under `attention`, too, a frozen matrix in few bits is dequantised again, though its product is kept.
+Under `attention` a frozen matrix in few bits is dequantised again, although its product is kept.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from slm_core.model.layer_groups import group_size
 from slm_torch.layers.dropout import DropoutKey, layer_key
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-"""What a linear layer comes down to; the products of attention have one more axis."""
+"""The operations of a linear layer; the products of attention have one more axis."""
 
 
 class Stream(NamedTuple):
@@ -58,13 +58,13 @@ def run(layers: nn.ModuleList, remat: str, stream: Stream, start: int, key: Drop
 
 
 def again(remat: str, function: Callable[[Stream], Stream], stream: Stream) -> Stream:
-    """Calls a function of the stream with less kept for the backward pass."""
+    """Calls a function of the stream so that the backward pass computes again what memory.remat says."""
     if remat not in ("attention", "block", "full") or not torch.is_grad_enabled():
         return function(stream)
     options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
     if remat == "attention":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-    # One by one: a checkpoint inside a checkpoint would keep what an argument holds that is no tensor itself.
+    # One by one: a checkpoint inside a checkpoint would keep the tensors inside of an argument that is a tuple.
     kind = type(stream)
     # pyrefly: ignore[bad-return]  torch declares no type for `checkpoint`
     return checkpoint(lambda *parts: function(kind(*parts)), *stream, **options)

@@ -8,7 +8,7 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim
 
 Cache = dict[str, Array]
-"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+"""{name: [batch, room, ...]}: keys and values, or the latents that give them."""
 
 
 def empty_cache(
@@ -27,12 +27,12 @@ def empty_cache(
 
 
 def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[Cache, int | Array]:
-    """Adds the positions start, start + 1, ... to a cache, in place; `trim` must follow, at the end of the step.
+    """Adds the positions start, start + 1, ... to a cache, in place; `trim` must follow at the end of the step.
 
     Returns:
-      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
-      a rolling cache is not full yet. Without a window that is the whole cache: shapes are static under jit, and the
-      kernel's mask hides what is not written yet.
+      All positions that the new ones may see, themselves included, and the position of the first. That position is
+      negative as long as a rolling cache is not full. Without a window this is the whole cache, since shapes are static
+      under jit: the kernel's mask hides what is not written yet.
     """
     if not window:
         for name, value in new.items():
@@ -45,9 +45,10 @@ def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[C
 
 
 def trim(cache: Cache, room: Cache, count: Array) -> Cache:
-    """Returns an extended cache with as many positions as `room` has: the newest of which `count` were added.
+    """Returns an extended cache, cut to the size of `room`: the newest positions up to the last of the `count` added
+    ones.
 
-    What was added may end in padding, which goes.
+    The added positions may end in padding, which is cut off.
     """
     return {
         name: value

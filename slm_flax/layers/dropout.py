@@ -52,7 +52,7 @@ def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
 def keep_mask(
     key: UInt32[Array, ""], shape: tuple[int, ...], first_row: UInt32[Array, ""], rate: float
 ) -> Bool[Array, "batch time width"]:
-    """`slm_core.model.dropout.keep_mask` in uint32 tensors, which wrap around."""
+    """Computes `slm_core.model.dropout.keep_mask` on the device."""
     rows, time, width = shape
     index = jnp.arange(rows * time * width, dtype=jnp.uint32) + first_row * jnp.uint32(time * width)
     hashed = _mix(_mix(index) ^ key)

@@ -15,12 +15,12 @@ from slm_flax.layers.dot_product import MASKED
 from slm_flax.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
+"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
 
 Index = int | Array
 
 NOTHING = MASKED / 2
-"""L of no keys: far below that of any visible key, and far above that of masked keys, which so weigh exactly 0."""
+"""L of no keys: far below L of any visible key, and far above L of masked keys, so that these weigh exactly 0."""
 
 
 def flash(
@@ -149,10 +149,10 @@ _attend.defvjp(_forward_and_save, _backward, symbolic_zeros=True)
 
 
 class Tiles:
-    """Which queries (rows) meet which keys (columns), and their scores.
+    """The tiles of scores: which queries (rows) meet which keys (columns), and their scores.
 
-    `table` is the bias, [heads, distances], with the largest distance first: so each row of a tile is a piece of it,
-    which lies one to the left of the row above's. Zeros on both sides are for the hidden part of tiles.
+    `table`, [heads, distances], is the bias. Its largest distance comes first. So each row of a tile is a slice of the
+    table, which starts one to the left of the slice above. Zeros on both sides are for the hidden part of tiles.
     """
 
     def __init__(self, options: Options, bias: Array | None, start: Index, unused: Index, dtype: np.dtype):
@@ -220,7 +220,7 @@ class Tiles:
         return dtable[:, hidden:-hidden][:, ::-1].astype(bias.dtype)
 
     def _corner(self, table: Array, i: Index, j: Index) -> Index:
-        """Returns where in the table the distance of a tile's last query from its first key is."""
+        """Returns the index in the table of the distance of a tile's last query from its first key."""
         largest = self.start + (i + 1) * self.options.height - 1 - j * self.options.width
         hidden = self.options.height + self.options.width - 1
         return table.shape[1] - hidden - 1 - largest

@@ -30,9 +30,9 @@ EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Array]]] = {
     "geglu": (GegluMLP, geglu),
     "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
+"""{mlp.expert: (its dense MLP, its activation of up, or of gate and up)}."""
 SCORES = {"softmax": lambda logits: jax.nn.softmax(logits, -1), "sigmoid": jax.nn.sigmoid}
-TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+TINY = 1e-20  # avoids 0 / 0 if all sigmoids of a token underflow
 SMALLEST_BLOCK = 16
 
 
@@ -45,10 +45,10 @@ class Routing(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, sorted by expert and in blocks of one expert, for the pairs of a token and one of its choices.
+    """The rows of the experts, sorted by expert, in blocks of one expert; a pair is a token and one of its choices.
 
     Args:
-      pair: the pair in each row; past the last one in a row that fills up a block.
+      pair: the pair in each row; past the last pair in a row that fills up a block.
       row: the row of each pair.
       expert: the expert of each block.
     """
@@ -193,9 +193,10 @@ def in_best_groups(
 
 
 def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
-    """Returns the rows of pairs whose experts are `chosen`.
+    """Sorts pairs by their experts, `chosen`, and fills each expert's rows up to whole blocks.
 
-    A block is about a quarter of an expert's mean share: padding then costs at most a quarter, an eighth as a rule.
+    A block is about a quarter of an expert's mean share. So padding costs at most a quarter, and about an eighth on
+    average.
     """
     pairs = len(chosen)
     block = SMALLEST_BLOCK * max(1, pairs // (4 * experts * SMALLEST_BLOCK))
@@ -214,7 +215,9 @@ def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
 
 @jax.custom_vjp
 def _reorder(x: Array, index: Array, inverse: Array) -> Array:
-    """Returns the rows x[index], zeros where `index` is past the end; `inverse` takes the gradient back, row by row."""
+    """Returns the rows x[index], and zeros if an index is past the end; `inverse` takes the gradient back, row by
+    row.
+    """
     return x.at[index].get(mode="fill", fill_value=0)
 
 
@@ -234,9 +237,9 @@ _reorder.defvjp(_reorder_forward, _reorder_backward)
 def _blocks_matmul(
     x: Float[Array, "blocks size in"], weight: Float[Array, "experts in out"], expert: Int[Array, "blocks"]
 ) -> Float[Array, "blocks size out"]:
-    """Returns x[i] @ weight[expert[i]], one block after the other: no copy of a matrix for each block.
+    """Returns x[i] @ weight[expert[i]], one block after the other, so that no block copies a matrix.
 
-    JAX's own derivative would add a gradient of all experts for each block.
+    JAX's derivative would add up a gradient of all experts for each block.
     """
 
     def step(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:

@@ -24,8 +24,8 @@ class ValueResidual(nnx.Module):
         self, v: Float[Array, "batch time heads head_dim"], first: Float[Array, "batch time heads head_dim"]
     ) -> Float[Array, "batch time heads head_dim"]:
         """Returns the mixed values."""
-        own, others = self.weight.astype(v.dtype)
-        return own * v + others * first
+        a, b = self.weight.astype(v.dtype)
+        return a * v + b * first
 
 
 def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 Cache = dict[str, Tensor]
-"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+"""{name: [batch, room, ...]}: keys and values, or the latents that give them."""
 
 
 def empty_cache(
@@ -33,8 +33,8 @@ def extend(cache: Cache, new: Cache, start: int, window: int) -> tuple[Cache, in
     """Adds the positions start, start + 1, ... to a cache, in place.
 
     Returns:
-      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
-      a rolling cache is not full yet.
+      All positions that the new ones may see, themselves included, and the position of the first. That position is
+      negative as long as a rolling cache is not full.
     """
     time = next(iter(new.values())).shape[1]
     if not window:

@@ -51,7 +51,7 @@ def layer_key(key: DropoutKey | None, layer: int) -> DropoutKey | None:
 
 
 def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:
-    """`slm_core.model.dropout.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
+    """Computes `slm_core.model.dropout.keep_mask` on the device."""
     rows, time, width = shape
     index = torch.arange(rows * time * width, dtype=torch.int64, device=key.device) + first_row * time * width
     hashed = _mix(_mix(index.to(torch.int32)) ^ key)
@@ -69,10 +69,10 @@ def _mix(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
 
 
 def _shift(x: Int[Tensor, "n"], by: int) -> Int[Tensor, "n"]:
-    """Logical right shift: the arithmetic one, with the copied sign bits masked off."""
+    """Shifts right without the sign: the arithmetic shift, with the copied sign bits masked off."""
     return (x >> by) & ((1 << (32 - by)) - 1)
 
 
 def _signed(value: int) -> int:
-    """The int32 with the bits of an unsigned 32-bit integer."""
+    """Returns the int32 with the bits of an unsigned 32-bit integer."""
     return value - 2**32 if value >= 2**31 else value

@@ -12,10 +12,10 @@ from slm_torch.layers.dot_product import MASKED
 from slm_torch.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
+"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
 
 NOTHING = MASKED / 2
-"""L of no keys: far below that of any visible key, and far above that of masked keys, which so weigh exactly 0."""
+"""L of no keys: far below L of any visible key, and far above L of masked keys, so that these weigh exactly 0."""
 
 
 def flash(
@@ -80,10 +80,10 @@ class _Flash(torch.autograd.Function):
             for columns in tiles.seen_by(rows):
                 s, _ = tiles.scores(query, keys[:, columns], rows, columns)
                 p = torch.softmax(s, dim=-1)
-                found = s.amax(-1, keepdim=True) - torch.log(p.amax(-1, keepdim=True))  # sum = exp(max s) / max p
-                both = torch.logaddexp(so_far, found)
+                added = s.amax(-1, keepdim=True) - torch.log(p.amax(-1, keepdim=True))  # sum = exp(max s) / max p
+                both = torch.logaddexp(so_far, added)
                 mixed *= torch.exp(so_far - both)
-                mixed += torch.exp(found - both) * (p.to(v.dtype) @ values[:, columns])
+                mixed += torch.exp(added - both) * (p.to(v.dtype) @ values[:, columns])
                 so_far = both
                 del s, p  # before the next tile's
             y[:, :, rows] = mixed.view(y[:, :, rows].shape)
@@ -133,10 +133,11 @@ class _Flash(torch.autograd.Function):
 
 
 class Tiles:
-    """Which queries (rows) meet which keys (columns), and their scores.
+    """The tiles of scores: which queries (rows) meet which keys (columns), and their scores.
 
-    `table` is what is added to scores, [heads or 1, distances]: the bias, if any, and MASKED where the mask hides. The
-    largest distance comes first: so each row of a tile is a piece of it, which lies one to the left of the row above's.
+    `table`, [heads or 1, distances], is added to the scores: the bias, if any, and MASKED for hidden keys. Its largest
+    distance comes first. So each row of a tile is a slice of the table, which starts one to the left of the slice
+    above.
     """
 
     def __init__(self, q: Tensor, k: Tensor, bias: Tensor | None, options: Options):
@@ -154,11 +155,11 @@ class Tiles:
         self.table[:, self.visible] = 0 if bias is None else bias[:, :visible].flip(-1).to(self.table.dtype)
 
     def seen_by(self, rows: slice) -> list[slice]:
-        """Returns the keys that queries see, by tile."""
+        """Returns the tiles of keys that the queries `rows` see."""
         return [columns for columns in self.columns if self._meet(rows, columns)]
 
     def seeing(self, columns: slice) -> list[slice]:
-        """Returns the queries that see keys, by tile."""
+        """Returns the tiles of queries that see the keys `columns`."""
         return [rows for rows in self.rows if self._meet(rows, columns)]
 
     def scores(self, query: Tensor, key: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor | None]:

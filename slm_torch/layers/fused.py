@@ -10,7 +10,7 @@ from slm_torch.layers.dot_product import MASKED, distances, visible
 from slm_torch.layers.flash import flash
 
 FLASH_CAPABILITY = (8, 0)
-"""Compute capability from which on PyTorch has FlashAttention."""
+"""The lowest compute capability for which PyTorch has FlashAttention."""
 
 
 def fused(
@@ -49,9 +49,9 @@ def fused(
 
 
 def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
-    """Returns whether a kernel of PyTorch's that holds no scores takes several query heads to a key head.
+    """Returns whether a memory-saving kernel of PyTorch lets several query heads share a key head.
 
-    On GPUs FlashAttention alone does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
+    On GPUs only FlashAttention does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
     """
     if q.device.type == "cpu":
         return True
@@ -60,10 +60,13 @@ def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
 
 
 def _mask(time: int, keys: int, start: int, keys_start: int, window: int, bias: Tensor | None, q: Tensor) -> Tensor:
-    """Returns which keys are seen, bool [time, keys]; with a bias what is added to the scores, [heads, time, keys]."""
+    """Returns the mask: which keys are seen, bool [time, keys].
+
+    With a bias it is what is added to the scores, [heads, time, keys].
+    """
     distance = distances(time, keys, start - keys_start, q.device)
     mask = visible(distance, start, window)
     if bias is None:
         return mask
-    # Beyond the range of float16 a hidden key's score is -inf there; a query always sees itself.
+    # MASKED is -inf in float16. That is safe, since a query always sees itself.
     return torch.where(mask, bias[:, distance.clamp(0, bias.shape[1] - 1)], MASKED).to(q.dtype)

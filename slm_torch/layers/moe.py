@@ -28,9 +28,9 @@ EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Tensor]]] = {
     "geglu": (GegluMLP, geglu),
     "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
+"""{mlp.expert: (its dense MLP, its activation of up, or of gate and up)}."""
 SCORES = {"softmax": lambda logits: torch.softmax(logits, -1), "sigmoid": torch.sigmoid}
-TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+TINY = 1e-20  # avoids 0 / 0 if all sigmoids of a token underflow
 
 
 class Routing(NamedTuple):
@@ -42,7 +42,7 @@ class Routing(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, sorted by expert, for the pairs of a token and one of its choices.
+    """The rows of the experts, sorted by expert; a pair is a token and one of its choices.
 
     Args:
       pair: the pair in each row.
@@ -168,13 +168,13 @@ class MixtureOfExperts(nn.Module):
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
         return weights if self.routed_scale == 1 else self.routed_scale * weights
 
-    @torch.compiler.disable  # the sizes of groups differ from batch to batch, and each would be compiled anew
+    @torch.compiler.disable  # each batch has other sizes, and each size would be compiled anew
     def expert(
         self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
     ) -> Float[Tensor, "tokens top_k d_model"]:
         """Returns the output of each token's chosen experts."""
         rows = rows_by_expert(chosen.flatten(), self.experts)
-        # Both reorderings are permutations: a gradient never adds up in an order of its own.
+        # Both reorderings are permutations, so that no gradient is a sum in an arbitrary order.
         x = x.repeat_interleave(self.top_k, 0).index_select(0, rows.pair)
         h = self.up_proj(x, rows.sizes)
         h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, rows.sizes), h)
@@ -197,7 +197,7 @@ def in_best_groups(
 
 
 def rows_by_expert(chosen: Int[Tensor, "pairs"], experts: int) -> Rows:
-    """Returns the rows of pairs whose experts are `chosen`."""
+    """Sorts pairs by their experts, `chosen`."""
     pair = chosen.argsort(stable=True)
     counts = (chosen[:, None] == torch.arange(experts, device=chosen.device)).sum(0)
     return Rows(pair, pair.argsort(), counts.tolist())

@@ -1,7 +1,7 @@
 """The places of the norms in a block: one function per value of norm.placement."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ Sublayer = Callable[[Tensor], Tensor]
 """A half of a block, attention or MLP, or a norm: a function of the stream or of its like."""
 
 
+@runtime_checkable
 class Normed(Protocol):
     """The block that a placement acts on: it has the norms that `PLACEMENT` names, and adds to the stream."""
 

@@ -24,8 +24,8 @@ class ValueResidual(nn.Module):
         self, v: Float[Tensor, "batch time heads head_dim"], first: Float[Tensor, "batch time heads head_dim"]
     ) -> Float[Tensor, "batch time heads head_dim"]:
         """Returns the mixed values."""
-        own, others = self.weight.to(v.dtype).unbind()
-        return own * v + others * first
+        a, b = self.weight.to(v.dtype).unbind()
+        return a * v + b * first
 
 
 def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from slm_core.config import Norm
 from slm_core.model.initialization import BIAS
-from slm_flax.layers.norm_weight import norm_scale, norm_weight
+from slm_flax.layers.rmsnorm import norm_scale, norm_weight
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 

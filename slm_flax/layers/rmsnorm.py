@@ -1,4 +1,4 @@
-"""Root mean square normalisation."""
+"""Root mean square normalisation, and the learned scale that it shares with LayerNorm."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,9 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Norm
-from slm_flax.layers.norm_weight import norm_scale, norm_weight
+from slm_core.model.initialization import NORM_WEIGHT
 from slm_flax.numerics import wide
+from slm_flax.params import declare
 
 
 class RMSNorm(nnx.Module):
@@ -33,3 +34,19 @@ class RMSNorm(nnx.Module):
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
         scale = norm_scale(self.weight, self.form)
         return (y if scale is None else y * scale).astype(x.dtype)
+
+
+def norm_weight(width: int, norm: Norm) -> nnx.Param | None:
+    """Declares the weight of a norm, or None if norm.weight is "none" (OLMo, https://arxiv.org/abs/2402.00838)."""
+    return None if norm.weight == "none" else declare((width,), NORM_WEIGHT[norm.weight])
+
+
+def norm_scale(weight: nnx.Param | None, form: str) -> Array | None:
+    """Returns the factor of the normalised vector.
+
+    Args:
+      form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
+    """
+    if weight is None:
+        return None
+    return 1 + weight[...] if form == "one_plus" else weight[...]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from slm_core.config import Norm
 from slm_core.model.initialization import BIAS
-from slm_torch.layers.norm_weight import norm_scale, norm_weight
+from slm_torch.layers.rmsnorm import norm_scale, norm_weight
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 

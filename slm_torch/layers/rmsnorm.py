@@ -1,12 +1,13 @@
-"""Root mean square normalisation."""
+"""Root mean square normalisation, and the learned scale that it shares with LayerNorm."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config import Norm
-from slm_torch.layers.norm_weight import norm_scale, norm_weight
+from slm_core.model.initialization import NORM_WEIGHT
 from slm_torch.numerics import wide
+from slm_torch.params import declare
 
 
 class RMSNorm(nn.Module):
@@ -32,3 +33,17 @@ class RMSNorm(nn.Module):
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         scale = norm_scale(self.weight, self.form)
         return (y if scale is None else y * scale).to(x.dtype)
+
+
+def norm_weight(width: int, norm: Norm) -> nn.Parameter | None:
+    """Declares the weight of a norm, or None if norm.weight is "none" (OLMo, https://arxiv.org/abs/2402.00838)."""
+    return None if norm.weight == "none" else declare((width,), NORM_WEIGHT[norm.weight])
+
+
+def norm_scale(weight: Tensor | None, form: str) -> Tensor | None:
+    """Returns the factor of the normalised vector.
+
+    Args:
+      form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
+    """
+    return 1 + weight if weight is not None and form == "one_plus" else weight

@@ -43,7 +43,7 @@ FAULTS = {
         "depth_scaled_init", "dense", 0, "layers.0.mlp.down_proj",
     ),
     "1 + w from 1": Fault(
-        option("slm_torch.layers.norm_weight:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
+        option("slm_torch.layers.rmsnorm:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
         "init of norms", "catalogue", 0, "final_norm",
     ),
     "mixing weights of 1": Fault(

@@ -86,5 +86,5 @@ class Evaluator:
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
         model = bind(self.model, values)
         inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
+        hidden, auxiliary_loss = model(inputs, key=key)
+        return loss_sums(model, hidden, auxiliary_loss, tokens[:, 1:], self.config.memory.loss_chunk)

@@ -16,7 +16,7 @@ class Losses(NamedTuple):
 
     Args:
       tokens: -log p(target), nats: what is reported.
-      objective: that and the penalties: what is minimised.
+      objective: that and the auxiliary losses: what is minimised.
     """
 
     tokens: Float[Array, ""]
@@ -26,11 +26,11 @@ class Losses(NamedTuple):
 def loss_sums(
     model: Transformer,
     hidden: Float[Array, "batch time d_model"],
-    penalty: Float[Array, ""] | float,
+    auxiliary_loss: Float[Array, ""] | float,
     targets: Int[Array, "batch time"],
     chunk: int,
 ) -> Losses:
-    """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
+    """Returns the losses of a batch; `hidden` and `auxiliary_loss` are what the model returns.
 
     With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
     there.
@@ -49,7 +49,7 @@ def loss_sums(
         targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
         found = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
         total = Losses(*(values.sum() for values in found))
-    return total._replace(objective=total.objective + penalty * valid)
+    return total._replace(objective=total.objective + auxiliary_loss * valid)
 
 
 def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: float) -> Losses:

@@ -76,5 +76,5 @@ class Evaluator:
     def _loss_sums(self, tokens: Tensor, key: DropoutKey | None, model: Transformer | None = None) -> Losses:
         model = self.model if model is None else model
         inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
+        hidden, auxiliary_loss = model(inputs, key=key)
+        return loss_sums(model, hidden, auxiliary_loss, tokens[:, 1:], self.config.memory.loss_chunk)

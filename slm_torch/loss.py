@@ -18,7 +18,7 @@ class Losses(NamedTuple):
 
     Args:
       tokens: -log p(target), nats: what is reported.
-      objective: that and the penalties: what is minimised.
+      objective: that and the auxiliary losses: what is minimised.
     """
 
     tokens: Float[Tensor, ""]
@@ -28,11 +28,11 @@ class Losses(NamedTuple):
 def loss_sums(
     model: Transformer,
     hidden: Float[Tensor, "batch time d_model"],
-    penalty: Float[Tensor, ""] | float,
+    auxiliary_loss: Float[Tensor, ""] | float,
     targets: Int[Tensor, "batch time"],
     chunk: int,
 ) -> Losses:
-    """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
+    """Returns the losses of a batch; `hidden` and `auxiliary_loss` are what the model returns.
 
     With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
     there.
@@ -48,7 +48,7 @@ def loss_sums(
         pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
         found = [checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
         total = Losses(*(sum(values) for values in zip(*found, strict=True)))
-    return total._replace(objective=total.objective + penalty * (targets != IGNORE).sum())
+    return total._replace(objective=total.objective + auxiliary_loss * (targets != IGNORE).sum())
 
 
 def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: float) -> Losses:

@@ -1,7 +1,8 @@
 """What a mixture of experts of either twin must do.
 
-A check takes `run(model, weights, x, dy, dtype)`: the layer's output, its penalty and the gradients of
-sum(output * dy) + penalty by name, "x" among them. Weights are {name: array}; x is cast to dtype, and so is the output.
+A check takes `run(model, weights, x, dy, dtype)`: the layer's output, its auxiliary loss and the gradients of
+sum(output * dy) + auxiliary loss by name, "x" among them. Weights are {name: array}.
+x is cast to dtype, and so is the output.
 """
 
 import numpy as np
@@ -67,12 +68,12 @@ def inputs(model: Model, shape: tuple[int, int], seed: int = 1) -> tuple[np.ndar
 
 
 def check_formula(run, name: str, shape: tuple[int, int] = (2, 20)) -> None:
-    """Output and penalty are those of loops over tokens and experts."""
+    """Output and auxiliary loss are those of loops over tokens and experts."""
     model = build(**CASES[name])
     weights, (x, dy) = random_weights(model), inputs(model, shape)
-    y, penalty, _ = run(model, weights, x, dy)
+    y, auxiliary_loss, _ = run(model, weights, x, dy)
     np.testing.assert_allclose(y, oracles_moe.layer(model.mlp, weights, x), **TOLERANCE)
-    np.testing.assert_allclose(penalty, oracles_moe.penalty(model.mlp, weights, x), **TOLERANCE)
+    np.testing.assert_allclose(auxiliary_loss, oracles_moe.auxiliary_loss(model.mlp, weights, x), **TOLERANCE)
 
 
 def check_shapes(run) -> None:
@@ -92,7 +93,7 @@ def check_gradients(run, name: str) -> None:
     def objective(changed: dict[str, np.ndarray]) -> float:
         every = weights | changed
         x = every.pop("x", values["x"])
-        return np.sum(oracles_moe.layer(mlp, every, x) * dy) + oracles_moe.penalty(mlp, every, x)
+        return np.sum(oracles_moe.layer(mlp, every, x) * dy) + oracles_moe.auxiliary_loss(mlp, every, x)
 
     rng, step = np.random.default_rng(2), 1e-6
     for name, value in values.items():
@@ -162,9 +163,9 @@ def check_balance(run) -> None:
     """The routing bias adds nothing to the loss, and its gradient is the load's deviation from the mean."""
     model = build(balance_bias=0.1, balance_loss=0.0)
     weights, (x, dy) = random_weights(model), inputs(model, (3, 20))
-    _, penalty, gradients = run(model, weights, x, dy)
+    _, auxiliary_loss, gradients = run(model, weights, x, dy)
     load = oracles_moe.load(model.mlp, weights, x)
-    assert penalty == 0
+    assert auxiliary_loss == 0
     np.testing.assert_allclose(gradients["balance"], load - load.mean(), **TOLERANCE)
     assert np.ptp(load) > 0.3
 
@@ -183,7 +184,7 @@ def check_half(run, dtype: str) -> None:
     if dtype == "bfloat16":  # with 8 bits, so that casting changes no token's experts
         x, dy = ((array.view(np.uint32) & 0xFFFF0000).view(np.float32) for array in (x, dy))
     found, exact = run(model, weights, x, dy, dtype), run(model, weights, x.astype(float), dy.astype(float))
-    # The penalty is computed from x and the router alone.
+    # The auxiliary loss is computed from x and the router alone.
     np.testing.assert_allclose(found[1], exact[1], rtol=1e-5)
     tolerance = {"float16": 5e-3, "bfloat16": 4e-2}[dtype]
     pairs = {"y": (found[0], exact[0])} | {name: (found[2][name], exact[2][name]) for name in exact[2]}

@@ -26,7 +26,7 @@ from slm_torch.loss import Losses
 CONTAINERS = {
     "": {"input": "input.x", "output": "output.x", "output.0": "output.x"},
     "attention": {"input": "input", "output": "output.0", "output.0": "output.0"},
-    "mlp": {"input": "input", "output": "output", "output.0": "output"},
+    "mlp": {"input": "input", "output": "output.0", "output.0": "output.0"},
 }
 """{part of a block, "" for itself: {their tensor: ours}}."""
 

@@ -29,7 +29,7 @@ from slm_flax.model import Transformer
 from slm_flax.params import Params, bind, canonical, moving
 
 Taps = Mapping[int, Array]
-METHODS = {"__call__": "", "penalty": "penalty", "logits": LOGITS}
+METHODS = {"__call__": "", "auxiliary_loss": "auxiliary_loss", "logits": LOGITS}
 """{method that is recorded: its name in the trace}."""
 
 
@@ -103,7 +103,7 @@ _TRACED = object()
 
 @contextmanager
 def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
-    """Wraps every module of the model that `home` binds, its penalties and its `logits`, until the context ends."""
+    """Wraps the modules of the model that `home` binds, its auxiliary losses and its `logits`."""
     with ExitStack() as stack:
         paths: dict[int, str] = {}
 

@@ -60,7 +60,7 @@ class TorchTracer:
 
 @contextmanager
 def recorded(recorder: Recorder, model: nn.Module) -> Iterator[None]:
-    """Wraps every module of a model, its penalties and its `logits`, if it has them, until the context ends."""
+    """Wraps every module of a model, its auxiliary losses and its `logits`, if it has them, until the context ends."""
     with ExitStack() as stack:
 
         def wrap(owner: Any, name: str, path: str, method: str, by_pair: bool = False) -> None:
@@ -71,8 +71,8 @@ def recorded(recorder: Recorder, model: nn.Module) -> Iterator[None]:
         for path, module in model.named_modules():
             if type(module).forward is not nn.Module.forward and not isinstance(module, nn.ModuleList):
                 wrap(module, "forward", path, "", isinstance(module, ExpertLinear))
-            if hasattr(module, "penalty"):
-                wrap(module, "penalty", path, "penalty")
+            if hasattr(module, "auxiliary_loss"):
+                wrap(module, "auxiliary_loss", path, "auxiliary_loss")
         if isinstance(model, Transformer):
             stack.enter_context(replaced(model, "logits", partial(_logits, recorder, model, model.logits)))
         stack.enter_context(_pair_rows(recorder))

@@ -41,14 +41,15 @@ class Twin:
         return run
 
     def apply(self, registry, kind, arguments, weights, *inputs):
-        return np.asarray(self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs)))
+        y = self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs))
+        return np.asarray(y[0] if registry == "MLP" else y)  # beside its output, an MLP has an auxiliary loss
 
     def hidden(self, config, weights, tokens):
         model = Transformer(config, len(weights["embed.weight"]), self.float64)
         return np.asarray(self._filled(model, weights)(array(tokens))[0])
 
     def attention(self, model, index, weights, x, first_values):
-        position = partial(position_at, model=model, context=9)
+        position = partial(position_at, layer=model, context=9)
         module = layers.ATTENTION[model.attention.kind](model, index, layers.KERNEL["dot_product"], position)
         found = self._filled(module, weights)(array(x), 0, None, array(first_values))
         return [np.asarray(y) for y in found]

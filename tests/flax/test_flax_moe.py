@@ -24,12 +24,12 @@ def gradients(model, weights, x, dy):
 
     def objective(weights, x):
         layer = params.bind(MixtureOfExperts(model), weights)
-        y, penalty = layer(x), layer.penalty(x)
-        assert y.dtype == x.dtype and penalty.dtype == stored
-        return (y * dy).sum().astype(stored) + penalty, (y, penalty)
+        y, auxiliary_loss = layer(x)
+        assert y.dtype == x.dtype and auxiliary_loss.dtype == stored
+        return (y * dy).sum().astype(stored) + auxiliary_loss, (y, auxiliary_loss)
 
-    (_, (y, penalty)), (dw, dx) = jax.value_and_grad(objective, (0, 1), has_aux=True)(weights, x)
-    return y, penalty, dw | {"x": dx}
+    (_, (y, auxiliary_loss)), (dw, dx) = jax.value_and_grad(objective, (0, 1), has_aux=True)(weights, x)
+    return y, auxiliary_loss, dw | {"x": dx}
 
 
 def run(model, weights, x, dy, dtype="float64"):

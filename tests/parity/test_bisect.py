@@ -86,10 +86,10 @@ def norm_without_gradient_of_its_mean_square(engine: Engine, patch: pytest.Monke
 def last_chunk_dropped(engine: Engine, patch: pytest.MonkeyPatch) -> None:
     from slm_torch.evaluator import loss_sums
 
-    def whole_chunks(model, hidden, penalty, targets, chunk):
+    def whole_chunks(model, hidden, auxiliary_loss, targets, chunk):
         end = targets.numel() // chunk * chunk if chunk else targets.numel()
         kept = hidden.flatten(0, 1)[None, :end], targets.flatten()[None, :end]
-        return loss_sums(model, kept[0], penalty, kept[1], chunk)
+        return loss_sums(model, kept[0], auxiliary_loss, kept[1], chunk)
 
     patch.setattr("slm_torch.evaluator.loss_sums", whole_chunks)
 

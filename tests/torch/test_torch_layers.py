@@ -34,14 +34,15 @@ class Twin:
         return run
 
     def apply(self, registry, kind, arguments, weights, *inputs):
-        return self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(tensor, inputs)).detach().numpy()
+        y = self._filled(getattr(layers, registry)[kind](*arguments), weights)(*map(tensor, inputs))
+        return (y[0] if registry == "MLP" else y).detach().numpy()  # beside its output, an MLP has an auxiliary loss
 
     def hidden(self, config, weights, tokens):
         model = Transformer(config, len(weights["embed.weight"]), torch.float64)
         return self._filled(model, weights)(tensor(tokens))[0].detach().numpy()
 
     def attention(self, model, index, weights, x, first_values):
-        position = partial(position_at, model=model, context=9)
+        position = partial(position_at, layer=model, context=9)
         module = layers.ATTENTION[model.attention.kind](model, index, layers.KERNEL["dot_product"], position)
         found = self._filled(module, weights)(tensor(x), 0, None, tensor(first_values))
         return [y.detach().numpy() for y in found]

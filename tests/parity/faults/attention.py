@@ -117,12 +117,12 @@ FAULTS = {
         "gate=element", "zoo", 1, "layers.2.attention.gate",
     ),
     "values mixed the other way": Fault(
-        edited("model.layers.1.attention.value_residual.forward", "own * v + others * first",
-               "others * v + own * first"),
+        edited("model.layers.1.attention.value_residual.forward", "a * v + b * first",
+               "b * v + a * first"),
         "attention.value_residual", "dense", 1, "layers.1.attention.value_residual",
     ),
     "the first layer's values cut off from the gradient": Fault(
-        edited("model.layers.1.attention.value_residual.forward", "others * first", "others * first.detach()"),
+        edited("model.layers.1.attention.value_residual.forward", "b * first", "b * first.detach()"),
         "attention.value_residual", "dense", 2, "layers.1.attention.value_residual",
     ),
     "the previous layer's values": Fault(

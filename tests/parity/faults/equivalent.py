@@ -8,7 +8,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.flash Tiles.scores: -1 -> +1",
         "layers.gqa GroupedQueryAttention.forward: -2 -> +2",
         "layers.mla LatentAttention.forward: -2 -> +2",
-        "layers.moe MixtureOfExperts.penalty: -1 -> +1",
+        "layers.moe MixtureOfExperts.auxiliary_loss: -1 -> +1",
         "layers.moe MixtureOfExperts.route: -1 -> +1",
         "layers.moe MixtureOfExperts.weights: -1 -> +1",
         "layers.moe in_best_groups: -1 -> +1",
@@ -100,8 +100,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "trainer Engine.evaluated: False -> True",
         "trainer Engine.export_state: True -> False",
     ),
+    "an auxiliary loss without a gradient, which nothing reads": ("layers.moe MixtureOfExperts.forward: 0.0 -> 1.0",),
     "1e-20 beside scores far larger": (
-        "layers.moe MixtureOfExperts.penalty: scores.sum(-1, keepdim=True) + TINY"
+        "layers.moe MixtureOfExperts.auxiliary_loss: scores.sum(-1, keepdim=True) + TINY"
         " -> scores.sum(-1, keepdim=True) - TINY",
         "layers.moe MixtureOfExperts.weights: weights.sum(-1, keepdim=True) + TINY"
         " -> weights.sum(-1, keepdim=True) - TINY",

@@ -25,7 +25,7 @@ FAULTS = {
         "flash", "zoo", 1, ATTEND,
     ),
     "the running sum not carried on": Fault(
-        edited(f"{FLASH}:_Flash.forward", "so_far = both", "so_far = found"),
+        edited(f"{FLASH}:_Flash.forward", "so_far = both", "so_far = added"),
         "flash", "zoo", 1, ATTEND,
     ),
     "the tile at the window's end left out": Fault(

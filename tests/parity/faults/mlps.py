@@ -89,7 +89,7 @@ FAULTS = {
         "mlp.routed_scale", "mixtures", 1, "layers.1.mlp",
     ),
     "shared expert scaled, too": Fault(
-        edited("model.layers.1.mlp.forward", "y + self.shared(x)", "y + self.routed_scale * self.shared(x)"),
+        edited("model.layers.1.mlp.forward", "y + self.shared(x)[0]", "y + self.routed_scale * self.shared(x)[0]"),
         "mlp.shared_experts", "mixtures", 1, "layers.1.mlp",
     ),
     "bias of the router forgotten": Fault(
@@ -123,11 +123,11 @@ FAULTS = {
         "mlp.balance_loss", "catalogue", 2, "layers.1.mlp",
     ),
     "no gradient through the mean scores": Fault(
-        edited("model.layers.0.mlp.penalty", "probability.mean(0)", "probability.mean(0).detach()"),
+        edited("model.layers.0.mlp.auxiliary_loss", "probability.mean(0)", "probability.mean(0).detach()"),
         "mlp.balance_loss", "mixtures", 2, "layers.0.mlp",
     ),
     "z-loss of the mean's square": Fault(
-        edited("model.layers.0.mlp.penalty", "logits.logsumexp(-1).square().mean()",
+        edited("model.layers.0.mlp.auxiliary_loss", "logits.logsumexp(-1).square().mean()",
                "logits.logsumexp(-1).mean().square()"),
         "mlp.router_z_loss", "mixtures", 2, "layers.0.mlp",
     ),

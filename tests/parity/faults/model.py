@@ -43,7 +43,7 @@ FAULTS = {
         "depth_scaled_init", "dense", 0, "layers.0.mlp.down_proj",
     ),
     "1 + w from 1": Fault(
-        option("slm_torch.layers.norm_weight:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
+        option("slm_torch.layers.rmsnorm:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
         "init of norms", "catalogue", 0, "final_norm",
     ),
     "mixing weights of 1": Fault(
@@ -161,14 +161,13 @@ FAULTS = {
                "logits.logsumexp(-1).square()"),
         "z_loss", "dense", 2, "loss",
     ),
-    "penalty of tokens without a target": Fault(
+    "auxiliary loss of tokens without a target": Fault(
         edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
-        "penalties", "catalogue", 2, "loss",
+        "auxiliary losses", "catalogue", 2, "loss",
     ),
-    "penalty of the last layer only": Fault(
-        edited("model.layers.3.forward", "penalty = penalty + self.mlp.penalty(y)",
-               "penalty = self.mlp.penalty(y)"),
-        "penalties", "mixtures", 2, "layers.3",
+    "auxiliary loss of the last layer only": Fault(
+        edited("model.layers.3.forward", "auxiliary_loss = auxiliary_loss + mlp_loss", "auxiliary_loss = mlp_loss"),
+        "auxiliary losses", "mixtures", 2, "layers.3",
     ),
     "the last chunk dropped": Fault(
         edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),

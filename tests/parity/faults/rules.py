@@ -11,7 +11,7 @@ RULES = {
     ),
     "5 layers": (
         "default scale", "mask", "position after QK-norm", "KV cache", "rolling cache", "cache of the latent",
-        "embedding", "final norm", "order of experts", "penalties",
+        "embedding", "final norm", "order of experts", "auxiliary losses",
     ),
     "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
     "7 loss": ("loss sum", "targets", "IGNORE", "accumulation"),

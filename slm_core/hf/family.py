@@ -44,6 +44,6 @@ def imported(model: Model, layers: list[dict[str, Any]], context: int) -> Config
       context: tokens.
     """
     shared = {name: value for name, value in layers[0].items() if all(layer.get(name) == value for layer in layers)}
-    own = [{name: value for name, value in layer.items() if name not in shared} for layer in layers]
-    model = with_values(model, shared | {"n_layers": len(layers), "pattern": pattern_of(own)})
+    differing = [{name: value for name, value in layer.items() if name not in shared} for layer in layers]
+    model = with_values(model, shared | {"n_layers": len(layers), "pattern": pattern_of(differing)})
     return Config(model=model, data=Data(seq_len=context))

@@ -165,9 +165,7 @@ def run(invocation: Invocation) -> None:
         _check_equal_work(measured)
         results[title] = [dataclasses.asdict(m) for m in measured]
     if flags["json"]:
-        Path(flags["json"]).write_text(
-            json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n"
-        )
+        Path(flags["json"]).write_text(json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n")
 
 
 def _check_equal_work(measured) -> None:

@@ -64,10 +64,10 @@ class Engine(Evaluator, Protocol):
         """
 
     def fetch(self, metrics: Any) -> dict[str, float]:
-        """Waits for the metrics of a `train_step`: loss, grad_norm, loss_scale, skipped (1.0: not applied, else 0.0)."""
+        """Waits for the metrics of a `train_step`: loss, grad_norm, loss_scale, skipped (1.0 if it was not applied)."""
 
     def save(self, folder: Path) -> None:
-        """Writes parameters, optimizer state and scaler state into an empty folder, in the twin's native format."""
+        """Writes parameters, optimizer and scaler state into an empty folder, in the twin's native format."""
 
     def restore(self, folder: Path) -> None:
         """Reads what `save` wrote. Raises UserError if the folder does not fit the model."""

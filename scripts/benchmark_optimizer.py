@@ -27,7 +27,7 @@ def run(invocation: Invocation) -> None:
 
     flags = invocation.flags
     kinds = [kind.strip() for kind in flags["kinds"].split(",")]
-    known = field_table()["optim.kind"].field.metadata["choices"]
+    known = field_table()["optim.kind"].option.choices
     for kind in kinds:
         if kind not in known:
             raise UserError(f"--kinds={flags['kinds']}: there is no {kind!r}{nearest(kind, known)}")

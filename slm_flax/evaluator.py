@@ -34,7 +34,7 @@ class Evaluator:
         """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
 
         Raises:
-          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights are another model's.
+          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
         """
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import plain, stored
+from slm_core.quantization.formats import dequantised, stored
 
 Params = dict[str, jax.Array]
 
@@ -26,7 +26,9 @@ def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
     """Returns the storage and initial value of every declared parameter of `model`."""
-    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
+    values = (
+        (name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in dequantised(specs(model)).items()
+    )
     return fill(model, values, dtype)
 
 
@@ -34,7 +36,7 @@ def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.
     """Returns the storage and value of every declared parameter of `model` by its name, made one at a time.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
+      values: floating, of the parameters that `slm_core.quantization.formats.dequantised` says.
     """
     return {name: jnp.array(value) for name, value in stored(values, specs(model), dtype)}
 

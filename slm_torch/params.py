@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from slm_core.model.initialization import Spec, initial_value
-from slm_core.quantization.formats import plain, stored
+from slm_core.quantization.formats import dequantised, stored
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
@@ -25,7 +25,9 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
 
 def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
-    values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
+    values = (
+        (name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in dequantised(specs(model)).items()
+    )
     return fill(model, values, dtype, device)
 
 
@@ -36,7 +38,7 @@ def fill(
     on `device`.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.plain` says.
+      values: floating, of the parameters that `slm_core.quantization.formats.dequantised` says.
     """
     for name, value in stored(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")

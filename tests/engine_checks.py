@@ -10,7 +10,7 @@ from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import Lazy
 from slm_core.protocols import IGNORE
-from slm_core.runs.weights import evaluated, plain
+from slm_core.runs.weights import evaluated, without_adapters
 
 VOCAB = 11
 CONFIG = Config(
@@ -207,7 +207,7 @@ def check_evaluator(build, evaluator, overrides: dict) -> None:
     asked = set()
     state = {name: np.array(value) for name, value in engine.export_state().items()}
     stored = Lazy({name: lambda name=name: asked.add(name) or state[name] for name in state})
-    other = evaluator(plain(config), VOCAB, evaluated(stored, config))
+    other = evaluator(without_adapters(config), VOCAB, evaluated(stored, config))
     needed = ("params/", "optim/z/") if averages else ("params/",)
     assert asked == {name for name in state if name.startswith(needed)}
     assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")

@@ -14,7 +14,7 @@ from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.initialization import Spec
 from slm_core.quantization import formats
-from slm_core.runs.weights import evaluated, plain
+from slm_core.runs.weights import evaluated, without_adapters
 
 VOCAB = 11
 CONFIG = Config(
@@ -92,12 +92,12 @@ def check_a_base_and_the_merge(twin, stored_as):
     config = with_values(CONFIG, {"finetune.frozen": stored_as})
     base = {
         name.removeprefix("params/"): 5 * np.array(value)
-        for name, value in twin.build(plain(config), VOCAB).export_state().items()
+        for name, value in twin.build(without_adapters(config), VOCAB).export_state().items()
         if name.startswith("params/")
     }
     engine = twin.build(config, VOCAB, base)
     if stored_as == "float":
-        expected = twin.Evaluator(plain(config), VOCAB, base).eval_step(batch())[0]
+        expected = twin.Evaluator(without_adapters(config), VOCAB, base).eval_step(batch())[0]
         assert engine.eval_step(batch())[0] == pytest.approx(expected, rel=1e-13)
     start = engine.eval_step(batch())[0]
     for step in range(3):
@@ -105,7 +105,9 @@ def check_a_base_and_the_merge(twin, stored_as):
     loss = engine.eval_step(batch())[0]
     assert loss < start
     merged = evaluated(engine.export_state(), config)
-    assert twin.Evaluator(plain(config), VOCAB, merged).eval_step(batch())[0] == pytest.approx(loss, rel=1e-12)
+    assert twin.Evaluator(without_adapters(config), VOCAB, merged).eval_step(batch())[0] == pytest.approx(
+        loss, rel=1e-12
+    )
     with pytest.raises(UserError, match="head.weight"):
         twin.build(config, VOCAB, {name: value for name, value in base.items() if name != "head.weight"})
 
@@ -116,7 +118,7 @@ def check_facts(twin):
     assert facts["fine-tuning"] == (
         "adapters of rank 2 on 14 of 15 linear layers, none on head; frozen: 14 in int8, 1 as floats (head)"
     )
-    whole = twin.build(plain(CONFIG), VOCAB).facts()
+    whole = twin.build(without_adapters(CONFIG), VOCAB).facts()
     assert "fine-tuning" not in whole
     trained = sum(value.size for name, value in state.items() if name.startswith("params/") and "lora_" in name)
     count = int(whole["parameters"].split()[0].replace(",", ""))

@@ -31,9 +31,9 @@ CASES = {
 }
 GROUPS = {
     "tall": ParameterGroup("matrix", decay=0.3),
-    "wide": ParameterGroup("matrix", rate=0.5, decay=0.3),
+    "wide": ParameterGroup("matrix", lr_multiplier=0.5, decay=0.3),
     "experts": ParameterGroup("matrix"),
-    "embed": ParameterGroup("embedding", rate=2.0),
+    "embed": ParameterGroup("embedding", lr_multiplier=2.0),
     "norm": ParameterGroup("norm"),
 }
 SHAPES = {"tall": (5, 3), "wide": (3, 5), "experts": (2, 4, 3), "embed": (6, 3), "norm": (3,)}

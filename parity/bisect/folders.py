@@ -21,7 +21,7 @@ from slm_core.errors import UserError
 from slm_core.model.weights import Weights
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.runs.saved import load_run
-from slm_core.runs.weights import checkpoint_weights, plain
+from slm_core.runs.weights import checkpoint_weights, without_adapters
 
 ROWS, LENGTH = 2, 32
 CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}
@@ -80,7 +80,7 @@ def _run(text: str, run: Path, checkpoint: Path | None) -> Source:
     saved = load_run(run)
     open_state = CHECKPOINT[saved.framework].open_state
     weights = checkpoint_weights(checkpoint or saved.checkpoint, open_state, saved.config)
-    return Source(text, plain(saved.config), saved.vocab_size, weights, saved.framework, run)
+    return Source(text, without_adapters(saved.config), saved.vocab_size, weights, saved.framework, run)
 
 
 def twin_of(source: Source, framework: str, precision: str, name: str) -> Traceable:

@@ -8,7 +8,7 @@ from slm_core.config.fields import with_values
 from slm_core.hardware.devices import spare_gpu
 from slm_core.protocols import Evaluator
 from slm_core.runs.saved import SavedRun
-from slm_core.runs.weights import plain, run_weights
+from slm_core.runs.weights import run_weights, without_adapters
 
 TOKENS_AT_ONCE = 4096
 """Largest number of tokens that go through a model at once, unless one window is longer."""
@@ -43,5 +43,5 @@ def open_evaluator(saved: SavedRun, framework: str, device: str, values: Mapping
     framework = framework or saved.framework
     spare_gpu(framework)
     twin = importlib.import_module(f"slm_{framework}.evaluator")
-    config = with_values(plain(saved.config), {"run.device": device, **(values or {})})
+    config = with_values(without_adapters(saved.config), {"run.device": device, **(values or {})})
     return twin.Evaluator(config, saved.vocab_size, run_weights(saved))

@@ -158,7 +158,7 @@ def fits(stored_as: str, shape: Shape) -> bool:
     return stored_as == "int8" or (stored_as == "nf4" and shape[1] % 2 == 0)
 
 
-def plain(declared: Declared) -> Declared:
+def dequantised(declared: Declared) -> Declared:
     """Returns the declared parameters with each quantised matrix as a floating `weight`, in the order declared."""
     found = {}
     for name, (shape, spec) in declared.items():
@@ -173,8 +173,12 @@ def plain(declared: Declared) -> Declared:
 def stored(
     values: Iterable[tuple[str, np.ndarray]], declared: Declared, dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the parameters that a model declares, from floating (name, array) of `plain` ones, in
-    `dtype`; one matrix at a time.
+    """Yields (name, array) of the parameters that a model declares, one matrix at a time.
+
+    Args:
+      values: (name, array) of the parameters that `dequantised` lists, floating.
+      declared: the model's parameters.
+      dtype: of everything but the codes.
     """
     for name, value in values:
         path = name.removesuffix(".weight")
@@ -187,8 +191,10 @@ def stored(
 
 
 def merged(weights: Weights, config: Config) -> Weights:
-    """Returns the plain weights of a model by canonical name, each computed when it is asked for: matrices in few bits
-    as floating numbers, and adapters added to their matrices, W + (alpha / rank) A B.
+    """Returns the weights of a model without adapters and without quantised matrices, by canonical name.
+
+    A quantised matrix is dequantised, and an adapter is added to its matrix: W + (alpha / rank) A B. Each array is
+    computed when it is asked for.
 
     Args:
       weights: by canonical name, without "params/".

@@ -113,12 +113,12 @@ def frozen(spec: Spec) -> Spec:
 
 
 def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the plain parameters of a model: `weights`, and the initial values of its adapters.
+    """Yields (name, array) of a model's dequantised parameters: `weights`, and the initial values of its adapters.
 
     Raises:
       UserError: see `checked`.
     """
-    specs = formats.plain(declared)
+    specs = formats.dequantised(declared)
     adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
     yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
     for name, (shape, spec) in adapters.items():

@@ -16,7 +16,7 @@ from slm_core.quantization.formats import merged
 from slm_core.runs.saved import SavedRun
 
 
-def plain(config: Config) -> Config:
+def without_adapters(config: Config) -> Config:
     """Returns the config of the plain model whose parameters `evaluated` returns: no adapters, nothing quantised."""
     return replace(config, finetune=Finetune())
 
@@ -39,7 +39,7 @@ def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], 
 
     Args:
       open_state: that of the `checkpoint` module of the twin that trained the run; not called for an imported one.
-      config: the run's config; the parameters are those of a model of `plain(config)`.
+      config: the run's config; the parameters are those of a model of `without_adapters(config)`.
 
     Raises:
       UserError: the checkpoint is damaged.

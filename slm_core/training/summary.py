@@ -63,7 +63,7 @@ def parameter_facts(declared: Declared, plan: AdapterPlan | None, config: Config
     Args:
       plan: of the adapters; None: every parameter trains.
     """
-    count = sum(math.prod(shape) for shape, _ in formats.plain(declared).values())
+    count = sum(math.prod(shape) for shape, _ in formats.dequantised(declared).values())
     if plan is None:
         return {"parameters": f"{count:,} in {config.precision.params}"}
     trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")

@@ -95,10 +95,10 @@ def test_weights_in_and_out():
         "a.lora_a": ((6, 2), Spec("matrix", std=0.4)), "a.lora_b": ((2, 4), Spec("matrix")),
         "b.weight": ((3, 2), Spec("frozen", std=0.1)), "b.bias": ((2,), Spec("frozen")),
     }  # fmt: skip
-    assert list(formats.plain(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
-    assert formats.plain(declared)["a.weight"][0] == (6, 4)
+    assert list(formats.dequantised(declared)) == ["a.weight", "a.lora_a", "a.lora_b", "b.weight", "b.bias"]
+    assert formats.dequantised(declared)["a.weight"][0] == (6, 4)
     rng = np.random.default_rng(0)
-    values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.plain(declared).items()}
+    values = {name: rng.standard_normal(shape) for name, (shape, _) in formats.dequantised(declared).items()}
     stored = dict(formats.stored(values.items(), declared, np.dtype("float32")))
     assert stored.keys() == declared.keys()
     assert all(stored[name].shape == shape for name, (shape, _) in declared.items())
@@ -110,5 +110,5 @@ def test_weights_in_and_out():
     np.testing.assert_allclose(merged["a.weight"], wanted, atol=1e-6)
     assert merged["a.weight"].dtype == np.float32
     np.testing.assert_array_equal(merged["b.weight"], values["b.weight"].astype("float32"))
-    plain = {"b.weight": values["b.weight"], "scale": values["b.bias"]}
-    assert dict(formats.merged(plain, config)).keys() == plain.keys()
+    floating = {"b.weight": values["b.weight"], "scale": values["b.bias"]}
+    assert dict(formats.merged(floating, config)).keys() == floating.keys()

@@ -3,7 +3,7 @@
 import numpy as np
 
 from slm_core.config import Config, Finetune, Optim
-from slm_core.runs.weights import evaluated, plain
+from slm_core.runs.weights import evaluated, without_adapters
 
 
 def test_the_evaluated_parameters():
@@ -27,4 +27,4 @@ def test_adapters_are_merged_and_their_averages_are_taken():
     merged = evaluated(state, config)
     assert merged.keys() == {"q.weight", "q.bias"} and merged["q.weight"].dtype == np.float32
     np.testing.assert_array_equal(merged["q.weight"], w + 2 * a @ (b + 1))
-    assert plain(config).finetune == Finetune() and plain(config).optim == config.optim
+    assert without_adapters(config).finetune == Finetune() and without_adapters(config).optim == config.optim

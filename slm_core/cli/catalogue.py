@@ -1,0 +1,74 @@
+"""Writes the catalogue of components, docs/components.md, from the schema."""
+
+from collections.abc import Iterator
+
+from slm_core.config.fields import FieldInfo, field_table, type_name
+
+TITLES = {
+    "model.attention": "Attention",
+    "model.position": "Positions",
+    "model.norm": "Norms",
+    "model.mlp": "MLPs",
+    "model": "The model",
+    "optim": "Optimizers and schedules",
+    "finetune": "Fine-tuning",
+    "data": "Data",
+    "precision": "Precision",
+    "memory": "Memory",
+}
+"""{section: its title}, in the order of the page."""
+
+
+def catalogue(command: str) -> str:
+    """Returns the page: each section's kinds and options.
+
+    Args:
+      command: the command that writes the page.
+    """
+    selectors = [info for info in field_table().values() if info.field.metadata["choices"]]
+    kinds = sum(len(info.field.metadata["choices"]) for info in selectors)
+    head = [
+        "# Components",
+        "",
+        f"Written by `{command}` from the schema, not by hand: {len(field_table())} fields, {kinds} kinds in"
+        f" {len(selectors)} fields with choices.",
+        "`uv run scripts/train_torch.py --help` shows the same in a terminal. Set a field with `--config.FIELD=VALUE`.",
+        "",
+    ]
+    return "\n".join([*head, *(line for section in TITLES for line in _section(section))]).rstrip() + "\n"
+
+
+def _section(section: str) -> Iterator[str]:
+    fields = [info for name, info in field_table().items() if name.rpartition(".")[0] == section]
+    yield from (f"## {TITLES[section]}", "")
+    for info in fields:
+        if info.field.metadata["choices"]:
+            yield from (f"`{info.name}`: {info.field.metadata['doc']} (default `{_default(info)}`)", "")
+            yield from _table(("kind", "meaning"), _kinds(info))
+    options = [_option(info) for info in fields if not info.field.metadata["choices"]]
+    if options:
+        yield from _table(("option", "default", "meaning", "read by"), options)
+
+
+def _kinds(info: FieldInfo) -> list[tuple[str, ...]]:
+    return [(f"`{kind}`", meaning) for kind, meaning in info.field.metadata["choices"].items()]
+
+
+def _option(info: FieldInfo) -> tuple[str, ...]:
+    rules = info.field.metadata["read_by"] or {}
+    readers = "; ".join(f"{selector} {', '.join(kinds)}" for selector, kinds in rules.items())
+    name = info.name.rpartition(".")[2]
+    return f"`{name}` ({type_name(info.type)})", _default(info), info.field.metadata["doc"], readers or "all"
+
+
+def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(titles)} |"
+    yield f"|{'---|' * len(titles)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+    yield ""
+
+
+def _default(info: FieldInfo) -> str:
+    value = info.field.default
+    return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -51,6 +51,7 @@ def read(fields: Fields) -> Config:
 
 def _read_attention(fields: Fields) -> Attention:
     heads, head_dim = fields.need("num_attention_heads"), fields.get("qk_nope_head_dim", 128)
+    rope_dim = fields.get("qk_rope_head_dim", 64)
     fields.only("num_key_value_heads", heads)
     attention = Attention(
         kind="mla",
@@ -58,14 +59,14 @@ def _read_attention(fields: Fields) -> Attention:
         head_dim=head_dim,
         q_rank=fields.explicit("q_lora_rank", 1536),
         kv_rank=fields.get("kv_lora_rank", 512),
-        rope_dim=fields.get("qk_rope_head_dim", 64),
+        rope_dim=rope_dim,
         v_dim=fields.get("v_head_dim", 128),
     )
     rope = rope_parameters(fields)
     if rope["rope_type"] == "default" or not rope.get("mscale_all_dim"):
         return attention
     temperature = yarn_scale(rope["factor"], rope["mscale_all_dim"])
-    return with_values(attention, {"scale": query_width(attention) ** -0.5 * temperature**2})
+    return with_values(attention, {"scale": (head_dim + rope_dim) ** -0.5 * temperature**2})
 
 
 def _read_mixture(fields: Fields) -> Mlp:

@@ -24,7 +24,7 @@ class Stream(Protocol):
         """Takes one token and returns the text that is certain now."""
 
     def flush(self) -> str:
-        """Returns what is still kept back, as U+FFFD if it is not a whole character."""
+        """Returns the rest of the text, with U+FFFD for a character that is not whole."""
 
 
 class Tokenizer(Protocol):

@@ -1,5 +1,5 @@
 """Gemma 3 (Gemma Team 2025, https://arxiv.org/abs/2503.19786): Gemma 2 with normed queries and keys in place of the
-soft-cap of scores, five windowed layers for each full one, and rotary positions of its own in each of the two."""
+soft-cap of scores. It has five windowed layers for each full one, and another rotation in each of the two types."""
 
 import dataclasses
 from functools import partial

@@ -1,7 +1,7 @@
 """Measures one attention call, forward and backward: the time and memory of each kernel of each twin, by context.
 
-Every case has a process of its own. For time, the cases of one context take turns, so that a disturbance of the machine disturbs
-all of them. Medians over the turns are reported. For memory, each process makes one call.
+Every case has a process of its own. For time, the cases of one context take turns: a disturbance of the machine
+disturbs all of them. Medians over the turns are reported. For memory, each process makes one call.
 """
 
 import math

@@ -15,7 +15,7 @@ from parity.cells import ORDER, PROOFS
 from parity.ladder import Result
 from slm_core.files import write_atomically
 from slm_core.runs.provenance import versions
-from slm_core.studies.throughput import cpu_name
+from slm_core.studies.machine import cpu_name
 
 NAME, PRECISION, COLUMN = 33, 9, 11
 

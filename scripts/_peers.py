@@ -15,7 +15,7 @@ import numpy as np
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.studies.throughput import process_peak_bytes
+from slm_core.studies.machine import process_peak_bytes
 from slm_core.training.schedules import learning_rates
 
 

@@ -34,14 +34,14 @@ FLAGS = [
 
 
 def torch_twin(config):
-    from slm_core.studies.throughput import TwinTrainee
+    from slm_core.studies.twin_trainee import TwinTrainee
     from slm_torch.trainer import build
 
     return TwinTrainee(config, build)
 
 
 def flax_twin(config):
-    from slm_core.studies.throughput import TwinTrainee
+    from slm_core.studies.twin_trainee import TwinTrainee
     from slm_flax.trainer import build
 
     return TwinTrainee(config, build)
@@ -138,13 +138,14 @@ def run(invocation: Invocation) -> None:
     from slm_core import data
     from slm_core.hardware.devices import quiet_jax
     from slm_core.studies import throughput
+    from slm_core.studies.machine import machine
 
     flags = invocation.flags
     for name in ("rounds", "updates"):
         if flags[name] < 1:
             raise UserError(f"--{name}={flags[name]} must be at least 1")
     quiet_jax()
-    print(throughput.machine(), flush=True)
+    print(machine(), flush=True)
     if os.getloadavg()[0] > 0.5:
         print(
             "note: something else is running on this machine; trust the ratios more than the speeds",
@@ -164,9 +165,7 @@ def run(invocation: Invocation) -> None:
         _check_equal_work(measured)
         results[title] = [dataclasses.asdict(m) for m in measured]
     if flags["json"]:
-        Path(flags["json"]).write_text(
-            json.dumps({"machine": throughput.machine(), "contests": results}, indent=1) + "\n"
-        )
+        Path(flags["json"]).write_text(json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n")
 
 
 def _check_equal_work(measured) -> None:

@@ -110,7 +110,7 @@ def _words(flags: dict, name: str, known: tuple[str, ...]) -> list[str]:
 
 def run(invocation: Invocation) -> None:
     from slm_core.studies import attention
-    from slm_core.studies.throughput import machine
+    from slm_core.studies.machine import machine
 
     flags = invocation.flags
     wanted = cases(flags)

@@ -38,7 +38,8 @@ class Cost(NamedTuple):
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.studies.throughput import machine, markdown_table
+    from slm_core.studies.machine import machine
+    from slm_core.studies.tables import markdown_table
 
     flags, scripts = invocation.flags, Path(__file__).parent
     print(machine(), flush=True)

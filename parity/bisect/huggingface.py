@@ -81,9 +81,9 @@ class HuggingFaceModel:
         """Returns the parameters of a module of ours, made of theirs."""
         tensors, found = dict(self.model.named_parameters()), {}
         for rule in self.rules:
-            if any(name.rpartition(".")[0] == module for name in rule.ours) and tensors.keys() >= set(rule.theirs):
+            if any(name.rpartition(".")[0] == module for name in rule.names) and tensors.keys() >= set(rule.hf_names):
                 found |= zip(
-                    rule.ours, rule.layout.to_ours([array(tensors[name]) for name in rule.theirs]), strict=True
+                    rule.names, rule.layout.from_hf([array(tensors[name]) for name in rule.hf_names]), strict=True
                 )
         return {name.rpartition(".")[2]: value for name, value in found.items() if name.rpartition(".")[0] == module}
 
@@ -106,9 +106,9 @@ class HuggingFaceModel:
 
     def _parameters(self, gradients: Mapping[str, np.ndarray]) -> Iterator[Event]:
         for rule in self.rules:
-            if all(name in gradients for name in rule.theirs):
-                arrays = rule.layout.to_ours([gradients[name] for name in rule.theirs])
-                for name, value in zip(rule.ours, arrays, strict=True):
+            if all(name in gradients for name in rule.hf_names):
+                arrays = rule.layout.from_hf([gradients[name] for name in rule.hf_names])
+                for name, value in zip(rule.names, arrays, strict=True):
                     path, _, leaf = name.rpartition(".")
                     yield Event("backward", path, f"gradient of {leaf}", value)
 
@@ -125,12 +125,12 @@ def paths_of(
     for i in range(n_layers):
         for part, tensors in CONTAINERS.items():
             ours = f"layers.{i}.{part}".rstrip(".")
-            theirs = _common([name for rule in rules if rule.ours[0].startswith(f"{ours}.") for name in rule.theirs])
+            theirs = _common([name for rule in rules if rule.names[0].startswith(f"{ours}.") for name in rule.hf_names])
             shared = {"input": tensors["input"]} if part in adding else tensors
             found.setdefault(theirs, (ours, shared))
     for rule in rules:
-        if len(rule.ours) == len(rule.theirs) == 1 and rule.layout in ALIKE and rule.ours[0].endswith(".weight"):
-            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.ours, rule.theirs))
+        if len(rule.names) == len(rule.hf_names) == 1 and rule.layout in ALIKE and rule.names[0].endswith(".weight"):
+            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.names, rule.hf_names))
             if not ours.endswith(APART):
                 found[theirs] = ours, LAYER
     return found

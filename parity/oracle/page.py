@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from parity.oracle.measure import BUDGETS, LENGTH, ROWS, Measured
 from parity.report import machine, number
 from slm_core.runs.provenance import versions
-from slm_core.studies.throughput import markdown_table
+from slm_core.studies.tables import markdown_table
 
 INTRODUCTION = """# The outside oracle
 

@@ -12,7 +12,7 @@ from slm_core.runs.folder import SavedRun, load_run
 from slm_core.training.finetuning import tokenizer_field
 
 CONTEXT = 1024
-"""Tokens a sequence at most; as many as the base has where its model is another function of fewer."""
+"""Tokens per sequence, at most. A base keeps its own length if a shorter one would make its model another function."""
 
 
 def tiny() -> Config:
@@ -51,7 +51,7 @@ VARIANTS = {"tiny": tiny}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`variant`: the folder of the run to start from; or "tiny"."""
+    """Makes the config of a variant: "tiny", or the folder of the run to start from."""
     if not variant:
         raise UserError(
             "say which run to start from: configs/finetune.py:models/NAME; a Hugging Face checkpoint becomes one by"

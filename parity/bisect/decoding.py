@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Check, blamed, shown, walk
+from parity.bisect.divergence import TOLERANCES, Agreement, Comparison, blamed, shown, walk
 from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
@@ -23,7 +23,7 @@ def decode(twins: Twins) -> Agreement:
         engine.import_state(twins.perturbed)
     full, row = twins.evaluated, twins.tokens[-1, :-1].tolist()
     model = twins.torch.evaluated()
-    checks = _weight_checks(twins) + _evaluation_checks(twins, full)
+    comparisons = _weight_comparisons(twins) + _evaluation_comparisons(twins, full)
     decoder, events = twins.torch.decoder(), {event.key: event for event in full if event.stage == "forward"}
     logits = []
     for start, piece in pieces_of(row):
@@ -31,46 +31,46 @@ def decode(twins: Twins) -> Agreement:
         with recorded(recorder, model):
             logits.append(decoder.step(piece[0]) if start else decoder.prefill(piece))
         trace = finished(recorder, Taps(), {})
-        checks += _call_checks(model, trace, events, start, len(piece), len(row))
+        comparisons += _call_comparisons(model, trace, events, start, len(piece), len(row))
     first = pieces_of(row)[0][1]
-    checks.append(Check(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
+    comparisons.append(Comparison(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
     wanted = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
     for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
         for (start, piece), value in zip(pieces_of(row), found, strict=True):
             end = start + len(piece)
-            checks.append(Check(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
-    return walk("decode", checks, TOLERANCES[twins.precision])
+            comparisons.append(Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
+    return walk("decode", comparisons, TOLERANCES[twins.precision])
 
 
-def _weight_checks(twins: Twins) -> list[Check]:
+def _weight_comparisons(twins: Twins) -> list[Comparison]:
     """The weights that are decoded with: the trained ones, or the optimizer's averages of them."""
     values, averages = twins.flax.evaluated(), twins.torch.optimizer.averages
     return [
-        Check("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
+        Comparison("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
         for name, p in twins.torch.evaluated().named_parameters()
         for value in [np.asarray(values[name])]
     ]
 
 
-def _evaluation_checks(twins: Twins, full: list[Event]) -> list[Check]:
+def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """The loss that is reported of a batch."""
     wanted = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
     found, count = twins.torch.eval_step(twins.tokens)
     return [
-        Check("evaluation", "sum of an evaluation's token losses", np.array(found), wanted),
-        Check("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), wanted),
+        Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
     ]
 
 
-def _call_checks(
+def _call_comparisons(
     model: nn.Module, trace: list[Event], full: dict[tuple, Event], start: int, time: int, length: int
-) -> list[Check]:
-    """Returns the checks of one call, for the positions start, start + 1, ..., against the pass over the whole text.
+) -> list[Comparison]:
+    """Returns the comparisons of one call, at positions start, start + 1, ..., with the pass over the whole text.
 
     What has no axis of positions, such as the rows of a mixture, is left out.
     """
     end, own = start + time, {event.key: event.value for event in trace}
-    checks, modules = [], dict(model.named_modules())
+    comparisons, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
         wanted: np.ndarray | None = None
@@ -90,8 +90,8 @@ def _call_checks(
             wanted = sound.value[-1:, start:end]
         if wanted is not None:
             name = f"{shown(event)}, position {start}" + (f" to {end - 1}" if time > 1 else "")
-            checks.append(Check(blamed(event), name, value, wanted))
-    return checks
+            comparisons.append(Comparison(blamed(event), name, value, wanted))
+    return comparisons
 
 
 def _by_row(value: np.ndarray, length: int) -> np.ndarray:

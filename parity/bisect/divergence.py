@@ -50,7 +50,7 @@ class Divergence:
 
 
 @dataclass(frozen=True)
-class Check:
+class Comparison:
     """One tensor of both sides; None where a side lacks it.
 
     Args:
@@ -87,24 +87,25 @@ class Agreement:
     divergence: Divergence | None = None
 
 
-def walk(stage: str, checks: Iterable[Check], tolerance: float) -> Agreement:
+def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agreement:
     """Compares tensors in their order, up to the first that differs."""
-    checks = list(checks)
+    comparisons = list(comparisons)
     worst, where = 0.0, ""
-    for i, check in enumerate(checks):
-        error, limit = check.error, tolerance if check.tolerance is None else check.tolerance
+    for i, comparison in enumerate(comparisons):
+        error, limit = comparison.error, tolerance if comparison.tolerance is None else comparison.tolerance
         if not error <= limit:
-            before = tuple(c.tensor for c in checks[max(0, i - SHOWN_BEFORE) : i])
-            after = (c.tensor for c in checks[i + 1 :] if not c.error <= limit)
-            shape = np.shape(check.left if check.right is None else check.right)
+            before = tuple(c.tensor for c in comparisons[max(0, i - SHOWN_BEFORE) : i])
+            after = (c.tensor for c in comparisons[i + 1 :] if not c.error <= limit)
+            shape = np.shape(comparison.left if comparison.right is None else comparison.right)
             found = Divergence(
-                stage, check.module, check.tensor, shape, error, limit, i + 1, len(checks), before=before,
+                stage, comparison.module, comparison.tensor, shape, error, limit, i + 1, len(comparisons),
+                before=before,
                 after=tuple(tensor for tensor, _ in zip(after, range(SHOWN_AFTER), strict=False)),
             )  # fmt: skip
-            return Agreement(len(checks), error, check.tensor, found)
+            return Agreement(len(comparisons), error, comparison.tensor, found)
         if error > worst:
-            worst, where = error, check.tensor
-    return Agreement(len(checks), worst, where)
+            worst, where = error, comparison.tensor
+    return Agreement(len(comparisons), worst, where)
 
 
 def joined(first: Agreement, second: Agreement) -> Agreement:
@@ -113,8 +114,8 @@ def joined(first: Agreement, second: Agreement) -> Agreement:
     return Agreement(first.total + second.total, worse.worst, worse.where, second.divergence)
 
 
-def trace_checks(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Check]:
-    """Returns the checks of one half of two traces, "forward" or "backward", in the order of the right one.
+def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Comparison]:
+    """Returns the comparisons of one half of two traces, "forward" or "backward", in the order of the right one.
 
     Where an output is wrong though all inputs and all children are right, the module is broken; where an input is, the
     module whose code made it. Backwards the other way round: a wrong gradient of an input, or of a parameter, is the
@@ -125,12 +126,12 @@ def trace_checks(stage: str, left: Sequence[Event], right: Sequence[Event]) -> l
     norms = [float(np.linalg.norm(np.asarray(e.value, np.float64))) for e in events]
     activations = max((n for e, n in zip(events, norms, strict=True) if e.side), default=0.0)
     parameters = float(np.linalg.norm([n for e, n in zip(events, norms, strict=True) if not e.side]))
-    checks = []
+    comparisons = []
     for event in events:
         other = found.pop(event.key, None)
         floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
-        checks.append(Check(blamed(event), shown(event), other and other.value, event.value, floor))
-    return checks + [Check(blamed(event), shown(event), event.value, None) for event in found.values()]
+        comparisons.append(Comparison(blamed(event), shown(event), other and other.value, event.value, floor))
+    return comparisons + [Comparison(blamed(event), shown(event), event.value, None) for event in found.values()]
 
 
 def blamed(event: Event) -> str:

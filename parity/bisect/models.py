@@ -10,7 +10,7 @@ from torch import nn
 
 import slm_flax.evaluator
 import slm_torch.evaluator
-from parity.bisect.divergence import TOLERANCES, Agreement, Divergence, trace_checks, walk
+from parity.bisect.divergence import TOLERANCES, Agreement, Divergence, trace_comparisons, walk
 from parity.bisect.events import LOGITS, MODEL, Event
 from parity.bisect.sources import code_of
 from parity.bisect.trace_flax import FlaxTracer
@@ -158,7 +158,7 @@ def passes(
     if not (left.complete and right.complete):
         own, other = shared(own, other, order=own if left.complete else other)
     for stage in ("forward", "backward"):
-        found = detailed(walk(stage, trace_checks(stage, own, other), tolerance), left, right)
+        found = detailed(walk(stage, trace_comparisons(stage, own, other), tolerance), left, right)
         yield stage, found
         if found.divergence:
             return

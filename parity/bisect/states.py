@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from parity.bisect.divergence import Check
+from parity.bisect.divergence import Comparison
 from parity.budgets import GRADIENT_FLOOR
 
 Arrays = Mapping[str, np.ndarray]
@@ -20,10 +20,10 @@ ORDER = ("scaler", "optim", "params")
 OWNERS = {"optim": "optimizer", "scaler": "scaler"}
 
 
-def exact_checks(left: Arrays, right: Arrays, owner: Callable[[str], str]) -> list[Check]:
-    """Returns the checks of two states that should be the same bits."""
+def exact_comparisons(left: Arrays, right: Arrays, owner: Callable[[str], str]) -> list[Comparison]:
+    """Returns the comparisons of two states that should be the same bits."""
     return [
-        Check(owner(name), name, _same_dtype(left.get(name), right.get(name)), right.get(name), tolerance=0.0)
+        Comparison(owner(name), name, _same_dtype(left.get(name), right.get(name)), right.get(name), tolerance=0.0)
         for name in [*right, *(left.keys() - right.keys())]
     ]
 
@@ -32,9 +32,12 @@ def _same_dtype(value: np.ndarray | None, other: np.ndarray | None) -> np.ndarra
     return value if value is None or other is None or value.dtype == other.dtype else None
 
 
-def close_checks(left: Arrays, right: Arrays, owner: Callable[[str], str], tolerance: float | None) -> list[Check]:
-    """Returns the checks of two states after updates; an entry is measured against its part of the state, a count or
-    a scale must be equal.
+def close_comparisons(
+    left: Arrays, right: Arrays, owner: Callable[[str], str], tolerance: float | None
+) -> list[Comparison]:
+    """Returns the comparisons of two states after updates.
+
+    An entry is measured against its part of the state; a count or a scale must be equal.
 
     The scaler comes first and parameters last: those follow from the rest.
     """
@@ -43,12 +46,14 @@ def close_checks(left: Arrays, right: Arrays, owner: Callable[[str], str], toler
     for name, value in right.items():
         if np.ndim(value):
             norms[_part(name)] = float(np.hypot(norms.get(_part(name), 0.0), np.linalg.norm(value)))
-    checks = []
+    comparisons = []
     for name in names:
         counted = name.startswith("scaler/") or np.issubdtype(right.get(name, left.get(name)).dtype, np.integer)
         floor = GRADIENT_FLOOR * norms.get(_part(name), 0.0)
-        checks.append(Check(owner(name), name, left.get(name), right.get(name), floor, 0.0 if counted else tolerance))
-    return checks
+        comparisons.append(
+            Comparison(owner(name), name, left.get(name), right.get(name), floor, 0.0 if counted else tolerance)
+        )
+    return comparisons
 
 
 def _part(name: str) -> str:
@@ -57,7 +62,9 @@ def _part(name: str) -> str:
     return f"{part}/{rest.partition('/')[0]}" if part != "params" else part
 
 
-def gradient_checks(left: Arrays, right: Arrays, module: str, how: str) -> list[Check]:
-    """Returns the checks of gradients by a parameter's name."""
+def gradient_comparisons(left: Arrays, right: Arrays, module: str, how: str) -> list[Comparison]:
+    """Returns the comparisons of gradients by a parameter's name."""
     floor = GRADIENT_FLOOR * float(np.linalg.norm([np.linalg.norm(value) for value in right.values()]))
-    return [Check(module, f"gradient of {name}, {how}", left.get(name), value, floor) for name, value in right.items()]
+    return [
+        Comparison(module, f"gradient of {name}, {how}", left.get(name), value, floor) for name, value in right.items()
+    ]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,6 @@ from jax import Array
 
 import slm_flax.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
-from parity.bisect.replace import replaced
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_flax.evaluator import Evaluator
@@ -92,7 +92,7 @@ class FlaxTracer:
         engine = self.engine
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), replaced(engine, "config", plain):
+        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), patch.object(engine, "config", plain):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 
@@ -119,10 +119,10 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
                 if hasattr(kind, name)
             ]
             for kind, name, method, function in found:
-                stack.enter_context(replaced(kind, name, _wrapper(recorder, paths, method, function)))
+                stack.enter_context(patch.object(kind, name, _wrapper(recorder, paths, method, function)))
             return model
 
-        stack.enter_context(replaced(home, "bind", bound))
+        stack.enter_context(patch.object(home, "bind", bound))
         stack.enter_context(_pair_rows(recorder))
         yield
 
@@ -161,7 +161,7 @@ def _pair_rows(recorder: Recorder) -> Iterator[None]:
         recorder.pair_rows = rows.row
         return rows
 
-    with replaced(slm_flax.layers.moe, "rows_by_expert", noted):
+    with patch.object(slm_flax.layers.moe, "rows_by_expert", noted):
         yield
 
 

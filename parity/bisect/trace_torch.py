@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor, nn
 
 import slm_torch.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
-from parity.bisect.replace import replaced
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_torch.evaluator import Evaluator
@@ -41,8 +41,8 @@ class TorchTracer:
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         with (
             recorded(recorder, engine.model),
-            replaced(engine, "config", plain),
-            replaced(engine.model, "remat", "none"),
+            patch.object(engine, "config", plain),
+            patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):
             loss_sums = getattr(
@@ -66,7 +66,7 @@ def recorded(recorder: Recorder, model: nn.Module) -> Iterator[None]:
         def wrap(owner: Any, name: str, path: str, method: str, by_pair: bool = False) -> None:
             function = getattr(owner, name)
             wrapped = _wrapper(recorder, path, method, function, by_pair)
-            stack.enter_context(replaced(owner, name, wrapped))
+            stack.enter_context(patch.object(owner, name, wrapped))
 
         for path, module in model.named_modules():
             if type(module).forward is not nn.Module.forward and not isinstance(module, nn.ModuleList):
@@ -74,7 +74,7 @@ def recorded(recorder: Recorder, model: nn.Module) -> Iterator[None]:
             if hasattr(module, "penalty"):
                 wrap(module, "penalty", path, "penalty")
         if isinstance(model, Transformer):
-            stack.enter_context(replaced(model, "logits", partial(_logits, recorder, model, model.logits)))
+            stack.enter_context(patch.object(model, "logits", partial(_logits, recorder, model, model.logits)))
         stack.enter_context(_pair_rows(recorder))
         yield
 
@@ -108,7 +108,7 @@ def _pair_rows(recorder: Recorder) -> Iterator[None]:
         recorder.pair_rows = rows.row
         return rows
 
-    with replaced(slm_torch.layers.moe, "rows_by_expert", noted):
+    with patch.object(slm_torch.layers.moe, "rows_by_expert", noted):
         yield
 
 

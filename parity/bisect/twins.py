@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import jax
@@ -12,7 +13,6 @@ import numpy as np
 from torch import nn
 
 from parity.bisect.events import Event
-from parity.bisect.replace import replaced
 from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
@@ -126,7 +126,7 @@ class Twins:
             gradients.update(self._added(pieces, sites, state["scaler"]["scale"], count)[1])
             return own(state, pieces, lr, sites, count)
 
-        with replaced(engine, "update", update):
+        with patch.object(engine, "update", update):
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
         factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm))
         clipped = {name: gradients[name] * (factor / metrics["loss_scale"]) for name in engine.groups}
@@ -143,7 +143,7 @@ class Twins:
                 (engine, "_update", gradients, engine.params),
                 (engine.optimizer, "update", clipped, engine.trained),
             ):
-                stack.enter_context(replaced(owner, name, _keeping(getattr(owner, name), kept, params)))
+                stack.enter_context(patch.object(owner, name, _keeping(getattr(owner, name), kept, params)))
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
         return Update(metrics, snapshot(engine), gradients, clipped)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Check, joined, trace_checks, walk
-from parity.bisect.states import close_checks, exact_checks, gradient_checks
+from parity.bisect.divergence import TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
+from parity.bisect.states import close_comparisons, exact_comparisons, gradient_comparisons
 from parity.bisect.twins import RATE, STEP, Metrics, Twins, Update
 from parity.port import State, snapshot
 
@@ -20,18 +20,23 @@ STEPS_FACTOR = 10
 def update(twins: Twins) -> Agreement:
     """One update of the perturbed state, with all its micro-batches: what comes of it in the order it is computed."""
     twins.torch.import_state(twins.perturbed)
-    taken = walk("state", exact_checks(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
+    taken = walk("state", exact_comparisons(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
         return taken
     own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
-    return walk("update", _update_checks(twins, own, twins.update), TOLERANCES[twins.precision])
+    return walk("update", _update_comparisons(twins, own, twins.update), TOLERANCES[twins.precision])
 
 
-def _update_checks(twins: Twins, own: Update, sound: Update) -> list[Check]:
-    scale, loss, *norm = metric_checks(own.metrics, sound.metrics)
-    checks = [scale, loss, *gradient_checks(own.gradients, sound.gradients, "accumulation", "added up"), *norm]
-    checks += gradient_checks(own.clipped, sound.clipped, "clipping", "clipped")
-    return checks + close_checks(own.state, sound.state, _owner(twins), None)
+def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Comparison]:
+    scale, loss, *norm = metric_comparisons(own.metrics, sound.metrics)
+    comparisons = [
+        scale,
+        loss,
+        *gradient_comparisons(own.gradients, sound.gradients, "accumulation", "added up"),
+        *norm,
+    ]
+    comparisons += gradient_comparisons(own.clipped, sound.clipped, "clipping", "clipped")
+    return comparisons + close_comparisons(own.state, sound.state, _owner(twins), None)
 
 
 def steps(twins: Twins) -> Agreement:
@@ -39,8 +44,8 @@ def steps(twins: Twins) -> Agreement:
     tolerance, so_far, before = STEPS_FACTOR * TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
     for step, ((metrics, state), (wanted, sound)) in enumerate(updates):
-        checks = metric_checks(metrics, wanted) + _drift_checks(twins, state, sound)
-        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in checks], tolerance)
+        comparisons = metric_comparisons(metrics, wanted) + _drift_comparisons(twins, state, sound)
+        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
         if found.divergence:
             inside = found.divergence.module != "scaler" and not wanted["skipped"]
             return (inside and _one_step(twins, before, step)) or found
@@ -53,14 +58,14 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
     tokens, rate, tolerance = twins.batches[step], twins.rates[step], TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
-    checks = []
+    comparisons = []
     for first, piece in twins.split(tokens):
         own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
-        checks += trace_checks("forward", own, sound) + trace_checks("backward", own, sound)
-    found = walk("steps", checks, tolerance)
+        comparisons += trace_comparisons("forward", own, sound) + trace_comparisons("backward", own, sound)
+    found = walk("steps", comparisons, tolerance)
     if not found.divergence:
         updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)
-        found = walk("steps", _update_checks(twins, *updates), tolerance)
+        found = walk("steps", _update_comparisons(twins, *updates), tolerance)
     return found if found.divergence else None
 
 
@@ -71,29 +76,29 @@ def state(twins: Twins) -> Agreement:
     torch.import_state(trained)
     exported = snapshot(torch)
     flax.import_state(exported)
-    checks = exact_checks(exported, trained, owner) + exact_checks(snapshot(flax), trained, owner)
-    found = walk("state", checks, 0.0)
+    comparisons = exact_comparisons(exported, trained, owner) + exact_comparisons(snapshot(flax), trained, owner)
+    found = walk("state", comparisons, 0.0)
     if found.divergence:
         return found
     metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
-    checks = metric_checks(*metrics) + _drift_checks(twins, snapshot(torch), snapshot(flax))
-    found = walk("state", checks, TOLERANCES[twins.precision])
+    comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
+    found = walk("state", comparisons, TOLERANCES[twins.precision])
     if found.divergence and found.divergence.module != "scaler":
         # Passes and updates agree from the same state: what differs is what the state did not hold.
         found = replace(found, divergence=replace(found.divergence, module="optimizer"))
     return found
 
 
-def _drift_checks(twins: Twins, left: State, right: State) -> list[Check]:
-    """Returns the checks of two states some updates on, without what only rounding moves."""
+def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:
+    """Returns the comparisons of two states some updates on, without what only rounding moves."""
     trusted = [name for name in right if name.split("/")[-1] not in twins.noise]
     kept = ({name: state[name] for name in trusted if name in state} for state in (left, right))
-    return close_checks(*kept, _owner(twins), DRIFT[twins.precision])
+    return close_comparisons(*kept, _owner(twins), DRIFT[twins.precision])
 
 
-def metric_checks(left: Metrics, right: Metrics) -> list[Check]:
-    """Returns the checks of an update's metrics, in the order in which they are computed."""
-    return [Check(module, name, _metric(left, name), _metric(right, name)) for name, module in METRICS.items()]
+def metric_comparisons(left: Metrics, right: Metrics) -> list[Comparison]:
+    """Returns the comparisons of an update's metrics, in the order in which they are computed."""
+    return [Comparison(module, name, _metric(left, name), _metric(right, name)) for name, module in METRICS.items()]
 
 
 METRICS = {"loss_scale": "scaler", "loss": "accumulation", "grad_norm": "clipping", "skipped": "scaler"}

@@ -9,7 +9,7 @@ import torch
 
 from parity.bisect import bisect_models, bisect_pair
 from parity.bisect.command import bisect_folders
-from parity.bisect.divergence import Check, walk
+from parity.bisect.divergence import Comparison, walk
 from parity.bisect.folders import open_source
 from parity.bisect.huggingface import paths_of
 from parity.bisect.models import FlaxTwin, TorchTwin, differing
@@ -231,8 +231,8 @@ def test_two_checkpoints(pair):
 
 def test_walk_counts_what_is_missing_as_different():
     a, b = np.ones(2), np.ones(3)
-    checks = [Check("x", "same", a, a), Check("y", "lost", None, a), Check("z", "other", a, b)]
-    found = walk("forward", checks, 1.0)
+    comparisons = [Comparison("x", "same", a, a), Comparison("y", "lost", None, a), Comparison("z", "other", a, b)]
+    found = walk("forward", comparisons, 1.0)
     assert (found.divergence.module, found.divergence.error, found.divergence.after) == ("y", np.inf, ("other",))
     assert differing({"a": 1, "b": "x"}, {"a": 2, "b": True}) == "a is 1 against 2"
 

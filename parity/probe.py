@@ -1,4 +1,4 @@
-"""Logits and gradients of either twin, from the model and loss that its engine trains with."""
+"""Computes logits and gradients in either twin, with the model and loss that its engine trains."""
 
 from dataclasses import dataclass
 
@@ -54,7 +54,12 @@ def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
 
 
 def evaluated_logits(engine: slm_torch.trainer.Engine | slm_flax.trainer.Engine, tokens: np.ndarray) -> np.ndarray:
-    """Returns the logits that an engine evaluates and decodes with, of tokens without targets, int [rows, length]."""
+    """Returns the logits of the weights that an engine evaluates and decodes with.
+
+    Args:
+      engine: of either twin.
+      tokens: without targets, int [rows, length].
+    """
     if isinstance(engine, slm_torch.trainer.Engine):
         model = engine.evaluated()
         with torch.no_grad():

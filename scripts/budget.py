@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import scripts._path  # noqa: F401
 from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
 

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 
-import scripts._path  # noqa: F401
 from scripts._files import writable
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError

@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Comparison, blamed, shown, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Comparison, blamed, shown, walk
 from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
@@ -39,7 +39,7 @@ def decode(twins: Twins) -> Agreement:
         for (start, piece), value in zip(pieces_of(row), found, strict=True):
             end = start + len(piece)
             comparisons.append(Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
-    return walk("decode", comparisons, TOLERANCES[twins.precision])
+    return walk("decode", comparisons, TENSOR_TOLERANCES[twins.precision])
 
 
 def _weight_comparisons(twins: Twins) -> list[Comparison]:

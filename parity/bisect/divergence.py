@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.bisect.events import Event
-from parity.budgets import GRADIENT_FLOOR
-from parity.errors import relative
+from parity.distances import relative
+from parity.tolerances import GRADIENT_FLOOR
 
-TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
+TENSOR_TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
 """{precision: relative L2 error of a tensor that is still rounding}. Sound twins stay a factor of ten below."""
 
 ACTIVATION_FLOOR = 1e-4

@@ -1,8 +1,8 @@
-"""The trace of a Hugging Face model, told by the paths of ours.
+"""Traces a Hugging Face model, by the paths of our modules.
 
-A rule of `slm_core.hf` that carries a weight over as it is, or transposed, says which module of theirs is which of
-ours; what all rules of a block, an attention or an MLP have in common says the same of these. What has no counterpart
-is left out of the comparison.
+A rule of `slm_core.hf` that copies or transposes a weight says which of their modules is which of ours. The path that
+all rules of a block, an attention or an MLP have in common says the same of these. Tensors without a counterpart are
+left out of the comparison.
 """
 
 import os

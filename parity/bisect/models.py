@@ -10,12 +10,12 @@ from torch import nn
 
 import slm_flax.evaluator
 import slm_torch.evaluator
-from parity.bisect.divergence import TOLERANCES, Agreement, Divergence, trace_comparisons, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Divergence, trace_comparisons, walk
 from parity.bisect.events import LOGITS, MODEL, Event
 from parity.bisect.sources import code_of
 from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
-from parity.errors import relative
+from parity.distances import relative
 from slm_flax.params import canonical
 
 MODEL_NAMES = ("model", LOGITS)
@@ -151,7 +151,7 @@ def _fitted(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def passes(
-    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Iterator[tuple[str, Agreement]]:
     """Yields what "forward" and "backward" find, up to the first divergence."""
     own, other = left.trace(tokens), right.trace(tokens)
@@ -165,7 +165,7 @@ def passes(
 
 
 def bisect_models(
-    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Divergence | None:
     """Returns the first tensor in which two models differ, forward, then backward; or None.
 

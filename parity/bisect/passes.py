@@ -8,7 +8,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
 from parity.bisect.events import LOSS, Event
 from parity.bisect.states import exact_comparisons, gradient_comparisons, module_of
 from parity.bisect.trace_torch import array
@@ -33,7 +33,7 @@ def backward(twins: Twins) -> Agreement:
 def _half(twins: Twins, stage: str) -> Agreement:
     twins.torch.import_state(twins.perturbed)
     comparisons = trace_comparisons(stage, twins.trace_torch(twins.tokens), twins.forward)
-    return walk(stage, comparisons, TOLERANCES[twins.precision])
+    return walk(stage, comparisons, TENSOR_TOLERANCES[twins.precision])
 
 
 def training(twins: Twins) -> Agreement:
@@ -45,7 +45,7 @@ def training(twins: Twins) -> Agreement:
     for (first, piece), sound in zip(twins.split(twins.tokens), twins.training, strict=True):
         trace = twins.trace_torch(piece, STEP, first)
         comparisons += trace_comparisons("forward", trace, sound) + trace_comparisons("backward", trace, sound)
-    found = walk("training", comparisons, TOLERANCES[twins.precision])
+    found = walk("training", comparisons, TENSOR_TOLERANCES[twins.precision])
     for name, model, losses in (
         ("PyTorch", twins.torch.model, _losses_torch),
         ("Flax", twins.flax.model, _losses_flax),
@@ -57,10 +57,10 @@ def training(twins: Twins) -> Agreement:
 
 def _as_trained(twins: Twins, name: str, model: Any, losses: Callable[[Twins, str], list[Comparison]]) -> Agreement:
     """Compares a twin's loss and gradients with the trace, in which both twins agree."""
-    found = walk("training", losses(twins, name), TOLERANCES[twins.precision])
+    found = walk("training", losses(twins, name), TENSOR_TOLERANCES[twins.precision])
     if found.divergence and model.remat != "none":
         with patch.object(model, "remat", "none"):
-            again = walk("training", losses(twins, name), TOLERANCES[twins.precision])
+            again = walk("training", losses(twins, name), TENSOR_TOLERANCES[twins.precision])
         if not again.divergence:
             detail = f"only under memory.remat, in {name}"
             return replace(found, divergence=replace(found.divergence, module="model", detail=detail))

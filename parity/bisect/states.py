@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from parity.bisect.divergence import Comparison
-from parity.budgets import GRADIENT_FLOOR
+from parity.tolerances import GRADIENT_FLOOR
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -16,7 +16,7 @@ from parity.bisect.events import Event
 from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
-from parity.port import State, perturbed, snapshot
+from parity.state_transfer import State, perturbed, snapshot
 from slm_core.model.dropout import site_keys
 from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES

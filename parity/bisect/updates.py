@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
 from parity.bisect.states import close_comparisons, exact_comparisons, gradient_comparisons
 from parity.bisect.twins import RATE, STEP, Metrics, Twins, Update
-from parity.port import State, snapshot
+from parity.state_transfer import State, snapshot
 
 DRIFT = {"float64": 1e-6, "float32": 0.5, "float16": 10.0, "bfloat16": 10.0}
 """{precision: error of a state after a schedule of updates}: an optimizer divides by roots of rounding."""
@@ -24,7 +24,7 @@ def update(twins: Twins) -> Agreement:
     if taken.divergence:
         return taken
     own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
-    return walk("update", _update_comparisons(twins, own, twins.update), TOLERANCES[twins.precision])
+    return walk("update", _update_comparisons(twins, own, twins.update), TENSOR_TOLERANCES[twins.precision])
 
 
 def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Comparison]:
@@ -41,7 +41,7 @@ def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Compar
 
 def steps(twins: Twins) -> Agreement:
     """Updates from the initial state, by the schedule; each starts where the one before ended."""
-    tolerance, so_far, before = STEPS_FACTOR * TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
+    tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
     for step, ((metrics, state), (wanted, sound)) in enumerate(updates):
         comparisons = metric_comparisons(metrics, wanted) + _drift_comparisons(twins, state, sound)
@@ -55,7 +55,7 @@ def steps(twins: Twins) -> Agreement:
 
 def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
     """Looks for what differs inside one update of the schedule: in its passes, then in what follows them."""
-    tokens, rate, tolerance = twins.batches[step], twins.rates[step], TOLERANCES[twins.precision]
+    tokens, rate, tolerance = twins.batches[step], twins.rates[step], TENSOR_TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
     comparisons = []
@@ -82,7 +82,7 @@ def state(twins: Twins) -> Agreement:
         return found
     metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
     comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
-    found = walk("state", comparisons, TOLERANCES[twins.precision])
+    found = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
     if found.divergence and found.divergence.module != "scaler":
         # Passes and updates agree from the same state: what differs is what the state did not hold.
         found = replace(found, divergence=replace(found.divergence, module="optimizer"))

@@ -2,12 +2,12 @@
 
 import pytest
 
-from parity.cells import PRESETS, cells
+from parity import cases as suite
 from parity.memory import cases
 from slm_core.planner.parameters import Parameter, matrix_sizes, parameters
 
-CONFIGS = {cell.name: (cell.config, cell.vocab_size) for cell in cells()} | cases()
-QUICK = [cell.name for cell in cells() if cell.quick and cell.section != PRESETS][::2]
+CONFIGS = {case.name: (case.config, case.vocab_size) for case in suite.cases()} | cases()
+QUICK = [case.name for case in suite.cases() if case.quick and case.section != suite.PRESETS][::2]
 
 
 @pytest.mark.parametrize("names", [QUICK, pytest.param(list(CONFIGS), marks=pytest.mark.slow)], ids=["quick", "all"])

@@ -24,7 +24,7 @@ class Fault:
       apply: makes it, until the patch is undone.
       about: a component ("rope"), a choice ("qk_norm=l2"), a field ("attention.window") or a rule of `faults.rules`.
       pair: the model that has that part, a key of `faults.pairs.CONFIGS`.
-      rung: the first rung of the ladder that fails.
+      check: the first check of the suite that fails.
       module: what the bisector names.
       twin: that it is in. What is compiled of the Flax twin stays as it is, so that its faults come before its engine:
         their targets are functions of modules.
@@ -33,7 +33,7 @@ class Fault:
     apply: Apply
     about: str
     pair: str
-    rung: int
+    check: str
     module: str
     twin: str = "torch"
 

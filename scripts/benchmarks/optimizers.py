@@ -4,7 +4,6 @@ import functools
 import importlib
 import sys
 
-import scripts._path  # noqa: F401
 from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest

@@ -4,13 +4,12 @@ import logging
 import os
 from pathlib import Path
 
-import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds tiny random models of every family of Hugging Face transformers, offline and on the CPU, imports
 each into both twins, and compares logits and gradients; exports each and loads it with AutoModelForCausalLM. Exits with
-1 if one is over budget."""
+1 if one is over tolerance."""
 
 FLAGS = [
     Flag("family", str, "", "only this model_type, such as llama; empty: all"),

@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 

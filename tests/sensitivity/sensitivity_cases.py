@@ -1,7 +1,7 @@
-"""The knobs of the schema: every field, under every choice under which it is read, with another valid value.
+"""Gives every field of the schema another valid value, under every choice under which it is read.
 
-All of it comes from the schema: a new field, or a new choice, is here from the moment that it is declared. Where BASE
-and the usual other values are not enough for a field to act, NEEDS and OTHERS say what is.
+All of it comes from the schema: a new field or choice is covered as soon as it is declared. If a field does not act
+with BASE and the usual other values, NEEDS and OTHERS say what it needs.
 """
 
 import fnmatch
@@ -170,9 +170,9 @@ def cases(name: str, all_choices: bool = False) -> Iterator[Case]:
     """
     for context, base in contexts(name, all_choices):
         values = [flatten(base)[name], *others(name, flatten(base)[name])]
-        settled = [config for value in values if (config := _changed(base, name, value))]
+        valid = [config for value in values if (config := _changed(base, name, value))]
         chosen = bool(choices(name))
-        pairs = itertools.combinations(settled, 2) if chosen else ((settled[0], other) for other in settled[1:])
+        pairs = itertools.combinations(valid, 2) if chosen else ((valid[0], other) for other in valid[1:])
         found = [Case(name, context, *pair) for pair in pairs if _means_other(name, *pair)]
         several = chosen or base_type(field_table()[name].type) is tuple
         yield from found if several else found[:1]
@@ -193,7 +193,7 @@ def contexts(name: str, all_choices: bool = False) -> Iterator[tuple[str, Config
             found[f"{selector}={value}"] = _choosing(selector, value) | _needed(name) | {selector: value}
     seen: set[Config] = set()
     for context, overrides in found.items():
-        config = _settled(overrides)
+        config = _overridden(overrides)
         if config not in seen and not unread(config, name):
             validate(config)
             seen.add(config)
@@ -234,7 +234,7 @@ def _choosing(selector: str, value: str) -> Values:
     return _needed(selector) | NEEDS.get(f"{selector}={value}", {}) | {selector: value}
 
 
-def _settled(overrides: Values) -> Config:
+def _overridden(overrides: Values) -> Config:
     """Returns BASE with overrides, without those that they leave unread."""
     config, _ = drop_unread(BASE, with_values(BASE, overrides), ())
     return with_values(config, {name: field_table()[name].field.default for name in overrides if unread(config, name)})

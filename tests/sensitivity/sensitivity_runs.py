@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from knob_cases import BASE
+from sensitivity_cases import BASE
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values

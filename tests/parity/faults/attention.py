@@ -65,7 +65,8 @@ FAULTS = {
         "attention.sinks", "catalogue", "logits", "layers.2.attention.attend",
     ),
     "sinks scaled like scores": Fault(
-        edited("model.layers.2.attention.attend.kernel", "rearrange(sinks,", "rearrange(sinks * scale,"),
+        edited("model.layers.2.attention.attend.kernel", 'rearrange(sinks, "(g r) -> g r 1 1", r=scores.shape[2])',
+               'rearrange(sinks * scale, "(g r) -> g r 1 1", r=scores.shape[2])'),
         "attention.sinks", "catalogue", "logits", "layers.2.attention.attend",
     ),
     "no bias of the queries": Fault(
@@ -82,23 +83,26 @@ FAULTS = {
         "linear map", "dense", "logits", "layers.1.attention.gate.gate_proj",
     ),
     "queries not normed": Fault(
-        edited(f"{FIRST}.q_norm.forward", "else self.norm(x)", "else x * self.norm.weight"),
+        edited(f"{FIRST}.q_norm.forward", "self.norm(x)", "x * self.norm.weight"),
         "qk_norm=rmsnorm", "dense", "logits", "layers.0.attention.q_norm",
     ),
     "normed after the position": Fault(
         edited(f"{FIRST}.forward",
-               "self.q_norm(q), self.k_norm(k)\n    if self.position is not None:\n"
-               "        q, k = self.position(q, start), self.position(k, start)",
-               "self.q_norm(self.position(q, start)), self.k_norm(self.position(k, start))"),
+               "if self.q_norm is not None:\n"
+               "    q, k = (self.q_norm(q), self.k_norm(k))\n"
+               "if self.position is not None:\n"
+               "    q, k = (self.position(q, start), self.position(k, start))",
+               "if self.q_norm is not None:\n"
+               "    q, k = (self.q_norm(self.position(q, start)), self.k_norm(self.position(k, start)))"),
         "position after QK-norm", "dense", "logits", "layers.0.attention",
     ),
     "length 1 by the mean": Fault(
-        edited("model.layers.2.attention.q_norm.norm.forward", ".sum(", ".mean("),
+        edited("model.layers.2.attention.q_norm.norm.forward", "y.square().sum", "y.square().mean"),
         "qk_norm=l2", "zoo", "logits", "layers.2.attention.q_norm.norm",
     ),
     "all heads normed at once": Fault(
-        edited(f"{FIRST}.q_norm.forward", "else self.norm(x)",
-               "else x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + self.norm.eps) * self.norm.weight"),
+        edited(f"{FIRST}.q_norm.forward", "self.norm(x)",
+               "x * torch.rsqrt(x.square().mean((-2, -1), keepdim=True) + self.norm.eps) * self.norm.weight"),
         "qk_norm_over=head", "dense", "logits", "layers.0.attention.q_norm",
     ),
     "each head normed by itself": Fault(
@@ -112,8 +116,8 @@ FAULTS = {
         "gate=head", "dense", "logits", "layers.0.attention.gate",
     ),
     "gates of elements in the order [width, heads]": Fault(
-        edited("model.layers.2.attention.gate.forward", ".unflatten(-1, self.gates)",
-               ".unflatten(-1, self.gates[::-1]).mT"),
+        edited("model.layers.2.attention.gate.forward", "torch.sigmoid(self.gate_proj(x)).unflatten(-1, self.gates)",
+               "torch.sigmoid(self.gate_proj(x)).unflatten(-1, self.gates[::-1]).mT"),
         "gate=element", "zoo", "logits", "layers.2.attention.gate",
     ),
     "values mixed the other way": Fault(
@@ -153,7 +157,7 @@ FAULTS = {
         "mla", "catalogue", "logits", "layers.1.attention",
     ),
     "the second map added": Fault(
-        edited(f"{FIRST}.forward", "y_1 - self", "y_1 + self"),
+        edited(f"{FIRST}.forward", "y_1 - self._lambda().to(x.dtype) * y_2", "y_1 + self._lambda().to(x.dtype) * y_2"),
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "lambda of layers counted from 1": Fault(
@@ -161,7 +165,8 @@ FAULTS = {
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "not scaled by 1 - init": Fault(
-        edited(f"{FIRST}.forward", " * (1 - self.lambda_init)", ""),
+        edited(f"{FIRST}.forward", "self.head_norm(y_1 - self._lambda().to(x.dtype) * y_2) * (1 - self.lambda_init)",
+               "self.head_norm(y_1 - self._lambda().to(x.dtype) * y_2)"),
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "exponentials of lambda's terms summed": Fault(
@@ -170,11 +175,12 @@ FAULTS = {
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "maps of neighbouring heads": Fault(
-        edited(f"{FIRST}.forward", "self.attend_2(q[:, :, self.heads :]", "self.attend_2(q[:, :, 1::2]"),
+        edited(f"{FIRST}.forward", "q[:, :, self.heads :]", "q[:, :, 1::2]"),
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "the output's norm over all heads": Fault(
-        edited(f"{FIRST}.head_norm.forward", "mean(-1, keepdim=True)", "mean((-2, -1), keepdim=True)"),
+        edited(f"{FIRST}.head_norm.forward", "y.square().mean(-1, keepdim=True)",
+               "y.square().mean((-2, -1), keepdim=True)"),
         "differential", "catalogue", "logits", "layers.0.attention.head_norm",
     ),
 }  # fmt: skip

@@ -35,11 +35,11 @@ FAULTS = {
         untrained("final_norm.weight"), "kind=full", "dense", "update", "optimizer",
     ),
     "no adapter": Fault(
-        edited(f"model.{LAYER}.product", "return y + inner", "return y + 0 * inner"),
+        edited(f"model.{LAYER}.product", "inner @ self.lora_b.to(x.dtype)", "0 * inner @ self.lora_b.to(x.dtype)"),
         "kind=lora", "lora", "logits", LAYER,
     ),
     "the input of an adapter cut off from the gradient": Fault(
-        edited(f"model.{LAYER}.product", "inner = x @", "inner = x.detach() @"),
+        edited(f"model.{LAYER}.product", "x @ self.lora_a.to(x.dtype)", "x.detach() @ self.lora_a.to(x.dtype)"),
         "kind=lora", "lora", "gradients", LAYER,
     ),
     "an adapter of the targets that does not train": Fault(
@@ -65,7 +65,8 @@ FAULTS = {
         "frozen=int8", "int8", "logits", FIRST,
     ),
     "no scale in the backward pass": Fault(
-        edited("slm_torch.lowbit:_Product.backward", "(*parts)", "(parts[0], torch.ones_like(parts[1]))"),
+        edited("slm_torch.lowbit:_Product.backward", "MATRIX[ctx.held](*parts)",
+               "MATRIX[ctx.held](parts[0], torch.ones_like(parts[1]))"),
         "frozen=int8", "int8", "gradients", "layers.0.mlp.down_proj",
     ),
     "the lower four bits first": Fault(

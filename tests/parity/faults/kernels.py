@@ -4,6 +4,7 @@ from faults.fault import Fault, edited
 
 FLASH = "slm_torch.layers.flash"
 ATTEND = "layers.0.attention.attend"
+OWN_KERNEL = "scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=shared)"
 
 FAULTS = {
     "softmax over queries": Fault(
@@ -12,7 +13,7 @@ FAULTS = {
         "dot_product", "dense", "logits", ATTEND,
     ),
     "the bias of the next distance": Fault(
-        edited("model.layers.2.attention.attend.kernel", "distance.clamp(0,", "(distance + 1).clamp(0,"),
+        edited("model.layers.2.attention.attend.kernel", "distance.clamp", "(distance + 1).clamp"),
         "dot_product", "catalogue", "logits", "layers.2.attention.attend",
     ),
     "no gradient through the largest score's weight": Fault(
@@ -37,11 +38,13 @@ FAULTS = {
         "flash", "zoo", "logits", ATTEND,
     ),
     "no mask in tiles that the diagonal crosses": Fault(
-        edited(f"{FLASH}:Tiles.scores", "self.biased or smallest < 0 or", "self.biased or"),
+        edited(f"{FLASH}:Tiles.scores", "self.biased or smallest < 0 or 0 < self.options.window <= largest",
+               "self.biased or 0 < self.options.window <= largest"),
         "flash", "zoo", "logits", "layers.3.attention.attend",
     ),
     "the mean of dy not subtracted": Fault(
-        edited(f"{FLASH}:_Flash.backward", ".sub_(_tile(mean, rows)).mul_(p)", ".mul_(p)"),
+        edited(f"{FLASH}:_Flash.backward", "(dout @ value.mT).to(dtype).sub_(_tile(mean, rows))",
+               "(dout @ value.mT).to(dtype)"),
         "flash", "zoo", "gradients", "layers.3.attention.attend",
     ),
     "the gradient of queries not scaled": Fault(
@@ -57,7 +60,8 @@ FAULTS = {
         "flash", "zoo", "gradients", ATTEND,
     ),
     "the gradient of sinks of the other sign": Fault(
-        edited(f"{FLASH}:_Flash.backward", "dsinks = -(torch", "dsinks = (torch"),
+        edited(f"{FLASH}:_Flash.backward", "-(torch.exp(sinks - log_sum) * mean).sum((0, 1)).to(sinks.dtype)",
+               "(torch.exp(sinks - log_sum) * mean).sum((0, 1)).to(sinks.dtype)"),
         "flash", "zoo", "gradients", ATTEND,
     ),
     "the gradient of the bias one distance late": Fault(
@@ -65,20 +69,25 @@ FAULTS = {
         "flash", "zoo", "gradients", ATTEND,
     ),
     "no mask where there is a window": Fault(
-        edited("model.layers.1.attention.attend.kernel", "and not window and bias is None", "and bias is None"),
+        edited("model.layers.1.attention.attend.kernel",
+               "start == keys_start == 0 and time == keys and not window and bias is None",
+               "start == keys_start == 0 and time == keys and bias is None"),
         "fused", "zoo", "logits", "layers.1.attention.attend",
     ),
     "the framework's own scale": Fault(
-        edited("model.layers.1.attention.attend.kernel", "scale=scale, enable_gqa", "enable_gqa"),
+        edited("model.layers.1.attention.attend.kernel", OWN_KERNEL, OWN_KERNEL.replace("scale=scale, ", "")),
         "fused", "zoo", "logits", "layers.1.attention.attend",
     ),
     "kv heads repeated in the wrong order": Fault(
-        edited("model.layers.1.attention.attend.kernel", "y = scaled_dot",
-               "k, v = (x.repeat(1, heads // kv_heads, 1, 1) for x in (k, v)); kv_heads = heads; y = scaled_dot"),
+        edited("model.layers.1.attention.attend.kernel",
+               f"y = {OWN_KERNEL}",
+               "k, v = (x.repeat(1, heads // kv_heads, 1, 1) for x in (k, v))\n"
+               "kv_heads = heads\n"
+               f"y = {OWN_KERNEL}"),
         "fused", "zoo", "logits", "layers.1.attention.attend",
     ),
     "a boolean mask where there is a bias": Fault(
-        edited("slm_torch.layers.fused:_mask", "if bias is None:", "if True:"),
+        edited("slm_torch.layers.fused:_mask", "bias is None", "True"),
         "fused", "zoo", "logits", "layers.4.attention.attend",
     ),
 }  # fmt: skip

@@ -21,7 +21,7 @@ FAULTS = {
         "mlp.bias", "dense", "logits", "layers.0.mlp.down_proj",
     ),
     "not squared": Fault(
-        edited("slm_torch.layers.relu2:relu2", ".square()", ""),
+        edited("slm_torch.layers.relu2:relu2", "torch.relu(x).square()", "torch.relu(x)"),
         "relu2", "zoo", "logits", "layers.0.mlp",
     ),
     "squared before the ReLU": Fault(
@@ -115,7 +115,8 @@ FAULTS = {
         "mlp.balance_bias", "catalogue", "logits", "layers.1.mlp",
     ),
     "balance bias of the other sign": Fault(
-        edited("model.layers.1.mlp.route", "scores + self.balance", "scores - self.balance"),
+        edited("model.layers.1.mlp.route", "scores + self.balance.to(scores.dtype)",
+               "scores - self.balance.to(scores.dtype)"),
         "mlp.balance_bias", "catalogue", "logits", "layers.1.mlp",
     ),
     "half the balance loss": Fault(

@@ -31,8 +31,8 @@ FAULTS = {
         "init by name", "dense", "initial_weights", "embed",
     ),
     "weights drawn in float32": Fault(
-        edited("slm_torch.params:initialise", "initial_value(name, shape, spec, seed))",
-               "initial_value(name, shape, spec, seed).astype('float32'))"),
+        edited("slm_torch.params:initialise", "initial_value(name, shape, spec, seed)",
+               "initial_value(name, shape, spec, seed).astype('float32')"),
         "init in float64", "dense", "initial_weights", "embed",
     ),
     "the framework's embeddings": Fault(
@@ -65,7 +65,7 @@ FAULTS = {
         "wide norms", "half", "loss_curve", "layers.0.attention_norm",
     ),
     "softmax in float32": Fault(
-        edited("model.layers.0.attention.attend.kernel", ".to(wide(q.dtype)) * scale", ".float() * scale"),
+        edited("model.layers.0.attention.attend.kernel", "(q @ k.mT).to(wide(q.dtype))", "(q @ k.mT).float()"),
         "wide softmax", "dense", "logits", "layers.0.attention.attend",
     ),
     "rotation in float32": Fault(
@@ -81,7 +81,8 @@ FAULTS = {
         "wide logits", "dense", "logits", "logits",
     ),
     "loss in float32": Fault(
-        edited(f"{LOSS}:token_losses", "apply(logits,", "apply(logits.float(),"),
+        edited(f"{LOSS}:token_losses", "_TokenLosses.apply(logits, targets)",
+               "_TokenLosses.apply(logits.float(), targets)"),
         "wide loss", "dense", "gradients", "loss",
     ),
     # The stream.
@@ -153,7 +154,8 @@ FAULTS = {
         edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", "gradients", "loss",
     ),
     "IGNORE counted": Fault(
-        edited(f"{LOSS}:token_losses", "(logits, targets)", "(logits, targets.clamp(min=0))"),
+        edited(f"{LOSS}:token_losses", "_TokenLosses.apply(logits, targets)",
+               "_TokenLosses.apply(logits, targets.clamp(min=0))"),
         "IGNORE", "dense", "gradients", "loss",
     ),
     "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", "gradients", "loss"),
@@ -172,7 +174,10 @@ FAULTS = {
         "penalties", "mixtures", "gradients", "layers.3",
     ),
     "the last chunk dropped": Fault(
-        edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
+        edited("slm_torch.evaluator:loss_sums",
+               "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]",
+               "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in"
+               " list(pieces)[:-1]]"),
         "memory.loss_chunk", "dense", "gradients", "loss",
     ),
 }  # fmt: skip

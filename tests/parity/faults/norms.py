@@ -49,11 +49,12 @@ FAULTS = {
         "rmsnorm", "catalogue", "logits", "layers.0.mlp_norm",
     ),
     "the sum of squares": Fault(
-        edited("model.final_norm.forward", ".mean(", ".sum("),
+        edited("model.final_norm.forward", "y.square().mean", "y.square().sum"),
         "rmsnorm", "catalogue", "logits", "final_norm",
     ),
     "no gradient through the statistics": Fault(
-        edited("model.layers.0.mlp_norm.forward", "+ self.eps)", "+ self.eps).detach()"),
+        edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
+               "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps).detach()"),
         "rmsnorm", "catalogue", "gradients", "layers.0.mlp_norm",
     ),
     "weight forgotten": Fault(
@@ -69,11 +70,12 @@ FAULTS = {
         "norm.bias", "dense", "logits", "layers.1.attention_norm",
     ),
     "one alpha for tanh and weight": Fault(
-        edited("model.layers.3.mlp_norm.forward", "* self.weight", "* self.weight / self.alpha"),
+        edited("model.layers.3.mlp_norm.forward", "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight",
+               "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight / self.alpha"),
         "dyt", "zoo", "logits", "layers.3.mlp_norm",
     ),
     "alpha never learned": Fault(
-        edited("model.layers.4.mlp_norm.forward", "self.alpha *", "(self.alpha.detach() + 0 * self.alpha) *"),
+        edited("model.layers.4.mlp_norm.forward", "self.alpha", "self.alpha.detach() + 0 * self.alpha"),
         "norm.alpha", "zoo", "gradients", "layers.4.mlp_norm",
     ),
     "the norm after the sum": Fault(

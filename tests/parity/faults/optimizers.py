@@ -61,7 +61,7 @@ FAULTS = {
         "decoupled decay", "adamw", "update", "optimizer",
     ),
     "decay at the rate of muP": Fault(
-        edited(UPDATE, "weight_decay=decay / rate", "weight_decay=decay"), "muP decay", "adamw", "update", "optimizer",
+        edited(UPDATE, "decay / rate", "decay"), "muP decay", "adamw", "update", "optimizer",
     ),
     "no decay": Fault(decayed(lambda name: True, 0.0), "optim.weight_decay", "dense", "update", "optimizer"),
     "embeddings not decayed": Fault(
@@ -80,7 +80,7 @@ FAULTS = {
         decayed(lambda name: "value_residual" in name, 0.1), "roles", "dense", "update", "optimizer",
     ),
     "epsilon before the bias correction": Fault(
-        edited(UPDATE, "eps=self.eps", 'eps=self.eps / (1 - self.betas[1] ** int(self.state["count"])) ** 0.5'),
+        edited(UPDATE, "self.eps", 'self.eps / (1 - self.betas[1] ** int(self.state["count"])) ** 0.5'),
         "optim.eps", "adamw", "update", "optimizer",
     ),
     "muP rates forgotten": Fault(
@@ -88,9 +88,10 @@ FAULTS = {
     ),
     # AdamW with 8 bits.
     "moments used as they are stored": Fault(
-        edited("optimizer.step", "p.addcdiv_(m, v.sqrt()",
-               "m, v = self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v))\n"
-               "    p.addcdiv_(m, v.sqrt()"),
+        edited("optimizer.step",
+               "p.addcdiv_(m, v.sqrt().div_(corrections[1] ** 0.5).add_(self.eps), value=-rate / corrections[0])",
+               "m, v = (self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v)))\n"
+               "p.addcdiv_(m, v.sqrt().div_(corrections[1] ** 0.5).add_(self.eps), value=-rate / corrections[0])"),
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "second moment by the signed table": Fault(
@@ -121,10 +122,10 @@ FAULTS = {
         "optim.quantised_block", "adamw8bit", "update", "optimizer",
     ),
     "small parameters rounded, too": Fault(
-        edited(UPDATE, "self.rest.update(lr)",
-               'self.rest.update(lr)\n'
-               '    for m in self.rest.part("m"):\n'
-               '        m.copy_(self.m.dequantise(*self.m.quantise(m.view(-1))).view_as(m))'),
+        edited(UPDATE, "self.decay(lr)",
+               "for m in self.rest.part('m'):\n"
+               "    m.copy_(self.m.dequantise(*self.m.quantise(m.view(-1))).view_as(m))\n"
+               "self.decay(lr)"),
         "optim.quantised_from", "adamw8bit", "update", "optimizer",
     ),
     # SGD.

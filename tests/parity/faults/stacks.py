@@ -9,7 +9,7 @@ FlaxFault = partial(Fault, pair="stacks", module="model", twin="flax")
 
 FAULTS = {
     "layers counted from their group's first": FlaxFault(
-        edited(LOOP, "stack.period * repeat + place", "stack.period * number + place"), "dropout site", check="update",
+        edited(LOOP, "stack.period * repeat", "stack.period * number"), "dropout site", check="update",
     ),
     "the first layer's constants for all": FlaxFault(
         edited("slm_flax.stack:_parts", "at(jnp.stack(values), repeat)", "values[0]"), "differential", check="logits",
@@ -19,7 +19,9 @@ FAULTS = {
         "remat=full", check="logits",
     ),
     "the last group, which is smaller, dropped": FlaxFault(
-        edited(LOOP, "if rest else stream", "if False else stream"), "remat=full", check="logits",
+        edited(LOOP, "jax.checkpoint(partial(group, count=rest))(stream, size * groups) if rest else stream",
+               "jax.checkpoint(partial(group, count=rest))(stream, size * groups) if False else stream"),
+        "remat=full", check="logits",
     ),
 }  # fmt: skip
 """{what is wrong: the fault}."""

@@ -36,8 +36,8 @@ def one_update_late(own: Callable) -> Callable:
 FAULTS = {
     # Accumulation.
     "an average of averages": Fault(
-        edited(STEP, "scale / count)",
-               "scale / (tokens[first : first + micro, 1:] != IGNORE).sum() * micro / len(tokens))"),
+        edited(STEP, "scale / count",
+               "scale / (tokens[first : first + micro, 1:] != IGNORE).sum() * micro / len(tokens)"),
         "loss sum", "dense", "update", "accumulation",
     ),
     "divided by all tokens": Fault(
@@ -45,7 +45,9 @@ FAULTS = {
         "loss sum", "dense", "update", "accumulation",
     ),
     "the last micro-batch's gradient": Fault(
-        edited(STEP, "(sums.objective *", "self.model.zero_grad(); (sums.objective *"),
+        edited(STEP, "(sums.objective * (scale / count)).backward()",
+               "self.model.zero_grad()\n"
+               "(sums.objective * (scale / count)).backward()"),
         "accumulation", "dense", "update", "accumulation",
     ),
     "what is minimised reported": Fault(
@@ -65,7 +67,8 @@ FAULTS = {
         "dropout row", "dense", "update", "accumulation",
     ),
     "updates counted from 1": Fault(
-        edited(STEP, "self.config.seed, step,", "self.config.seed, step + 1,"),
+        edited(STEP, "site_keys(self.config.seed, step, self.config.model.n_layers)",
+               "site_keys(self.config.seed, step + 1, self.config.model.n_layers)"),
         "dropout step", "dense", "update", "accumulation",
     ),
     "an arithmetic shift": Fault(
@@ -81,7 +84,7 @@ FAULTS = {
     ),
     # Clipping.
     "an epsilon beside the norm": Fault(
-        edited("slm_torch.trainer:clip_factor", "limit / norm if", "limit / (norm + 1e-6) if"),
+        edited("slm_torch.trainer:clip_factor", "limit / norm", "limit / (norm + 1e-6)"),
         "optim.clip_norm", "dense", "update", "clipping",
     ),
     "small gradients scaled up": Fault(
@@ -105,23 +108,26 @@ FAULTS = {
     ),
     # The balance bias.
     "experts that are busy chosen more": Fault(
-        edited("slm_torch.trainer:balance", "alpha=steps[name]", "alpha=-steps[name]"),
+        edited("slm_torch.trainer:balance", "steps[name]", "-steps[name]"),
         "balance update", "catalogue", "update", "balance",
     ),
     "a step as large as the load": Fault(
-        edited("slm_torch.trainer:balance", ".sign()", ""), "balance update", "catalogue", "update", "balance",
+        edited("slm_torch.trainer:balance", "p.grad.sign()",
+               "p.grad"), "balance update", "catalogue", "update", "balance",
     ),
     # The loss scale.
     "gradients not divided by the scale": Fault(
-        edited(UPDATE, "self.config.optim.clip_norm) / scale", "self.config.optim.clip_norm)"),
+        edited(UPDATE, "clip_factor(norm, self.config.optim.clip_norm) / scale",
+               "clip_factor(norm, self.config.optim.clip_norm)"),
         "loss scale", "half", "loss_curve", "clipping",
     ),
     "the norm of scaled gradients": Fault(
-        edited(UPDATE, "torch._foreach_norm(grads)))) / scale", "torch._foreach_norm(grads))))"),
+        edited(UPDATE, "float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale",
+               "float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))"),
         "loss scale", "half", "loss_curve", "clipping",
     ),
     "an update that is not finite": Fault(
-        edited(UPDATE, "if math.isfinite(norm):", "if True:"), "skipped update", "half", "loss_curve", "optimizer",
+        edited(UPDATE, "math.isfinite(norm)", "True"), "skipped update", "half", "loss_curve", "optimizer",
     ),
     "the first scale doubled": Fault(
         edited(STEP, "scale = self.scaler.scale", "scale = self.scaler.scale * (2 if step == 0 else 1)"),
@@ -132,14 +138,16 @@ FAULTS = {
         "precision.loss_scale_growth_interval", "capped", "loss_curve", "scaler",
     ),
     "finite updates counted through a skip": Fault(
-        edited(SCALER, "1.0), 0", "1.0), 1"),
+        edited(SCALER, "max(float(np.float32(self.scale * self.backoff)), 1.0), 0",
+               "max(float(np.float32(self.scale * self.backoff)), 1.0), 1"),
         "precision.loss_scale_growth_interval", "half", "loss_curve", "scaler",
     ),
     "the scale halved": Fault(
         changed("scaler.backoff", lambda own: 0.5), "precision.loss_scale_backoff", "half", "loss_curve", "scaler",
     ),
     "a scale below 1": Fault(
-        edited(SCALER, "1.0), 0", "0.0), 0"),
+        edited(SCALER, "max(float(np.float32(self.scale * self.backoff)), 1.0)",
+               "max(float(np.float32(self.scale * self.backoff)), 0.0)"),
         "loss scale", "half", "loss_curve", "scaler",
     ),
     "a scale without a bound": Fault(

@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 def run(invocation: Invocation) -> None:
     from slm_core.studies.throughput import machine, markdown_table
 
-    flags, scripts = invocation.flags, Path(__file__).parent
+    flags, scripts = invocation.flags, Path(__file__).resolve().parents[1]
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

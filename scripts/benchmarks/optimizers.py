@@ -5,7 +5,9 @@ import importlib
 import sys
 
 from scripts._files import PICTURES, writable
+from scripts._runs import spare_gpu
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.config.fields import field_table
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Trains the same model on the same batches with each optimizer, in one twin, and prints the final
@@ -21,9 +23,6 @@ FLAGS = [
 
 
 def run(invocation: Invocation) -> None:
-    from scripts._runs import spare_gpu
-    from slm_core.config.fields import field_table
-
     flags = invocation.flags
     kinds = [kind.strip() for kind in flags["kinds"].split(",")]
     known = field_table()["optim.kind"].field.metadata["choices"]

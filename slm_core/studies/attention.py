@@ -24,7 +24,7 @@ TURN_S = 0.2
 MEASURES = {"ms": (1e3, "{:,.1f} ms"), "MB": (1e-6, "{:,.1f} MB")}
 """{unit: (factor from seconds or bytes, format)}."""
 
-Make = Callable[["Case"], Callable[[], None]]
+Make = Callable[["Case"], Callable[[], object]]
 """Prepares a case; what it returns makes one call, forward and backward, and comes back when all is computed."""
 
 
@@ -138,7 +138,7 @@ def _take_turns(makes: dict[str, Make], results: Sequence[Result], rounds: int) 
 
 
 # The measured side: a process that holds one prepared case.
-_call: Callable[[], None]
+_call: Callable[[], object]
 
 
 def _process(makes: dict[str, Make], case: Case) -> Executor:

@@ -47,7 +47,9 @@ def run(invocation: Invocation) -> None:
 def end_tokens(tokens: dict) -> set[int]:
     """Returns the ids that end a text of a model from elsewhere, which may name none, one or several."""
     named = tokens.get("eos_token_id")
-    return set(named) if isinstance(named, list) else {named} - {None}
+    if named is None:
+        return set()
+    return set(named) if isinstance(named, list) else {named}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The stage of decoding: calls with a KV cache against the pass over the whole text."""
+"""The stage of decoding: compares calls with a KV cache with the pass over the whole text."""
 
 import numpy as np
 from torch import nn
@@ -18,7 +18,7 @@ KEYS, VALUES, KEYS_START = "input.1", "input.2", "input.4"
 
 
 def decode(twins: Twins) -> Agreement:
-    """The weights that are decoded with, then each call of the model with its cache, then the logits of both caches."""
+    """Compares the weights that decode, then each call of the model with its cache, then the logits of both caches."""
     for engine in (twins.torch, twins.flax):
         engine.import_state(twins.perturbed)
     full, row = twins.evaluated, twins.tokens[-1, :-1].tolist()
@@ -34,11 +34,13 @@ def decode(twins: Twins) -> Agreement:
         comparisons += _call_comparisons(model, trace, events, start, len(piece), len(row))
     first = pieces_of(row)[0][1]
     comparisons.append(Comparison(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
-    wanted = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
+    expected = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
     for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
         for (start, piece), value in zip(pieces_of(row), found, strict=True):
             end = start + len(piece)
-            comparisons.append(Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
+            comparisons.append(
+                Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, expected[end - 1])
+            )
     return walk("decode", comparisons, TENSOR_TOLERANCES[twins.precision])
 
 
@@ -54,10 +56,10 @@ def _weight_comparisons(twins: Twins) -> list[Comparison]:
 
 def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """The loss that is reported of a batch."""
-    wanted = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
+    expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
     found, count = twins.torch.eval_step(twins.tokens)
     return [
-        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), wanted),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), expected),
         Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
     ]
 
@@ -73,24 +75,24 @@ def _call_comparisons(
     comparisons, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
-        wanted: np.ndarray | None = None
+        expected: np.ndarray | None = None
         attends = isinstance(modules.get(event.path), Attend)
         if attends and sound and event.tensor in (KEYS, VALUES):
             kept = min(value.shape[1], end)
-            value, wanted = value[:, -kept:], sound.value[-1:, end - kept : end]
+            value, expected = value[:, -kept:], sound.value[-1:, end - kept : end]
         elif attends and event.tensor == KEYS_START:
-            wanted = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
+            expected = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
         elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
-            wanted = np.array(start)
+            expected = np.array(start)
         elif sound is None:  # what a cache keeps is used again
             continue
         elif event.path in (LOGITS, "head") and event.tensor != "input.1":
-            wanted = _by_row(sound.value, length)[-1, end - 1]
+            expected = _by_row(sound.value, length)[-1, end - 1]
         elif (value.shape[:2] == (1, time) or event.key == TOKENS) and sound.value.shape[1:2] == (length,):
-            wanted = sound.value[-1:, start:end]
-        if wanted is not None:
+            expected = sound.value[-1:, start:end]
+        if expected is not None:
             name = f"{shown(event)}, position {start}" + (f" to {end - 1}" if time > 1 else "")
-            comparisons.append(Comparison(blamed(event), name, value, wanted))
+            comparisons.append(Comparison(blamed(event), name, value, expected))
     return comparisons
 
 

@@ -1,4 +1,4 @@
-"""The walk over tensors that two models should share, up to the first that differs."""
+"""Walks over the tensors that two models should share, up to the first that differs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ TENSOR_TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat
 """{precision: relative L2 error of a tensor that is still rounding}. Sound twins stay a factor of ten below."""
 
 ACTIVATION_FLOOR = 1e-4
-"""A tensor is measured against its own norm, or against this share of the largest of its stage: some gradients are
-zero but for rounding."""
+"""A tensor is measured against its own norm, or against this share of the largest norm of its stage if that is larger.
+Some gradients are zero but for rounding."""
 
 SHOWN_BEFORE, SHOWN_AFTER = 3, 2
 
@@ -51,7 +51,7 @@ class Divergence:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One tensor of both sides; None where a side lacks it.
+    """One tensor of both sides; None if a side lacks it.
 
     Args:
       module: what is broken if this is the first tensor that differs.
@@ -69,7 +69,14 @@ class Comparison:
     tolerance: float | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the right side, or of the left one if there is no right one."""
+        value = self.left if self.right is None else self.right
+        return () if value is None else np.shape(value)
+
+    @property
     def error(self) -> float:
+        """The relative error; infinite for a tensor that one side lacks."""
         if self.left is None or self.right is None:
             return np.inf
         if np.array_equal(self.left, self.right, equal_nan=True):  # an overflow may be the same on both sides
@@ -79,7 +86,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a walk found: how many tensors it compared, the worst error and where it is, and the divergence, if any."""
+    """The result of a walk: how many tensors it compared, the worst error and its place, and the divergence, if any."""
 
     total: int
     worst: float
@@ -96,7 +103,7 @@ def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agr
         if not error <= limit:
             before = tuple(c.tensor for c in comparisons[max(0, i - SHOWN_BEFORE) : i])
             after = (c.tensor for c in comparisons[i + 1 :] if not c.error <= limit)
-            shape = np.shape(comparison.left if comparison.right is None else comparison.right)
+            shape = comparison.shape
             found = Divergence(
                 stage, comparison.module, comparison.tensor, shape, error, limit, i + 1, len(comparisons),
                 before=before,
@@ -109,7 +116,7 @@ def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agr
 
 
 def joined(first: Agreement, second: Agreement) -> Agreement:
-    """Returns what two walks found together; the first has no divergence."""
+    """Joins the results of two walks, of which the first found no divergence."""
     worse = max(first, second, key=lambda found: found.worst)
     return Agreement(first.total + second.total, worse.worst, worse.where, second.divergence)
 
@@ -117,9 +124,9 @@ def joined(first: Agreement, second: Agreement) -> Agreement:
 def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Comparison]:
     """Returns the comparisons of one half of two traces, "forward" or "backward", in the order of the right one.
 
-    Where an output is wrong though all inputs and all children are right, the module is broken; where an input is, the
-    module whose code made it. Backwards the other way round: a wrong gradient of an input, or of a parameter, is the
-    module's; a wrong gradient of an output comes from the code that used it.
+    If an output is wrong though all inputs and all children are right, the module is broken. If an input is wrong, the
+    module whose code made it is broken. In the backward half it is the other way round: the module makes the gradients
+    of its inputs and parameters, and the code that uses its output makes the gradient of that.
     """
     found = {event.key: event for event in left if event.stage == stage}
     events = [event for event in right if event.stage == stage]
@@ -130,12 +137,12 @@ def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event])
     for event in events:
         other = found.pop(event.key, None)
         floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
-        comparisons.append(Comparison(blamed(event), shown(event), other and other.value, event.value, floor))
+        comparisons.append(Comparison(blamed(event), shown(event), other.value if other else None, event.value, floor))
     return comparisons + [Comparison(blamed(event), shown(event), event.value, None) for event in found.values()]
 
 
 def blamed(event: Event) -> str:
-    """Returns what is broken where this is the first tensor that differs."""
+    """Returns the module that is broken if this is the first tensor that differs."""
     own = event.side != ("input" if event.stage == "forward" else "output")
     return (event.path if own else event.caller) or "model"
 

@@ -1,4 +1,4 @@
-"""Where the code of a module is."""
+"""Finds the file and line of a module's code."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""Checks of exported states and of gradients by name."""
+"""Compares exported states, and gradients by name."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def module_of(name: str) -> str:
-    """Returns what an entry of a state belongs to: a module's path, "optimizer" or "scaler"."""
+    """Returns the owner of an entry of a state: a module's path, "optimizer" or "scaler"."""
     part, _, rest = name.partition("/")
     return rest.rpartition(".")[0] or "model" if part == "params" else OWNERS[part]
 
@@ -48,7 +48,9 @@ def close_comparisons(
             norms[_part(name)] = float(np.hypot(norms.get(_part(name), 0.0), np.linalg.norm(value)))
     comparisons = []
     for name in names:
-        counted = name.startswith("scaler/") or np.issubdtype(right.get(name, left.get(name)).dtype, np.integer)
+        counted = name.startswith("scaler/") or np.issubdtype(
+            (right if name in right else left)[name].dtype, np.integer
+        )
         floor = GRADIENT_FLOOR * norms.get(_part(name), 0.0)
         comparisons.append(
             Comparison(owner(name), name, left.get(name), right.get(name), floor, 0.0 if counted else tolerance)
@@ -57,7 +59,7 @@ def close_comparisons(
 
 
 def _part(name: str) -> str:
-    """Returns "params", "optim/m", "scaler/scale", ...: entries that are of one size."""
+    """Returns the part of an entry, such as "params", "optim/m" or "scaler/scale": its entries are of one magnitude."""
     part, _, rest = name.partition("/")
     return f"{part}/{rest.partition('/')[0]}" if part != "params" else part
 

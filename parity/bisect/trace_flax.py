@@ -1,6 +1,6 @@
-"""The trace of the Flax twin: the calls of its modules are wrapped while one jitted function is traced.
+"""Traces the Flax twin: wraps the calls of its modules while JAX traces one jitted function.
 
-Values leave that function beside its result. A gradient is that of a zero that is added to the tensor: a tap.
+Values leave that function beside its result. The gradient at a tensor is that of a zero added to it, a tap.
 """
 
 import sys
@@ -98,7 +98,7 @@ class FlaxTracer:
 
 
 _TRACED = object()
-"""In the place of a value that the compiled program gives."""
+"""Marks a value that the compiled program gives."""
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
 
 def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function: Callable) -> Callable:
     def call(module: nnx.Module, *arguments: Any, **options: Any) -> Any:
-        if method == LOGITS:
+        if method == LOGITS and isinstance(module, Transformer):
             return _logits(recorder, module, function, *arguments)
         own, by_pair = partial(function, module), isinstance(module, ExpertLinear)
         return recorder.call(paths[id(module)], method, own, arguments, options, by_pair)

@@ -1,4 +1,4 @@
-"""The trace of a PyTorch model: the calls of its modules are wrapped for the time of one pass."""
+"""Traces a PyTorch model: wraps the calls of its modules for one pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -45,9 +45,8 @@ class TorchTracer:
             patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):
-            loss_sums = getattr(
-                engine, "loss_sums", engine._loss_sums
-            )  # what trains may be another than what evaluates
+            # Training may use another function than evaluation.
+            loss_sums = getattr(engine, "loss_sums", engine._loss_sums)
             sums = recorder.call(LOSS, "", loss_sums, (engine._to_device(tokens), key), {}, False)
             parameters = taps.gradients_of(sums.objective, engine.params)
         return finished(recorder, taps, parameters)
@@ -87,7 +86,8 @@ def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: 
     """Calls a model's logits; tied embeddings are an input of theirs."""
 
     def call(hidden: Tensor, *tied: Tensor) -> Tensor:
-        weights, own = model.embed._parameters, model.embed.weight
+        weights: dict[str, Any] = model.embed._parameters
+        own = model.embed.weight
         weights["weight"] = tied[0] if tied else own
         try:
             return function(hidden)
@@ -140,10 +140,11 @@ class Taps:
     def gradients_of(self, objective: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Runs the backward pass. Returns the gradients of parameters by name, and keeps those of the taps."""
         parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-        wanted = {**parameters, **self.constants}
-        found = torch.autograd.grad(objective, list(wanted.values()), allow_unused=True)
+        inputs: dict[str | int, Tensor] = {**parameters, **self.constants}
+        gradients = torch.autograd.grad(objective, list(inputs.values()), allow_unused=True)
         named = {
-            name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(wanted.items(), found, strict=True)
+            name: torch.zeros_like(x) if g is None else g
+            for (name, x), g in zip(inputs.items(), gradients, strict=True)
         }
         self.gradients |= {number: named[number] for number in self.constants}
         return {name: array(named[name]) for name in parameters}

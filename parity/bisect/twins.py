@@ -1,4 +1,4 @@
-"""The two sides of a pair: traces and updates of each, those of the Flax twin kept."""
+"""Computes traces and updates of both sides of a pair, and keeps those of the Flax twin."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +18,10 @@ from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
 from parity.state_transfer import State, perturbed, snapshot
 from slm_core.model.dropout import site_keys
+from slm_core.protocols import Engine
 from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES
 from slm_flax.optim.clipping import clip_factor
-from slm_torch.trainer import Engine
 
 STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is three updates old
 STEPS = 12
@@ -114,7 +114,8 @@ class Twins:
         engine, remat = self.flax, self.flax.model.remat
         values = engine.parameters() if remat == "none" else engine.state["params"]
         total, gradients = jax.device_get(self._gradients(remat, values, *given))
-        return np.asarray(total), gradients if remat == "none" else engine.stack.unstacked(gradients)
+        single = gradients if remat == "none" else engine.stack.unstacked(gradients)
+        return np.asarray(total), {name: np.asarray(value) for name, value in single.items()}
 
     def update_flax(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
         """Returns the Flax twin's update of a state."""

@@ -1,4 +1,4 @@
-"""The stages beyond one pass: an update, a schedule of them, and a state that goes from one twin to the other."""
+"""The stages beyond one pass: an update, a schedule of updates, and a state that goes from one twin to the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -43,11 +43,11 @@ def steps(twins: Twins) -> Agreement:
     """Updates from the initial state, by the schedule; each starts where the one before ended."""
     tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
-    for step, ((metrics, state), (wanted, sound)) in enumerate(updates):
-        comparisons = metric_comparisons(metrics, wanted) + _drift_comparisons(twins, state, sound)
+    for step, ((metrics, state), (expected, sound)) in enumerate(updates):
+        comparisons = metric_comparisons(metrics, expected) + _drift_comparisons(twins, state, sound)
         found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
         if found.divergence:
-            inside = found.divergence.module != "scaler" and not wanted["skipped"]
+            inside = found.divergence.module != "scaler" and not expected["skipped"]
             return (inside and _one_step(twins, before, step)) or found
         so_far, before = joined(so_far, found), sound
     return so_far
@@ -92,8 +92,8 @@ def state(twins: Twins) -> Agreement:
 def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:
     """Returns the comparisons of two states some updates on, without what only rounding moves."""
     trusted = [name for name in right if name.split("/")[-1] not in twins.noise]
-    kept = ({name: state[name] for name in trusted if name in state} for state in (left, right))
-    return close_comparisons(*kept, _owner(twins), DRIFT[twins.precision])
+    a, b = ({name: state[name] for name in trusted if name in state} for state in (left, right))
+    return close_comparisons(a, b, _owner(twins), DRIFT[twins.precision])
 
 
 def metric_comparisons(left: Metrics, right: Metrics) -> list[Comparison]:
@@ -102,7 +102,7 @@ def metric_comparisons(left: Metrics, right: Metrics) -> list[Comparison]:
 
 
 METRICS = {"loss_scale": "scaler", "loss": "accumulation", "grad_norm": "clipping", "skipped": "scaler"}
-"""{metric: what is broken if it differs though all before it agrees}."""
+"""{metric: what is broken if it differs though all metrics before it agree}."""
 
 
 def _metric(metrics: Mapping[str, float], name: str) -> np.ndarray:

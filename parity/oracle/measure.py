@@ -7,7 +7,7 @@ imports its folder, and compares a twin with it; then it exports the twin and lo
 import operator
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import slm_flax.trainer
 import slm_torch.trainer
 from parity.distances import largest, relative
 from parity.oracle.cases import Case
-from parity.probe import Probe, probe_flax, probe_torch
+from parity.probe import Probe, probe
 from parity.tolerances import GRADIENT_FLOOR
 from slm_core.config import Config, Model
 from slm_core.config.fields import with_values
@@ -35,9 +35,9 @@ TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 of a parameter's gradient."""
 HEAD = f"{'model':52}{'twin':7}{'dtype':9}{'logits':9}{'gradient':10}export"
 FEATURES_OFF = "    logits move without: {}"
-TWINS = {
-    "torch": (slm_torch.trainer.build, probe_torch),
-    "flax": (slm_flax.trainer.build, probe_flax),
+BUILD: dict[str, Callable[..., Engine]] = {
+    "torch": slm_torch.trainer.build,
+    "flax": slm_flax.trainer.build,
 }
 ROWS, LENGTH = 2, 48
 HIDDEN_SINK = -1e4
@@ -123,7 +123,7 @@ def engine_with(
 ) -> Engine:
     """Builds a twin's engine with these weights."""
     values = {"precision.params": precision, "precision.compute": precision, "run.device": "cpu"}
-    engine = TWINS[twin][0](with_values(config, values), vocab_size)
+    engine = BUILD[twin](with_values(config, values), vocab_size)
     state = engine.export_state()
     engine.import_state(state | {f"params/{name}": value for name, value in weights.items()})
     return engine
@@ -160,7 +160,7 @@ def refer(case: Case, precision: str) -> Reference:
 def measure(case: Case, precision: str) -> Iterator[Measured]:
     """Yields each twin's errors in one case."""
     expected = refer(case, precision)
-    for twin, (_, probe) in TWINS.items():
+    for twin in BUILD:
         engine = engine_with(twin, expected.imported.config, expected.imported.vocab_size, expected.weights, precision)
         probed = probe(engine, expected.tokens)
         again = exported_logits(expected.imported, engine, expected.tokens, precision)
@@ -179,7 +179,7 @@ def sensitivity(case: Case) -> dict[str, float]:
     for feature, (other, weights) in variants.items():
         if other != model or (feature == "sinks" and sinks):
             config = with_values(expected.imported.config, {"model": other})
-            probed = probe_torch(
+            probed = probe(
                 engine_with("torch", config, expected.imported.vocab_size, weights, "float32"), expected.tokens
             )
             moved[feature] = largest(probed.logits, expected.probe.logits)

@@ -77,7 +77,7 @@ def flax_call(case: "Case") -> Callable[[], object]:
     return lambda: jax.block_until_ready(compiled(*inputs))
 
 
-TWINS = {"PyTorch": torch_call, "Flax": flax_call}
+TWINS: dict[str, Callable[["Case"], Callable[[], object]]] = {"PyTorch": torch_call, "Flax": flax_call}
 
 
 def cases(flags: dict) -> list:

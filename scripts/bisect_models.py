@@ -12,7 +12,12 @@ with --against. All is computed on the CPU."""
 
 FLAGS = [
     Flag("run", str, "", "a run, models/NAME/checkpoints/step-NUMBER or a Hugging Face checkpoint"),
-    Flag("against", str, "", "what it should agree with; a Hugging Face checkpoint alone: our twin of it is compared"),
+    Flag(
+        "against",
+        str,
+        "",
+        "the model that it should agree with; a Hugging Face checkpoint alone: our twin of it is compared",
+    ),
     Flag("framework", str, "", "twin that computes both; empty: that of --run", choices=("", "torch", "flax")),
     Flag(
         "precision",
@@ -27,7 +32,7 @@ FLAGS = [
 def run(invocation: Invocation) -> None:
     flags, given = invocation.flags, invocation.config_given or bool(invocation.overrides)
     if flags["run"] and not flags["against"]:
-        raise UserError(f"--run={flags['run']} needs --against=FOLDER: what it should agree with")
+        raise UserError(f"--run={flags['run']} needs --against=FOLDER: the model that it should agree with")
     if flags["against"] and given:
         raise UserError("--config does not go with --against: folders have configs of their own; leave it out")
     pin_environment()

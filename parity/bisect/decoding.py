@@ -14,7 +14,7 @@ from slm_torch.layers.attend import Attend
 DECODER = "decoder"
 TOKENS = ("forward", MODEL, "input", 0)
 KEYS, VALUES, KEYS_START = "input.1", "input.2", "input.4"
-"""Inputs of `Attend`: with a cache they hold more positions than the call has."""
+"""Inputs of `Attend`, which have more positions than the call if there is a cache."""
 
 
 def decode(twins: Twins) -> Agreement:
@@ -69,7 +69,7 @@ def _call_comparisons(
 ) -> list[Comparison]:
     """Returns the comparisons of one call, at positions start, start + 1, ..., with the pass over the whole text.
 
-    What has no axis of positions, such as the rows of a mixture, is left out.
+    Tensors without an axis of positions, such as the rows of a mixture, are left out.
     """
     end, own = start + time, {event.key: event.value for event in trace}
     comparisons, modules = [], dict(model.named_modules())
@@ -84,7 +84,7 @@ def _call_comparisons(
             expected = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
         elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
             expected = np.array(start)
-        elif sound is None:  # what a cache keeps is used again
+        elif sound is None:  # a call uses again the values that its cache keeps
             continue
         elif event.path in (LOGITS, "head") and event.tensor != "input.1":
             expected = _by_row(sound.value, length)[-1, end - 1]

@@ -25,14 +25,14 @@ class Divergence:
 
     Args:
       stage: "init", "forward", "backward", "training", "update", "steps", "state" or "decode".
-      module: what is broken: a module's path, "model" for the model's own code, "logits", "loss", "accumulation",
+      module: the broken part: a module's path, "model" for the model's own code, "logits", "loss", "accumulation",
         "clipping", "optimizer", "balance", "scaler", "decoder" or "evaluation".
       tensor: which tensor of which module differs.
       shape: of the tensor.
       error: relative, L2; infinite for other shapes and for a tensor that only one side has.
-      tolerance: what the error is over.
+      tolerance: the largest error that passes.
       position, total: the tensor is this one, counted from 1, of all that the stage compares.
-      detail: what else is known of the module: parameters and settings that differ.
+      detail: parameters and settings of the module that differ.
       before, after: the tensors that agreed just before, and that differ next.
     """
 
@@ -54,7 +54,7 @@ class Comparison:
     """One tensor of both sides; None if a side lacks it.
 
     Args:
-      module: what is broken if this is the first tensor that differs.
+      module: the part that is broken if this is the first tensor that differs.
       tensor: its name.
       left, right: the tensor; the right side is the one that errors are relative to.
       floor: the least norm that an error is relative to.

@@ -114,7 +114,7 @@ def finish(
     Args:
       events: recorded, with NumPy values.
       rows: {number of an event: how its rows are picked}.
-      gradients: {number of an event: gradient of its tensor}; none where only the forward pass is wanted.
+      gradients: {number of an event: gradient of its tensor}; {} for the forward pass alone.
       parameters: {name: gradient}. That of a module's own parameter follows the gradients of all its outputs.
     """
 

@@ -34,7 +34,7 @@ class Traceable(Protocol):
         """Returns the events of the loss of a batch, int32 [rows, length + 1], and of its gradient."""
 
     def settings(self, module: str) -> Settings:
-        """Returns what a module computes with, by the names of its attributes; {} if there is no such module."""
+        """Returns the settings of a module by the names of its attributes; {} if there is no such module."""
 
     def code(self, module: str) -> str:
         """Returns the name, file and line of a module's code; "" if there is no such module."""

@@ -16,17 +16,17 @@ from parity.bisect.twins import STEP, Twins, parameter_gradients
 
 
 def init(twins: Twins) -> Agreement:
-    """The state that both twins are in, which the seed gave: names, shapes, dtypes and bits."""
+    """Compares the states of both twins, which the seed gave: names, shapes, dtypes and bits."""
     return walk("init", exact_comparisons(twins.torch.export_state(), twins.flax.export_state(), module_of), 0.0)
 
 
 def forward(twins: Twins) -> Agreement:
-    """Every call of the model, with perturbed weights."""
+    """Compares every call of the model, with perturbed weights."""
     return _half(twins, "forward")
 
 
 def backward(twins: Twins) -> Agreement:
-    """The gradients of the same pass."""
+    """Compares the gradients of the same pass."""
     return _half(twins, "backward")
 
 
@@ -37,8 +37,9 @@ def _half(twins: Twins, stage: str) -> Agreement:
 
 
 def training(twins: Twins) -> Agreement:
-    """Each micro-batch with the dropout of its update, both ways; then as each twin trains: layers computed again, or
-    in a loop, and the loss in chunks.
+    """Compares each micro-batch with the dropout of its update, forward and backward.
+
+    Then it compares each twin with itself as it trains: layers computed again or in a loop, and the loss in chunks.
     """
     twins.torch.import_state(twins.perturbed)
     comparisons = []
@@ -80,7 +81,7 @@ def _losses_torch(twins: Twins, name: str) -> list[Comparison]:
 
 
 def _losses_flax(twins: Twins, name: str) -> list[Comparison]:
-    """The first micro-batch: `_gradients` counts its rows from 0."""
+    """Compares the first micro-batch, because `_gradients` counts its rows from 0."""
     twins.flax.import_state(twins.perturbed)
     tokens, gradients = twins.gradients_flax(twins.split(twins.tokens)[0][1], STEP)
     return _loss_comparisons(name, {"tokens": tokens}, gradients, twins.training[0])

@@ -69,7 +69,7 @@ class FlaxTracer:
     def _compiled(
         self, values: Params, tokens: np.ndarray, key: Any
     ) -> tuple[Callable, list[Event], dict[int, np.ndarray]]:
-        """Returns the jitted gradient of `_objective`, what it records, and its taps."""
+        """Returns the jitted gradient of `_objective`, the events that it records, and its taps."""
         shapes = {}
 
         def shape_of(number: int, x: Array) -> Array:
@@ -138,7 +138,7 @@ def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function
 
 
 def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: Array) -> Array:
-    """Calls a model's logits; tied embeddings are an input of theirs."""
+    """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Array, *tied: Array) -> Array:
         own = model.embed.weight.get_value()

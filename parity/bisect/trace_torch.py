@@ -83,7 +83,7 @@ def _wrapper(recorder: Recorder, path: str, method: str, function: Callable, by_
 
 
 def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: Tensor) -> Tensor:
-    """Calls a model's logits; tied embeddings are an input of theirs."""
+    """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Tensor, *tied: Tensor) -> Tensor:
         weights: dict[str, Any] = model.embed._parameters

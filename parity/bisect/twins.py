@@ -43,7 +43,7 @@ class Update(NamedTuple):
       metrics: as fetched.
       state: exported after it.
       gradients: added up over the micro-batches, times the loss scale.
-      clipped: what the optimizer got; empty where that cannot be seen.
+      clipped: the gradients that the optimizer got; {} if they cannot be read.
     """
 
     metrics: Metrics
@@ -53,7 +53,7 @@ class Update(NamedTuple):
 
 
 class Twins:
-    """The engines of a pair, and what was computed with them; made by `twins_of`.
+    """The engines of a pair, and the traces and updates computed with them. Made by `twins_of`.
 
     Methods leave the engines in any state: each sets the one that it needs.
     """
@@ -62,7 +62,7 @@ class Twins:
         self.torch, self.flax = pair.torch, pair.flax
         self.trace_torch, self.trace_flax = TorchTracer(pair.torch), FlaxTracer(pair.flax)
         self.config, self.precision, self.tokens = pair.config, pair.precision, pair.tokens
-        engine = pair.flax  # what refers to the pair itself would keep it
+        engine = pair.flax  # a reference to the pair itself would keep it alive
         self._gradients = jax.jit(lambda remat, *given: engine._gradients(*given), static_argnums=0)
         self.batches = [pair.batch(step) for step in range(STEPS)]
         self.initial = pair.initial.get("flax") or snapshot(pair.flax)
@@ -181,7 +181,7 @@ _TWINS: WeakKeyDictionary[Pair, Twins] = WeakKeyDictionary()  # no entry refers 
 
 
 def twins_of(pair: Pair) -> Twins:
-    """Returns the two sides of a pair: the same object each time, so that what is sound is computed once."""
+    """Returns the two sides of a pair: the same object each time, so that the Flax side is computed once."""
     if pair not in _TWINS:
         _TWINS[pair] = Twins(pair)
     return _TWINS[pair]

@@ -18,7 +18,7 @@ STEPS_FACTOR = 10
 
 
 def update(twins: Twins) -> Agreement:
-    """One update of the perturbed state, with all its micro-batches: what comes of it in the order it is computed."""
+    """Compares one update of the perturbed state with all its micro-batches, in the order of computation."""
     twins.torch.import_state(twins.perturbed)
     taken = walk("state", exact_comparisons(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
@@ -40,7 +40,7 @@ def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Compar
 
 
 def steps(twins: Twins) -> Agreement:
-    """Updates from the initial state, by the schedule; each starts where the one before ended."""
+    """Compares updates from the initial state, by the schedule. Each starts where the one before ended."""
     tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
     for step, ((metrics, state), (expected, sound)) in enumerate(updates):
@@ -54,7 +54,7 @@ def steps(twins: Twins) -> Agreement:
 
 
 def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
-    """Looks for what differs inside one update of the schedule: in its passes, then in what follows them."""
+    """Looks for the difference inside one update of the schedule: in its passes, then in the steps after them."""
     tokens, rate, tolerance = twins.batches[step], twins.rates[step], TENSOR_TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
@@ -70,7 +70,7 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
 
 
 def state(twins: Twins) -> Agreement:
-    """The state after the schedule, handed over both ways, and an update of what arrived."""
+    """Compares the state after the schedule, transferred both ways, and an update of the transferred state."""
     torch, flax, owner = twins.torch, twins.flax, _owner(twins)
     trained = twins.curve[-1][1] | twins.grown
     torch.import_state(trained)
@@ -84,13 +84,13 @@ def state(twins: Twins) -> Agreement:
     comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
     found = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
     if found.divergence and found.divergence.module != "scaler":
-        # Passes and updates agree from the same state: what differs is what the state did not hold.
+        # Passes and updates agree from the same state: the difference is in something that the state lacks.
         found = replace(found, divergence=replace(found.divergence, module="optimizer"))
     return found
 
 
 def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:
-    """Returns the comparisons of two states some updates on, without what only rounding moves."""
+    """Returns the comparisons of two states after some updates, without entries that only rounding moves."""
     trusted = [name for name in right if name.split("/")[-1] not in twins.noise]
     a, b = ({name: state[name] for name in trusted if name in state} for state in (left, right))
     return close_comparisons(a, b, _owner(twins), DRIFT[twins.precision])
@@ -110,7 +110,7 @@ def _metric(metrics: Mapping[str, float], name: str) -> np.ndarray:
 
 
 def _owner(twins: Twins) -> Callable[[str], str]:
-    """Returns the function from an entry of a state to what moves it."""
+    """Returns a function from an entry of a state to the part that moves it."""
 
     def owner(name: str) -> str:
         part, _, rest = name.partition("/")

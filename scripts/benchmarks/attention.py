@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measures one causal attention call, forward and backward, in float32 on the CPU, for each kernel of
 both twins and each context; each case in its own process. Prints median milliseconds of alternating turns or, with
---memory, the peak of memory above what the process had before; in brackets how many times less than dot_product."""
+--memory, the peak of memory above that of the process before; in brackets how many times less than dot_product."""
 
 FLAGS = [
     Flag("contexts", str, "", "tokens, with commas; empty: 256,512,1024,2048,4096, or 1024 to 16384 with --memory"),

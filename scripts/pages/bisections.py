@@ -20,11 +20,11 @@ FLAGS = [Flag("markdown", str, "docs/parity.md", "page whose last section is wri
 
 INTRODUCTION = """
 `scripts/bisect_models.py` names the first tensor, in execution order, in which two models differ. Written by
-`uv run scripts/pages/bisections.py`, which plants each fault in a copy of the project and shows what is printed.
+`uv run scripts/pages/bisections.py`, which plants each fault in a copy of the project and shows the report.
 """
 
 EDIT = ("slm_torch/layers/rope.py", "(b * cos + a * sin)", "(b * cos - a * sin)")
-"""File, what stands there, and a porter's slip."""
+"""File, the code there, and a mistake that a porter makes."""
 
 LLAMA = {
     "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -34,7 +34,7 @@ LLAMA = {
 
 
 class Shown(NamedTuple):
-    """One bisection: what was done, the command, and what it printed."""
+    """One bisection: its fault, the command, and the report that it printed."""
 
     title: str
     fault: str
@@ -122,7 +122,7 @@ def _copy(target: Path) -> Path:
 
 
 def _printed(copy: Path, command: str) -> str:
-    """Returns what a command prints that must find a divergence."""
+    """Returns the report of a command, which must find a divergence."""
     words = command.removeprefix("uv run ").split()
     done = _run(copy, [sys.executable, *words])
     if done.returncode != 1:

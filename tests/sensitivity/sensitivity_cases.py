@@ -130,7 +130,7 @@ NO_OPS = (
         "precision.compute", "=float32 -> auto under precision.params=float32", BOTH, "auto stands for it on a CPU",
     ),
     *(
-        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is no float16 on a CPU")
+        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is not float16 on a CPU")
         for leaf in ("init", "growth_interval", "backoff", "max")
     ),
     NoOp("memory.remat", "=auto -> none", BOTH, "auto is none where that fits"),
@@ -252,7 +252,7 @@ def _changed(base: Config, name: str, value: Any) -> Config | None:
 
 
 def _means_other(name: str, base: Config, other: Config) -> bool:
-    """Returns whether two values are two meanings: a width that says what it is when unset is not another one."""
+    """Returns whether two values mean different things: a width equal to its default does not."""
     if not name.startswith("model."):
         return base != other
     return layer_specs(base.model) != layer_specs(other.model)

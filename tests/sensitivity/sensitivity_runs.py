@@ -1,4 +1,4 @@
-"""What a run does: what the loop hands to the engine, and what it leaves on the disk."""
+"""Observes a run: what the loop gives to the engine, and what it writes to the disk."""
 
 import contextlib
 import json

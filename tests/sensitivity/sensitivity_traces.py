@@ -1,4 +1,4 @@
-"""What each twin computes under a config, as digests: equal ones mean that the same is computed."""
+"""Computes digests of what each twin computes under a config: equal digests mean equal computations."""
 
 import functools
 import hashlib

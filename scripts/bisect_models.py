@@ -16,7 +16,7 @@ FLAGS = [
         "against",
         str,
         "",
-        "the model that it should agree with; a Hugging Face checkpoint alone: our twin of it is compared",
+        "the model that it should agree with; alone, a Hugging Face checkpoint is compared with our twin",
     ),
     Flag("framework", str, "", "twin that computes both; empty: that of --run", choices=("", "torch", "flax")),
     Flag(

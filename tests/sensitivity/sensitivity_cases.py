@@ -252,7 +252,7 @@ def _changed(base: Config, name: str, value: Any) -> Config | None:
 
 
 def _means_other(name: str, base: Config, other: Config) -> bool:
-    """Returns whether two values mean different things: a width equal to its default does not."""
+    """Returns whether two values mean different things. Setting a width to its resolved default does not."""
     if not name.startswith("model."):
         return base != other
     return layer_specs(base.model) != layer_specs(other.model)

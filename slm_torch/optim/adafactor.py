@@ -34,8 +34,8 @@ class Adafactor(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
-        share = float(self.state["count"]) ** -self.power
+        self.shared["count"] += 1
+        share = float(self.shared["count"]) ** -self.power
         for group in self.own_groups:
             sizes = [rms(p).clamp(min=self.min_rms) for p in group["params"]]
             decay(group)

@@ -39,9 +39,9 @@ class AdamW8bit(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+        self.shared["count"] += 1
         self.small.step()
-        corrections = [1 - beta ** float(self.state["count"]) for beta in self.betas]
+        corrections = [1 - beta ** float(self.shared["count"]) for beta in self.betas]
         n = max(SLICE // self.block, 1)
         for group in self.own_groups:
             decay(group)

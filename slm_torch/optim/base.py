@@ -19,7 +19,7 @@ PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 class Optimizer(torch.optim.Optimizer):
     """An optimizer of ours: a kind names its `parts` and defines `step`, which may overwrite the gradients.
 
-    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"count": the updates done}.
+    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates done}}.
     """
 
     parts: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class Optimizer(torch.optim.Optimizer):
         self.own_groups = self.param_groups
         for p in params.values():
             self.state[p] = {part: torch.zeros_like(p) for part in self.parts}
-        self.state["count"] = torch.zeros((), dtype=torch.int32)
+        self.shared = self.state["shared"] = {"count": torch.zeros((), dtype=torch.int32)}
 
     def join(self, other: torch.optim.Optimizer) -> None:
         """Lists the groups and the state of an optimizer of other parameters, which `step` drives, with its own."""
@@ -79,8 +79,8 @@ def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, l
     names = {p: name for name, p in params.items()}
     found: dict[str, list[Tensor]] = {}
     for key, held in optimizer.state.items():
-        own = names[key] if isinstance(key, Tensor) else None
-        for part, tensor in held.items() if own else ((key, held),):
+        own = names.get(key)
+        for part, tensor in held.items():
             name = "count" if part == "step" else f"{PARTS.get(part, part)}/{own}" if own else part
             assert name == "count" or name not in found, f"two tensors of the optimizer's state are called {name}"
             found.setdefault(name, []).append(torch.as_tensor(tensor))

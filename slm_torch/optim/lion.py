@@ -22,7 +22,7 @@ class Lion(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+        self.shared["count"] += 1
         b1, b2 = self.betas
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")

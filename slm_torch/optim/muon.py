@@ -44,7 +44,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+        self.shared["count"] += 1
         self.rest.step()
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")

@@ -25,7 +25,7 @@ class SGD(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+        self.shared["count"] += 1
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")
             torch._foreach_mul_(m, self.momentum)

@@ -63,7 +63,7 @@ def decode(pair: Pair) -> Error:
     """Rung 5: prefill and steps against the full forward, then greedy and sampled tokens, past the context's end."""
     row, full = pair.tokens[-1, :-1].tolist(), {"torch": pair.probes[0].logits[-1], "flax": pair.probes[1].logits[-1]}
     pair.perturb()
-    if pair.torch.optimizer.averages:  # what is decoded with is not what was probed
+    if pair.torch.averages:  # what is decoded with is not what was probed
         full = {name: evaluated_logits(engine, pair.tokens[-1:, :-1])[0] for name, engine in pair.engines.items()}
     decoders = {name: engine.decoder() for name, engine in pair.engines.items()}
     errors = []

@@ -10,6 +10,7 @@ from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
 from slm_core.protocols import IGNORE
+from slm_torch.layers.dropout import DropoutKey
 from slm_torch.model import Transformer
 
 
@@ -23,6 +24,18 @@ class Losses(NamedTuple):
 
     tokens: Float[Tensor, ""]
     objective: Float[Tensor, ""]
+
+
+def batch_losses(model: Transformer, tokens: Int[Tensor, "batch time+1"], key: DropoutKey | None, chunk: int) -> Losses:
+    """Returns the losses of a batch: column t + 1 of `tokens` is the target of column t.
+
+    Args:
+      key: turns dropout on.
+      chunk: see `loss_sums`.
+    """
+    inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
+    hidden, penalty = model(inputs, key=key)
+    return loss_sums(model, hidden, penalty, tokens[:, 1:], chunk)
 
 
 def loss_sums(
@@ -54,7 +67,7 @@ def loss_sums(
 def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: float) -> Losses:
     """Returns the losses of some tokens.
 
-    z_loss adds z logsumexp(logits)^2 a token to the objective (PaLM; Chowdhery et al. 2022,
+    z_loss adds z logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
     https://arxiv.org/abs/2204.02311).
     """
     tokens = token_losses(logits, targets).sum()
@@ -65,7 +78,7 @@ def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: fl
 
 
 def token_losses(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Returns log sum exp(logits) - logits[target], and 0 where the target is IGNORE."""
+    """Returns log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
     return _TokenLosses.apply(logits, targets)
 
 

@@ -19,7 +19,7 @@ PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 class Optimizer(torch.optim.Optimizer):
     """An optimizer of ours: a kind names its `parts` and defines `step`, which may overwrite the gradients.
 
-    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates done}}.
+    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates}}.
     """
 
     parts: tuple[str, ...] = ()
@@ -52,12 +52,6 @@ def param_groups(params: Params, groups: Groups) -> list[dict[str, Any]]:
         group = {"params": [], "lr_multiplier": multiplier, "weight_decay": decay / multiplier}
         found.setdefault((multiplier, decay), group)["params"].append(p)
     return list(found.values()) or [{"params": []}]
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of the next update: the schedule's, times the multiplier of each group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_multiplier", 1.0)
 
 
 def grads(group: dict[str, Any]) -> list[Tensor]:

@@ -14,9 +14,8 @@ import pytest
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim import AVERAGED, OPTIMIZERS, make
-from slm_flax.optim.clipping import clip_factor
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
-from slm_flax.trainer import build
+from slm_flax.trainer import build, clip_factor
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ FAULTS = {
     ),
     # The loss.
     "targets not shifted": Fault(
-        edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
+        edited("slm_torch.trainer:batch_losses", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
     ),
     "IGNORE counted": Fault(
         edited(f"{LOSS}:token_losses", "(logits, targets)", "(logits, targets.clamp(min=0))"),
@@ -162,7 +162,7 @@ FAULTS = {
         "z_loss", "dense", 2, "loss",
     ),
     "penalty of tokens without a target": Fault(
-        edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
+        edited(f"{LOSS}:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
         "penalties", "catalogue", 2, "loss",
     ),
     "penalty of the last layer only": Fault(
@@ -171,7 +171,7 @@ FAULTS = {
         "penalties", "mixtures", 2, "layers.3",
     ),
     "the last chunk dropped": Fault(
-        edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
+        edited(f"{LOSS}:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
         "memory.loss_chunk", "dense", 2, "loss",
     ),
 }  # fmt: skip

@@ -167,7 +167,7 @@ CONFIGS: dict[str, Tiny] = {
         TRAINED,
     ),
     "schedule_free": Tiny(
-        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
+        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant", "mup_base_width": 8}, (*TRAINED, 5)
     ),
     "lora": Tiny(
         SMALL | {"finetune.kind": "lora", "finetune.rank": 3, "finetune.targets": r".*\.(q|v|up)_proj"}, (0, 1, 2, 3)

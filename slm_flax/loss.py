@@ -26,7 +26,7 @@ class Losses(NamedTuple):
 
 
 def batch_losses(
-    model: Transformer, values: Params, tokens: Int[Array, "batch time+1"], key: DropoutKey | None, chunk: int
+    model: Transformer, values: Params, tokens: Int[Array, "batch columns"], key: DropoutKey | None, chunk: int | None
 ) -> Losses:
     """Returns the losses of a batch: column t + 1 of `tokens` is the target of column t.
 
@@ -46,12 +46,12 @@ def loss_sums(
     hidden: Float[Array, "batch time d_model"],
     penalty: Float[Array, ""] | float,
     targets: Int[Array, "batch time"],
-    chunk: int,
+    chunk: int | None,
 ) -> Losses:
     """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
 
-    With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
-    there.
+    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again, a
+    chunk at a time.
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     valid = (targets != IGNORE).sum()

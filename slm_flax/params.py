@@ -1,6 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import held, plain
 
 Params = dict[str, jax.Array]
+Model = TypeVar("Model", bound=nnx.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
@@ -44,7 +46,7 @@ def moving(model: nnx.Module, params: Params) -> Params:
     return {name: params[name] for name, (_, spec) in specs(model).items() if spec.role != "frozen"}
 
 
-def bind(model: nnx.Module, params: Params) -> nnx.Module:
+def bind(model: Model, params: Params) -> Model:
     """Returns the module with `params` (canonical name: array) in the place of its declared parameters.
 
     A layer whose arrays are in a stack (see `slm_flax.stack`) stays without storage.

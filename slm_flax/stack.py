@@ -8,7 +8,7 @@ own arrays.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from slm_core.model.layer_groups import repetition
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 LAYER = re.compile(r"\blayers\.(\d+)\.")
 
 
@@ -71,9 +72,9 @@ class Stack:
             held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
         return held
 
-    def unstacked(self, held: Mapping[str, Array | np.ndarray]) -> dict[str, Array | np.ndarray]:
+    def unstacked(self, held: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Returns the arrays of single layers."""
-        values: dict[str, Array | np.ndarray] = {}
+        values: dict[str, AnyArray] = {}
         for name, value in held.items():
             members = self.members(name)
             values |= {name: value} if len(members) == 1 else dict(zip(members, value, strict=True))

@@ -113,6 +113,7 @@ class Engine:
             """Returns the sum of the token losses and the gradients of what is in no stack; adds the others."""
             loss = lambda stacked, single: scaled_loss(stacked, single, piece, index)  # noqa: E731
             objective, backward, total = jax.vjp(loss, stacked, single, has_aux=True)
+            # pyrefly: ignore[missing-attribute]  (jax types the backward pass as a plain function)
             backward = backward.with_refs(added, dict.fromkeys(single, jax.ad.GradValue()))
             return total, backward(jnp.ones_like(objective))[1]
 

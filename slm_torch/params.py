@@ -1,6 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import held, plain
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
@@ -23,15 +26,13 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
     return {name: (tuple(p.shape), p.spec) for name, p in model.named_parameters()}
 
 
-def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def initialise(model: Model, seed: int, dtype: torch.dtype, device: torch.device) -> Model:
     """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
     values = ((name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in plain(specs(model)).items())
     return fill(model, values, dtype, device)
 
 
-def fill(
-    model: nn.Module, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device
-) -> nn.Module:
+def fill(model: Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device) -> Model:
     """Gives every declared parameter of `model` storage and the value of its name, one at a time, and returns the model
     on `device`.
 

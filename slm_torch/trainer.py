@@ -72,7 +72,7 @@ class Engine:
     def _update(self, lr: float, scale: float) -> float:
         """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
         self.averaged = None
-        grads = [p.grad for p in self.trained.values()]
+        grads = [p.grad for p in self.trained.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
         if math.isfinite(norm):
             factor = clip_factor(norm, self.config.optim.clip_norm) / scale
@@ -107,13 +107,14 @@ class Engine:
         """
         if self.averages is None:
             return self.model
-        if self.averaged is None:
-            state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
-            averages = self.averages(self.config.optim, self.trained, state)
-            held = {id(p): p for p in self.params.values()}  # what has no average is the same
-            held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
-            self.averaged = copy.deepcopy(self.model, held)
-        return self.averaged
+        if self.averaged is not None:
+            return self.averaged
+        state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
+        averages = self.averages(self.config.optim, self.trained, state)
+        held = {id(p): p for p in self.params.values()}  # what has no average is the same
+        held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
+        self.averaged = averaged = copy.deepcopy(self.model, held)
+        return averaged
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -147,7 +148,7 @@ class Engine:
 
     def _tensors(self) -> dict[str, list[Tensor]]:
         """Returns the live parameters and optimizer state, by the names of an exported state."""
-        named = {f"params/{name}": [p] for name, p in self.params.items()}
+        named: dict[str, list[Tensor]] = {f"params/{name}": [p] for name, p in self.params.items()}
         return named | {f"optim/{name}": held for name, held in named_state(self.optimizer, self.trained).items()}
 
 
@@ -166,6 +167,7 @@ def balance(params: Mapping[str, nn.Parameter], steps: Mapping[str, float]) -> N
     such a parameter, of role "balance", is that load minus its mean, over the whole batch.
     """
     for name, p in params.items():
+        assert p.grad is not None
         p.sub_(p.grad.sign(), alpha=steps[name])
 
 

@@ -1,6 +1,6 @@
 """What the optimizers share: groups of parameters, and the names of their state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 
 
 class Optimizer(torch.optim.Optimizer):
-    """An optimizer of ours: a kind names its `parts` and defines `step`, which may overwrite the gradients.
+    """An optimizer of ours: a kind names its `parts` and defines `update`, which may overwrite the gradients.
 
     `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates}}.
     """
@@ -29,10 +29,25 @@ class Optimizer(torch.optim.Optimizer):
         self.own_groups = self.param_groups
         for p in params.values():
             self.state[p] = {part: torch.zeros_like(p) for part in self.parts}
-        self.shared = self.state["shared"] = {"count": torch.zeros((), dtype=torch.int32)}
+        self.shared = {"count": torch.zeros((), dtype=torch.int32)}
+        self.state["shared"] = self.shared  # pyrefly: ignore[unsupported-operation]  (torch types tensors as keys alone)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.shared["count"] += 1
+        self.update()
+        return loss
+
+    def update(self) -> None:
+        """Does one update, the count of which is already up."""
+        raise NotImplementedError
 
     def join(self, other: torch.optim.Optimizer) -> None:
-        """Lists the groups and the state of an optimizer of other parameters, which `step` drives, with its own."""
+        """Lists the groups and the state of an optimizer of other parameters, which `update` drives, with its own."""
         self.param_groups = [*self.own_groups, *other.param_groups]
         self.state |= other.state
 
@@ -70,7 +85,7 @@ def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, l
 
     PyTorch counts updates in "step", one tensor per parameter. All of these are "count".
     """
-    names = {p: name for name, p in params.items()}
+    names: dict[Tensor, str] = {p: name for name, p in params.items()}
     found: dict[str, list[Tensor]] = {}
     for key, held in optimizer.state.items():
         own = names.get(key)

@@ -33,12 +33,10 @@ class ScheduleFree(Optimizer):
             self.state[p]["z"].copy_(p.detach())
         self.shared["weight_sum"] = torch.zeros((), dtype=next(iter(params.values())).dtype)
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def update(self) -> None:
         b1, b2 = self.betas
         first = self.own_groups[0]
         lr = first["lr"] / first["lr_multiplier"]
-        self.shared["count"] += 1
         self.shared["weight_sum"] += lr**2
         c = lr**2 / float(self.shared["weight_sum"])
         correction = (1 - b2 ** int(self.shared["count"])) ** 0.5

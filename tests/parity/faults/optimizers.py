@@ -12,7 +12,7 @@ from slm_torch.optim.adamw8bit import AdamW8bit
 from slm_torch.optim.muon import SCALES
 from slm_torch.optim.schedule_free import ScheduleFree
 
-UPDATE = "optimizer.step"
+UPDATE = "optimizer.update"
 
 
 def decayed(names: Callable[[str], bool], by: float) -> Apply:
@@ -51,7 +51,7 @@ def stepped(before: Callable[[Optimizer], None], after: Callable[[Optimizer], No
 
         return step
 
-    return changed(UPDATE, change)
+    return changed("optimizer.step", change)
 
 
 def counted(optimizer: Optimizer, by: int) -> None:
@@ -109,7 +109,8 @@ FAULTS = {
         "decoupled decay", "adamw", 3, "optimizer",
     ),
     "decay at the rate of muP": Fault(
-        grouped("weight_decay", lambda own: own["weight_decay"] * own["lr_multiplier"]), "muP decay", "adamw", 3, "optimizer",
+        grouped("weight_decay", lambda own: own["weight_decay"] * own["lr_multiplier"]),
+        "muP decay", "adamw", 3, "optimizer",
     ),
     "no decay": Fault(decayed(lambda name: True, 0.0), "optim.weight_decay", "dense", 3, "optimizer"),
     "embeddings not decayed": Fault(
@@ -136,7 +137,7 @@ FAULTS = {
     ),
     # AdamW with 8 bits.
     "moments used as they are stored": Fault(
-        edited("optimizer.step_blocks", "p.addcdiv_(m, v.sqrt()",
+        edited("optimizer.update_blocks", "p.addcdiv_(m, v.sqrt()",
                "m, v = self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v))\n"
                "    p.addcdiv_(m, v.sqrt()"),
         "adamw8bit", "adamw8bit", 3, "optimizer",
@@ -154,7 +155,7 @@ FAULTS = {
         "adamw8bit", "adamw8bit", 3, "optimizer",
     ),
     "8 bits, bias of the second moment kept": Fault(
-        edited("optimizer.step_blocks", "v.sqrt().div_(corrections[1] ** 0.5)", "v.sqrt()"),
+        edited("optimizer.update_blocks", "v.sqrt().div_(corrections[1] ** 0.5)", "v.sqrt()"),
         "adamw8bit", "adamw8bit", 3, "optimizer",
     ),
     "8 bits, another beta": Fault(

@@ -96,8 +96,7 @@ FAULTS = {
         "clipping", "dense", 3, "clipping",
     ),
     "the balance bias in the norm": Fault(
-        edited(UPDATE, "grads = [p.grad for p in self.trained.values()]",
-               "grads = [p.grad for p in self.params.values()]"),
+        edited(UPDATE, "for p in self.trained.values()", "for p in self.params.values()"),
         "clipping", "catalogue", 3, "clipping",
     ),
     # The balance bias.

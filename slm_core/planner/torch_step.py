@@ -8,11 +8,12 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 
 from collections.abc import Mapping
 
-from slm_core.config import Config, Model, Optim
+from slm_core.config import Config, Model
 from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.model.layer_groups import group_size
-from slm_core.model.mup import logit_factor
+from slm_core.model.mup import logit_factor, lr_multiplier
+from slm_core.model.parameter_groups import weight_decay
 from slm_core.planner import PARTS, Prediction
 from slm_core.planner.held import SLICE, Held, held
 from slm_core.planner.parameters import Parameter
@@ -29,7 +30,7 @@ def predict(config: Config, vocab_size: int) -> Prediction:
     accumulated = micro < config.train.batch_size
     memory = Memory(dict.fromkeys(PARTS, 0) | fixed | {"gradients": own.gradients if accumulated else 0})
     Player(memory, accumulated).play(_micro_batch(config, own, micro))
-    updating = fixed | {"gradients": own.gradients, "workspace": _update(config.optim, own.trained, own.stored)}
+    updating = fixed | {"gradients": own.gradients, "workspace": _update(config, own.trained, own.stored)}
     if sum(updating.values()) > memory.most:
         return Prediction(**(dict.fromkeys(PARTS, 0) | updating))
     return Prediction(**memory.peak)
@@ -221,12 +222,12 @@ def _tables(config: Config) -> int:
     return 8 * count
 
 
-def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
+def _update(config: Config, trained: Mapping[str, Parameter], stored: int) -> int:
     """Returns the bytes that an optimizer's update needs beside weights, state and gradients."""
-    total = sum(p.size for p in trained.values()) * stored
+    optim = config.optim
     largest = max(p.size for p in trained.values()) * stored
     if optim.kind in ("lion", "schedule_free"):
-        return total  # the sign of a momentum; the root of a second moment
+        return _largest_group(config, trained) * stored  # the sign of a momentum; the root of a second moment
     if optim.kind == "adafactor":
         return 2 * largest  # a squared gradient and what it is divided by; an update and its square
     if optim.kind == "muon":
@@ -235,6 +236,15 @@ def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
     if optim.kind == "adamw8bit":
         return 6 * min(SLICE, largest // stored) * stored
     return 0
+
+
+def _largest_group(config: Config, trained: Mapping[str, Parameter]) -> int:
+    """Returns the numbers in the parameters of one learning rate multiplier and weight decay: PyTorch's groups."""
+    sizes: dict[tuple[float, float], int] = {}
+    for p in trained.values():
+        group = lr_multiplier(p.role, config), weight_decay(p.role, config.optim)
+        sizes[group] = sizes.get(group, 0) + p.size
+    return max(sizes.values())
 
 
 def _orthogonal(p: Parameter) -> int:

@@ -66,7 +66,7 @@ def param_groups(params: Params, groups: Groups) -> list[dict[str, Any]]:
         multiplier, decay = groups[name].lr_multiplier, groups[name].decay
         group = {"params": [], "lr_multiplier": multiplier, "weight_decay": decay / multiplier}
         found.setdefault((multiplier, decay), group)["params"].append(p)
-    return list(found.values()) or [{"params": []}]
+    return list(found.values()) or [{"params": [], "lr_multiplier": 1.0, "weight_decay": 0.0}]
 
 
 def grads(group: dict[str, Any]) -> list[Tensor]:

@@ -123,14 +123,14 @@ class Engine:
         self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
-        scaler = {
-            "scaler/scale": np.array(self.scaler.scale, np.float32),
-            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
-        }
         dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
-        return scaler | {
+        arrays = {
             name: held[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
             for name, held in self._tensors().items()
+        }
+        return arrays | {
+            "scaler/scale": np.array(self.scaler.scale, np.float32),
+            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
         }
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:

@@ -97,14 +97,16 @@ def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, l
 
 
 def create_state(optimizer: torch.optim.Optimizer, params: Params, state: Mapping[str, np.ndarray]) -> None:
-    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`."""
-    theirs = {ours: part for part, ours in PARTS.items()}
-    made: dict[str, dict[str, Tensor]] = {name: {} for name in params}
+    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`.
+
+    PyTorch's `load_state_dict` would change dtypes. Single numbers are on the CPU, unless the group is fused.
+    """
+    theirs = {"count": "step"} | {ours: part for part, ours in PARTS.items()}
+    fused = {p for group in optimizer.param_groups for p in group["params"] if group.get("fused")}
+    optimizer.state.clear()
     for entry, array in state.items():
         part, _, own = entry.partition("/")
-        for name in [own] if own else params:
-            made[name]["step" if part == "count" else theirs.get(part, part)] = torch.tensor(array)
-    packed, names = optimizer.state_dict(), {p: name for name, p in params.items()}
-    order = [names[p] for group in optimizer.param_groups for p in group["params"]]
-    states = {index: made[name] for index, name in enumerate(order) if made[name]}
-    optimizer.load_state_dict({"state": states, "param_groups": packed["param_groups"]})
+        for p in [params[own]] if own else params.values():
+            device = p.device if array.ndim or p in fused else "cpu"
+            dtype = torch.float32 if part == "count" else None
+            optimizer.state[p][theirs.get(part, part)] = torch.tensor(array, dtype=dtype, device=device)

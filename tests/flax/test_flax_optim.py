@@ -14,6 +14,7 @@ import pytest
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim import AVERAGED, OPTIMIZERS, make, scheduled
+from slm_flax.optim.base import names
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.trainer import build, clip_factor
 
@@ -80,6 +81,11 @@ def test_averages():
 
 def test_balance(monkeypatch):
     checks.check_balance(build, monkeypatch, "slm_flax.layers.linear")
+
+
+def test_a_part_of_the_state_that_comes_up_again_is_numbered():
+    chain = optax.chain(optax.trace(0.9), optax.scale_by_adam(), optax.scale_by_schedule(lambda step: 1.0))
+    assert names(chain.init({"a.b": jnp.zeros(2)})) == ["m/a.b", "count", "m.1/a.b", "v/a.b", "count.1"]
 
 
 @pytest.mark.parametrize("remat", ["none", "block"])

@@ -18,6 +18,7 @@ from slm_core.config.layers import layer_specs
 from slm_core.config.pattern import overridden, parse
 from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.errors import UserError, nearest
+from slm_core.model.one_twin import check_comparable
 from slm_core.runs.vocabulary import expected_vocabulary
 
 PROOFS = ("float64", "float32")
@@ -120,7 +121,11 @@ def config_case(name: str, config: Config) -> Case:
     """Returns the case of a whole config: its model at full size, on short sequences.
 
     Above 10M parameters only the checks of one pass run, on one sequence.
+
+    Raises:
+      UserError: one twin alone has the config's optimizer.
     """
+    check_comparable(config)
     vocabulary = expected_vocabulary(config)
     size = _parameters(config, vocabulary)
     big = size > 10_000_000

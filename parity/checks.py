@@ -83,7 +83,7 @@ def decoding(pair: "Pair") -> Error:
     row = pair.tokens[-1, :-1].tolist()
     full = {"torch": pair.probes[0].logits[-1], "flax": pair.probes[1].logits[-1]}
     pair.perturb()
-    if pair.torch.optimizer.averages:  # such an optimizer decodes with other weights than those that were probed
+    if pair.torch.averages:  # such an optimizer decodes with other weights than those that were probed
         from parity.probe import evaluated_logits
 
         full = {name: evaluated_logits(engine, pair.tokens[-1:, :-1])[0] for name, engine in pair.engines.items()}

@@ -12,6 +12,8 @@ from slm_core.quantization.formats import dequantised, stored
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
     """Declares a parameter with a shape and a spec but no storage."""

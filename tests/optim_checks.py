@@ -11,7 +11,10 @@ from engine_checks import CONFIG, VOCAB, batch
 
 from slm_core.config import Optim
 from slm_core.config.fields import with_values
+from slm_core.config.validation import validate
+from slm_core.errors import UserError
 from slm_core.model.initialization import Spec
+from slm_core.model.one_twin import check_comparable
 from slm_core.model.parameter_groups import DECAYS, ParameterGroup, balance_steps, parameter_groups, weight_decay
 
 TOLERANCE = dict(rtol=1e-11, atol=1e-13)
@@ -207,3 +210,36 @@ def check_state(build, kind: str) -> None:
     assert engine.fetch(engine.train_step(batch(), 1e-2, 3))["skipped"] == 1
     after = engine.export_state()
     assert all(after[name].tobytes() == broken[name].tobytes() for name in broken)
+
+
+def check_a_users_own(build, other_kind, folder, kind: str, overrides: dict) -> None:
+    """An optimizer of one twin alone trains, saves and goes on from what it saved; the schedule sets its rate.
+
+    Args:
+      other_kind: one of the other twin alone, which is refused.
+    """
+    config = with_values(CONFIG, {"optim.kind": kind} | overrides)
+    validate(config)
+    engine, other = build(config, VOCAB), build(config, VOCAB)
+    losses = [engine.fetch(engine.train_step(batch(), 1e-2, step))["loss"] for step in range(20)]
+    assert losses[-1] < 0.9 * losses[0]
+    folder.mkdir()
+    engine.save(folder)
+    other.restore(folder)
+    for trained in (engine, other):
+        trained.train_step(batch(), 1e-2, 20)
+    a, b = engine.export_state(), other.export_state()
+    assert a.keys() == b.keys() and all(a[name].tobytes() == b[name].tobytes() for name in a)
+    assert {"optim/count", "optim/m/embed.weight", "optim/v/embed.weight"} <= a.keys()
+    engine.train_step(batch(), 0.0, 21)
+    after = engine.export_state()
+    assert all(after[name].tobytes() == a[name].tobytes() for name in a if name.startswith("params/"))
+    with pytest.raises(UserError, match="nothing to compare") as caught:
+        check_comparable(config)
+    assert "\n" not in str(caught.value)
+    for wrong, words in ((f"{kind}x", "not a line of OPTIMIZERS"), (other_kind, "has no twin in")):
+        with pytest.raises(UserError, match=words):
+            build(with_values(config, {"optim.kind": wrong}), VOCAB)
+    for wrong in (kind.partition(":")[0] + ":", "jax:adam", "adam"):
+        with pytest.raises(UserError, match="is not one of"):
+            validate(with_values(config, {"optim.kind": wrong}))

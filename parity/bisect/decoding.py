@@ -46,7 +46,7 @@ def decode(twins: Twins) -> Agreement:
 
 def _weight_comparisons(twins: Twins) -> list[Comparison]:
     """The weights that are decoded with: the trained ones, or the optimizer's averages of them."""
-    values, averages = twins.flax.evaluated(), twins.torch.optimizer.averages
+    values, averages = twins.flax.evaluated(), twins.torch.averages
     return [
         Comparison("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
         for name, p in twins.torch.evaluated().named_parameters()

@@ -70,7 +70,7 @@ def _as_trained(twins: Twins, name: str, model: Any, losses: Callable[[Twins, st
 
 def _losses_torch(twins: Twins, name: str) -> list[Comparison]:
     engine, (first, piece) = twins.torch, twins.split(twins.tokens)[-1]
-    sums = engine.loss_sums(engine._to_device(piece), twins.trace_torch.key(STEP, first))
+    sums = engine.loss_sums(torch.from_numpy(piece).to(engine.device, torch.int64), twins.trace_torch.key(STEP, first))
     moving = {name: p for name, p in engine.params.items() if p.requires_grad}
     found = torch.autograd.grad(sums.objective, list(moving.values()), allow_unused=True)
     gradients = {

@@ -3,7 +3,6 @@
 Values leave that function beside its result. The gradient at a tensor is that of a zero added to it, a tap.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from flax import nnx
 from jax import Array
 
 import slm_flax.layers.moe
+import slm_flax.loss
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
@@ -27,6 +27,7 @@ from slm_flax.layers.dropout import DropoutKey
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind, canonical, moving
+from slm_flax.trainer import Engine
 
 Taps = Mapping[int, Array]
 METHODS = {"__call__": "", "auxiliary_loss": "auxiliary_loss", "logits": LOGITS}
@@ -36,7 +37,7 @@ METHODS = {"__call__": "", "auxiliary_loss": "auxiliary_loss", "logits": LOGITS}
 class FlaxTracer:
     """Traces the passes of an engine; each shape of a batch is compiled once, with dropout and without."""
 
-    def __init__(self, engine: Evaluator):
+    def __init__(self, engine: Evaluator | Engine):
         self.engine = engine
         self._programs: dict[tuple, tuple[Callable, list[Event], dict[int, np.ndarray]]] = {}
 
@@ -92,7 +93,7 @@ class FlaxTracer:
         engine = self.engine
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), patch.object(engine, "config", plain):
+        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", plain):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 

@@ -19,12 +19,13 @@ from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.layers.moe import ExpertLinear
 from slm_torch.model import Transformer
+from slm_torch.trainer import Engine
 
 
 class TorchTracer:
     """Traces the passes of an engine. The engine is as before when a pass is over."""
 
-    def __init__(self, engine: Evaluator):
+    def __init__(self, engine: Evaluator | Engine):
         self.engine = engine
 
     def __call__(self, tokens: np.ndarray, step: int | None = None, first_row: int = 0) -> list[Event]:
@@ -45,9 +46,8 @@ class TorchTracer:
             patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):
-            # Training may use another function than evaluation.
-            loss_sums = getattr(engine, "loss_sums", engine._loss_sums)
-            sums = recorder.call(LOSS, "", loss_sums, (engine._to_device(tokens), key), {}, False)
+            given = torch.from_numpy(tokens).to(engine.device, torch.int64), key
+            sums = recorder.call(LOSS, "", engine.loss_sums, given, {}, False)
             parameters = taps.gradients_of(sums.objective, engine.params)
         return finished(recorder, taps, parameters)
 

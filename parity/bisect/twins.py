@@ -21,7 +21,8 @@ from slm_core.model.dropout import site_keys
 from slm_core.protocols import Engine
 from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES
-from slm_flax.optim.clipping import clip_factor
+from slm_flax.trainer import clip_factor
+from slm_torch.trainer import Engine
 
 STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is three updates old
 STEPS = 12
@@ -142,7 +143,7 @@ class Twins:
         with ExitStack() as stack:
             for owner, name, kept, params in (
                 (engine, "_update", gradients, engine.params),
-                (engine.optimizer, "update", clipped, engine.trained),
+                (engine.optimizer, "step", clipped, engine.trained),
             ):
                 stack.enter_context(patch.object(owner, name, _keeping(getattr(owner, name), kept, params)))
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
@@ -151,7 +152,7 @@ class Twins:
     @functools.cached_property
     def evaluated(self) -> list[Event]:
         """As `forward`, with the weights that are evaluated and decoded with."""
-        if not self.flax.optimizer.averages:
+        if not self.flax.averages:
             return self.forward
         self.flax.import_state(self.perturbed)
         return self.trace_flax(self.tokens, values=self.flax.evaluated())

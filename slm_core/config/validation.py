@@ -55,15 +55,16 @@ def _check_value(name: str, value: Any, info: FieldInfo) -> None:
         if isinstance(item, float) and not math.isfinite(item):
             raise UserError(f"{name}={item} must be a finite number")
     if info.option.choices:
-        _check_choice(name, value, tuple(info.option.choices))
+        _check_choice(name, value, tuple(info.option.choices), info.option.forms)
     for key, (holds, words) in _BOUNDS.items():
         bound = getattr(info.option, key)
         if bound is not None and value is not None and not holds(value, bound):
             raise UserError(f"{name}={value} {words} {bound}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...], forms: tuple[str, ...]) -> None:
     heads = tuple(choice.removesuffix("PATH") for choice in choices if choice.endswith(":PATH"))
+    heads += tuple(form.removesuffix("NAME") for form in forms)
     if value not in choices and not (heads and value.startswith(heads) and value not in heads):
         raise UserError(f"{name}={value} is not one of {', '.join(choices)}{nearest(value, choices)}")
 
@@ -188,6 +189,11 @@ def _check_optim(config: Config) -> None:
         raise UserError(f"optim.betas={_text(optim.betas)} must each be at least 0 and less than 1")
     if optim.kind == "schedule_free" and optim.betas[0] == 0:
         raise UserError("optim.betas=0,... leaves optim.kind=schedule_free nothing to average: set the first above 0")
+    if ":" in optim.kind and config.model.mup_base_width:
+        raise UserError(
+            f"model.mup_base_width={config.model.mup_base_width}: no rule says how optim.kind={optim.kind} scales with"
+            " the width; set it to 0"
+        )
     if optim.warmup_steps >= steps:
         raise UserError(
             f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"

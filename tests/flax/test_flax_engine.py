@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from slm_flax.evaluator import Evaluator
-from slm_flax.scaler import LossScaler
-from slm_flax.trainer import build
+from slm_flax.trainer import LossScaler, build
 
 
 @pytest.mark.parametrize("name", checks.SAME_FUNCTION)

@@ -13,10 +13,10 @@ import pytest
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim import AVERAGED, OPTIMIZERS, make
-from slm_flax.optim.clipping import clip_factor
+from slm_flax.optim import AVERAGED, OPTIMIZERS, make, scheduled
+from slm_flax.optim.base import names
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
-from slm_flax.trainer import build
+from slm_flax.trainer import build, clip_factor
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,19 @@ def test_averages():
 
 def test_balance(monkeypatch):
     checks.check_balance(build, monkeypatch, "slm_flax.layers.linear")
+
+
+def test_a_part_of_the_state_that_comes_up_again_is_numbered():
+    chain = optax.chain(optax.trace(0.9), optax.scale_by_adam(), optax.scale_by_schedule(lambda step: 1.0))
+    assert names(chain.init({"a.b": jnp.zeros(2)})) == ["m/a.b", "count", "m.1/a.b", "v/a.b", "count.1"]
+
+
+@pytest.mark.parametrize("remat", ["none", "block"])
+def test_a_users_own_optimizer_takes_one_line(monkeypatch, tmp_path, remat):
+    line = {"flax:adabelief": lambda optim, groups: scheduled(optax.adabelief(1.0))}
+    monkeypatch.setattr("slm_flax.optim.OPTIMIZERS", OPTIMIZERS | line)
+    overrides = {"memory.remat": remat, "model.n_layers": 2}
+    checks.check_a_users_own(build, "torch:nadam", tmp_path / "folder", "flax:adabelief", overrides)
 
 
 def test_clip_factor():

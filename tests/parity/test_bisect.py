@@ -82,14 +82,14 @@ def norm_without_gradient_of_its_mean_square(engine: Engine, patch: pytest.Monke
 
 
 def last_chunk_dropped(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    from slm_torch.evaluator import loss_sums
+    from slm_torch.loss import loss_sums
 
     def whole_chunks(model, hidden, auxiliary_loss, targets, chunk):
         end = targets.numel() // chunk * chunk if chunk else targets.numel()
         kept = hidden.flatten(0, 1)[None, :end], targets.flatten()[None, :end]
         return loss_sums(model, kept[0], auxiliary_loss, kept[1], chunk)
 
-    patch.setattr("slm_torch.evaluator.loss_sums", whole_chunks)
+    patch.setattr("slm_torch.loss.loss_sums", whole_chunks)
 
 
 def dropout_site_off_by_one(engine: Engine, patch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,8 @@ def last_micro_batch_alone(engine: Engine, patch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_beta(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.optimizer, "betas", (0.9, 0.951))
+    for group in engine.optimizer.param_groups:
+        patch.setitem(group, "betas", (0.9, 0.951))
 
 
 def balance_backwards(engine: Engine, patch: pytest.MonkeyPatch) -> None:
@@ -133,8 +134,8 @@ def count_that_an_import_forgets(engine: Engine, patch: pytest.MonkeyPatch) -> N
 
 
 def warmup_forgotten(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    sound = engine.optimizer.update
-    patch.setattr(engine.optimizer, "update", lambda lr: sound(max(lr, 3e-3)))
+    sound = engine._update
+    patch.setattr(engine, "_update", lambda lr, scale: sound(max(lr, 3e-3), scale))
 
 
 def rolling_cache_one_position_late(engine: Engine, patch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,7 @@ import engine_checks as checks
 import pytest
 
 from slm_torch.evaluator import Evaluator
-from slm_torch.scaler import LossScaler
-from slm_torch.trainer import build
+from slm_torch.trainer import LossScaler, build
 
 
 @pytest.mark.parametrize("name", checks.SAME_FUNCTION)

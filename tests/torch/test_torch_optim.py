@@ -12,10 +12,9 @@ import torch
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim import AVERAGED, OPTIMIZERS, make
-from slm_torch.optim.base import named_state, set_lr
-from slm_torch.optim.clipping import clip_factor
+from slm_torch.optim.base import named_state, param_groups
 from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
-from slm_torch.trainer import build
+from slm_torch.trainer import build, clip_factor
 
 
 def updates(params, grads, rates, update):
@@ -35,7 +34,8 @@ def run(optim, groups, values, grads, rates):
     optimizer = make(optim, params, groups)
 
     def update(lr):
-        set_lr(optimizer, lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_multiplier"]
         optimizer.step()
 
     updates(params, grads, rates, update)
@@ -83,6 +83,12 @@ def test_averages():
 
 def test_balance(monkeypatch):
     checks.check_balance(build, monkeypatch, "slm_torch.layers.linear")
+
+
+def test_a_users_own_optimizer_takes_one_line(monkeypatch, tmp_path):
+    line = {"torch:nadam": lambda optim, params, groups: torch.optim.NAdam(param_groups(params, groups))}
+    monkeypatch.setattr("slm_torch.optim.OPTIMIZERS", OPTIMIZERS | line)
+    checks.check_a_users_own(build, "flax:adabelief", tmp_path / "folder", "torch:nadam", {})
 
 
 def test_clip_factor():

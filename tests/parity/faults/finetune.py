@@ -15,10 +15,11 @@ FIRST = "layers.0.attention.q_proj"  # in the order in which layers run
 def untrained(name: str) -> Apply:
     """Returns a fault of AdamW: a parameter is left out of its update."""
 
-    def left(groups: dict) -> dict:
-        return {key: [member for member in members if member != name] for key, members in groups.items()}
+    def apply(engine, patch) -> None:
+        for group in engine.optimizer.param_groups:
+            patch.setitem(group, "params", [p for p in group["params"] if p is not engine.trained[name]])
 
-    return changed("optimizer.groups", left)
+    return apply
 
 
 def to_128(matrix) -> Parts:
@@ -52,8 +53,8 @@ FAULTS = {
         changed(f"model.{LAYER}.scaling", lambda own: 1 / 3), "finetune.alpha", "lora", "logits", LAYER,
     ),
     "a frozen matrix decayed": Fault(
-        edited("_update", "self.optimizer.update(lr)",
-               f"self.optimizer.update(lr); self.params['{LAYER}.weight'].mul_(1 - lr * 0.1)"),
+        edited("_update", "self.optimizer.step()",
+               f"self.optimizer.step(); self.params['{LAYER}.weight'].mul_(1 - lr * 0.1)"),
         "frozen=float", "lora", "update", "optimizer",
     ),
     "a step of 1/128": Fault(

@@ -151,7 +151,8 @@ FAULTS = {
     ),
     # The loss.
     "targets not shifted": Fault(
-        edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", "gradients", "loss",
+        edited("slm_torch.trainer:batch_losses", "tokens[:, 1:]", "tokens[:, :-1]"),
+        "targets", "dense", "gradients", "loss",
     ),
     "IGNORE counted": Fault(
         edited(f"{LOSS}:token_losses", "_TokenLosses.apply(logits, targets)",
@@ -165,7 +166,7 @@ FAULTS = {
         "z_loss", "dense", "gradients", "loss",
     ),
     "auxiliary loss of tokens without a target": Fault(
-        edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
+        edited(f"{LOSS}:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
         "auxiliary losses", "catalogue", "gradients", "loss",
     ),
     "auxiliary loss of the last layer only": Fault(
@@ -173,7 +174,7 @@ FAULTS = {
         "auxiliary losses", "mixtures", "gradients", "layers.3",
     ),
     "the last chunk dropped": Fault(
-        edited("slm_torch.evaluator:loss_sums",
+        edited(f"{LOSS}:loss_sums",
                "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]",
                "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in"
                " list(pieces)[:-1]]"),

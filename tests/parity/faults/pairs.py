@@ -168,7 +168,8 @@ CONFIGS: dict[str, Tiny] = {
         TRAINED,
     ),
     "schedule_free": Tiny(
-        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, "decoding")
+        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant", "mup_base_width": 8},
+        (*TRAINED, "decoding"),
     ),
     "lora": Tiny(
         SMALL | {"finetune.kind": "lora", "finetune.rank": 3, "finetune.targets": r".*\.(q|v|up)_proj"},

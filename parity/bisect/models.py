@@ -9,7 +9,9 @@ from flax import nnx
 from torch import nn
 
 import slm_flax.evaluator
+import slm_flax.trainer
 import slm_torch.evaluator
+import slm_torch.trainer
 from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Divergence, trace_comparisons, walk
 from parity.bisect.events import LOGITS, MODEL, Event
 from parity.bisect.sources import code_of
@@ -45,7 +47,7 @@ class TorchTwin:
 
     complete = True
 
-    def __init__(self, evaluator: slm_torch.evaluator.Evaluator, name: str = "PyTorch"):
+    def __init__(self, evaluator: slm_torch.evaluator.Evaluator | slm_torch.trainer.Engine, name: str = "PyTorch"):
         self.name, self.evaluator = name, evaluator
         self._tracer = TorchTracer(evaluator)
 
@@ -74,7 +76,7 @@ class FlaxTwin:
 
     complete = True
 
-    def __init__(self, evaluator: slm_flax.evaluator.Evaluator, name: str = "Flax"):
+    def __init__(self, evaluator: slm_flax.evaluator.Evaluator | slm_flax.trainer.Engine, name: str = "Flax"):
         self.name, self.evaluator = name, evaluator
         self._tracer = FlaxTracer(evaluator)
 

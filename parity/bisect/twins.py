@@ -17,12 +17,11 @@ from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
 from parity.state_transfer import State, perturbed, snapshot
+from slm_core import protocols
 from slm_core.model.dropout import site_keys
-from slm_core.protocols import Engine
 from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES
 from slm_flax.trainer import clip_factor
-from slm_torch.trainer import Engine
 
 STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is three updates old
 STEPS = 12
@@ -170,7 +169,7 @@ class Twins:
         """The Flax twin's metrics of each of the first updates, and the state after it."""
         return list(self.train(self.flax, self.initial))
 
-    def train(self, engine: Engine, state: State) -> Iterator[tuple[Metrics, State]]:
+    def train(self, engine: protocols.Engine, state: State) -> Iterator[tuple[Metrics, State]]:
         """Yields the metrics of each of the first updates, and the state after it."""
         engine.import_state(state)
         for step, rate in enumerate(self.rates):

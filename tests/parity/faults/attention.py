@@ -89,7 +89,9 @@ FAULTS = {
     "normed after the position": Fault(
         edited(f"{FIRST}.forward",
                "if self.q_norm is not None:\n"
-               "    q, k = (self.q_norm(q), self.k_norm(k))\n"
+               "    q = self.q_norm(q)\n"
+               "if self.k_norm is not None:\n"
+               "    k = self.k_norm(k)\n"
                "if self.position is not None:\n"
                "    q, k = (self.position(q, start), self.position(k, start))",
                "if self.q_norm is not None:\n"

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from slm_torch.dynamic import Quantiser
 from torch.optim import Optimizer
 
 from faults.fault import Apply, Fault, changed, edited, option
@@ -11,6 +10,7 @@ from slm_core.quantization.blockwise import signed_code
 from slm_torch.optim.adamw8bit import AdamW8bit
 from slm_torch.optim.muon import SCALES
 from slm_torch.optim.schedule_free import ScheduleFree
+from slm_torch.quantization.blockwise import Quantiser
 
 UPDATE = "optimizer.update"
 
@@ -137,9 +137,10 @@ FAULTS = {
     ),
     # AdamW with 8 bits.
     "moments used as they are stored": Fault(
-        edited("optimizer.update_blocks", "p.addcdiv_(m, v.sqrt()",
-               "m, v = self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v))\n"
-               "    p.addcdiv_(m, v.sqrt()"),
+        edited("optimizer.update_blocks",
+               "p.addcdiv_(m, v.sqrt().div_(corrections[1] ** 0.5).add_(self.eps), value=-lr / corrections[0])",
+               "m, v = (self.m.dequantise(*self.m.quantise(m)), self.v.dequantise(*self.v.quantise(v)))\n"
+               "p.addcdiv_(m, v.sqrt().div_(corrections[1] ** 0.5).add_(self.eps), value=-lr / corrections[0])"),
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "second moment by the signed table": Fault(
@@ -172,8 +173,8 @@ FAULTS = {
     "small parameters rounded, too": Fault(
         edited(UPDATE, "self.small.step()",
                'self.small.step()\n'
-               '    for m in (held["exp_avg"] for held in self.small.state.values()):\n'
-               '        m.copy_(self.m.dequantise(*self.m.quantise(m.view(-1))).view_as(m))'),
+               'for m in (state["exp_avg"] for state in self.small.state.values()):\n'
+               '    m.copy_(self.m.dequantise(*self.m.quantise(m.view(-1))).view_as(m))'),
         "optim.quantised_from", "adamw8bit", "update", "optimizer",
     ),
     # SGD.
@@ -271,7 +272,7 @@ FAULTS = {
         "schedule_free", "schedule_free", "update", "optimizer",
     ),
     "y interpolated with the next weight": Fault(
-        edited(UPDATE, "* (1 - b1 * (1 - c))", "* (1 - b1)"), "schedule_free", "schedule_free", "update", "optimizer",
+        edited(UPDATE, "1 - b1 * (1 - c)", "1 - b1"), "schedule_free", "schedule_free", "update", "optimizer",
     ),
     "epsilon inside the root": Fault(
         edited(UPDATE, "root = torch._foreach_sqrt(v)", "root = torch._foreach_sqrt(torch._foreach_add(v, self.eps))"),
@@ -282,7 +283,8 @@ FAULTS = {
         "schedule_free", "schedule_free", "update", "optimizer",
     ),
     "decay of z": Fault(
-        edited(UPDATE, "torch._foreach_add_(d, y, alpha", "torch._foreach_add_(d, z, alpha"),
+        edited(UPDATE, 'torch._foreach_add_(d, y, alpha=group["weight_decay"])',
+               'torch._foreach_add_(d, z, alpha=group["weight_decay"])'),
         "schedule_free", "schedule_free", "update", "optimizer",
     ),
     "z from 0": Fault(

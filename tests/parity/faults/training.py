@@ -102,8 +102,8 @@ FAULTS = {
         "clipping", "dense", "update", "clipping",
     ),
     "the balance bias in the norm": Fault(
-        edited(UPDATE, "grads = [p.grad for p in self.trained.values()]",
-               "grads = [p.grad for p in self.params.values()]"),
+        edited(UPDATE, "grads = [p.grad for p in self.trained.values() if p.grad is not None]",
+               "grads = [p.grad for p in self.params.values() if p.grad is not None]"),
         "clipping", "catalogue", "update", "clipping",
     ),
     # The balance bias.

@@ -62,7 +62,7 @@ def _vocabularies(common: Overrides) -> Probe:
 PROBES: dict[str, Probe] = {
     **{
         f"norm.{kind}": _pair(
-            {"model.norm.kind": kind}, {"model.norm.placement": "parallel_shared"}, {"model.norm.placement": "parallel"}
+            {"model.norm.kind": kind}, {"model.norm.placement": "pre"}, {"model.norm.placement": "sandwich"}
         )
         for kind in COMPILERS["cpu"].norm
     },

@@ -101,6 +101,10 @@ PROBES: dict[str, Probe] = {
 """{constant of `Compiler`: its probe}. `sums_apart_from` is a threshold, and `sums` reads it."""
 
 
+FITTED = ("streams_at_loss", "logits", "narrow_streams", "adapted", "moved_8bit", "slices_8bit", "workspace")
+"""Constants that were fitted over many plans. One probe need not read the recorded value of these."""
+
+
 class Reading(NamedTuple):
     """A constant, read again.
 

@@ -12,7 +12,7 @@ from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import dequantised, stored
 
 Params = dict[str, jax.Array]
-M = TypeVar("M", bound=nnx.Module)
+_Model = TypeVar("_Model", bound=nnx.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
@@ -48,7 +48,7 @@ def moving(model: nnx.Module, params: Params) -> Params:
     return {name: params[name] for name, (_, spec) in specs(model).items() if spec.role != "frozen"}
 
 
-def bind(model: M, params: Params) -> M:
+def bind(model: _Model, params: Params) -> _Model:
     """Returns the module with `params` (canonical name: array) in the place of its declared parameters.
 
     A layer whose arrays are in a stack (see `slm_flax.stack`) stays without storage.

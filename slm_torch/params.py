@@ -1,6 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import dequantised, stored
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
@@ -34,7 +37,7 @@ def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
     return {name: (tuple(p.shape), spec_of(p)) for name, p in model.named_parameters()}
 
 
-def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def initialise(model: _Model, seed: int, dtype: torch.dtype, device: torch.device) -> _Model:
     """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
     values = (
         (name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in dequantised(specs(model)).items()
@@ -42,9 +45,7 @@ def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.de
     return fill(model, values, dtype, device)
 
 
-def fill(
-    model: nn.Module, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device
-) -> nn.Module:
+def fill(model: _Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device) -> _Model:
     """Gives each declared parameter its storage and value, one at a time, and returns the model on `device`.
 
     Args:

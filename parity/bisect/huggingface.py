@@ -1,8 +1,8 @@
-"""The trace of a Hugging Face model, told by the paths of ours.
+"""Traces a Hugging Face model, by the paths of our modules.
 
-A rule of `slm_core.hf` that carries a weight over as it is, or transposed, says which module of theirs is which of
-ours; what all rules of a block, an attention or an MLP have in common says the same of these. What has no counterpart
-is left out of the comparison.
+A rule of `slm_core.hf` that copies or transposes a weight says which of their modules is which of ours. The path that
+all rules of a block, an attention or an MLP have in common says the same of these. Tensors without a counterpart are
+left out of the comparison.
 """
 
 import os
@@ -33,7 +33,7 @@ CONTAINERS = {
 LAYER = {"input": "input", "output": "output"}
 ALIKE = (SAME, TRANSPOSED)
 APART = ("position", "router")
-"""Ends of the paths of ours whose module in theirs does more, or less, than look up or multiply by its weight."""
+"""Ends of our paths whose module in transformers does more, or less, than look up or multiply by its weight."""
 
 ADDING = {"bloom": ("attention", "mlp"), "mpt": ("mlp",)}
 """{family: parts of a block that add the residual stream to their output themselves}."""
@@ -78,7 +78,7 @@ class HuggingFaceModel:
         return [*filter(None, map(self._renamed, told)), *self._parameters(gradients)]
 
     def settings(self, module: str) -> Settings:
-        """Returns the parameters of a module of ours, made of theirs."""
+        """Returns the parameters of one of our modules, converted from those of the checkpoint."""
         tensors, found = dict(self.model.named_parameters()), {}
         for rule in self.rules:
             if any(name.rpartition(".")[0] == module for name in rule.names) and tensors.keys() >= set(rule.hf_names):
@@ -95,7 +95,7 @@ class HuggingFaceModel:
         return self.model(tokens, use_cache=False).logits.flatten(0, 1)
 
     def _renamed(self, event: Event) -> Event | None:
-        """Returns an event by our names; None if there is no such tensor in ours."""
+        """Returns an event by our names; None if our model has no such tensor."""
         if event.path in (LOGITS, LOSS):
             return event if event.side == "output" else None
         ours, tensors = self.paths.get(event.path, ("", {}))
@@ -116,10 +116,10 @@ class HuggingFaceModel:
 def paths_of(
     rules: Sequence[Rule], n_layers: int, adding: Sequence[str] = ()
 ) -> dict[str, tuple[str, Mapping[str, str]]]:
-    """Returns {path of theirs: (path of ours, {tensor of theirs: of ours})}.
+    """Returns {their path: (our path, {their tensor: our tensor})}.
 
     Args:
-      adding: parts of a block whose outputs are not those of ours.
+      adding: parts of a block whose outputs differ from ours.
     """
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     for i in range(n_layers):

@@ -1,6 +1,6 @@
-"""The trace of the Flax twin: the calls of its modules are wrapped while one jitted function is traced.
+"""Traces the Flax twin: wraps the calls of its modules while JAX traces one jitted function.
 
-Values leave that function beside its result. A gradient is that of a zero that is added to the tensor: a tap.
+Values leave that function beside its result. The gradient at a tensor is that of a zero added to it, a tap.
 """
 
 import sys
@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,6 @@ from jax import Array
 
 import slm_flax.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
-from parity.bisect.replace import replaced
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_flax.evaluator import Evaluator
@@ -69,7 +69,7 @@ class FlaxTracer:
     def _compiled(
         self, values: Params, tokens: np.ndarray, key: Any
     ) -> tuple[Callable, list[Event], dict[int, np.ndarray]]:
-        """Returns the jitted gradient of `_objective`, what it records, and its taps."""
+        """Returns the jitted gradient of `_objective`, the events that it records, and its taps."""
         shapes = {}
 
         def shape_of(number: int, x: Array) -> Array:
@@ -92,13 +92,13 @@ class FlaxTracer:
         engine = self.engine
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), replaced(engine, "config", plain):
+        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), patch.object(engine, "config", plain):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 
 
 _TRACED = object()
-"""In the place of a value that the compiled program gives."""
+"""Marks a value that the compiled program gives."""
 
 
 @contextmanager
@@ -119,17 +119,17 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
                 if hasattr(kind, name)
             ]
             for kind, name, method, function in found:
-                stack.enter_context(replaced(kind, name, _wrapper(recorder, paths, method, function)))
+                stack.enter_context(patch.object(kind, name, _wrapper(recorder, paths, method, function)))
             return model
 
-        stack.enter_context(replaced(home, "bind", bound))
+        stack.enter_context(patch.object(home, "bind", bound))
         stack.enter_context(_pair_rows(recorder))
         yield
 
 
 def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function: Callable) -> Callable:
     def call(module: nnx.Module, *arguments: Any, **options: Any) -> Any:
-        if method == LOGITS:
+        if method == LOGITS and isinstance(module, Transformer):
             return _logits(recorder, module, function, *arguments)
         own, by_pair = partial(function, module), isinstance(module, ExpertLinear)
         return recorder.call(paths[id(module)], method, own, arguments, options, by_pair)
@@ -138,7 +138,7 @@ def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function
 
 
 def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: Array) -> Array:
-    """Calls a model's logits; tied embeddings are an input of theirs."""
+    """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Array, *tied: Array) -> Array:
         own = model.embed.weight.get_value()
@@ -161,7 +161,7 @@ def _pair_rows(recorder: Recorder) -> Iterator[None]:
         recorder.pair_rows = rows.row
         return rows
 
-    with replaced(slm_flax.layers.moe, "rows_by_expert", noted):
+    with patch.object(slm_flax.layers.moe, "rows_by_expert", noted):
         yield
 
 

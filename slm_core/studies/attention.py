@@ -25,7 +25,7 @@ TURN_S = 0.2
 MEASURES = {"ms": (1e3, "{:,.1f} ms"), "MB": (1e-6, "{:,.1f} MB")}
 """{unit: (factor from seconds or bytes, format)}."""
 
-Make = Callable[["Case"], Callable[[], None]]
+Make = Callable[["Case"], Callable[[], object]]
 """Prepares a case. Returns a function that makes one call, forward and backward, and waits until all is computed."""
 
 
@@ -139,7 +139,7 @@ def _take_turns(makes: dict[str, Make], results: Sequence[Result], rounds: int) 
 
 
 # In the process of a case: its prepared call.
-_call: Callable[[], None]
+_call: Callable[[], object]
 
 
 def _process(makes: dict[str, Make], case: Case) -> Executor:

@@ -10,7 +10,7 @@ import slm_flax.layers
 import slm_flax.optim
 import slm_torch.layers
 import slm_torch.optim
-from parity.cells import cells
+from parity.cases import cases
 from slm_core.config.fields import field_table
 from slm_core.training.schedules import SCHEDULES
 
@@ -114,8 +114,8 @@ def test_an_optimizer_opens_with_its_paper(path):
         assert doc and (path == "base.py" or re.search(r"(19|20)\d\d.*https?://", doc, re.S)), path
 
 
-@pytest.mark.parametrize("cell", [cell for cell in cells() if not cell.large], ids=lambda cell: cell.name)
-def test_the_same_parameters_with_the_same_shapes_and_roles(cell):
+@pytest.mark.parametrize("case", [case for case in cases() if not case.large], ids=lambda case: case.name)
+def test_the_same_parameters_with_the_same_shapes_and_roles(case):
     import slm_flax.model
     import slm_flax.numerics
     import slm_flax.params
@@ -124,7 +124,7 @@ def test_the_same_parameters_with_the_same_shapes_and_roles(cell):
     import slm_torch.params
 
     twins = [
-        twin.params.specs(twin.model.Transformer(cell.config, cell.vocab_size, twin.numerics.DTYPES["float32"]))
+        twin.params.specs(twin.model.Transformer(case.config, case.vocab_size, twin.numerics.DTYPES["float32"]))
         for twin in (slm_torch, slm_flax)
     ]
     assert twins[0] == twins[1]

@@ -23,7 +23,7 @@ RULES = {
 """{section of docs/numerics.md: its rules that no field switches}.
 
 Left out is what both twins take from slm_core, the batches of section 2 and the draws of section 11, and what changes
-no number that the ladder sees: equal scores, rows that see nothing, and where half precisions are rounded.
+no number that the suite sees: equal scores, rows that see nothing, and where half precisions are rounded.
 """
 
 SIZES = {

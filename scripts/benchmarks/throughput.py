@@ -9,7 +9,7 @@ from pathlib import Path
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
-DESCRIPTION = """Measures training speed in tokens a second: contenders take turns in short rounds, each in its own
+DESCRIPTION = """Measures training speed in tokens per second: contenders take turns in short rounds, each in its own
 process. Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins
 with both attention kernels. With --config: that config in both twins. With --nanogpt or --nanodo: each twin
 beside its peer."""
@@ -28,7 +28,7 @@ FLAGS = [
         "checkout of github.com/google-deepmind/nanodo; the Flax twin is measured beside it",
     ),
     Flag("rounds", int, 7, "turns of each contender"),
-    Flag("updates", int, 10, "updates a turn"),
+    Flag("updates", int, 10, "updates per turn"),
     Flag("json", str, "", "file for all numbers, as JSON"),
 ]
 
@@ -102,7 +102,7 @@ def contests(invocation: Invocation):
         return {invocation.preset: [Contender(name, make, invocation.config) for name, make in TWINS.items()]}
     found = {}
     if flags["nanogpt"]:
-        from _peers import nanogpt
+        from scripts.benchmarks._peers import nanogpt
 
         config = setting("erf")
         peer = Contender("nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config)
@@ -111,7 +111,7 @@ def contests(invocation: Invocation):
             peer,
         ]
     if flags["nanodo"]:
-        from _peers import nanodo, nanodo_bare
+        from scripts.benchmarks._peers import nanodo, nanodo_bare
 
         config = setting("tanh")
         bare = Contender(

@@ -4,13 +4,13 @@ import logging
 import os
 from pathlib import Path
 
-import scripts._path  # noqa: F401
+from parity.oracle.cases import CASES
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Builds tiny random models of every family of Hugging Face transformers, offline and on the CPU, imports
 each into both twins, and compares logits and gradients; exports each and loads it with AutoModelForCausalLM. Exits with
-1 if one is over budget."""
+1 if an error is above its tolerance."""
 
 FLAGS = [
     Flag("family", str, "", "only this model_type, such as llama; empty: all"),
@@ -19,8 +19,6 @@ FLAGS = [
 
 
 def run(invocation: Invocation) -> None:
-    from parity.oracle.cases import CASES
-
     flags = invocation.flags
     families = list(dict.fromkeys(case.family for case in CASES))
     if flags["family"] and flags["family"] not in families:
@@ -43,7 +41,7 @@ def run(invocation: Invocation) -> None:
     failed = [measured for measured in results if not measured.passed]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     if flags["markdown"]:
-        command = f"uv run scripts/oracle.py --markdown {flags['markdown']}"
+        command = f"uv run scripts/check_oracle.py --markdown {flags['markdown']}"
         Path(flags["markdown"]).write_text(page(results, moved, command))
         print(f"written: {flags['markdown']}")
     if failed:
@@ -60,7 +58,7 @@ def _pin() -> None:
     from parity.pair import pin_threads
 
     transformers.logging.disable_progress_bar()
-    logging.getLogger().setLevel(logging.ERROR)  # which kernel a model falls back to is no news here
+    logging.getLogger().setLevel(logging.ERROR)  # a note about a kernel's fallback would break the table
     pin_threads()
 
 

@@ -9,8 +9,8 @@ import types
 import jax
 import pytest
 import torch
-from knob_cases import BASE, MACHINE, RUNS, cases
-from knob_runs import observe, sources, write_corpora
+from sensitivity_cases import BASE, MACHINE, RUNS, cases
+from sensitivity_runs import observe, sources, write_corpora
 
 import slm_flax.device
 import slm_torch.device

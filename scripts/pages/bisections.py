@@ -1,4 +1,4 @@
-"""Makes the three bisections at the end of docs/parity.md: faults in a copy of the sources, and what is printed."""
+"""Writes the three bisections at the end of docs/parity.md: faults in a copy of the sources, and the reports."""
 
 import json
 import os
@@ -9,22 +9,22 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-import scripts._path  # noqa: F401
+from parity.report import BISECTIONS
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")
 
 FLAGS = [Flag("markdown", str, "docs/parity.md", "page whose last section is written anew")]
 
 INTRODUCTION = """
-`scripts/parity.py --bisect` names the first tensor, in execution order, in which two models differ. Written by
-`uv run scripts/bisections.py`, which plants each fault in a copy of the project and shows what is printed.
+`scripts/bisect_models.py` names the first tensor, in execution order, in which two models differ. Written by
+`uv run scripts/pages/bisections.py`, which plants each fault in a copy of the project and shows the report.
 """
 
 EDIT = ("slm_torch/layers/rope.py", "(b * cos + a * sin)", "(b * cos - a * sin)")
-"""File, what stands there, and a porter's slip."""
+"""File, the code there, and a mistake that a porter makes."""
 
 LLAMA = {
     "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -34,7 +34,7 @@ LLAMA = {
 
 
 class Shown(NamedTuple):
-    """One bisection: what was done, the command, and what it printed."""
+    """One bisection: its fault, the command, and the report that it printed."""
 
     title: str
     fault: str
@@ -43,11 +43,11 @@ class Shown(NamedTuple):
 
 
 def run(invocation: Invocation) -> None:
-    from parity.report import BISECTIONS
-
     page = Path(invocation.flags["markdown"])
     if not page.is_file():
-        raise UserError(f"--markdown={page} is not there: write it with scripts/parity.py --all --markdown={page}")
+        raise UserError(
+            f"--markdown={page} is not there: write it with scripts/check_parity.py --all --markdown={page}"
+        )
     shown = []
     with tempfile.TemporaryDirectory() as name:
         for make in (_twins, _hugging_face, _checkpoints):
@@ -67,9 +67,9 @@ def _twins(copy: Path) -> Shown:
     name, before, after = EDIT
     source = (copy / name).read_text()
     if before not in source:
-        raise UserError(f"{name} no longer has '{before}': choose another fault in scripts/bisections.py")
+        raise UserError(f"{name} no longer has '{before}': choose another fault in scripts/pages/bisections.py")
     (copy / name).write_text(source.replace(before, after))
-    command = "uv run scripts/parity.py --bisect --config configs/llama.py:tiny"
+    command = "uv run scripts/bisect_models.py --config configs/llama.py:tiny"
     fault = f"In `{name}`, `{before}` became `{after}`: the sign of one half of a rotation."
     return Shown("Twin against twin", fault, command, _printed(copy, command))
 
@@ -82,7 +82,7 @@ def _hugging_face(copy: Path) -> Shown:
     saved = json.loads(file.read_text())
     saved["config"]["model"]["position"]["theta"] = 5e5
     file.write_text(json.dumps(saved))
-    command = "uv run scripts/parity.py --bisect --run models/tiny --against tiny-llama --precision float32"
+    command = "uv run scripts/bisect_models.py --run models/tiny --against tiny-llama --precision float32"
     fault = "A Llama of transformers was imported; then `position.theta` of the run was changed from 10,000 to 500,000."
     return Shown("Twin against Hugging Face", fault, command, _printed(copy, command))
 
@@ -109,7 +109,7 @@ def _checkpoints(copy: Path) -> Shown:
     bits = state[name].view(np.uint32)
     bits[3, 5] ^= 1 << 23
     save_file(state, file)
-    command = "uv run scripts/parity.py --bisect --run models/damaged --against models/sound --precision float32"
+    command = "uv run scripts/bisect_models.py --run models/damaged --against models/sound --precision float32"
     fault = "A run was copied, and one bit of one weight of the copy was flipped, as a bad disk would."
     return Shown("Checkpoint against checkpoint", fault, command, _printed(copy, command))
 
@@ -122,7 +122,7 @@ def _copy(target: Path) -> Path:
 
 
 def _printed(copy: Path, command: str) -> str:
-    """Returns what a command prints that must find a divergence."""
+    """Returns the report of a command, which must find a divergence."""
     words = command.removeprefix("uv run ").split()
     done = _run(copy, [sys.executable, *words])
     if done.returncode != 1:

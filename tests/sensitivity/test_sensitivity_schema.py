@@ -1,7 +1,7 @@
 """The whole schema is covered, and a field set under a choice that does not read it is refused."""
 
 import pytest
-from knob_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, others, unread_contexts, values_of
+from sensitivity_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, others, unread_contexts, values_of
 
 from parity.fields import selectors
 from slm_core.cli.command_line import parse

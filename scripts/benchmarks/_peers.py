@@ -1,7 +1,6 @@
-"""The training loops of nanoGPT and nanoDO as contenders of the benchmark, imported from checkouts that the user has.
+"""Runs the training loops of nanoGPT and nanoDO as contenders of the benchmark, from checkouts that the user has.
 
-Nothing of theirs is here: these adapters build their model, their optimizer and their step with our setting
-and feed them.
+None of their code is here: these adapters build their model, optimizer and step with our setting, and feed them.
 """
 
 import functools
@@ -26,7 +25,7 @@ class NanoGPT:
         import torch
 
         _use_checkout("nanogpt", checkout, "model.py")
-        from model import GPT, GPTConfig
+        from model import GPT, GPTConfig  # pyrefly: ignore[missing-import]  # of the checkout
 
         model = config.model
         self.model = GPT(
@@ -91,11 +90,11 @@ class NanoDO:
             "sentencepiece",
             "tensorflow_datasets",
         ):  # its logging and its data, of which nothing is used
-            _stand_in(absent)
+            _fallback(absent)
         import jax
         from jax.experimental import mesh_utils
         from jax.sharding import Mesh
-        from nanodo import metrics, model_factory, train
+        from nanodo import metrics, model_factory, train  # pyrefly: ignore[missing-import]  # of the checkout
 
         if not statistics:
             metrics.get_metrics = lambda aux, c, loss, *rest: {"train_loss": loss}
@@ -109,14 +108,13 @@ class NanoDO:
         self.parameters = sum(p.size for p in jax.tree.leaves(state.params))
 
     def run(self, updates: int) -> list[float]:
-        losses, pending = [], None
+        losses, pending = [], []
         for _ in range(updates):
-            metrics = self.trainer.do_step(self.step, next(self.batches)[0])
+            pending.append(self.trainer.do_step(self.step, next(self.batches)[0]))
             self.step += 1
-            if pending is not None:
-                losses.append(float(pending["train_loss"]))
-            pending = metrics
-        return [*losses, float(pending["train_loss"])]
+            if len(pending) > 1:
+                losses.append(float(pending.pop(0)["train_loss"]))
+        return losses + [float(metrics["train_loss"]) for metrics in pending]
 
     def peak_memory_bytes(self) -> int:
         return process_peak_bytes()
@@ -174,13 +172,13 @@ def _use_checkout(name: str, checkout: str, needed: str) -> None:
     sys.path.insert(0, str(Path(checkout).resolve()))
 
 
-def _stand_in(name: str) -> None:
-    """Puts a hollow module where an import would fail for want of a package that the measured code never calls."""
+def _fallback(name: str) -> None:
+    """Puts an empty module in place of a package that is not installed, which the measured code never calls."""
     try:
         __import__(name)
     except ImportError:
         module = ModuleType(name)
-        module.__getattr__ = lambda attribute: MagicMock()
+        module.__getattr__ = lambda name: MagicMock()
         sys.modules[name] = module
 
 

@@ -41,7 +41,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.studies.machine import machine
     from slm_core.studies.tables import markdown_table
 
-    flags, scripts = invocation.flags, Path(__file__).parent
+    flags, scripts = invocation.flags, Path(__file__).resolve().parents[1]
     print(machine(), flush=True)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -1,4 +1,4 @@
-"""What a run does: what the loop hands to the engine, and what it leaves on the disk."""
+"""Observes a run: what the loop gives to the engine, and what it writes to the disk."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from knob_cases import BASE
+from sensitivity_cases import BASE
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values

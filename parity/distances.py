@@ -1,10 +1,14 @@
-"""How far apart two arrays are."""
+"""Measures how far apart two arrays are."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def largest(a: np.ndarray, b: np.ndarray) -> float:
-    """Returns max |a - b|; infinite where shapes differ or a value is not finite on one side only or not equal."""
+def largest(a: ArrayLike, b: ArrayLike) -> float:
+    """Returns max |a - b|.
+
+    It is infinite for arrays of other shapes, and if a value that is not finite is not the same in both.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         return np.inf
@@ -12,13 +16,16 @@ def largest(a: np.ndarray, b: np.ndarray) -> float:
     return _worst(np.abs(a[differing] - b[differing]))
 
 
-def of_order_one(a: np.ndarray, b: np.ndarray) -> float:
+def of_order_one(a: ArrayLike, b: ArrayLike) -> float:
     """Returns max |a - b| / max(1, root mean square of b)."""
     return largest(a, b) / max(1.0, float(np.sqrt(np.mean(np.square(b, dtype=np.float64)))))
 
 
-def relative(a: np.ndarray, b: np.ndarray, floor: float = 0.0) -> float:
-    """Returns |a - b| / max(|b|, floor) in L2; 0 for equal arrays, infinite for other shapes or no finite value."""
+def relative(a: ArrayLike, b: ArrayLike, floor: float = 0.0) -> float:
+    """Returns |a - b| / max(|b|, floor), by L2 norms.
+
+    It is 0 for equal arrays, and infinite for arrays of other shapes or with values that are not finite.
+    """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         return np.inf

@@ -1,7 +1,7 @@
-"""The knobs of the schema: every field, under every choice under which it is read, with another valid value.
+"""Gives every field of the schema another valid value, under every choice under which it is read.
 
-All of it comes from the schema: a new field, or a new choice, is here from the moment that it is declared. Where BASE
-and the usual other values are not enough for a field to act, NEEDS and OTHERS say what is.
+All of it comes from the schema: a new field or choice is covered as soon as it is declared. If a field does not act
+with BASE and the usual other values, NEEDS and OTHERS say what it needs.
 """
 
 import fnmatch
@@ -130,7 +130,7 @@ NO_OPS = (
         "precision.compute", "=float32 -> auto under precision.params=float32", BOTH, "auto stands for it on a CPU",
     ),
     *(
-        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is no float16 on a CPU")
+        NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is not float16 on a CPU")
         for leaf in ("init", "growth_interval", "backoff", "max")
     ),
     NoOp("memory.remat", "=auto -> none", BOTH, "auto is none where that fits"),
@@ -170,9 +170,9 @@ def cases(name: str, all_choices: bool = False) -> Iterator[Case]:
     """
     for context, base in contexts(name, all_choices):
         values = [flatten(base)[name], *others(name, flatten(base)[name])]
-        settled = [config for value in values if (config := _changed(base, name, value))]
+        valid = [config for value in values if (config := _changed(base, name, value))]
         chosen = bool(choices(name))
-        pairs = itertools.combinations(settled, 2) if chosen else ((settled[0], other) for other in settled[1:])
+        pairs = itertools.combinations(valid, 2) if chosen else ((valid[0], other) for other in valid[1:])
         found = [Case(name, context, *pair) for pair in pairs if _means_other(name, *pair)]
         several = chosen or base_type(field_table()[name].type) is tuple
         yield from found if several else found[:1]
@@ -193,7 +193,7 @@ def contexts(name: str, all_choices: bool = False) -> Iterator[tuple[str, Config
             found[f"{selector}={value}"] = _choosing(selector, value) | _needed(name) | {selector: value}
     seen: set[Config] = set()
     for context, overrides in found.items():
-        config = _settled(overrides)
+        config = _overridden(overrides)
         if config not in seen and not unread(config, name):
             validate(config)
             seen.add(config)
@@ -234,7 +234,7 @@ def _choosing(selector: str, value: str) -> Values:
     return _needed(selector) | NEEDS.get(f"{selector}={value}", {}) | {selector: value}
 
 
-def _settled(overrides: Values) -> Config:
+def _overridden(overrides: Values) -> Config:
     """Returns BASE with overrides, without those that they leave unread."""
     config, _ = drop_unread(BASE, with_values(BASE, overrides), ())
     return with_values(config, {name: field_table()[name].default for name in overrides if unread(config, name)})
@@ -252,7 +252,7 @@ def _changed(base: Config, name: str, value: Any) -> Config | None:
 
 
 def _means_other(name: str, base: Config, other: Config) -> bool:
-    """Returns whether two values are two meanings: a width that says what it is when unset is not another one."""
+    """Returns whether two values mean different things. Setting a width to its resolved default does not."""
     if not name.startswith("model."):
         return base != other
     return layer_specs(base.model) != layer_specs(other.model)

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import pytest
 import torch
-from knob_cases import BASE, BOTH, NO_OPS, TWINS, cases
-from knob_traces import TRACES, changes, program
+from sensitivity_cases import BASE, BOTH, NO_OPS, TWINS, cases
+from sensitivity_traces import TRACES, changes, program
 
 import slm_flax.trainer
 import slm_torch.trainer

@@ -6,13 +6,17 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from slm_core.studies.attention import Case
+
 DESCRIPTION = """Measures one causal attention call, forward and backward, in float32 on the CPU, for each kernel of
 both twins and each context; each case in its own process. Prints median milliseconds of alternating turns or, with
---memory, the peak of memory above what the process had before; in brackets how many times less than dot_product."""
+--memory, the peak of memory above that of the process before; in brackets how many times less than dot_product."""
 
 FLAGS = [
     Flag("contexts", str, "", "tokens, with commas; empty: 256,512,1024,2048,4096, or 1024 to 16384 with --memory"),
@@ -31,7 +35,7 @@ FLAGS = [
 TIME_CONTEXTS, MEMORY_CONTEXTS = "256,512,1024,2048,4096", "1024,2048,4096,8192,16384"
 
 
-def torch_call(case, keep_freed: bool = True) -> Callable[[], None]:
+def torch_call(case: "Case", keep_freed: bool = True) -> Callable[[], object]:
     import torch
 
     from slm_torch.device import keep_freed_memory
@@ -42,7 +46,7 @@ def torch_call(case, keep_freed: bool = True) -> Callable[[], None]:
     kernel = KERNEL[case.kernel]
     options = dict(start=0, scale=case.head_dim**-0.5, window=case.window, softcap=case.softcap)
 
-    def prepared(context: int) -> Callable[[], None]:
+    def prepared(context: int) -> Callable[[], object]:
         shapes = [(case.batch, context, heads, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
         inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
         dy = torch.randn(shapes[0])
@@ -52,7 +56,7 @@ def torch_call(case, keep_freed: bool = True) -> Callable[[], None]:
     return prepared(case.context)
 
 
-def flax_call(case) -> Callable[[], None]:
+def flax_call(case: "Case") -> Callable[[], object]:
     import jax
 
     from slm_flax.layers import KERNEL
@@ -73,7 +77,7 @@ def flax_call(case) -> Callable[[], None]:
     return lambda: jax.block_until_ready(compiled(*inputs))
 
 
-TWINS = {"PyTorch": torch_call, "Flax": flax_call}
+TWINS: dict[str, Callable[["Case"], Callable[[], object]]] = {"PyTorch": torch_call, "Flax": flax_call}
 
 
 def cases(flags: dict) -> list:
@@ -113,7 +117,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.studies.machine import machine
 
     flags = invocation.flags
-    wanted = cases(flags)
+    chosen = cases(flags)
     os.environ["JAX_PLATFORMS"] = "cpu"
     say = functools.partial(print, flush=True)
     say(machine())
@@ -121,9 +125,9 @@ def run(invocation: Invocation) -> None:
         say("note: something else is running on this machine; trust the ratios more than the times")
     if flags["memory"]:
         makes = TWINS | {"PyTorch": functools.partial(torch_call, keep_freed=False)}
-        results = attention.memory(makes, wanted, say)
+        results = attention.memory(makes, chosen, say)
     else:
-        results = attention.times(TWINS, wanted, flags["rounds"], say)
+        results = attention.times(TWINS, chosen, flags["rounds"], say)
     say(f"\n{attention.table(results, 'MB' if flags['memory'] else 'ms')}")
     if flags["json"]:
         numbers = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}

@@ -4,7 +4,6 @@ import functools
 import importlib
 import sys
 
-import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.cli.output_file import PICTURES, output_file
 from slm_core.errors import UserError, nearest

@@ -62,7 +62,7 @@ def _vocabularies(common: Overrides) -> Probe:
 PROBES: dict[str, Probe] = {
     **{
         f"norm.{kind}": _pair(
-            {"model.norm.kind": kind}, {"model.norm.placement": "parallel_shared"}, {"model.norm.placement": "parallel"}
+            {"model.norm.kind": kind}, {"model.norm.placement": "pre"}, {"model.norm.placement": "sandwich"}
         )
         for kind in COMPILERS["cpu"].norm
     },
@@ -99,6 +99,10 @@ PROBES: dict[str, Probe] = {
     "workspace": Probe(None, (_TINY, 256)),
 }
 """{constant of `Compiler`: its probe}. `sums_apart_from` is a threshold, and `sums` reads it."""
+
+
+FITTED = ("streams_at_loss", "logits", "narrow_streams", "adapted", "moved_8bit", "slices_8bit", "workspace")
+"""Constants that were fitted over many plans. One probe need not read the recorded value of these."""
 
 
 class Reading(NamedTuple):

@@ -30,7 +30,7 @@ MODELS = (
 def run(invocation: Invocation) -> None:
     flags = invocation.flags
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from parity.xla_constants import PROBES, readings, sums
+    from parity.xla_constants import FITTED, PROBES, readings, sums
     from slm_core.planner.xla_constants import MEASURED_WITH
     from slm_core.runs.provenance import versions
 
@@ -43,6 +43,7 @@ def run(invocation: Invocation) -> None:
     for reading in readings(flags["device"], constants):
         value = "unused" if reading.value is None else f"{reading.value:.2f}"
         source = "two plans" if reading.from_difference else "one plan, with the errors of all other constants"
+        source += "; recorded by a fit over many plans" if reading.constant in FITTED else ""
         print(f"{reading.constant:20}{reading.recorded:12.2f}{value:>12}  {source}", flush=True)
     if flags["device"] == "cpu" and not words:
         print("sums_apart_from: planned over predicted memory if sums are computed apart from their terms, and if not")

@@ -77,6 +77,8 @@ def _without_values(gpu: bool) -> Iterator[None]:
             flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
             stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))
             stack.enter_context(mock.patch.object(fused, "_shares_keys", lambda *_: False))
-        # MemTracker's statistics by module refuse a second micro-batch. The total does not need them.
+        # The total does not need MemTracker's statistics by module, which refuse a second micro-batch, nor those of an
+        # optimizer, which refuse a state that belongs to no parameter (its count).
         stack.enter_context(mock.patch.object(ModTracker, "register_user_hooks"))
+        stack.enter_context(mock.patch.object(MemTracker, "_track_optimizer_states"))
         yield

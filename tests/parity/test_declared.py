@@ -4,11 +4,11 @@ import pytest
 
 import slm_flax.model
 import slm_torch.model
-from parity.cells import PRESETS, cells
-from parity.memory import cases
+from parity import memory
+from parity.cases import PRESETS, cases
 
-CONFIGS = {cell.name: (cell.config, cell.vocab_size) for cell in cells()} | cases()
-QUICK = [cell.name for cell in cells() if cell.quick and cell.section != PRESETS][::2]
+CONFIGS = {case.name: (case.config, case.vocab_size) for case in cases()} | memory.cases()
+QUICK = [case.name for case in cases() if case.quick and case.section != PRESETS][::2]
 
 
 @pytest.mark.parametrize("names", [QUICK, pytest.param(list(CONFIGS), marks=pytest.mark.slow)], ids=["quick", "all"])

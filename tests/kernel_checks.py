@@ -6,7 +6,8 @@ Each check takes the kernel as run(inputs, dy, **options) -> (y, {input: gradien
 import itertools
 
 import numpy as np
-import oracles_attention
+
+from tests.reference import attention as oracles_attention
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-12)
 TILE = 4

@@ -7,7 +7,6 @@ both losses of a hidden state and the gradients, in it and in the head, of what 
 """
 
 import numpy as np
-import oracles
 import pytest
 
 from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
@@ -15,6 +14,7 @@ from slm_core.config.layers import resolve
 from slm_core.config.widths import rotated
 from slm_core.model import dropout
 from slm_core.model.positions import rotation
+from tests.reference import layers as oracles
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-13)
 KERNEL_CASES = [

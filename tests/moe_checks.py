@@ -5,11 +5,11 @@ sum(output * dy) + penalty by name, "x" among them. Weights are {name: array}; x
 """
 
 import numpy as np
-import oracles_moe
 from layer_checks import TOLERANCE
 
 from slm_core.config import Attention, Mlp, Model
 from slm_core.config.layers import resolve
+from tests.reference import moe as oracles_moe
 
 CASES = {
     "softmax": dict(),

@@ -5,7 +5,6 @@ each of the gradients and learning rates, all in NumPy; or the twin's `build` of
 """
 
 import numpy as np
-import oracles_optim
 import pytest
 from engine_checks import CONFIG, VOCAB, batch
 
@@ -13,6 +12,7 @@ from slm_core.config import Optim
 from slm_core.config.fields import with_values
 from slm_core.model.initialization import Spec
 from slm_core.model.parameter_groups import DECAYS, ParameterGroup, balance_steps, parameter_groups, weight_decay
+from tests.reference import optimizers as oracles_optim
 
 TOLERANCE = dict(rtol=1e-11, atol=1e-13)
 CASES = {
@@ -31,9 +31,9 @@ CASES = {
 }
 GROUPS = {
     "tall": ParameterGroup("matrix", decay=0.3),
-    "wide": ParameterGroup("matrix", rate=0.5, decay=0.3),
+    "wide": ParameterGroup("matrix", lr_multiplier=0.5, decay=0.3),
     "experts": ParameterGroup("matrix"),
-    "embed": ParameterGroup("embedding", rate=2.0),
+    "embed": ParameterGroup("embedding", lr_multiplier=2.0),
     "norm": ParameterGroup("norm"),
 }
 SHAPES = {"tall": (5, 3), "wide": (3, 5), "experts": (2, 4, 3), "embed": (6, 3), "norm": (3,)}

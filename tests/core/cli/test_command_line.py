@@ -13,7 +13,7 @@ from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FLAGS = (
     Flag("max-tokens", int, 200, "tokens to write"),
     Flag("framework", str, "torch", "which twin", choices=("torch", "flax")),

@@ -1,14 +1,10 @@
 """Starting from another run: which weights the loop asks for and when, what is refused, and the preset."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_engine import BigramEngine, change, make_config
 
 from slm_core.config import Config, Position, presets
 from slm_core.config.fields import with_values
@@ -19,6 +15,7 @@ from slm_core.model.weights import write_weights
 from slm_core.runs.folder import describe_imported, load_run, make_imported
 from slm_core.training.finetuning import open_base
 from slm_core.training.loop import train
+from tests.core.fake_engine import BigramEngine, change, make_config
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_resuming_takes_no_more_memory_than_starting(tmp_path: Path, framework: 
 
     def peak(before: str, after: str) -> int:
         command = [sys.executable, "-c", PEAK, framework, before, after]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
         return int(done.stdout.split()[-1])
 
     first, second = str(tmp_path / "first"), str(tmp_path / "second")

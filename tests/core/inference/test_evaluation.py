@@ -2,14 +2,10 @@
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_engine import BigramEngine, make_config
 
 from slm_core.data import prepare, validation_batches
 from slm_core.data.tokenizers import Byte, Char, train_bpe
@@ -18,6 +14,7 @@ from slm_core.inference.evaluation import Measured, measure, open_text, text_byt
 from slm_core.protocols import IGNORE
 from slm_core.runs.folder import load_run
 from slm_core.training.loop import VALIDATION_SEED, train
+from tests.core.fake_engine import BigramEngine, make_config
 
 TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_engine import BigramEngine, change, make_config
-
 from slm_core.errors import UserError
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.training.loop import train
 from slm_core.training.metrics import FIELDS, read_metrics
+from tests.core.fake_engine import BigramEngine, change, make_config
 
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
 
@@ -348,11 +346,10 @@ def test_a_run_with_another_seed_is_another_run(whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_to_a_process_save_and_exit_0(tmp_path, number):
-    script = Path(__file__).with_name("fake_engine.py")
-    root = script.parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     process = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path), "0.05"],
+        [sys.executable, "-m", "tests.core.fake_engine", str(tmp_path), "0.05"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,13 +1,9 @@
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake_engine import BigramEngine, change, make_config
 
 from slm_core.config.fields import flatten
 from slm_core.data import load_tokenizer
@@ -16,6 +12,7 @@ from slm_core.model.weights import read_weights, write_weights
 from slm_core.runs.checkpoints import read_loop
 from slm_core.runs.folder import MAY_DIFFER, automatic_name, describe_imported, load_run, make_imported, open_run
 from slm_core.training.loop import train
+from tests.core.fake_engine import BigramEngine, change, make_config
 
 
 def run(config, framework="torch", **kwargs):

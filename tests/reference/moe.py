@@ -1,9 +1,9 @@
 """A mixture of experts in NumPy float64, one token and one expert at a time."""
 
 import numpy as np
-import oracles
 
 from slm_core.config import Mlp
+from tests.reference import layers as oracles
 
 DENSE = {
     "gelu": lambda x: oracles.gelu(x, "erf"),

@@ -8,7 +8,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.presets import choose
 from slm_core.errors import UserError
 from slm_core.model.compare import differences
-from slm_core.runs.folder import SavedRun, load_run
+from slm_core.runs.saved import SavedRun, load_run
 from slm_core.training.finetuning import tokenizer_field
 
 CONTEXT = 1024

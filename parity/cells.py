@@ -215,14 +215,14 @@ def _about(config: Config, names: Iterable[str]) -> set[str]:
 def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     """Returns the names of a field's value, if it is a choice, and of the choices by which it is read."""
     name = f"{section}.{leaf}"
-    field_ = field_table()[name].field.metadata
+    option = field_table()[name].option
     found: set[str] = set()
-    if field_["choices"]:
+    if option.choices:
         value = selected(owner, leaf)
         found = {value} if name in REGISTRIES else {f"{leaf}={value}"} | ({value} - _registered())
     if name not in REGISTRIES and leaf != "kind" and hasattr(owner, "kind"):
         found |= _readers(owner, section, "kind")
-    for selector in field_["read_by"] or ():
+    for selector in option.read_by:
         found |= _readers(owner, section, selector)
     return found
 
@@ -247,7 +247,7 @@ def _number_cells(found: list[Cell]) -> list[Cell]:
     """Returns a cell for each field without choices that no cell found so far sets, with the first value that fits."""
     cells = []
     for name in numerics() - set().union(*(proven(cell) for cell in found)):
-        for value in () if choices(name) else other_values(name, field_table()[name].field.default):
+        for value in () if choices(name) else other_values(name, field_table()[name].default):
             try:
                 overrides = selecting(name, BASE) | {name: value}
                 cells.append(_tiny(f"{_short(name)}={value}", overrides, _section(name)))

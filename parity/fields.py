@@ -8,13 +8,13 @@ from slm_core.config.fields import base_type, field_table, flatten
 
 def choices(name: str) -> tuple[str, ...]:
     """Returns the choices of a field; () where it has none."""
-    return tuple(field_table()[name].field.metadata["choices"] or ())
+    return tuple(field_table()[name].option.choices)
 
 
 def selectors(name: str) -> dict[str, tuple[str, ...]]:
     """Returns {dotted name of a field that decides whether this one is read: values of it under which it is}."""
     section = name.rpartition(".")[0]
-    rules = field_table()[name].field.metadata["read_by"] or {}
+    rules = field_table()[name].option.read_by
     return {f"{section}.{leaf}": kinds for leaf, kinds in rules.items()}
 
 

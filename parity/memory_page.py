@@ -12,7 +12,7 @@ from slm_core.config.validation import drop_unread, validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
 from slm_core.planner.search import CHUNK, cheapest, resolved
-from slm_core.runs.folder import SavedRun
+from slm_core.runs.saved import SavedRun
 from slm_core.runs.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024

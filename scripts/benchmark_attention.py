@@ -80,7 +80,7 @@ def cases(flags: dict) -> list:
     from slm_core.config.fields import field_table
     from slm_core.studies.attention import Case
 
-    kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].field.metadata["choices"]))
+    kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].option.choices))
     twins = _words(flags, "twins", tuple(TWINS))
     contexts = flags["contexts"] or (MEMORY_CONTEXTS if flags["memory"] else TIME_CONTEXTS)
     if not all(word.isdecimal() and int(word) for word in contexts.split(",")):

@@ -5,8 +5,8 @@ import importlib
 import sys
 
 import scripts._path  # noqa: F401
-from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.output_file import PICTURES, output_file
 from slm_core.errors import UserError, nearest
 
 DESCRIPTION = """Trains the same model on the same batches with each optimizer, in one twin, and prints the final
@@ -22,18 +22,18 @@ FLAGS = [
 
 
 def run(invocation: Invocation) -> None:
-    from scripts._runs import spare_gpu
     from slm_core.config.fields import field_table
+    from slm_core.hardware.devices import spare_gpu
 
     flags = invocation.flags
     kinds = [kind.strip() for kind in flags["kinds"].split(",")]
-    known = field_table()["optim.kind"].field.metadata["choices"]
+    known = field_table()["optim.kind"].option.choices
     for kind in kinds:
         if kind not in known:
             raise UserError(f"--kinds={flags['kinds']}: there is no {kind!r}{nearest(kind, known)}")
     if flags["steps"] < 1:
         raise UserError(f"--steps={flags['steps']} must be at least 1")
-    figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
+    figure = output_file("figure", flags["figure"], PICTURES) if flags["figure"] else None
     spare_gpu(flags["framework"])
     from slm_core.studies.optimizers import draw, measure, table, with_optimizer
 

@@ -1,7 +1,9 @@
 """Imports a Hugging Face checkpoint into a run of either twin, or exports a run as one."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
@@ -14,10 +16,12 @@ FLAGS = [
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("import", str, "", "folder of the Hugging Face checkpoint to import"),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
-    Flag("framework", str, "torch", "twin that the imported run is of; any can read it", choices=("torch", "flax")),
+    Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
     Flag("context", int, 0, "tokens of context of the imported run; 0: the checkpoint's, at most 2048"),
     Flag("family", str, "", "model_type of the export, such as llama; empty: the first that fits"),
-    Flag("dtype", str, "float32", "of the exported tensors", choices=("float32", "bfloat16", "float16", "float64")),
+    Flag(
+        "dtype", str, "float32", "type of the exported tensors", choices=("float32", "bfloat16", "float16", "float64")
+    ),
 ]
 
 
@@ -28,7 +32,7 @@ def run(invocation: Invocation) -> None:
     (_import if flags["import"] else _export)(flags)
 
 
-def _import(flags: dict) -> None:
+def _import(flags: dict[str, Any]) -> None:
     from slm_core.hf.run import import_run
 
     if flags["context"] < 0:
@@ -46,25 +50,25 @@ def _import(flags: dict) -> None:
     print(f"to fine-tune it: uv run scripts/train_torch.py --config configs/finetune.py:{run} --config.data.path=FILE")
 
 
-def _export(flags: dict) -> None:
-    from scripts._runs import weights_of
+def _export(flags: dict[str, Any]) -> None:
     from slm_core.hardware.devices import quiet_jax
     from slm_core.hf.run import export_run
-    from slm_core.runs.folder import load_run
+    from slm_core.runs.saved import load_run
+    from slm_core.runs.weights import run_weights
 
     quiet_jax()
     saved = load_run(flags["run"])
     target = Path(flags["export"])
-    family = export_run(saved, weights_of(saved), target, flags["family"], flags["dtype"], _progress)
+    family = export_run(saved, run_weights(saved), target, flags["family"], flags["dtype"], _progress)
     print(f"exported: {family.model_type} in {flags['dtype']}, from {saved.checkpoint}")
     print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{target}")')
 
 
-def _progress(items, what: str):
-    """Yields the items, with a count of them on a terminal."""
+def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:
+    """Yields the items, and counts them on a terminal."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn(what + " {task.completed} tensors"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn(action + " {task.completed} tensors"), TimeElapsedColumn())
     with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
         yield from progress.track(items)
 

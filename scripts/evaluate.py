@@ -11,39 +11,40 @@ from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
-    from slm_core.runs.folder import SavedRun
+    from slm_core.inference.evaluation import Measured
+    from slm_core.runs.saved import SavedRun
 
 CONTEXT = 1024
-"""Tokens a window at most, where --seq_len says nothing."""
+"""Largest number of tokens per window without --seq_len."""
 
-TOKENS_AT_ONCE = 4096
-LOGITS_AT_ONCE = 2**24
+IMPORTED_BATCH = 4
+"""Windows per batch of an imported run, which has no train.batch_size of its own."""
 
 DATA = {
-    "source": Flag("source", str, None, "where the text comes from; --help of a trainer lists the sources"),
+    "source": Flag("source", str, None, "kind of the text's source; --help of a trainer lists the sources"),
     "path": Flag("path", str, None, "file, folder, glob or dataset name"),
     "text_field": Flag("text_field", str, None, "column that holds the text"),
     "subset": Flag("subset", str, None, "configuration name of a Hugging Face dataset"),
-    "split": Flag("split", str, None, "how validation is held out: hash or tail"),
+    "split": Flag("split", str, None, "how validation text is held out: hash or tail"),
     "val_fraction": Flag("val_fraction", float, None, "share of the text that is validation text"),
     "dir": Flag("data_dir", str, None, "folder of prepared datasets"),
 }
-"""{field of the data section: flag}. None: as in the run; an imported one has the standard library's source."""
+"""{field of the data section: flag}. None: as in the run; an imported run has the standard library's source."""
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
-    Flag("framework", str, "", "twin that computes; empty: that of the run", choices=("", "torch", "flax")),
+    Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     *DATA.values(),
-    Flag("batches", int, 0, "validation batches at most; 0: the run's train.eval_batches"),
-    Flag("batch_size", int, 0, "windows a batch; 0: the run's train.batch_size, of an imported run 4"),
-    Flag("seq_len", int, 0, f"tokens a window; 0: the run's data.seq_len, at most {CONTEXT}"),
+    Flag("batches", int, 0, "largest number of validation batches; 0: the run's train.eval_batches"),
+    Flag("batch_size", int, 0, "windows per batch; 0: the run's train.batch_size, of an imported run 4"),
+    Flag("seq_len", int, 0, f"tokens per window; 0: the run's data.seq_len, at most {CONTEXT}"),
     Flag("device", str, "auto", "where to compute", choices=("auto", "cpu", "cuda")),
     Flag("json", str, "", "file to which the result is added as a line of JSON"),
 )
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.runs.folder import load_run
+    from slm_core.runs.saved import load_run
 
     flags = invocation.flags
     saved = load_run(flags["run"])
@@ -51,53 +52,59 @@ def run(invocation: Invocation) -> None:
     if flags["json"] and not Path(flags["json"]).parent.is_dir():
         raise UserError(f"--json={flags['json']}: there is no folder {Path(flags['json']).parent}; make it")
 
-    from scripts._runs import evaluator_of, spare_gpu
+    from slm_core.hardware.devices import spare_gpu
 
     spare_gpu(flags["framework"] or saved.framework)
     from slm_core.data import validation_batches
-    from slm_core.inference.evaluation import measure, open_text
-    from slm_core.training.loop import VALIDATION_SEED
-    from slm_core.training.metrics import finite
+    from slm_core.inference.evaluation import VALIDATION_SEED, measure
+    from slm_core.inference.evaluator import fitting, open_evaluator
+    from slm_core.inference.text import open_text
+    from slm_core.training.summary import print_facts
 
     given = {field: flags[flag.name] for field, flag in DATA.items() if flags[flag.name] is not None}
     dataset = open_text(saved, given, sizes["seq_len"])
-    rows = min(sizes["batch_size"], max(1, TOKENS_AT_ONCE // sizes["seq_len"]))
-    chunk = LOGITS_AT_ONCE // saved.vocab_size
-    whole = saved.config.memory.loss_chunk or rows * sizes["seq_len"] <= chunk
-    evaluator = evaluator_of(saved, flags["framework"], flags["device"], {} if whole else {"memory.loss_chunk": chunk})
+    rows, values = fitting(saved, sizes["batch_size"], sizes["seq_len"])
+    evaluator = open_evaluator(saved, flags["framework"], flags["device"], values)
     facts = {"run": str(saved.checkpoint), "data": str(dataset.folder), **evaluator.facts()}
-    for name, fact in facts.items():
-        print(f"{name:{max(map(len, facts))}}  {fact}", flush=True)
+    print_facts(facts)
 
     start = time.monotonic()
     windows = list(validation_batches(dataset, **sizes, seed=VALIDATION_SEED))
     total = sum(int((batch[:, 1:] >= 0).sum()) for batch in windows)
-    found = measure(evaluator, windows, dataset.tokenizer, rows, _reporter(total))
+    measured = measure(evaluator, windows, dataset.tokenizer, rows, _reporter(total))
     seconds = time.monotonic() - start
     print(
-        f"validation loss {found.loss:.4f} nats/token, {found.bits_per_byte:.4f} bits/byte, "
-        f"perplexity {found.perplexity:,.2f}"
+        f"validation loss {measured.loss:.4f} nats/token, {measured.bits_per_byte:.4f} bits/byte, "
+        f"perplexity {measured.perplexity:,.2f}"
     )
-    print(f"{found.tokens:,} tokens of {found.text_bytes:,} bytes in {seconds:.1f} s, windows of {sizes['seq_len']}")
+    print(
+        f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {sizes['seq_len']}"
+    )
     if flags["json"]:
-        line = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
-        line |= {"compute": facts["compute"], "data": dataset.folder.name, "seq_len": sizes["seq_len"]}
-        line |= {name: finite(getattr(found, name)) for name in ("loss", "bits_per_byte", "perplexity")}
-        line |= {"tokens": found.tokens, "bytes": found.text_bytes, "seconds": seconds}
-        line |= {"peak_memory_bytes": evaluator.peak_memory_bytes()}
-        with open(flags["json"], "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        origin = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
+        origin |= {"compute": facts["compute"], "data": dataset.folder.name, "seq_len": sizes["seq_len"]}
+        cost = {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()}
+        _add_line(Path(flags["json"]), origin, measured, cost)
+
+
+def _add_line(file: Path, origin: dict[str, Any], measured: "Measured", cost: dict[str, Any]) -> None:
+    from slm_core.training.metrics import finite
+
+    losses = {name: finite(getattr(measured, name)) for name in ("loss", "bits_per_byte", "perplexity")}
+    sizes = {"tokens": measured.tokens, "bytes": measured.text_bytes}
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({**origin, **losses, **sizes, **cost}) + "\n")
 
 
 def _sizes(flags: dict[str, Any], saved: "SavedRun") -> dict[str, int]:
     """Returns seq_len, batch_size and max_batches, as `validation_batches` takes them."""
     context, train = saved.config.data.seq_len, saved.config.train
-    own = {
+    defaults = {
         "seq_len": min(context, CONTEXT),
-        "batch_size": 4 if saved.imported else train.batch_size,
+        "batch_size": IMPORTED_BATCH if saved.imported else train.batch_size,
         "batches": train.eval_batches,
     }
-    sizes = {name: flags[name] or value for name, value in own.items()}
+    sizes = {name: flags[name] or value for name, value in defaults.items()}
     for name, value in sizes.items():
         if value < 1:
             raise UserError(f"--{name}={value}: must be at least 1; leave it out for the run's own")
@@ -106,11 +113,11 @@ def _sizes(flags: dict[str, Any], saved: "SavedRun") -> dict[str, int]:
     return {"seq_len": sizes["seq_len"], "batch_size": sizes["batch_size"], "max_batches": sizes["batches"]}
 
 
-def _reporter(total: int, every: float = 5.0) -> Callable:
-    """Returns what says on stderr, every few seconds, how far an evaluation of `total` tokens is."""
+def _reporter(total: int, every: float = 5.0) -> "Callable[[Measured], None]":
+    """Makes a function that says on stderr, every few seconds, how far an evaluation of `total` tokens is."""
     start = last = time.monotonic()
 
-    def report(so_far) -> None:
+    def report(so_far: "Measured") -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= every and so_far.tokens:

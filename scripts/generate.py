@@ -1,40 +1,43 @@
 """Continues a prompt with a run of either twin."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("prompt", str, "", "text to continue", required=True),
-    Flag("framework", str, "", "twin that computes; empty: that of the run", choices=("", "torch", "flax")),
+    Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     Flag("max_tokens", int, 300, "tokens to generate"),
-    Flag("temperature", float, 0.8, "divides the logits; 0: always the likeliest token"),
-    Flag("top_k", int, 0, "samples from the k likeliest tokens; 0: from all"),
-    Flag("top_p", float, 0.95, "samples from the likeliest tokens that together have this probability; 1: from all"),
+    Flag("temperature", float, 0.8, "divisor of the logits; 0: always the likeliest token"),
+    Flag("top_k", int, 0, "number of the likeliest tokens to sample from; 0: all"),
+    Flag("top_p", float, 0.95, "total probability of the likeliest tokens to sample from; 1: all"),
     Flag("seed", int, 0, "seed of the random numbers"),
     Flag("device", str, "auto", "where to compute", choices=("auto", "cpu", "cuda")),
 )
 
 
 def run(invocation: Invocation) -> None:
-    from scripts._runs import evaluator_of
     from slm_core.data import load_tokenizer
+    from slm_core.inference.evaluator import open_evaluator
     from slm_core.inference.sampling import generate
-    from slm_core.runs.folder import load_run
+    from slm_core.runs.saved import load_run
 
     flags = invocation.flags
     saved = load_run(flags["run"])
     tokenizer = load_tokenizer(saved.folder / "tokenizer")
-    # Here a model is trained on text alone; one from elsewhere expects what its tokenizer puts before a document.
+    # A model from elsewhere expects the tokens that its tokenizer puts before a document; one trained here does not.
     prompt = (tokenizer.encode if saved.imported is None else tokenizer.prompt)(flags["prompt"])
     if not prompt:
         raise UserError("--prompt is empty: give at least one character to continue")
 
-    evaluator = evaluator_of(saved, flags["framework"], flags["device"])
+    evaluator = open_evaluator(saved, flags["framework"], flags["device"])
     options = {name: flags[name] for name in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
     tokens, stream = generate(evaluator.decoder(), prompt, **options), tokenizer.stream()
     for token in prompt:
-        stream.push(token)  # what a token reads as may depend on the one before
+        stream.push(token)  # the text of a token may depend on the one before
     ends = end_tokens(saved.tokens or {})
     print(flags["prompt"], end="", flush=True)
     for token in tokens:
@@ -44,10 +47,12 @@ def run(invocation: Invocation) -> None:
     print(stream.flush())
 
 
-def end_tokens(tokens: dict) -> set[int]:
+def end_tokens(tokens: Mapping[str, Any]) -> set[int]:
     """Returns the ids that end a text of a model from elsewhere, which may name none, one or several."""
     named = tokens.get("eos_token_id")
-    return set(named) if isinstance(named, list) else {named} - {None}
+    if named is None:
+        return set()
+    return set(named) if isinstance(named, list) else {named}
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from typing import Any
 
 import scripts._path  # noqa: F401
-from scripts._files import PICTURES, writable
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.output_file import PICTURES, output_file
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, split into weights, gradients, optimizer,
 activations, logits and workspace, as a table and bars, beside memory.limit_gb. Then the largest micro-batch and the
@@ -25,7 +25,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.runs.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
-    figure = writable("figure", flags["figure"], PICTURES) if flags["figure"] else None
+    figure = output_file("figure", flags["figure"], PICTURES) if flags["figure"] else None
     twins = ["torch", "flax"] if flags["framework"] == "both" else [flags["framework"]]
     vocab_size = expected_vocabulary(config)
     limit = config.memory.limit_gb * 1e9 or float("inf")

@@ -4,14 +4,13 @@ from slm_core.cli.command_line import Invocation, main
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.hardware.devices import quiet_jax
+    from slm_core.hardware.devices import spare_gpu
 
-    quiet_jax()  # before anything imports jax
-    from scripts._runs import weights_of
+    spare_gpu("flax")
     from slm_core.training.loop import train
     from slm_flax.trainer import build
 
-    train(invocation.config, build, "flax", invocation.preset, invocation.overrides, weights_of)
+    train(invocation.config, build, "flax", invocation.preset, invocation.overrides)
 
 
 if __name__ == "__main__":

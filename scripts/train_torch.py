@@ -4,13 +4,13 @@ from slm_core.cli.command_line import Invocation, main
 
 
 def run(invocation: Invocation) -> None:
-    from scripts._runs import spare_gpu, weights_of
+    from slm_core.hardware.devices import spare_gpu
 
     spare_gpu("torch")
     from slm_core.training.loop import train
     from slm_torch.trainer import build
 
-    train(invocation.config, build, "torch", invocation.preset, invocation.overrides, weights_of)
+    train(invocation.config, build, "torch", invocation.preset, invocation.overrides)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises."""
+"""The exceptions that a user can mend."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,10 @@ class UserError(Exception):
 
     Entry points print it without a traceback and exit with status 2.
     """
+
+
+class ResumableError(UserError):
+    """A failure after which the same command continues where it stopped: what is finished is kept."""
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

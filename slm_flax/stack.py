@@ -167,11 +167,10 @@ def update(
     updated, moved = jax.tree.map(kept, (updated, moved), (single_params, single_state))
     if not params:
         return updated, moved
-    shared = {name: value for name, value in single_state.items() if "/" not in name}
 
     def layer(index: Array, held: tuple[Params, OptimState]) -> tuple[Params, OptimState]:
         def new(own: Params, before: OptimState, slope: Params) -> tuple[Params, OptimState]:
-            new, after = optimizer.update(_each(scaled, slope), shared | before, own, lr)
+            new, after = optimizer.update(_each(scaled, slope), single_state | before, own, lr)
             return new, {name: after[name] for name in before}
 
         # A condition, because of a choice XLA would read what it writes over in many places, and copy whole stacks.

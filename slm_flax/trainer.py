@@ -18,7 +18,7 @@ from slm_flax import checkpoint, params, stack
 from slm_flax.evaluator import Evaluator, State
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.numerics import DTYPES, wide
-from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim import AVERAGED, make
 from slm_flax.optim.balance import balance
 from slm_flax.optim.clipping import clip_factor
 from slm_flax.params import Params
@@ -40,7 +40,8 @@ class Engine(Evaluator):
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         self.groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
         self.moving = self.groups.keys() | self.balance_steps.keys()  # the rest is frozen
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.groups)
+        self.optimizer = make(config.optim, self.groups)
+        self.averages = AVERAGED.get(config.optim.kind)
         self.averaged: Params | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         self.stack = self.model.stack
@@ -102,10 +103,10 @@ class Engine(Evaluator):
         kept until training goes on.
         """
         values = self.state["params"]
-        if not self.optimizer.averages:
+        if self.averages is None:
             return values
         if self.averaged is None:
-            self.averaged = values | self.optimizer.evaluated(self._trained(values), self.state["optim"])
+            self.averaged = values | self.averages(self.config.optim, self._trained(values), self.state["optim"])
         return self.averaged
 
     def _update(

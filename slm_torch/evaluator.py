@@ -8,7 +8,8 @@ from slm_core.config import Config
 from slm_core.model.weights import Weights
 from slm_core.planner.resolve import resolve_auto
 from slm_core.protocols import IGNORE
-from slm_core.quantization.lora import facts, starting
+from slm_core.quantization.lora import starting
+from slm_core.training.summary import parameter_facts
 from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
@@ -28,7 +29,7 @@ class Evaluator:
         """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
 
         Raises:
-          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights are another model's.
+          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
         """
         self.device = prepare_device(config)
         device = probe(self.device)
@@ -47,7 +48,7 @@ class Evaluator:
         return {
             "framework": f"PyTorch {torch.__version__}",
             "device": device_name(self.device),
-            **facts(params.specs(self.model), self.model.adapter_plan, self.config),
+            **parameter_facts(params.specs(self.model), self.model.adapter_plan, self.config),
             **{name.rpartition(".")[2]: choice for name, choice in self.choices.items()},
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }

@@ -8,6 +8,7 @@ seen.
 import contextlib
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import chain
 from typing import Any
 from unittest import mock
 
@@ -22,6 +23,7 @@ from slm_core.config import Config
 from slm_core.planner.resolve import as_predicted
 from slm_torch import evaluator, params
 from slm_torch.layers import moe
+from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
 
 
@@ -35,7 +37,7 @@ def measured(config: Config, vocab_size: int) -> int:
     tracker = MemTracker()
     with FakeTensorMode(allow_non_fake_inputs=True), _without_values(config.run.device != "cpu"):
         engine = Engine(config, vocab_size)
-        tracker.track_external(engine.model, *engine.optimizer.state.values())
+        tracker.track_external(engine.model, *chain(*named_state(engine.optimizer, engine.trained).values()))
         with tracker:
             engine.train_step(tokens, lr=1e-3, step=0)
     return sum(device["Total"] for device in tracker.get_tracker_snapshot("peak").values())

@@ -19,8 +19,9 @@ from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.model import Transformer
-from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim import AVERAGED, make
 from slm_torch.optim.balance import balance
+from slm_torch.optim.base import create_state, named_state, set_lr
 from slm_torch.optim.clipping import clip_factor
 from slm_torch.scaler import LossScaler
 
@@ -41,7 +42,8 @@ class Engine(Evaluator):
         groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in groups}
         self.balanced = {name: p for name, p in self.params.items() if name in self.balance_steps}
-        self.optimizer = OPTIMIZERS[config.optim.kind](config.optim, self.trained, groups)
+        self.optimizer = make(config.optim, self.trained, groups)
+        self.averages = AVERAGED.get(config.optim.kind)
         self.averaged: Transformer | None = None
         self.scaler = LossScaler(config.precision, active=self.compute == "float16")
         self.loss_sums = torch.compile(self._loss_sums) if config.run.compile else self._loss_sums
@@ -72,36 +74,43 @@ class Engine(Evaluator):
         self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
-        tensors = self._tensors()
         scaler = {
             "scaler/scale": np.array(self.scaler.scale, np.float32),
             "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
         }
-        return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in tensors.items()} | scaler
+        dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
+        return scaler | {
+            name: held[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
+            for name, held in self._tensors().items()
+        }
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
-        tensors = self._tensors()
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         self.averaged = None
+        if ":" in self.config.optim.kind:  # a user's, which makes its state only in its first update
+            optim = {name.removeprefix("optim/"): state[name] for name in state if name.startswith("optim/")}
+            create_state(self.optimizer, self.trained, optim)
+        tensors = self._tensors()
+        shapes = {name: tuple(held[0].shape) for name, held in tensors.items()}
         for name, array in checked(state, shapes | {"scaler/scale": (), "scaler/good_steps": ()}):
-            if name in tensors:
-                params.load({name: tensors[name]}, {name: array})
+            for tensor in tensors.get(name, ()):
+                params.load({name: tensor}, {name: array})
         self.scaler.scale = float(state["scaler/scale"])
         self.scaler.good_steps = int(state["scaler/good_steps"])
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, list[Tensor]]:
         """Returns the live parameters and optimizer state, by the names of an exported state."""
-        named = {f"params/{name}": p for name, p in self.params.items()}
-        return named | {f"optim/{name}": value for name, value in self.optimizer.state.items()}
+        named = {f"params/{name}": [p] for name, p in self.params.items()}
+        return named | {f"optim/{name}": held for name, held in named_state(self.optimizer, self.trained).items()}
 
     def evaluated(self) -> Transformer:
         """Returns the model to evaluate and decode with: the trained one, or a copy that holds the optimizer's averages
         until training goes on.
         """
-        if not self.optimizer.averages:
+        if self.averages is None:
             return self.model
         if self.averaged is None:
-            averages = self.optimizer.evaluated()
+            state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
+            averages = self.averages(self.config.optim, self.trained, state)
             held = {id(p): p for p in self.params.values()}  # what has no average is the same
             held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
             self.averaged = copy.deepcopy(self.model, held)
@@ -117,7 +126,8 @@ class Engine(Evaluator):
             factor = clip_factor(norm, self.config.optim.clip_norm) / scale
             if factor != 1:
                 torch._foreach_mul_(grads, factor)
-            self.optimizer.update(lr)
+            set_lr(self.optimizer, lr)
+            self.optimizer.step()
             balance(self.balanced, self.balance_steps)
         for p in self.params.values():
             p.grad = None

@@ -20,7 +20,7 @@ from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import Weights
 from slm_core.runs.checkpoints import list_checkpoints
-from slm_core.runs.folder import load_run
+from slm_core.runs.saved import load_run
 from slm_core.runs.weights import checkpoint_weights, without_adapters
 
 ROWS, LENGTH = 2, 32

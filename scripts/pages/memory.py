@@ -3,8 +3,8 @@
 import multiprocessing
 import os
 
-from scripts._files import writable
 from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.output_file import output_file
 from slm_core.errors import UserError
 
 DESCRIPTION = """Predicts the memory of an update of presets and small models with every lever, measures it with
@@ -22,7 +22,7 @@ def run(invocation: Invocation) -> None:
     flags = invocation.flags
     if flags["workers"] < 1:
         raise UserError(f"--workers={flags['workers']} must be at least 1")
-    target = writable("markdown", flags["markdown"], [".md"])
+    target = output_file("markdown", flags["markdown"], [".md"])
     from rich.progress import track
 
     from parity.memory_page import ALL_LEVERS, jobs, measure, page

@@ -4,35 +4,35 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from slm_core.cli.flags import Flag
 from slm_core.config import presets
-from slm_core.config.fields import field_table, sections, type_name
+from slm_core.config.fields import FieldInfo, Section, sections, type_name
+from slm_core.config.option import Option
 
-_SECTION_DOCS = {
-    "": "the whole run",
-    "model": "the network",
-    "model.attention": "attention of every block",
-    "model.position": "how the order of tokens enters",
-    "model.norm": "normalisation",
-    "model.mlp": "feed-forward layer of every block",
-    "data": "text, tokens, batches",
-    "optim": "optimizer and learning rate",
-    "finetune": "what training starts from and what it changes",
-    "train": "length, batch, evaluation, checkpoints, samples",
-    "precision": "number formats and loss scaling",
-    "memory": "what is traded for memory",
-    "run": "folder, device",
-}
 _BOLD, _CYAN, _DIM = "1", "36", "2"
 _SPACE = "\u00a0"  # keeps a bound on one line; printed as a space
 _NOTE_WIDTH = 48  # columns that a note gets at least, however wide names and defaults are
 
+Paint = Callable[[str, str], str]
+"""Puts a text into an ANSI code, or leaves it as it is."""
 
-def show(program: str, description: str, extra_flags: Sequence[Any] = (), takes_config: bool = True) -> None:
+
+class Row(NamedTuple):
+    """One line of a table: a field or a flag. `notes` are (label, text) pairs below it."""
+
+    name: str
+    kind: str
+    default: str
+    doc: str
+    notes: list[tuple[str, str]]
+
+
+def show(program: str, description: str, extra_flags: Sequence[Flag] = (), takes_config: bool = True) -> None:
     """Prints the help of a script to stdout, in colour on a terminal."""
-    for line in lines(program, description, extra_flags, takes_config, _Style(sys.stdout.isatty()), _width()):
+    for line in lines(program, description, extra_flags, takes_config, painter(sys.stdout.isatty()), _width()):
         print(line)
 
 
@@ -40,49 +40,45 @@ def _width() -> int:
     return min(100, max(80, shutil.get_terminal_size((100, 24)).columns))
 
 
-class _Style:
-    """Wraps text in ANSI codes, or leaves it as it is."""
-
-    def __init__(self, colour: bool) -> None:
-        self._colour = colour and "NO_COLOR" not in os.environ
-
-    def __call__(self, text: str, code: str) -> str:
-        return f"\033[{code}m{text}\033[0m" if self._colour and text else text
+def painter(colour: bool) -> Paint:
+    """Returns a function that colours text, or one that does not: without `colour`, or if NO_COLOR is set."""
+    colour = colour and "NO_COLOR" not in os.environ
+    return lambda text, code: f"\033[{code}m{text}\033[0m" if colour and text else text
 
 
 def lines(
-    program: str, description: str, extra_flags: Sequence[Any], takes_config: bool, style: _Style, width: int
+    program: str, description: str, extra_flags: Sequence[Flag], takes_config: bool, paint: Paint, width: int
 ) -> Iterator[str]:
     """Yields the lines of the help.
 
     Args:
       program: how the user calls the script, after `uv run`.
       description: what it does.
-      extra_flags: `slm_core.cli.command_line.Flag`s.
+      extra_flags: the script's own flags.
       takes_config: whether it reads --config.
-      style: colours.
+      paint: colours.
       width: columns.
     """
     yield from textwrap.wrap(description, width)
-    yield from _usage(program, extra_flags, takes_config, style)
+    yield from _usage(program, extra_flags, takes_config, paint)
     if extra_flags:
         yield ""
-        yield style("Flags", _BOLD)
-        yield from _table([_flag_row(flag) for flag in extra_flags], style, width)
+        yield paint("Flags", _BOLD)
+        yield from _table([_flag_row(flag) for flag in extra_flags], paint, width)
     if takes_config:
-        yield from _presets(style, width)
+        yield from _presets(paint, width)
         yield ""
         legend = "field, type, default, meaning; then its valid values, and the values under which it is read"
-        yield from _hanging(style("Configuration", _BOLD) + "   ", 16, legend, width)
-        for section, names in sections().items():
+        yield from _hanging(paint("Configuration", _BOLD) + "   ", 16, legend, width)
+        for section in sections():
             yield ""
-            yield from _section(section, names, style, width)
+            yield from _section(section, paint, width)
 
 
-def _usage(program: str, extra_flags: Sequence[Any], takes_config: bool, style: _Style) -> Iterator[str]:
+def _usage(program: str, extra_flags: Sequence[Flag], takes_config: bool, paint: Paint) -> Iterator[str]:
     needed = "".join(f" --{flag.name}=..." for flag in extra_flags if flag.required)
     yield ""
-    yield style("Usage", _BOLD)
+    yield paint("Usage", _BOLD)
     yield f"  uv run {program}{needed}"
     if takes_config:
         yield f"  uv run {program}{needed} --config configs/llama.py:tiny"
@@ -90,36 +86,35 @@ def _usage(program: str, extra_flags: Sequence[Any], takes_config: bool, style: 
         yield f"  uv run {program}{needed} --config.data.source=text --config.data.path=FOLDER"
 
 
-def _presets(style: _Style, width: int) -> Iterator[str]:
+def _presets(paint: Paint, width: int) -> Iterator[str]:
     yield ""
-    yield style("Presets", _BOLD) + f"   --config PATH[:variant]; without it {presets.DEFAULT}"
+    yield paint("Presets", _BOLD) + f"   --config PATH[:variant]; without it {presets.DEFAULT}"
     for preset in presets.listing():
-        yield from _hanging(f"  {style(preset.path, _CYAN)}  ", 4 + len(preset.path), preset.doc, width)
+        yield from _hanging(f"  {paint(preset.path, _CYAN)}  ", 4 + len(preset.path), preset.doc, width)
         for variant, doc in preset.variants.items():
             doc += " [default]" if variant == preset.default else ""
-            yield from _hanging(f"    {style((':' + variant).ljust(14), _CYAN)}", 18, doc, width)
+            yield from _hanging(f"    {paint((':' + variant).ljust(14), _CYAN)}", 18, doc, width)
 
 
-def _section(section: str, names: Sequence[str], style: _Style, width: int) -> Iterator[str]:
-    prefix = f"--config.{section}." if section else "--config."
-    yield f"{style(prefix, _BOLD)}   {style(_SECTION_DOCS.get(section, ''), _DIM)}"
-    yield from _table([_field_row(f"{section}.{name}".lstrip(".")) for name in names], style, width)
+def _section(section: Section, paint: Paint, width: int) -> Iterator[str]:
+    prefix = f"--config.{section.name}." if section.name else "--config."
+    yield f"{paint(prefix, _BOLD)}   {paint(section.doc.rstrip('.'), _DIM)}"
+    yield from _table([_field_row(info) for info in section.fields], paint, width)
 
 
-def _field_row(name: str) -> tuple[str, str, str, str, list[tuple[str, str]]]:
-    info = field_table()[name]
-    metadata = info.field.metadata
-    doc = metadata["doc"] + _bounds(metadata)
-    notes = list((metadata["choices"] or {}).items())
-    for selector, kinds in (metadata["read_by"] or {}).items():
+def _field_row(info: FieldInfo) -> Row:
+    option = info.option
+    notes = list(option.choices.items())
+    for selector, kinds in option.read_by.items():
         notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
-    return name.rpartition(".")[2], type_name(info.type), _default(info.field.default), doc, notes
+    leaf = info.name.rpartition(".")[2]
+    return Row(leaf, type_name(info.type), _default(info.default), option.doc + _bounds(option), notes)
 
 
-def _flag_row(flag: Any) -> tuple[str, str, str, str, list[tuple[str, str]]]:
+def _flag_row(flag: Flag) -> Row:
     notes = [("one of", ", ".join(flag.choices))] if flag.choices else []
     default = "required" if flag.required else _default(flag.default)
-    return f"--{flag.name}", flag.type.__name__, default, flag.help, notes
+    return Row(f"--{flag.name}", flag.type.__name__, default, flag.help, notes)
 
 
 def _default(value: Any) -> str:
@@ -130,24 +125,22 @@ def _default(value: Any) -> str:
     return "''" if value == "" else str(value)
 
 
-def _bounds(metadata: Any) -> str:
-    signs = {"low": ">=", "above": ">", "high": "<=", "below": "<"}
-    parts = [f"{sign}{_SPACE}{metadata[key]}" for key, sign in signs.items() if metadata[key] is not None]
+def _bounds(option: Option) -> str:
+    bounds = {">=": option.low, ">": option.above, "<=": option.high, "<": option.below}
+    parts = [f"{sign}{_SPACE}{bound}" for sign, bound in bounds.items() if bound is not None]
     return f" ({f',{_SPACE}'.join(parts)})" if parts else ""
 
 
-def _table(
-    rows: Sequence[tuple[str, str, str, str, list[tuple[str, str]]]], style: _Style, width: int
-) -> Iterator[str]:
+def _table(rows: Sequence[Row], paint: Paint, width: int) -> Iterator[str]:
     sizes = [max(len(row[column]) for row in rows) for column in range(3)]
     indent = 2 + sum(sizes) + 6
     note_indent = min(indent + 1, width - _NOTE_WIDTH)
     for name, kind, default, doc, notes in rows:
-        cells = f"{style(name.ljust(sizes[0]), _CYAN)}  {style(kind.ljust(sizes[1]), _DIM)}  {default.ljust(sizes[2])}"
+        cells = f"{paint(name.ljust(sizes[0]), _CYAN)}  {paint(kind.ljust(sizes[1]), _DIM)}  {default.ljust(sizes[2])}"
         yield from _hanging(f"  {cells}  ", indent, doc, width)
         label_width = max((len(label) for label, _ in notes), default=0)
         for label, text in notes:
-            head = " " * note_indent + style(label.ljust(label_width), _DIM) + "  "
+            head = " " * note_indent + paint(label.ljust(label_width), _DIM) + "  "
             yield from _hanging(head, note_indent + 2 + label_width, text, width)
 
 

@@ -1,7 +1,8 @@
 """The schema: every field that a run can set, its type, default, meaning and the kinds that read it.
 
-One frozen dataclass a section. Presets in `configs/` return `ml_collections.ConfigDict`s made from these classes by
-`to_config_dict`; `from_config_dict` turns them back and `slm_core.config.validation.validate` checks them.
+There is one frozen dataclass per section. Presets in `configs/` make these classes, and return them as an
+`ml_collections.ConfigDict` by `to_config_dict`. `from_config_dict` turns it back, and
+`slm_core.config.validation.validate` checks the result.
 """
 
 import dataclasses
@@ -21,6 +22,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config:
+    """Everything that a run can set.
+
+    One section per field, and the `seed`. A Config is a value: it is frozen, compares by its fields, and
+    `slm_core.config.fields.with_values` makes a changed copy. What is not set has its default; `None` and `auto` mean
+    that the value follows from other fields or from the machine.
+    """
+
     seed: int = option(0, "seed of initial weights, data order, dropout and sampling", low=0, high=2**32 - 1)
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)

@@ -1,4 +1,4 @@
-"""Attention and positions."""
+"""Sections of the schema: attention and positions."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,19 @@ from slm_core.config.option import option
 
 @dataclass(frozen=True)
 class Attention:
+    """The attention of every block.
+
+    `kind` says how queries, keys and values come from the stream. `kernel` says how softmax attention over them is
+    computed: kernels agree on the result, and differ in speed and memory.
+
+    A query at t and a key at s give the score `scale` q_t . k_s, which `softcap` bounds. With a `window`, only the last
+    `window` keys have scores. `qk_norm` comes before the position, `sinks` join the softmax, and `gate` multiplies the
+    output before its projection.
+
+    Widths that are unset follow from `n_heads` and `model.d_model`, as `slm_core.config.layers.resolve` computes them.
+    Only `gqa` and `differential` read `n_kv_heads`; only `mla` reads `q_rank`, `kv_rank`, `rope_dim` and `v_dim`.
+    """
+
     kind: str = option(
         "gqa",
         "attention mechanism",
@@ -34,7 +47,7 @@ class Attention:
     )
     head_dim: int | None = option(
         None,
-        "width of a head (mla: of its part without position); unset: d_model / n_heads, half of that (differential)",
+        "width of a head (mla: of its part without position); unset: d_model / n_heads (differential: half of that)",
         low=1,
     )
     q_rank: int | None = option(
@@ -60,7 +73,7 @@ class Attention:
         choices={
             "none": "no normalisation",
             "rmsnorm": "RMSNorm with a learned weight (Dehghani 2023)",
-            "l2": "to length 1, so that scores are cosines (Henry 2020)",
+            "l2": "scaled to length 1, so that scores are cosines (Henry 2020)",
         },
     )
     qk_norm_over: str = option(
@@ -69,32 +82,43 @@ class Attention:
         read_by={"qk_norm": ("rmsnorm", "l2")},
         choices={"head": "each head by itself (Gemma 3, Qwen3)", "whole": "all heads together (OLMo 2)"},
     )
-    window: int = option(0, "sliding window: tokens that a query sees, itself included; 0: all before it", low=0)
+    window: int = option(0, "sliding window: tokens that a query sees, itself included; 0: all up to it", low=0)
     softcap: float = option(0.0, "cap * tanh(scores / cap) before the softmax (Gemma 2); 0: off", low=0)
-    sinks: bool = option(False, "a learned score a head that joins the softmax and attends to nothing (gpt-oss 2025)")
+    sinks: bool = option(False, "a learned score per head that joins the softmax and attends to nothing (gpt-oss 2025)")
     gate: str = option(
         "none",
         "sigmoid gate on the attention output before its projection (Qiu 2025)",
-        choices={"none": "no gate", "head": "one gate a head", "element": "one gate an element"},
+        choices={"none": "no gate", "head": "one gate per head", "element": "one gate per element"},
     )
-    value_residual: bool = option(False, "values mix with the first layer's, by two learned weights (Zhou 2024)")
-    bias: bool = option(False, "biases in the projections of attention")
+    value_residual: bool = option(False, "values are mixed with the first layer's, by two learned weights (Zhou 2024)")
+    bias: bool = option(False, "biases in the attention projections")
     output_bias: bool | None = option(None, "bias in the output projection; unset: as bias")
 
 
 @dataclass(frozen=True)
 class Position:
+    """How the model knows the order of tokens.
+
+    `rope`, `alibi` and `t5` act on queries, keys or scores in every layer, so `model.pattern` can set them per layer.
+    `learned` and `sinusoidal` act once, on the embedding. The other fields belong to one kind: `theta`, `fraction` and
+    `scaling` to `rope`, `buckets` and `max_distance` to `t5`.
+
+    `scaling` stretches rotation to a context `scaling_factor` times `original_context`. `yarn` reads the two `beta`
+    fields, `attention_factor` and `truncate`; `llama3` reads the two `freq_factor` fields.
+    """
+
     kind: str = option(
         "rope",
         "how the model knows the order of tokens",
         choices={
             "rope": "rotary embedding of queries and keys (Su 2021)",
-            "alibi": "scores fall linearly with distance, by a slope a head (Press 2022)",
-            "t5": "a learned score a head and bucket of distances (Raffel 2020)",
-            "learned": "a learned vector a position, added to the embedding (Radford 2018)",
+            "alibi": "scores fall linearly with distance, by a slope per head (Press 2022)",
+            "t5": "a learned score per head and bucket of distances (Raffel 2020)",
+            "learned": "a learned vector per position, added to the embedding (Radford 2018)",
             "sinusoidal": "fixed sines and cosines, added to the embedding (Vaswani 2017)",
-            "none": "no position: the causal mask alone orders tokens (Kazemnejad 2023)",
+            "none": "no position: only the causal mask orders tokens (Kazemnejad 2023)",
         },
+        whole_model=("learned", "sinusoidal"),  # they act on the embedding
     )
     theta: float = option(
         10_000.0, "base of the geometric series of wavelengths", read_by={"kind": ("rope", "sinusoidal")}, above=0
@@ -104,7 +128,7 @@ class Position:
     )
     scaling: str = option(
         "none",
-        "how rotation is stretched to a context longer than the trained one",
+        "how rotation is stretched to a context that is longer than the trained one",
         read_by={"kind": ("rope",)},
         choices={
             "none": "as trained",
@@ -122,26 +146,35 @@ class Position:
         low=1,
     )  # fmt: skip
     beta_fast: float = option(
-        32.0, "dimensions that turn more often than this in original_context stay", read_by={"scaling": ("yarn",)},
+        32.0,
+        "dimensions that turn more often than this in original_context keep their frequency",
+        read_by={"scaling": ("yarn",)},
         above=0,
-    )  # fmt: skip
+    )
     beta_slow: float = option(
-        1.0, "dimensions that turn less often than this are divided by scaling_factor", read_by={"scaling": ("yarn",)},
+        1.0,
+        "dimensions that turn less often than this have their frequency divided by scaling_factor",
+        read_by={"scaling": ("yarn",)},
         above=0,
-    )  # fmt: skip
+    )
     attention_factor: float | None = option(
         None, "rotated queries and keys are multiplied by this; unset: 0.1 ln(scaling_factor) + 1",
         read_by={"scaling": ("yarn",)}, above=0,
     )  # fmt: skip
     truncate: bool = option(
-        True, "those two dimensions are rounded outwards to whole ones (gpt-oss: false)", read_by={"scaling": ("yarn",)}
+        True, "the two limits, as dimensions, are rounded outwards (gpt-oss: false)", read_by={"scaling": ("yarn",)}
     )
     low_freq_factor: float = option(
-        1.0, "wavelengths over original_context / this are divided by scaling_factor", read_by={"scaling": ("llama3",)},
+        1.0,
+        "frequencies with a wavelength over original_context / this are divided by scaling_factor",
+        read_by={"scaling": ("llama3",)},
         above=0,
-    )  # fmt: skip
-    high_freq_factor: float = option(
-        4.0, "wavelengths under original_context / this stay", read_by={"scaling": ("llama3",)}, above=0
     )
-    buckets: int = option(32, "buckets of distances, each with a score a head", read_by={"kind": ("t5",)}, low=2)
+    high_freq_factor: float = option(
+        4.0,
+        "frequencies with a wavelength under original_context / this stay",
+        read_by={"scaling": ("llama3",)},
+        above=0,
+    )
+    buckets: int = option(32, "buckets of distances, each with a score per head", read_by={"kind": ("t5",)}, low=2)
     max_distance: int = option(128, "distances from here on share the last bucket", read_by={"kind": ("t5",)}, low=2)

@@ -1,27 +1,30 @@
-"""The schema's fields by dotted name, and the way from `Config` to `ml_collections.ConfigDict` and back."""
+"""The fields of the schema by dotted name: their types, how to set them, and which of them a config reads."""
 
 import dataclasses
 import functools
+import inspect
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from slm_core.config import Config
+from slm_core.config.option import Option, options
 from slm_core.errors import UserError, nearest
 
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 class FieldInfo(NamedTuple):
-    """One field of the schema: its dotted name, its dataclass field (doc, bounds, ...) and its annotated type."""
+    """One field of the schema: its dotted name, its annotated type, its default, and what the schema says of it."""
 
     name: str
-    field: dataclasses.Field
     type: Any
+    default: Any
+    option: Option
 
 
 def fields() -> Iterator[FieldInfo]:
-    """Yields (dotted name, dataclasses.Field, annotated type) of every field, in schema order."""
+    """Yields every field, in schema order."""
     yield from field_table().values()
 
 
@@ -32,27 +35,40 @@ def field_table() -> dict[str, FieldInfo]:
 
 
 def _walk(section: type, prefix: str) -> Iterator[FieldInfo]:
-    for name, (field, annotation) in members(section).items():
+    declared = options(section)
+    for name, annotation in members(section).items():
         if dataclasses.is_dataclass(annotation):
             yield from _walk(annotation, f"{prefix}{name}.")
         else:
-            yield FieldInfo(prefix + name, field, annotation)
+            yield FieldInfo(prefix + name, annotation, getattr(section, name), declared[name])
 
 
 @functools.cache
-def members(section: type) -> dict[str, tuple[dataclasses.Field, Any]]:
-    hints = typing.get_type_hints(section)
-    return {field.name: (field, hints[field.name]) for field in dataclasses.fields(section)}
+def members(section: type) -> dict[str, Any]:
+    """Returns {name: annotated type} of a section's fields and the sections inside it, in schema order."""
+    return typing.get_type_hints(section)
 
 
-@functools.cache
-def sections() -> dict[str, tuple[str, ...]]:
-    """Returns {dotted section: names of its own fields} in schema order; "" holds the fields outside any section."""
-    table: dict[str, tuple[str, ...]] = {}
-    for name in field_table():
-        section, _, leaf = name.rpartition(".")
-        table[section] = (*table.get(section, ()), leaf)
-    return table
+class Section(NamedTuple):
+    """One section of the schema: its dotted name ("" is the whole config), its line of meaning, and its own fields."""
+
+    name: str
+    doc: str
+    fields: tuple[FieldInfo, ...]
+
+
+def sections() -> list[Section]:
+    """Returns the sections of the schema: first the whole config, then each before the sections inside it."""
+    return list(_sections(Config, ""))
+
+
+def _sections(section: type, name: str) -> Iterator[Section]:
+    inside = {f"{name}.{leaf}".lstrip("."): annotation for leaf, annotation in members(section).items()}
+    own = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
+    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], own)
+    for dotted, annotation in inside.items():
+        if dataclasses.is_dataclass(annotation):
+            yield from _sections(annotation, dotted)
 
 
 def base_type(annotation: Any) -> type:
@@ -131,8 +147,7 @@ def wrong_type(name: str, text: str, annotation: Any) -> UserError:
 
 def reads(section: Any, field: str) -> bool:
     """Returns whether a config section, by the values of its selector fields, reads this field of its own."""
-    metadata = {f.name: f.metadata for f in dataclasses.fields(section)}
-    rules = metadata[field].get("read_by") or {}
+    rules = options(type(section))[field].read_by
     return all(selected(section, selector) in kinds and reads(section, selector) for selector, kinds in rules.items())
 
 

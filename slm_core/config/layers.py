@@ -2,53 +2,69 @@
 
 import dataclasses
 import functools
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from slm_core.config import Attention, Mlp, Model
 from slm_core.config.fields import reads, with_values
+from slm_core.config.model import GATED_MLPS
 from slm_core.config.pattern import Entry, layer_entries, layer_fields, overridden
 
+S = TypeVar("S")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionSpec(Attention):
-    """`Attention` of one layer, in which every width is a number."""
+    """`Attention` of one layer, in which every width that its kind reads is a number."""
 
-    n_kv_heads: int = 1
-    head_dim: int = 1
-    kv_rank: int = 1
-    rope_dim: int = 1
-    v_dim: int = 1
-    scale: float = 1.0
-    output_bias: bool = False
+    n_kv_heads: int
+    head_dim: int
+    kv_rank: int
+    rope_dim: int
+    v_dim: int
+    scale: float
+    output_bias: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MlpSpec(Mlp):
-    """`Mlp` of one layer, in which every width is a number."""
+    """`Mlp` of one layer, in which the width is a number."""
 
-    hidden: int = 1
+    hidden: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerSpec(Model):
-    """The model of one layer: its pattern applied, and every width a number."""
+    """The model of one layer: its pattern is applied, and every width is a number."""
 
-    attention: AttentionSpec = field(default_factory=AttentionSpec)
-    mlp: MlpSpec = field(default_factory=MlpSpec)
+    attention: AttentionSpec
+    mlp: MlpSpec
 
 
 def resolve(model: Model) -> LayerSpec:
-    """Fills in every width that is unset, as the field's own line in the schema says.
+    """Fills in every width that is unset, as the field's own line in the schema says."""
+    attention = _spec(AttentionSpec, model.attention, _unset(model.attention, _attention_widths(model)))
+    mlp = _spec(MlpSpec, model.mlp, _unset(model.mlp, {"hidden": default_hidden(model)}))
+    return _spec(LayerSpec, model, {"attention": attention, "mlp": mlp})
 
-    Gated MLPs take two thirds of 4 d_model, because they have three matrices (Shazeer 2020).
-    """
+
+def _spec(kind: type[S], section: Any, changes: dict[str, Any]) -> S:
+    values = {each.name: getattr(section, each.name) for each in dataclasses.fields(section)}
+    return kind(**values | changes)
+
+
+def _unset(section: Any, widths: dict[str, Any]) -> dict[str, Any]:
+    return {name: width for name, width in widths.items() if getattr(section, name) is None}
+
+
+def _attention_widths(model: Model) -> dict[str, Any]:
+    """Returns {field: its value} for every field of attention that may be unset and then follows from others."""
     attention = model.attention
-    head_dim = model.d_model // attention.n_heads // (2 if attention.kind == "differential" else 1)
-    head_dim = attention.head_dim or head_dim
+    parts = attention.n_heads * (2 if attention.kind == "differential" else 1)
+    head_dim = attention.head_dim or model.d_model // parts
     rope_dim = attention.rope_dim or head_dim // 2
     query = head_dim + rope_dim if attention.kind == "mla" else head_dim
-    widths = {
+    return {
         "n_kv_heads": attention.n_heads,
         "head_dim": head_dim,
         "kv_rank": 4 * head_dim,
@@ -57,20 +73,6 @@ def resolve(model: Model) -> LayerSpec:
         "scale": _default_scale(model, query),
         "output_bias": attention.bias,
     }
-    values = {
-        **_values(model),
-        "attention": AttentionSpec(**_filled(attention, widths)),
-        "mlp": MlpSpec(**_filled(model.mlp, {"hidden": default_hidden(model)})),
-    }
-    return LayerSpec(**values)
-
-
-def _values(section: Any) -> dict[str, Any]:
-    return {each.name: getattr(section, each.name) for each in dataclasses.fields(section)}
-
-
-def _filled(section: Any, widths: dict[str, Any]) -> dict[str, Any]:
-    return {name: widths.get(name) if value is None else value for name, value in _values(section).items()}
 
 
 def _default_scale(model: Model, query: int) -> float:
@@ -81,13 +83,19 @@ def _default_scale(model: Model, query: int) -> float:
 
 
 def default_hidden(model: Model) -> int:
-    """Returns the inner width of an MLP (of one expert) whose config leaves it unset."""
-    dense = {"gelu": 4 * model.d_model, "swiglu": -(-8 * model.d_model // 96) * 32}
-    dense |= {"relu2": dense["gelu"], "geglu": dense["swiglu"], "clipped_swiglu": dense["swiglu"]}
-    if model.mlp.kind != "moe":
-        return dense[model.mlp.kind]
+    """Computes the inner width of an MLP, or of one expert, whose config leaves it unset.
+
+    A gated MLP takes two thirds of 4 d_model, because it has three matrices (Shazeer 2020).
+    """
+    mixture = model.mlp.kind == "moe"
+    gated = (model.mlp.expert if mixture else model.mlp.kind) in GATED_MLPS
+    dense = _round_up(8 * model.d_model, 3 * 32) // 3 if gated else 4 * model.d_model
     visited = model.mlp.top_k + model.mlp.shared_experts
-    return -(-dense[model.mlp.expert] // (8 * visited)) * 8
+    return _round_up(dense, 8 * visited) // visited if mixture else dense
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
 
 
 def _without_unread(model: Model, entry: Entry) -> Model:
@@ -95,7 +103,7 @@ def _without_unread(model: Model, entry: Entry) -> Model:
     for name, info in layer_fields().items():
         section, field = name.split(".")
         if name not in entry.values and not reads(getattr(model, section), field):
-            model = with_values(model, {name: info.field.default})
+            model = with_values(model, {name: info.default})
     return model
 
 

@@ -1,4 +1,4 @@
-"""Precision, memory, and where and how a run lives on the machine."""
+"""Sections of the schema: precision, memory, and the run's folder and device."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,23 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Precision:
+    """Number formats and loss scaling.
+
+    `params` is the format that parameters and optimizer state are kept in, `compute` the format of the arithmetic,
+    which cannot be wider. The `loss_scale` fields apply only when the arithmetic is float16: a loss times the scale
+    keeps small gradients above float16's smallest number. An update with a gradient that is not finite is skipped, and
+    lowers the scale.
+    """
+
     params: str = option(
         "float32",
-        "parameters and optimizer state",
+        "type of parameters and optimizer state",
         choices={k: DTYPES[k] for k in ("float64", "float32")},
     )
     compute: str = option(
         "auto",
-        "matrix products and activations (softmax, norm statistics and the loss are float32 or wider)",
-        choices=DTYPES | {"auto": "float32 on a CPU; on a GPU what a short measurement on it says"},
+        "type of matrix products and activations (softmax, norm statistics and the loss are float32 or wider)",
+        choices=DTYPES | {"auto": "float32 on a CPU; on a GPU the type that a short measurement on it chooses"},
     )
     loss_scale_init: float = option(65536.0, "first loss scale", read_by={"compute": ("float16", "auto")}, above=0)
     loss_scale_growth_interval: int = option(
@@ -33,12 +41,19 @@ class Precision:
         above=0, below=1,
     )  # fmt: skip
     loss_scale_max: float = option(
-        16777216.0, "the loss scale never grows beyond", read_by={"compute": ("float16", "auto")}, above=0
+        16777216.0, "the loss scale never grows beyond this", read_by={"compute": ("float16", "auto")}, above=0
     )
 
 
 @dataclass(frozen=True)
 class Memory:
+    """What is traded for memory.
+
+    The run may take a limited part of the device's memory. `remat` and `loss_chunk` save some of it by computing values
+    again or in parts: gradients are the same but for rounding, and a step takes longer. Unset or `auto`, they and
+    `train.micro_batch_size` are chosen by the planner before the run.
+    """
+
     limit_gb: float = option(
         6.0, "memory of the device that the run may take, in GB of 1e9 bytes; 0: all that is free", low=0
     )
@@ -61,14 +76,20 @@ class Memory:
 
 @dataclass(frozen=True)
 class Run:
-    dir: str = option("models", "folder of runs")
+    """The run's folder and its device.
+
+    A run lives in `dir`/`name`. No field of this section changes what is learned: `device`, `compile` and `threads`
+    change speed, and results only by rounding.
+    """
+
+    dir: str = option("models", "folder that holds the runs")
     name: str = option("", "folder of this run inside run.dir; empty: made from the preset, twin and overrides")
     resume: bool = option(True, "continue an interrupted run of this name; False: start a new one beside it")
     device: str = option(
         "auto",
         "where to compute",
-        choices={"auto": "a GPU where there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU"},
+        choices={"auto": "a GPU if there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU"},
     )
     compile: bool = option(False, "torch.compile (the Flax twin always compiles)")
-    threads: int = option(0, "CPU threads; 0: one a core", low=0)
+    threads: int = option(0, "CPU threads; 0: one per core", low=0)
     tensorboard: bool = option(True, "also write TensorBoard events")

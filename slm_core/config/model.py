@@ -1,4 +1,4 @@
-"""Norms, MLPs and the model that they make up."""
+"""Sections of the schema: norms, MLPs, and the model that they and attention make up."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -9,6 +9,18 @@ from slm_core.config.option import option
 
 @dataclass(frozen=True)
 class Norm:
+    """The norms of every block, and the final norm.
+
+        layernorm:  y = w (x - mean(x)) / sqrt(var(x) + eps) + b
+        rmsnorm:    y = w x / sqrt(mean(x^2) + eps)
+        dyt:        y = w tanh(alpha x) + b
+
+    `weight` says how w is stored, or that there is none. b exists only with `bias`. A learned alpha starts at `alpha`.
+
+    `placement` says where a block has its norms. It shapes whole blocks and the final norm, so `model.pattern` cannot
+    set it. The other fields can differ per layer; the final norm takes the model's own.
+    """
+
     kind: str = option(
         "rmsnorm",
         "normalisation of the residual stream",
@@ -23,7 +35,7 @@ class Norm:
     )
     weight: str = option(
         "scale",
-        "learned scale of what is normalised",
+        "learned scale of the normalised values",
         read_by={"kind": ("layernorm", "rmsnorm")},
         choices={
             "scale": "times w, which starts at 1",
@@ -35,7 +47,7 @@ class Norm:
     alpha: float = option(0.5, "initial value of the learned alpha", read_by={"kind": ("dyt",)}, above=0)
     placement: str = option(
         "pre",
-        "where the norms of a block stand; all but post have a final norm",
+        "where the norms of a block are; all but post have a final norm",
         per_layer=False,  # it shapes a whole block and the final norm
         choices={
             "pre": "x + f(norm(x)) (Xiong 2020)",
@@ -48,8 +60,22 @@ class Norm:
     )
 
 
+GATED_MLPS = ("swiglu", "geglu", "clipped_swiglu")
+"""The kinds of MLP that have a gate: three matrices instead of two."""
+
+
 @dataclass(frozen=True)
 class Mlp:
+    """The feed-forward layer of every block.
+
+    `kind` is a dense MLP of inner width `hidden`, or `moe`: `experts` MLPs of kind `expert` and width `hidden`, of
+    which a router sends each token to `top_k`. Only `moe` reads the fields from `expert` on.
+
+    The router scores experts as `router` says, and chooses from the best `top_groups` of `groups`. Chosen scores are
+    divided by their sum (`renormalise`), and the sum of outputs is multiplied by `routed_scale`. `shared_experts` see
+    every token. The load is balanced by a loss (`balance_loss`), by a bias on the scores (`balance_bias`), or by both.
+    """
+
     kind: str = option(
         "swiglu",
         "feed-forward layer",
@@ -70,8 +96,8 @@ class Mlp:
     )
     hidden: int | None = option(
         None,
-        "inner width, of an expert in moe; unset: 4 d_model (gelu, relu2), 8/3 d_model rounded up to a multiple of 32"
-        " (gated kinds), that over the experts that a token visits, rounded up to a multiple of 8 (moe)",
+        "inner width (moe: of one expert); unset: 4 d_model, in gated kinds 8/3 d_model rounded up to a multiple of 32;"
+        " in moe that of its expert kind / experts that a token visits, rounded up to a multiple of 8",
         low=1,
     )
     bias: bool = option(False, "biases in its linear layers (not in the router)")
@@ -90,14 +116,14 @@ class Mlp:
     experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1)
     top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1)
     shared_experts: int = option(
-        0, "experts that every token visits, as one of that many times the width (DeepSeekMoE 2024)",
+        0, "experts that every token visits, computed as one of that many times the width (DeepSeekMoE 2024)",
         read_by={"kind": ("moe",)}, low=0,
     )  # fmt: skip
     router: str = option(
         "softmax",
         "scores of the experts",
         read_by={"kind": ("moe",)},
-        choices={"softmax": "softmax over all experts", "sigmoid": "each by itself (DeepSeek-V3 2024)"},
+        choices={"softmax": "softmax over all experts", "sigmoid": "sigmoid of each by itself (DeepSeek-V3 2024)"},
     )
     router_bias: bool = option(False, "a bias in the router (gpt-oss 2025)", read_by={"kind": ("moe",)})
     groups: int = option(
@@ -128,6 +154,17 @@ class Mlp:
 
 @dataclass(frozen=True)
 class Model:
+    """The network that is trained.
+
+    A token embedding, `n_layers` blocks of attention and an MLP around a residual stream of width `d_model`, a final
+    norm and an output head. The sections `attention`, `position`, `norm` and `mlp` describe every block; `pattern`
+    changes their fields from layer to layer, and `slm_core.config.layers.layer_specs` resolves both to one `LayerSpec`
+    per layer.
+
+    The fields of this class itself are those of the whole network: sizes, multipliers, dropout, initial weights. With
+    `mup_base_width`, learning rates and initial weights that suit that width also suit `d_model`.
+    """
+
     d_model: int = option(128, "width of the residual stream", low=1)
     n_layers: int = option(5, "blocks", low=1)
     tie_embeddings: bool = option(True, "the output head reuses the embedding matrix")
@@ -149,7 +186,7 @@ class Model:
     )
     pattern: str = option(
         "",
-        "overrides of model fields a layer, tiled over the stack: '5*attention.window=256 | .' (configs/README.md)",
+        "overrides of model fields per layer, tiled over the stack: '5*attention.window=256 | .' (configs/README.md)",
     )
     attention: Attention = dataclasses.field(default_factory=Attention)
     position: Position = dataclasses.field(default_factory=Position)

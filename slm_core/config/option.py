@@ -1,32 +1,60 @@
 """How a field of the schema is declared."""
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
+
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the schema says of one field, beside its type and its default.
+
+    Args:
+      doc: meaning and unit, one line; shown by `--help`.
+      choices: the valid values of a field that has a list of them, each with one line of meaning; else empty.
+      read_by: {selector field of the same section: its values under which this field is read}; empty means always.
+      low, above, high, below: inclusive minimum, exclusive minimum, inclusive maximum, exclusive maximum.
+      per_layer: whether model.pattern can set this field of attention, position, norm or mlp.
+      whole_model: the choices that act once per model, so that model.pattern cannot set them.
+    """
+
+    doc: str
+    choices: Mapping[str, str]
+    read_by: Mapping[str, tuple[str, ...]]
+    low: float | None
+    above: float | None
+    high: float | None
+    below: float | None
+    per_layer: bool
+    whole_model: tuple[str, ...]
 
 
 def option(
     default: Any,
     doc: str,
     *,
-    choices: dict[str, str] | None = None,
-    read_by: dict[str, tuple[str, ...]] | None = None,
+    choices: Mapping[str, str] | None = None,
+    read_by: Mapping[str, tuple[str, ...]] | None = None,
     low: float | None = None,
     above: float | None = None,
     high: float | None = None,
     below: float | None = None,
     per_layer: bool = True,
+    whole_model: tuple[str, ...] = (),
 ) -> Any:
-    """Declares one config field.
+    """Declares one field of a config section, by its default and the fields of its `Option`."""
+    declared = Option(doc, choices or {}, read_by or {}, low, above, high, below, per_layer, whole_model)
+    return dataclasses.field(default=default, metadata={_KEY: declared})
 
-    Args:
-      default: the value when nothing sets it.
-      doc: meaning and unit, one line; shown by `--help`.
-      choices: the valid values of a kind-like field, each with one line of meaning.
-      read_by: {selector field of the same section: values of it under which this field is read}; absent means always.
-      low, above, high, below: inclusive minimum, exclusive minimum, inclusive maximum, exclusive maximum.
-      per_layer: False: model.pattern cannot set this field of attention, position, norm or mlp.
-    """
-    metadata = dict(
-        doc=doc, choices=choices, read_by=read_by, low=low, above=above, high=high, below=below, per_layer=per_layer
-    )
-    return dataclasses.field(default=default, metadata=metadata)
+
+def options(section: type) -> dict[str, Option]:
+    """Returns {field: Option} of a section's own fields; one that a subclass narrows keeps the option of its base."""
+    found: dict[str, Option] = {}
+    for base in reversed(section.__mro__):
+        for field in vars(base).get("__dataclass_fields__", {}).values():
+            if _KEY in field.metadata:
+                found[field.name] = field.metadata[_KEY]
+    return found

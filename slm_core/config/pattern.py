@@ -11,12 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from slm_core.config import Model
-from slm_core.config.conversion import parse_value
 from slm_core.config.fields import FieldInfo, field_table, with_values
+from slm_core.config.values import parse_value
 from slm_core.errors import UserError, nearest
-
-LAYER_POSITIONS = ("rope", "alibi", "t5", "none")
-"""Kinds of position that act inside attention. The others act on the embedding, once a model."""
 
 
 class Entry(NamedTuple):
@@ -31,7 +28,7 @@ class Entry(NamedTuple):
 def layer_fields() -> dict[str, FieldInfo]:
     """Returns {dotted name inside `model.`: FieldInfo} of the fields that a pattern may set."""
     names = {name.removeprefix("model."): info for name, info in field_table().items() if name.startswith("model.")}
-    return {name: info for name, info in names.items() if "." in name and info.field.metadata["per_layer"]}
+    return {name: info for name, info in names.items() if "." in name and info.option.per_layer}
 
 
 def parse(pattern: str) -> tuple[Entry, ...]:
@@ -56,13 +53,7 @@ def _parse_entry(text: str) -> Entry:
         if name in values:
             raise _error(text, f"{name} is set twice: keep one")
         values[name] = parse_value(f"model.pattern, entry '{text}': {name}", word, layer_fields()[name].type)
-    kind = values.get("position.kind", "rope")
-    if kind not in LAYER_POSITIONS:
-        choices = " or ".join(LAYER_POSITIONS)
-        raise _error(
-            text,
-            f"position.kind={kind} cannot change from layer to layer: use {choices}{nearest(kind, LAYER_POSITIONS)}",
-        )
+        _check_per_layer(text, name, values[name])
     return Entry(int(count) if star else 1, text, values)
 
 
@@ -73,6 +64,14 @@ def _check_name(text: str, name: str, has_value: bool) -> None:
         raise _error(text, f"{name or 'nothing'} is not a field that a layer can change: {remedy}")
     if not has_value:
         raise _error(text, f"{name} has no value: write {name}=VALUE")
+
+
+def _check_per_layer(text: str, name: str, value: Any) -> None:
+    option = layer_fields()[name].option
+    choices = [choice for choice in option.choices if choice not in option.whole_model]
+    if option.whole_model and value not in choices:
+        use = f"use {' or '.join(choices)}{nearest(value, choices)}"
+        raise _error(text, f"{name}={value} cannot change from layer to layer: {use}")
 
 
 def _error(entry: str, message: str) -> UserError:

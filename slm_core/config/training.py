@@ -1,4 +1,4 @@
-"""Data, optimizer and the course of a training run."""
+"""Sections of the schema: data, optimizer, fine-tuning, and the course of a training run."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,13 @@ from slm_core.config.option import option
 
 @dataclass(frozen=True)
 class Data:
+    """The text, its tokens, and what is held out.
+
+    `source` names the kind of text and `path` the text itself; `tokenizer` makes tokens of it. What these fields select
+    is prepared once, into a folder inside `dir`. `split` and `val_fraction` say which part is for validation. Training
+    cuts the tokens into sequences of `seq_len`, which is also the context of the model.
+    """
+
     source: str = option(
         "stdlib",
         "where the text comes from",
@@ -32,7 +39,7 @@ class Data:
         },
     )
     vocab_size: int = option(4096, "size of the trained vocabulary", read_by={"tokenizer": ("bpe",)}, low=257)
-    seq_len: int = option(128, "context: tokens a sequence", low=1)
+    seq_len: int = option(128, "context: tokens per sequence", low=1)
     split: str = option(
         "hash",
         "how validation is held out",
@@ -47,6 +54,15 @@ class Data:
 
 @dataclass(frozen=True)
 class Optim:
+    """The optimizer and the learning rate.
+
+    `kind` is the update rule. The fields that are its own, such as `betas` or `momentum`, are refused under other
+    kinds. The learning rate rises to `lr` in `warmup_steps` steps, then follows `schedule`; its last value is
+    `min_lr_ratio` * lr for every schedule but `constant`. Gradients are clipped to `clip_norm` before the update.
+
+    `weight_decay` acts on matrices. The `decay_` flags extend it to embeddings, norms and biases.
+    """
+
     kind: str = option(
         "adamw",
         "optimizer",
@@ -87,10 +103,13 @@ class Optim:
         0.8, "second moments decay at 1 - t^-decay_power", read_by={"kind": ("adafactor",)}, above=0, below=1
     )
     clip_rms: float = option(
-        1.0, "root mean square of an update is scaled down to this", read_by={"kind": ("adafactor",)}, above=0
+        1.0,
+        "an update with a larger root mean square is scaled down to this",
+        read_by={"kind": ("adafactor",)},
+        above=0,
     )
     min_rms: float = option(
-        1e-3, "lr is multiplied by the parameter's root mean square, or by this if that is larger",
+        1e-3, "lr is multiplied by the parameter's root mean square, but at least by this",
         read_by={"kind": ("adafactor",)}, above=0,
     )  # fmt: skip
     quantised_block: int = option(256, "values that share one scale", read_by={"kind": ("adamw8bit",)}, low=1)
@@ -101,7 +120,7 @@ class Optim:
     decay_embeddings: bool = option(False, "weight decay also on embeddings (a tied head counts as one)")
     decay_norms: bool = option(False, "weight decay also on norm weights")
     decay_biases: bool = option(False, "weight decay also on biases")
-    clip_norm: float = option(1.0, "global gradient norm is scaled down to this; 0: off", low=0)
+    clip_norm: float = option(1.0, "gradients with a larger global norm are scaled down to this norm; 0: off", low=0)
     schedule: str = option(
         "cosine",
         "learning rate after warm-up",
@@ -123,7 +142,16 @@ class Optim:
 
 @dataclass(frozen=True)
 class Finetune:
-    base: str = option("", "run folder whose weights training starts from, imported or trained; empty: initial weights")
+    """What training starts from, and what it changes.
+
+    Without `base`, training starts from initial weights. `kind=lora` freezes all of them, and every linear layer whose
+    name matches `targets` gets an adapter of inner width `rank`: y = W x + (alpha / rank) B A x. `frozen` says in which
+    format the matrices W are stored.
+    """
+
+    base: str = option(
+        "", "folder of the run whose weights training starts from, imported or trained; empty: initial weights"
+    )
     kind: str = option(
         "full",
         "what is trained",
@@ -143,11 +171,11 @@ class Finetune:
     )
     frozen: str = option(
         "float",
-        "how the frozen matrices of the linear layers are held",
+        "how the frozen matrices of the linear layers are stored",
         read_by={"kind": ("lora",)},
         choices={
             "float": "in precision.params",
-            "int8": "8 bits, one scale an output channel (Dettmers 2022)",
+            "int8": "8 bits, one scale per output channel (Dettmers 2022)",
             "nf4": "4 bits, normal quantiles, blocks of 64 with quantised scales (Dettmers 2023)",
         },
     )
@@ -155,15 +183,22 @@ class Finetune:
 
 @dataclass(frozen=True)
 class Train:
+    """Length, batches, evaluation, checkpoints, samples.
+
+    Each of `steps` updates reads `batch_size` sequences, in parts of `micro_batch_size` whose gradients are summed: the
+    parts change memory, and the result only by rounding. The `_every` fields count steps between evaluations,
+    checkpoints, lines of metrics and text samples.
+    """
+
     steps: int = option(600, "updates", low=1)
-    batch_size: int = option(16, "sequences an update", low=1)
+    batch_size: int = option(16, "sequences per update", low=1)
     micro_batch_size: int = option(
         0, "sequences held in memory at once, gradients accumulate; 0: as many as memory.limit_gb allows", low=0
     )
     eval_every: int = option(100, "steps between evaluations; the last step always evaluates; 0: only there", low=0)
-    eval_batches: int = option(20, "validation batches an evaluation, at most", low=1)
+    eval_batches: int = option(20, "validation batches per evaluation, at most", low=1)
     checkpoint_every: int = option(200, "steps between checkpoints; the last step always saves; 0: only there", low=0)
     keep_checkpoints: int = option(2, "newest checkpoints kept", low=1)
     log_every: int = option(10, "steps between lines of metrics", low=1)
     sample_every: int = option(200, "steps between text samples; the last step always samples; 0: never", low=0)
-    sample_tokens: int = option(200, "tokens a text sample", low=1)
+    sample_tokens: int = option(200, "tokens per text sample", low=1)

@@ -1,18 +1,19 @@
 """What a config must satisfy before work starts. One error at a time: values, then unread fields, then relations."""
 
-import dataclasses
 import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from slm_core.config import Config, Model
+from slm_core.config import Config, Model, Position
 from slm_core.config.fields import FieldInfo, field_table, flatten, reads, selected, with_values
 from slm_core.config.model_checks import check_model, nearest_divisor
+from slm_core.config.option import options
 from slm_core.config.pattern import layer_entries, layer_fields, overridden, parse
 from slm_core.errors import UserError, nearest
 
 _WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
 _BY_PATTERN = "leave it unset, or change model.pattern"
+_WHOLE_MODEL_POSITIONS = options(Position)["kind"].whole_model
 _BOUNDS = {
     "low": (lambda value, bound: value >= bound, "must be at least"),
     "above": (lambda value, bound: value > bound, "must be more than"),
@@ -52,14 +53,13 @@ def check_values(config: Config) -> None:
 
 
 def _check_value(name: str, value: Any, info: FieldInfo) -> None:
-    metadata = info.field.metadata
     for item in value if isinstance(value, tuple) else (value,):
         if isinstance(item, float) and not math.isfinite(item):
             raise UserError(f"{name}={item} must be a finite number")
-    if metadata["choices"]:
-        _check_choice(name, value, tuple(metadata["choices"]))
+    if info.option.choices:
+        _check_choice(name, value, tuple(info.option.choices))
     for key, (holds, words) in _BOUNDS.items():
-        bound = metadata[key]
+        bound = getattr(info.option, key)
         if bound is not None and value is not None and not holds(value, bound):
             raise UserError(f"{name}={value} {words} {bound}")
 
@@ -108,14 +108,13 @@ def unread(config: Config, name: str) -> Unread | None:
 def _acts_outside_layers(model: Model, in_model: str) -> bool:
     """Returns whether a section is also used outside the blocks: norms before and after them, an added position."""
     outer_norm = in_model.startswith("norm.") and (model.norm.placement != "post" or model.embed_norm)
-    embedded = in_model.startswith("position.") and model.position.kind in ("learned", "sinusoidal")
+    embedded = in_model.startswith("position.") and model.position.kind in _WHOLE_MODEL_POSITIONS
     return outer_norm or embedded
 
 
 def _decided(section_name: str, section: Any, field: str) -> Unread:
     """Returns the selector that leaves `field` unread, and the values of it that would not."""
-    rules = {f.name: f.metadata for f in dataclasses.fields(section)}[field]["read_by"]
-    for selector, kinds in rules.items():
+    for selector, kinds in options(type(section))[field].read_by.items():
         if selected(section, selector) not in kinds:
             name = f"{section_name}.{selector}"
             return Unread(
@@ -130,7 +129,7 @@ def _check_all_read(config: Config, explicit: Collection[str]) -> None:
     for name, value in flatten(config).items():
         if name == "model.pattern":
             _check_entries_read(config.model)
-        if value == field_table()[name].field.default and name not in explicit:
+        if value == field_table()[name].default and name not in explicit:
             continue
         if why := unread(config, name):
             raise UserError(f"{name}={_text(value)} is not read by {why.by}: {why.remedy}")
@@ -166,7 +165,7 @@ def drop_unread(preset: Config, config: Config, explicit: Collection[str]) -> tu
     check_values(config)
     notes = []
     for name, value in flatten(config).items():
-        default = field_table()[name].field.default
+        default = field_table()[name].default
         if name in explicit or value == default or unread(preset, name):
             continue
         if why := unread(config, name):

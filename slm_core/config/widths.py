@@ -1,24 +1,24 @@
-"""Widths that a resolved model's attention implies."""
+"""Widths that follow from a resolved layer."""
 
-from slm_core.config import Attention, Model
+from slm_core.config.layers import AttentionSpec, LayerSpec
 
 
-def query_width(attention: Attention) -> int:
-    """Returns the width of one query, which its scores are sums over."""
+def query_width(attention: AttentionSpec) -> int:
+    """Returns the width of one query: a score is a sum over that many products."""
     return attention.head_dim + attention.rope_dim if attention.kind == "mla" else attention.head_dim
 
 
-def rotated(model: Model) -> int:
-    """Returns how many features of a head turn with the position: the first `fraction` of those that may."""
-    attention = model.attention
-    return round(model.position.fraction * (attention.rope_dim if attention.kind == "mla" else attention.head_dim))
+def rotated(layer: LayerSpec) -> int:
+    """Counts the features of a head that turn with the position: the first `fraction` of those that may."""
+    attention = layer.attention
+    return round(layer.position.fraction * (attention.rope_dim if attention.kind == "mla" else attention.head_dim))
 
 
-def value_shape(attention: Attention) -> tuple[int, int]:
+def value_shape(attention: AttentionSpec) -> tuple[int, int]:
     """Returns (value heads, width of one)."""
     shapes = {
         "gqa": (attention.n_kv_heads, attention.head_dim),
         "mla": (attention.n_heads, attention.v_dim),
-        "differential": (attention.n_kv_heads, 2 * (attention.head_dim or 0)),
+        "differential": (attention.n_kv_heads, 2 * attention.head_dim),
     }
     return shapes[attention.kind]

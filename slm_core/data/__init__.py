@@ -1,11 +1,11 @@
-"""Text in, batches out: sources, tokenizers, preparation, and the one pipeline that both twins read.
+"""Turns text into batches of tokens: sources, tokenizers, preparation, and the one pipeline that both twins read.
 
     dataset = prepare(config.data)                        # finds or builds data/<name>-<fingerprint>/
     dataset.tokenizer.encode("def "), dataset.vocab_size  # text <-> tokens
     dataset.tokens("train")                               # memory-mapped tokens
     batches = Batches(dataset, "train", seq_len, batch_size, seed)
-    next(batches)                                         # int32 [batch_size, seq_len + 1], without end
-    batches.state(), batches.restore(state)               # one small JSON object
+    next(batches)                                         # int32 [batch_size, seq_len + 1], endless
+    batches.state(), batches.restore(state)               # the position, one small JSON object
     validation_batches(dataset, seq_len, batch_size, max_batches, seed)
     save_tokenizer(tokenizer, folder), load_tokenizer(folder)
 

@@ -1,30 +1,35 @@
-"""The second pass: units become tokens in parallel, tokens are appended to the split's files in order, resumably."""
+"""Reads a source for the second time: turns chunks into tokens in parallel, and appends these to files in order.
+
+A journal names the chunks that are safely in those files. An interrupted call is continued after them.
+"""
 
 import contextlib
 import functools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from slm_core.data.chunks import Chunk
 from slm_core.data.progress import Progress
-from slm_core.data.sources import Unit
+from slm_core.data.scan import Scan
 from slm_core.data.split import SIDES, Rule
-from slm_core.data.survey import Survey
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.data.workers import Workers
 
 _SEGMENT = 64 * 1024  # bytes of text given to a tokenizer at once, about
-_COMMIT = 16  # units between commits to disk
+_COMMIT = 16  # chunks between commits to disk
+_COUNTS = [f"{side}_{counted}" for side in SIDES for counted in ("stored", "bytes")]  # both in bytes
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every unit needs to become tokens. `separate`: a token ends each document."""
+    """The settings by which a chunk becomes tokens. `separate`: a token ends each document."""
 
     rule: Rule
     tokenizer: Path
@@ -33,39 +38,33 @@ class Recipe:
 
 
 def smallest_dtype(vocab_size: int) -> str:
-    """Returns the smallest unsigned integer type that holds the token ids."""
+    """Names the smallest unsigned integer type that can hold the token ids."""
     return "uint8" if vocab_size <= 2**8 else "uint16" if vocab_size <= 2**16 else "uint32"
 
 
 def encode(
-    units: list[Unit], survey: Survey, recipe: Recipe, work: Path, workers: Workers, progress: Progress
+    chunks: list[Chunk], scan: Scan, recipe: Recipe, work: Path, workers: Workers, progress: Progress
 ) -> dict[str, int]:
-    """Writes `work`/dataset/{train,validation}.bin and returns tokens and bytes of text by side.
-
-    A journal names the units that are safely in those files; an interrupted call is continued after them.
-    """
+    """Writes `work`/dataset/{train,validation}.bin. Returns "train_tokens", "train_bytes", "validation_tokens", ..."""
     shards, target, journal = work / "shards", work / "dataset", work / "encoded.jsonl"
     shutil.rmtree(shards, ignore_errors=True)
     shards.mkdir()
     target.mkdir(exist_ok=True)
     done = _resume(target, journal)
-    tasks = ((units[i], survey.offsets[i], recipe, shards / f"{i:08d}") for i in range(len(done), len(units)))
-    with progress.phase("encoding", sum(unit.size for unit in units)) as advance:
-        advance(sum(unit.size for unit in units[: len(done)]))
-        results = workers.map(_encode_unit, tasks)
+    tasks = ((chunks[i], scan.offsets[i], recipe, shards / f"{i:08d}") for i in range(len(done), len(chunks)))
+    with progress.phase("encoding", sum(chunk.size for chunk in chunks)) as advance:
+        advance(sum(chunk.size for chunk in chunks[: len(done)]))
+        results = workers.map(_encode_chunk, tasks)
         for result in _append(results, shards, target, journal, len(done)):
-            advance(units[len(done)].size)
+            advance(chunks[len(done)].size)
             done.append(result)
-    counts = {f"{side}_{what}": sum(unit[f"{side}_{what}"] for unit in done) for side in SIDES for what in _WHATS}
+    counts = {name: sum(chunk[name] for chunk in done) for name in _COUNTS}
     size = np.dtype(recipe.dtype).itemsize
     return counts | {f"{side}_tokens": counts[f"{side}_stored"] // size for side in SIDES}
 
 
-_WHATS = ("stored", "bytes")
-
-
 def _append(results: Iterator[dict], shards: Path, target: Path, journal: Path, first: int) -> Iterator[dict]:
-    """Appends finished shards to the split's files and commits them now and then, and when interrupted."""
+    """Appends finished shards to the split's files; commits them now and then, and when it is interrupted."""
     pending: list[dict] = []
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open(target / f"{side}.bin", "ab")) for side in SIDES]
@@ -76,14 +75,15 @@ def _append(results: Iterator[dict], shards: Path, target: Path, journal: Path, 
                 with open(shard, "rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
                 shard.unlink()
-            pending.append({"unit": index} | result)
+            pending.append({"chunk": index} | result)
             if len(pending) == _COMMIT:
                 _commit(files, journal, pending)
                 pending.clear()
             yield result
 
 
-def _commit(files: list, journal: Path, results: list[dict]) -> None:
+def _commit(files: Sequence[BinaryIO], journal: Path, results: list[dict]) -> None:
+    """Makes the split's files durable, then says so in the journal."""
     for file in files:
         file.flush()
         os.fsync(file.fileno())
@@ -94,36 +94,36 @@ def _commit(files: list, journal: Path, results: list[dict]) -> None:
 
 
 def _resume(target: Path, journal: Path) -> list[dict]:
-    """Cuts the split's files and the journal back to the units that both hold whole, and returns those units."""
+    """Cuts the split's files and the journal back to the chunks that are whole in both. Returns those lines."""
     paths = [target / f"{side}.bin" for side in SIDES]
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     done, ends = [], [0, 0]
     for line in journal.read_bytes().splitlines() if journal.exists() else []:
         try:
-            unit = json.loads(line)
+            chunk = json.loads(line)
         except ValueError:
             break
-        if unit["unit"] != len(done):
+        if chunk.get("chunk") != len(done):
             break
-        after = [end + unit[f"{side}_stored"] for end, side in zip(ends, SIDES, strict=True)]
+        after = [end + chunk[f"{side}_stored"] for end, side in zip(ends, SIDES, strict=True)]
         if any(end > size for end, size in zip(after, sizes, strict=True)):
             break
-        done.append(unit)
+        done.append(chunk)
         ends = after
     for path, end in zip(paths, ends, strict=True):
         path.touch()
         os.truncate(path, end)
-    journal.write_text("".join(json.dumps(unit) + "\n" for unit in done))
+    journal.write_text("".join(json.dumps(chunk) + "\n" for chunk in done))
     return done
 
 
-def _encode_unit(task: tuple[Unit, int, Recipe, Path]) -> dict:
-    """Writes the tokens of one unit into two shards and returns how many bytes went in and out by side."""
-    unit, offset, recipe, shard = task
+def _encode_chunk(task: tuple[Chunk, int, Recipe, Path]) -> dict:
+    """Writes the tokens of one chunk into two shards. Returns the bytes of text and of tokens of each side."""
+    chunk, offset, recipe, shard = task
     tokenizer = _tokenizer(recipe.tokenizer)
     outputs = [_Output(Path(f"{shard}.{side}"), tokenizer, recipe) for side in SIDES]
     current = outputs[0]
-    for piece in unit.pieces():
+    for piece in chunk.pieces():
         for side, text in recipe.rule.sides(piece, offset):
             if outputs[side] is not current:
                 current.flush()
@@ -134,9 +134,8 @@ def _encode_unit(task: tuple[Unit, int, Recipe, Path]) -> dict:
             current.end_document()
     for output in outputs:
         output.close()
-    return {
-        f"{side}_{what}": getattr(output, what) for side, output in zip(SIDES, outputs, strict=True) for what in _WHATS
-    }
+    stored = {f"{side}_stored": output.stored for side, output in zip(SIDES, outputs, strict=True)}
+    return stored | {f"{side}_bytes": output.bytes for side, output in zip(SIDES, outputs, strict=True)}
 
 
 @functools.lru_cache(maxsize=1)
@@ -145,7 +144,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 class _Output:
-    """One side's shard: gathers text that belongs together, writes its tokens."""
+    """Writes one side's shard: gathers text that belongs together, then writes its tokens."""
 
     def __init__(self, path: Path, tokenizer: Tokenizer, recipe: Recipe):
         self._file = path.open("wb")

@@ -1,4 +1,4 @@
-"""From tokens to batches: one Grain pipeline for both twins."""
+"""Makes batches of tokens, with one Grain pipeline for both twins."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +10,13 @@ from slm_core.errors import UserError
 from slm_core.hardware.devices import quiet_jax
 from slm_core.protocols import IGNORE
 
-_ROWS = 2**48  # rows before a run has to end
+_ROWS = 2**48  # after which a run has to end
 
 
 class Windows:
-    """Window i of a token file: tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
+    """Cuts a token file into windows. Window i has tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
 
-    Windows overlap by the one token that is the last target of one and the first input of the next.
+    Windows overlap by one token: the last target of one is the first input of the next.
     """
 
     def __init__(self, tokens: np.ndarray, seq_len: int):
@@ -31,7 +31,7 @@ class Windows:
 
 
 def open_windows(dataset: Dataset, split: str, seq_len: int) -> Windows:
-    """Returns the windows of a split. Raises UserError when it is shorter than one."""
+    """Opens the windows of a split. Raises UserError if it is shorter than one window."""
     tokens = dataset.tokens(split)
     windows = Windows(tokens, seq_len)
     if not len(windows):
@@ -45,21 +45,21 @@ def open_windows(dataset: Dataset, split: str, seq_len: int) -> Windows:
 
 
 class Batches:
-    """Endless batches of shuffled windows: int32 [batch_size / process_count, seq_len + 1] from `next`.
+    """Gives endless batches of shuffled windows: `next` returns int32 [batch_size / process_count, seq_len + 1].
 
-    All windows in an order given by (seed, epoch), each once an epoch, in batches that run on from one epoch into the
-    next. Batch k of `process_count` processes holds, all together, the rows that batch k of one process holds. The next
-    batches are read ahead in a thread; `state` counts only those that were handed out.
+    The order follows from (seed, epoch). Each window comes once per epoch, and a batch may take its last rows from the
+    next epoch. Batch k of all `process_count` processes together has the same rows as batch k of a single process. A
+    thread reads the next batches ahead; `state` counts only those that were handed out.
 
     Args:
-      dataset, split: what to read.
-      seq_len: tokens of context a row.
-      batch_size: rows a batch, over all processes.
-      seed: of the order.
+      dataset, split: the tokens to read.
+      seq_len: tokens of context per row.
+      batch_size: rows per batch, over all processes.
+      seed: seed of the order.
       process_index, process_count: this process takes rows process_index, process_index + process_count, ...
 
     Raises:
-      UserError: the split is shorter than one window, or batch_size is no multiple of process_count.
+      UserError: the split is shorter than one window, or batch_size is not a multiple of process_count.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class Batches:
         return next(self._iterator)
 
     def state(self) -> dict[str, Any]:
-        """Returns where it stands, as a small JSON object: {"next_index": batches handed out}."""
+        """Returns its position as a small JSON object: {"next_index": batches handed out}."""
         return {"next_index": int(self._iterator.get_state()["next_index"])}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to where `state` was taken. Raises UserError for something else than a `state`."""
+        """Goes to the position that `state` returned. Raises UserError for anything else."""
         index = state.get("next_index") if isinstance(state, dict) else None
         if type(index) is not int or index < 0:
             raise UserError(f"data state {state!r}: expected {{'next_index': batches so far}}; use another checkpoint")
@@ -109,9 +109,9 @@ def validation_batches(
 ) -> Iterator[np.ndarray]:
     """Yields the same validation batches at each call: int32 [batch_size, seq_len + 1].
 
-    When there are more windows than fit, one is drawn at random from each of as many equal stretches of the split, so
-    that no window counts twice and every part of the text is represented. Rows that remain of the last batch are
-    IGNORE throughout.
+    If there are more windows than fit, the split is cut into as many equal parts as there are rows, and one window is
+    drawn at random from each. So no window counts twice, and every part of the text is represented. Rows of the last
+    batch that have no window are IGNORE throughout.
 
     Raises:
       UserError: the split is shorter than one window.

@@ -1,4 +1,4 @@
-"""How far a preparation is: a rich bar in a terminal, plain lines elsewhere, nothing when not asked for."""
+"""Shows how far a preparation is: a bar in a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -21,7 +21,11 @@ class Progress:
 
     @contextlib.contextmanager
     def phase(self, title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Gives a function to call with the bytes that were done. `total`: bytes in all, None when unknown."""
+        """Yields a function to call with each number of bytes that is done.
+
+        Args:
+          total: bytes in all; None if that is unknown.
+        """
         if self.shown and sys.stderr.isatty():
             yield from self._bar(title, total)
         elif self.shown:

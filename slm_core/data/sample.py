@@ -1,45 +1,45 @@
-"""The text that a BPE is trained on: the train part, or a sample of it where the trainer would need too much memory."""
+"""Chooses the text that a BPE is trained on: the train part, or a sample of it if that is too large for the memory."""
 
 import random
 import re
 from collections.abc import Callable, Iterator
 
-from slm_core.data.sources import Unit
+from slm_core.data.chunks import Chunk
+from slm_core.data.scan import Scan
 from slm_core.data.split import TRAIN, Rule
-from slm_core.data.survey import Survey
 
 SAMPLE = 256 * 1024 * 1024
-"""Bytes of text at most."""
+"""The largest number of bytes of text."""
 
 DISTINCT = 6 * 1024 * 1024
-"""Bytes of distinct words at most: the trainer's memory grows with them (measured: 45 bytes a byte in source code, 120
-in Chinese, where a word is a whole clause), not with the text."""
+"""The largest number of bytes of distinct words. The trainer's memory grows with them, not with the text. Measured: 45
+bytes per byte in source code, 120 in Chinese, where a word is a whole clause."""
 
 _WORD = re.compile(r"\w+")
 
 
 class Sample:
-    """Text of the train part, units in a fixed random order so that wherever it ends it is spread over the source.
+    """Text of the train part. Chunks come in a fixed random order, so that a sample is spread over the whole source.
 
-    Attributes, of what `texts` has given so far:
-      size: bytes of text.
-      complete: whether that was all of the train part.
+    Attributes:
+      size: bytes of text that `texts` has given so far.
+      complete: whether that was the whole train part.
     """
 
-    def __init__(self, units: list[Unit], survey: Survey, rule: Rule):
-        self._units, self._survey, self._rule = units, survey, rule
+    def __init__(self, chunks: list[Chunk], scan: Scan, rule: Rule):
+        self._chunks, self._scan, self._rule = chunks, scan, rule
         self._words: set[str] = set()
         self._distinct = 0
         self.size = 0
         self.complete = False
 
     def texts(self, advance: Callable[[int], None]) -> Iterator[str]:
-        """Yields the sample piece by piece and tells `advance` the bytes that were read."""
-        order = list(range(len(self._units)))
+        """Yields the sample piece by piece; calls `advance` with the number of bytes that were read."""
+        order = list(range(len(self._chunks)))
         random.Random(0).shuffle(order)
         for index in order:
-            offset = self._survey.offsets[index]
-            for piece in self._units[index].pieces():
+            offset = self._scan.offsets[index]
+            for piece in self._chunks[index].pieces():
                 for side, text in self._rule.sides(piece, offset):
                     if side == TRAIN:
                         decoded = text.decode("utf-8")

@@ -1,8 +1,6 @@
-"""Tokenizers: text to token ids and back, and streams that never break a character.
+"""Tokenizers turn text into token ids and back; their streams never break a character.
 
-Every tokenizer has `kind`, `vocab_size`, `end` (the id that ends a document, or None), `encode`, `prompt`, `decode`,
-`array` (UTF-8 to a NumPy array, for preparation) and `stream`. In `byte` and `char` a document ends with NUL, which
-clean text never holds.
+In `byte` and `char` a document ends with NUL, which clean text never has.
 """
 
 import codecs
@@ -20,16 +18,24 @@ _ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<end_of
 
 
 class Stream(Protocol):
-    """Turns one token after the other into text, holding back a character until it is whole."""
+    """Turns one token after the other into text; keeps a character back until it is whole."""
 
     def push(self, token: int) -> str:
-        """Takes one token, returns the text that is certain now."""
+        """Takes one token and returns the text that is certain now."""
 
     def flush(self) -> str:
-        """Returns what is still held back, as U+FFFD where it is no whole character."""
+        """Returns what is still kept back, as U+FFFD if it is not a whole character."""
 
 
 class Tokenizer(Protocol):
+    """Turns text into token ids and back.
+
+    Attributes:
+      kind: "byte", "char", "bpe" or "file".
+      vocab_size: number of token ids.
+      end: the id that ends a document; None: there is none.
+    """
+
     kind: str
     vocab_size: int
     end: int | None
@@ -38,25 +44,27 @@ class Tokenizer(Protocol):
         """Returns the token ids of `text`."""
 
     def prompt(self, text: str) -> list[int]:
-        """Returns the token ids of a text that opens a document, with what the tokenizer puts before one."""
+        """Returns the token ids of a text that opens a document, after those that the tokenizer puts before one."""
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Returns the text of token ids, U+FFFD where they are not valid text."""
+        """Returns the text of token ids, with U+FFFD for what is not valid text."""
 
     def array(self, text: bytes) -> np.ndarray:
-        """Returns the token ids of UTF-8 text, an unsigned integer array."""
+        """Returns the token ids of UTF-8 text as an unsigned integer array."""
 
     def stream(self) -> Stream:
         """Returns a new incremental decoder."""
 
     def save(self, folder: Path) -> None:
-        """Writes what `load_tokenizer` reads."""
+        """Writes the files that `load_tokenizer` reads."""
 
 
 class Byte:
-    """UTF-8 bytes."""
+    """One token per UTF-8 byte."""
 
-    kind, vocab_size, end = "byte", 256, 0
+    kind: str = "byte"
+    vocab_size: int = 256
+    end: int | None = 0
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode("utf-8", "surrogateescape"))
@@ -89,9 +97,9 @@ class _ByteStream:
 
 
 class Char:
-    """The characters of the corpus, sorted; NUL is one of them when it has more than one document."""
+    """One token per character of the corpus, sorted. With more than one document, NUL is one of them."""
 
-    kind = "char"
+    kind: str = "char"
 
     def __init__(self, characters: str):
         self.characters = characters
@@ -139,14 +147,14 @@ class _CharStream:
 
 
 class Library:
-    """A tokenizer of the `tokenizers` library: trained here ("bpe") or given ("file")."""
+    """A tokenizer of the `tokenizers` library, trained here ("bpe") or given ("file")."""
 
     def __init__(self, inner, kind: str):
         self.kind = kind
         self.inner = inner
         inner.no_truncation()
         inner.no_padding()
-        # A special token's name that stands in the text is text, never the token itself.
+        # The name of a special token in the text is text, never the token itself.
         inner.encode_special_tokens = True
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         special = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
@@ -176,7 +184,7 @@ class Library:
 
 
 class _LibraryStream:
-    """Decodes each token beside the ones just before it, since what a token reads as may depend on them."""
+    """Decodes each token together with those just before it, because its text may depend on them."""
 
     def __init__(self, decode):
         self._decode = decode
@@ -199,7 +207,7 @@ class _LibraryStream:
 
 
 def open_tokenizer(path: str) -> Library:
-    """Reads a tokenizer.json of the `tokenizers` library. Raises UserError when it is missing or not one."""
+    """Reads a tokenizer.json of the `tokenizers` library. Raises UserError if it is missing or broken."""
     import tokenizers
 
     file = Path(path).expanduser()
@@ -214,7 +222,7 @@ def open_tokenizer(path: str) -> Library:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Library:
-    """Trains a byte-level BPE (Sennrich 2016) whose vocabulary is 256 bytes, merges and one end-of-text token."""
+    """Trains a byte-level BPE (Sennrich 2016). Its vocabulary is 256 bytes, merges and one end-of-text token."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -232,14 +240,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Library:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes a tokenizer into `folder`, which is made where it is missing."""
+    """Writes a tokenizer into `folder`, which is made if it is missing."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(folder)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Reads what `save_tokenizer` wrote. Raises UserError when the folder holds no tokenizer."""
+    """Reads what `save_tokenizer` wrote. Raises UserError if the folder has no tokenizer."""
     folder = Path(folder)
     try:
         stored = json.loads((folder / "kind.json").read_text(encoding="utf-8"))

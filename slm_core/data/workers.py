@@ -1,4 +1,4 @@
-"""Runs units of work on all cores, results in order, with a bounded number of units in flight."""
+"""Runs a function over items on all cores. Results come in order, and few items are in work at once."""
 
 import collections
 import contextlib
@@ -8,18 +8,18 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
-from slm_core.data.spool import Resumable
+from slm_core.errors import ResumableError
 
 
 def cores() -> int:
-    """Returns the CPU cores that this process may use."""
+    """Counts the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Workers:
-    """A context that maps functions over items: in `count` processes started at first use, or in this one when 1.
+    """Maps functions over items in `count` processes, which start at first use; with a count of 1, in this process.
 
-    Processes are spawned, never forked: the caller may hold a framework with threads, which a fork would break.
+    Processes are spawned, never forked: the caller may have a framework with threads, which a fork would break.
     """
 
     def __init__(self, count: int):
@@ -49,9 +49,9 @@ class Workers:
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
-            raise Resumable(
+            raise ResumableError(
                 "data.path: a preparing process was killed (out of memory?); free some memory and run the same command "
-                "again to go on"
+                "again to continue"
             ) from None
 
     def _submit(self, function: Callable[[Any], Any], item: Any):
@@ -65,12 +65,13 @@ class Workers:
 
 
 def _start() -> None:
-    """Makes a worker leave Ctrl-C to its parent, use one thread, and end when its parent dies."""
+    """Prepares a worker: it leaves Ctrl-C to its parent, uses one thread, and ends when its parent dies."""
     import multiprocessing
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a worker alone
 
     def watch() -> None:
         with contextlib.suppress(Exception):

@@ -76,6 +76,14 @@ def quiet_jax() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
 
+def spare_gpu(framework: str) -> None:
+    """Lets JAX start quietly beside the twin that computes. Call it before anything imports jax (grain does)."""
+    quiet_jax()
+    if framework == "torch":
+        # Reading a Flax run's checkpoint starts JAX as well, which must leave the GPU to PyTorch.
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
 def count_gpus_as_their_driver() -> None:
     """Lets CUDA's first GPU be the one that `gpu_memory` asks about; CUDA itself puts the fastest first.
 

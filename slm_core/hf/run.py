@@ -18,7 +18,8 @@ from slm_core.hf.folder import SPECIAL, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
 from slm_core.model.weights import Weights, write_weights
-from slm_core.runs.folder import SavedRun, describe_imported, make_imported
+from slm_core.runs.imported import describe_imported, make_imported
+from slm_core.runs.saved import SavedRun
 
 Items = Iterator[tuple[str, np.ndarray]]
 Progress = Callable[[Items, str], Items]

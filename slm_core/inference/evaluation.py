@@ -1,20 +1,16 @@
-"""The validation loss of a run that is on disk: on which text, in which tokens, and in what units."""
+"""Measures the loss of a model on batches of tokens, and the units in which it is told."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from slm_core.config import Config, Data
-from slm_core.config.fields import reads
-from slm_core.config.validation import validate
-from slm_core.data import Dataset, load_tokenizer, prepare
 from slm_core.data.tokenizers import Tokenizer
-from slm_core.errors import UserError
 from slm_core.protocols import IGNORE, Evaluator
-from slm_core.runs.folder import SavedRun
+
+VALIDATION_SEED = 0
+"""Seed of the validation windows. It is not the run's: runs of different seeds are measured on the same text."""
 
 
 class Measured(NamedTuple):
@@ -22,8 +18,8 @@ class Measured(NamedTuple):
 
     Args:
       nats: the sum of -log p(target).
-      tokens: targets.
-      text_bytes: UTF-8 bytes of the text that they stand for; ends of documents stand for none.
+      tokens: number of targets.
+      text_bytes: UTF-8 bytes of the text of those targets; the end of a document has none.
     """
 
     nats: float
@@ -32,63 +28,32 @@ class Measured(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Nats a token."""
+        """Nats per token."""
         return self.nats / self.tokens
 
     @property
     def perplexity(self) -> float:
+        """exp(loss); infinite if that is too large for a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
     @property
     def bits_per_byte(self) -> float:
-        """What models of different tokenizers can be compared by."""
+        """Bits per byte of text. Models with different tokenizers can be compared by it."""
         return self.nats / math.log(2) / self.text_bytes
 
 
-def open_text(saved: SavedRun, given: Mapping[str, Any], seq_len: int) -> Dataset:
-    """Prepares the text to evaluate a run on, in the run's own tokens.
+def token_losses(evaluator: Evaluator, batches: Iterable[np.ndarray], rows: int) -> tuple[float, int]:
+    """Returns the sum of the token losses in nats, and the number of tokens.
 
     Args:
-      given: fields of the config's data section that say which text; {}: the one that the run was trained on, of an
-        imported run the standard library's source.
-      seq_len: tokens that a window is to hold.
-
-    Raises:
-      UserError: the text cannot be prepared, or the run's tokenizer cannot read it.
+      batches: int32 [batch_size, length + 1], as from `slm_core.data.validation_batches`.
+      rows: rows that go through the model at once.
     """
-    own = not given and saved.imported is None
-    base = Data(dir=saved.config.data.dir) if "source" in given else saved.config.data
-    data = replace(base, seq_len=seq_len, **given)
-    if own:
-        dataset = prepare(data)
-        if dataset.fingerprint != saved.fingerprint:
-            raise UserError(
-                f"data.source={data.source!r}: the text changed since {saved.folder} was trained on it (fingerprint "
-                f"{saved.fingerprint}, now {dataset.fingerprint}); to evaluate on what it is now, give --source"
-            )
-        return dataset
-    data = replace(data, tokenizer=own_tokenizer(saved), vocab_size=Data().vocab_size)
-    if not data.path and reads(data, "path"):
-        raise UserError(f"data.source={data.source!r} reads a path: give --path=FILE_FOLDER_OR_GLOB")
-    validate(Config(data=data), [f"data.{name}" for name in given])
-    dataset = prepare(data)
-    if dataset.vocab_size > saved.vocab_size:
-        raise UserError(
-            f"{saved.folder}: its tokenizer has {dataset.vocab_size} tokens and its model {saved.vocab_size}; restore "
-            "the tokenizer that the model was trained with"
-        )
-    return dataset
-
-
-def own_tokenizer(saved: SavedRun) -> str:
-    """Returns the value of data.tokenizer that stands for a run's own. Raises UserError when there is none."""
-    kind = load_tokenizer(saved.folder / "tokenizer").kind
-    if kind == "char":
-        raise UserError(
-            f"{saved.folder}: its tokens are the characters of its own text (data.tokenizer='char'), so it can be "
-            "evaluated on that text alone; leave out the flags that name another"
-        )
-    return kind if kind == "byte" else f"file:{saved.folder / 'tokenizer' / 'tokenizer.json'}"
+    sum_nats, sum_tokens = 0.0, 0
+    for piece in _pieces(batches, rows):
+        nats, tokens = evaluator.eval_step(piece)
+        sum_nats, sum_tokens = sum_nats + nats, sum_tokens + tokens
+    return sum_nats, sum_tokens
 
 
 def measure(
@@ -98,29 +63,33 @@ def measure(
     rows: int,
     report: Callable[[Measured], None] = lambda so_far: None,
 ) -> Measured:
-    """Returns the loss of a model on batches.
+    """Measures the loss of a model on batches, and counts the bytes of their text.
 
     Args:
-      batches: int32 [rows, length + 1], as `slm_core.data.validation_batches` gives them.
-      rows: how many go through the model at once.
-      report: is told the sums so far, after each of these pieces.
+      batches, rows: as in `token_losses`.
+      tokenizer: turns the tokens into text.
+      report: is called with the sums so far, each time that rows went through the model.
     """
     so_far = Measured(0.0, 0, 0)
-    for batch in batches:
-        for first in range(0, len(batch), rows):
-            piece = batch[first : first + rows]
-            nats, tokens = evaluator.eval_step(piece)
-            size = sum(text_bytes(tokenizer, row) for row in piece)
-            so_far = Measured(so_far.nats + nats, so_far.tokens + tokens, so_far.text_bytes + size)
-            report(so_far)
+    for piece in _pieces(batches, rows):
+        nats, tokens = evaluator.eval_step(piece)
+        size = sum(text_bytes(tokenizer, row) for row in piece)
+        so_far = Measured(so_far.nats + nats, so_far.tokens + tokens, so_far.text_bytes + size)
+        report(so_far)
     return so_far
 
 
-def text_bytes(tokenizer: Tokenizer, row: np.ndarray) -> int:
-    """Returns the UTF-8 bytes of the text of a window's targets.
+def _pieces(batches: Iterable[np.ndarray], rows: int) -> Iterable[np.ndarray]:
+    for batch in batches:
+        for first in range(0, len(batch), rows):
+            yield batch[first : first + rows]
 
-    Tokens of bytes are counted; others are the text of the window, less that of its first token. A character that a
-    window cuts in two counts as U+FFFD, 3 bytes.
+
+def text_bytes(tokenizer: Tokenizer, row: np.ndarray) -> int:
+    """Counts the UTF-8 bytes of the text of a window's targets.
+
+    A token of a byte is one byte. Other tokens count as the text of the window, minus that of its first token. A
+    character that a window cuts in two counts as U+FFFD, 3 bytes.
     """
     no_text = (IGNORE, tokenizer.end)
     first = [token for token in row[:1].tolist() if token not in no_text]

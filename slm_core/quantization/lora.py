@@ -7,13 +7,12 @@ The paper draws A from a normal distribution and leaves its variance open: with 
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from slm_core.config import Config, Finetune
+from slm_core.config import Finetune
 from slm_core.errors import UserError, nearest
 from slm_core.model.initialization import Spec, initial_value
 from slm_core.model.weights import Weights, checked
@@ -40,18 +39,6 @@ class AdapterPlan:
     floating: tuple[str, ...]
     experts: tuple[str, ...]
 
-    def summary(self, finetune: Finetune) -> str:
-        """Returns one line that names each layer's place in the plan."""
-        every = [*self.quantised, *self.floating]
-        without = [path for path in every if path not in self.adapted]
-        line = f"adapters of rank {finetune.rank} on {len(self.adapted)} of {len(every)} linear layers"
-        line += f", none on {_short(without)}" if without else ""
-        stored = [f"{len(self.quantised)} in {finetune.frozen}"] if self.quantised else []
-        named = f" ({_short(self.floating)})" if self.quantised else ""
-        stored += [f"{len(self.floating)} as floats{named}"] if self.floating else []
-        stored += [f"{len(self.experts)} of experts as floats"] if self.experts else []
-        return f"{line}; frozen: {', '.join(stored)}"
-
 
 def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Iterable[str] = ()) -> AdapterPlan:
     """Plans which linear layers get an adapter, and how each matrix is stored.
@@ -70,7 +57,7 @@ def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Ite
             part = "" if alternative == finetune.targets else f": its alternative '{alternative}'"
             raise UserError(
                 f"finetune.targets={finetune.targets}{part} matches the whole name of no linear layer"
-                f"{nearest(alternative, linears)}: they are {_short(linears)}"
+                f"{nearest(alternative, linears)}: they are {short_paths(linears)}"
             )
     quantised = tuple(path for path, shape in linears.items() if path != HEAD and formats.fits(finetune.frozen, shape))
     floating = tuple(path for path in linears if path not in quantised)
@@ -109,8 +96,8 @@ def _matching(expression: str, paths: Iterable[str]) -> tuple[str, ...]:
         ) from None
 
 
-def _short(paths: Iterable[str]) -> str:
-    """Returns paths as one line: those that differ by their layer's number alone once."""
+def short_paths(paths: Iterable[str]) -> str:
+    """Lists paths in one line. Those that differ by their layer's number alone come once."""
     return ", ".join(dict.fromkeys(re.sub(r"^layers\.\d+\.", "layers.*.", path) for path in paths))
 
 
@@ -118,18 +105,6 @@ def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
     """Returns {leaf: (shape, spec)} of the adapter of a matrix [in, out]."""
     a, b = ADAPTER
     return {a: ((shape[0], rank), Spec("matrix", std=shape[0] ** -0.5)), b: ((rank, shape[1]), Spec("matrix"))}
-
-
-def facts(declared: Declared, plan: AdapterPlan | None, config: Config) -> dict[str, str]:
-    """Returns lines for the start of a run about a model's parameters; `plan` is None if all of them train."""
-    count = sum(math.prod(shape) for shape, _ in formats.dequantised(declared).values())
-    if plan is None:
-        return {"parameters": f"{count:,} in {config.precision.params}"}
-    trained = sum(math.prod(shape) for shape, spec in declared.values() if spec.role != "frozen")
-    return {
-        "parameters": f"{count:,}, of which {trained:,} train, in {config.precision.params}",
-        "fine-tuning": plan.summary(config.finetune),
-    }
 
 
 def frozen(spec: Spec) -> Spec:

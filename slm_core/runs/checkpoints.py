@@ -1,9 +1,10 @@
-"""The checkpoints of a run: `checkpoints/step-00000200/{state/, loop.json}` and the name of the newest in `latest`.
+"""Writes and finds the checkpoints of a run: `checkpoints/step-00000200/{state/, loop.json}`.
 
-An imported run has one, of step 0, with `weights/` in the place of `state/`.
+`checkpoints/latest` has the name of the newest. An imported run has one checkpoint, of step 0, with `weights/` in the
+place of `state/`.
 
-A checkpoint is written to a temporary folder, synced, then renamed, so a folder that bears a step's name is always
-complete; a crash leaves temporary folders behind, which `repair` removes.
+A checkpoint is written to a temporary folder, synced, then renamed. So a folder with a step's name is always complete.
+A crash leaves temporary folders behind, which `repair` removes.
 """
 
 import json
@@ -19,18 +20,18 @@ _TEMPORARY = ".tmp-"
 
 
 def checkpoint_path(root: Path, step: int) -> Path:
-    """Returns where the checkpoint of a step is."""
+    """Returns the folder of a step's checkpoint."""
     return root / f"step-{step:08d}"
 
 
 def list_checkpoints(root: Path) -> list[Path]:
-    """Returns the complete checkpoints in `root`, oldest first; [] when there is no such folder."""
-    found = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    """Lists the complete checkpoints in `root`, oldest first; [] if there is no such folder."""
+    checkpoints = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
+    return sorted(checkpoints, key=lambda path: int(path.name[5:]))
 
 
 def latest_checkpoint(root: Path) -> Path | None:
-    """Returns the checkpoint that `latest` names (the newest there is, should that file be lost), or None."""
+    """Finds the checkpoint that `latest` names; the newest one if that file is lost; None if there is none."""
     pointer = root / "latest"
     if pointer.is_file():
         named = root / pointer.read_text().strip()
@@ -40,21 +41,21 @@ def latest_checkpoint(root: Path) -> Path | None:
 
 
 def read_loop(checkpoint: Path) -> dict[str, Any]:
-    """Returns the loop's state in a checkpoint. Raises UserError when it cannot be read."""
+    """Reads the loop's state in a checkpoint. Raises UserError if it cannot be read."""
     try:
         return json.loads((checkpoint / "loop.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{checkpoint}: broken checkpoint ({error}); delete this folder to go on from the one before it"
+            f"{checkpoint}: broken checkpoint ({error}); delete this folder to continue from the one before it"
         ) from error
 
 
 def save_checkpoint(root: Path, step: int, save_state: Callable[[Path], None], loop: dict[str, Any], keep: int) -> Path:
-    """Commits a checkpoint, makes it the latest and removes all but the newest `keep`.
+    """Commits a checkpoint, makes it the latest, and removes all but the newest `keep`.
 
     Args:
       save_state: writes the engine's state into the empty folder that it is given.
-      loop: the loop's state, small, JSON.
+      loop: the loop's state, a small JSON object.
     """
     target = checkpoint_path(root, step)
     temporary = root / (_TEMPORARY + target.name)
@@ -73,14 +74,14 @@ def save_checkpoint(root: Path, step: int, save_state: Callable[[Path], None], l
 
 
 def publish_weights(root: Path, step: int) -> None:
-    """Makes a checkpoint of a folder that holds only `weights/`, and the latest."""
+    """Makes a folder that has only `weights/` a checkpoint, and the latest one."""
     target = checkpoint_path(root, step)
     write_atomically(target / "loop.json", json.dumps({"progress": {"step": step}}, indent=1) + "\n")
     write_atomically(root / "latest", target.name + "\n")
 
 
 def repair(root: Path) -> None:
-    """Tidies up after a crash: removes what is unfinished, and publishes a checkpoint that was complete but unnamed."""
+    """Tidies up after a crash: removes unfinished folders, and names the newest complete checkpoint in `latest`."""
     for unfinished in root.glob(_TEMPORARY + "*"):
         _remove(unfinished)
     checkpoints = list_checkpoints(root)
@@ -89,7 +90,7 @@ def repair(root: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Deletes a folder if it is there; a crash half-way leaves no complete-looking checkpoint."""
+    """Deletes a folder if it is there. A crash half-way leaves nothing that looks like a checkpoint."""
     if not folder.exists():
         return
     if not folder.name.startswith(_TEMPORARY):

@@ -1,4 +1,4 @@
-"""What a run records of the software that made it."""
+"""Records the software that made a run."""
 
 import importlib.metadata
 import platform
@@ -20,18 +20,18 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Returns the version of Python and of each package that shapes a run, where it is installed. Imports none."""
-    found = {"python": platform.python_version()}
+    """Returns the version of Python and of each installed package that shapes a run. Imports none of them."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def commit() -> str | None:
-    """Returns the git commit of this code, with "-dirty" when files differ from it; None outside a checkout."""
+    """Returns the git commit of this code, with "-dirty" if files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

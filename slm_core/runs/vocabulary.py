@@ -13,7 +13,7 @@ def expected_vocabulary(config: Config) -> int:
       UserError: the tokenizer's file or the base run cannot be read.
     """
     if config.finetune.base:
-        from slm_core.runs.folder import load_run
+        from slm_core.runs.saved import load_run
 
         return load_run(config.finetune.base).vocab_size
     kind, _, path = config.data.tokenizer.partition(":")

@@ -1,5 +1,9 @@
-"""The weights of a run to evaluate, decode, export or start another run with: without adapters, and floating."""
+"""Reads the weights of a run to evaluate, decode, export or start another run with.
 
+They are the parameters of a plain model, whatever the run trained.
+"""
+
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +13,33 @@ import numpy as np
 from slm_core.config import Config, Finetune
 from slm_core.model.weights import Lazy, Weights, read_weights
 from slm_core.quantization.formats import merged
+from slm_core.runs.saved import SavedRun
 
 
 def without_adapters(config: Config) -> Config:
-    """Returns the config of the model that `evaluated` returns the weights of: no adapters, no quantised matrix."""
+    """Returns the config of the plain model whose parameters `evaluated` returns: no adapters, nothing quantised."""
     return replace(config, finetune=Finetune())
 
 
+def run_weights(saved: SavedRun) -> Weights:
+    """Opens the parameters of a run to evaluate and decode with. Each is read when it is asked for.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+
+    def open_state(folder: Path) -> Weights:
+        return importlib.import_module(f"slm_{saved.framework}.checkpoint").open_state(folder)
+
+    return checkpoint_weights(saved.checkpoint, open_state, saved.config)
+
+
 def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], config: Config) -> Weights:
-    """Returns the parameters to evaluate and decode with, of a checkpoint of a run, trained or imported.
+    """Opens the parameters of a run's checkpoint to evaluate and decode with, whether it was trained or imported.
 
     Args:
-      open_state: of the `checkpoint` module of the twin that trained it; called for a trained one.
-      config: of the run; the parameters are those of a model of `without_adapters(config)`.
+      open_state: that of the `checkpoint` module of the twin that trained the run; not called for an imported one.
+      config: the run's config; the parameters are those of a model of `without_adapters(config)`.
 
     Raises:
       UserError: the checkpoint is damaged.
@@ -32,10 +50,10 @@ def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], 
 
 
 def evaluated(state: Weights, config: Config) -> Weights:
-    """Returns the parameters to evaluate and decode with, of an engine's exported state.
+    """Returns the parameters to evaluate and decode with, from an engine's exported state.
 
-    They are those that it trains, or with schedule_free their averages (see its optimizer): x = (y - (1 - b1) z) / b1.
-    Adapters are merged into their matrices, and quantised matrices are dequantised.
+    They are the parameters that it trains; with schedule_free their averages (see its optimizer):
+    x = (y - (1 - b1) z) / b1. Adapters are merged into the matrices beside them. Quantised matrices are dequantised.
     """
 
     def read(name: str) -> np.ndarray:

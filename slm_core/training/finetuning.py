@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another run: which that is, and whether config and data fit it."""
+"""Finds the run whose weights a training starts from, and checks that config and data fit it."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from slm_core.data import Dataset, load_tokenizer
 from slm_core.data.tokenizers import Char, Library, Tokenizer
 from slm_core.errors import UserError
 from slm_core.model.compare import Difference, differences
-from slm_core.runs.folder import SavedRun, load_run
+from slm_core.runs.saved import SavedRun, load_run
 
 
 def open_base(config: Config) -> SavedRun | None:
-    """Returns the run whose weights training starts from; None: it starts from the initial ones.
+    """Opens the run whose weights training starts from. None: it starts from initial weights.
 
     Raises:
-      UserError: there is no such run, or the config's model is another function than its.
+      UserError: there is no such run, or its model is another function than the config's.
     """
     if not config.finetune.base:
         return None
@@ -28,11 +28,11 @@ def open_base(config: Config) -> SavedRun | None:
 
 
 def check_tokens(config: Config, base: SavedRun, dataset: Dataset) -> None:
-    """Raises UserError when the data are not in the tokens that the base's model knows."""
-    own = _tokenizer(base)
-    if own is not None and not _same(own, dataset.tokenizer):
+    """Raises UserError unless the data are in the tokens that the base's model knows."""
+    tokenizer = _tokenizer(base)
+    if tokenizer is not None and not _same(tokenizer, dataset.tokenizer):
         raise UserError(
-            f"data.tokenizer={config.data.tokenizer}: {base.folder} knows other tokens; {_remedy(own, base)}"
+            f"data.tokenizer={config.data.tokenizer}: {base.folder} knows other tokens; {_remedy(tokenizer, base)}"
         )
     if dataset.vocab_size > base.vocab_size:
         raise UserError(
@@ -42,11 +42,11 @@ def check_tokens(config: Config, base: SavedRun, dataset: Dataset) -> None:
 
 
 def tokenizer_field(base: SavedRun) -> str | None:
-    """Returns the value of data.tokenizer that stands for a run's own; None: it has none that can be read."""
-    own = _tokenizer(base)
-    if isinstance(own, Library):
+    """Returns the value of data.tokenizer that means a run's own tokenizer. None: it has none that can be read."""
+    tokenizer = _tokenizer(base)
+    if isinstance(tokenizer, Library):
         return f"file:{base.folder / 'tokenizer' / 'tokenizer.json'}"
-    return None if own is None else own.kind
+    return None if tokenizer is None else tokenizer.kind
 
 
 def _check_model(config: Config, base: SavedRun) -> None:
@@ -55,9 +55,9 @@ def _check_model(config: Config, base: SavedRun) -> None:
     if not (longer or _apart(config, base.config)):
         return
     name = _parting_field(config, base.config)
-    ours, theirs = (_text(flatten(each)[name]) for each in (config, base.config))
+    value, base_value = (_text(flatten(each)[name]) for each in (config, base.config))
     raise UserError(
-        f"{name}={ours}: the model of finetune.base={base.folder} has {theirs}; use that, or "
+        f"{name}={value}: the model of finetune.base={base.folder} has {base_value}; use that, or "
         f"--config=configs/finetune.py:{base.folder}, which takes the whole model from there"
     )
 
@@ -67,15 +67,15 @@ def _apart(config: Config, other: Config) -> list[Difference]:
 
 
 def _parting_field(config: Config, other: Config) -> str:
-    """Returns a field that makes two models other functions, or the context, which may do so by itself."""
-    ours, theirs, found = flatten(config), flatten(other), _apart(config, other)
-    changed = [name for name in ours if name.startswith("model.") and ours[name] != theirs[name]]
-    for difference in found:
+    """Finds a field by which two models are different functions; it may be the context alone."""
+    values, other_values, apart = flatten(config), flatten(other), _apart(config, other)
+    changed = [name for name in values if name.startswith("model.") and values[name] != other_values[name]]
+    for difference in apart:
         if difference.field in changed:
             return difference.field
-    # What differs follows from another field: frequencies from theta, a layer's value from the pattern.
-    for name in changed if found else ():
-        if _apart(with_values(config, {name: theirs[name]}), other) != found:
+    # The difference follows from another field: frequencies from theta, a layer's value from the pattern.
+    for name in changed if apart else ():
+        if _apart(with_values(config, {name: other_values[name]}), other) != apart:
             return name
     return "data.seq_len"
 
@@ -89,15 +89,15 @@ def _tokenizer(base: SavedRun) -> Tokenizer | None:
     return load_tokenizer(folder) if (folder / "kind.json").is_file() else None
 
 
-def _same(own: Tokenizer, other: Tokenizer) -> bool:
-    if isinstance(own, Library) and isinstance(other, Library):
-        return own.inner.to_str() == other.inner.to_str()  # one that was trained here is later read from its file
-    if isinstance(own, Char) and isinstance(other, Char):
-        return own.characters == other.characters
-    return own.kind == other.kind
+def _same(tokenizer: Tokenizer, other: Tokenizer) -> bool:
+    if isinstance(tokenizer, Library) and isinstance(other, Library):
+        return tokenizer.inner.to_str() == other.inner.to_str()  # a trained one is later read from its file
+    if isinstance(tokenizer, Char) and isinstance(other, Char):
+        return tokenizer.characters == other.characters
+    return tokenizer.kind == other.kind
 
 
-def _remedy(own: Tokenizer, base: SavedRun) -> str:
-    if isinstance(own, Char):
+def _remedy(tokenizer: Tokenizer, base: SavedRun) -> str:
+    if isinstance(tokenizer, Char):
         return "they are the characters of its own text: give data.tokenizer=char and a text of the same characters"
     return f"give --config.data.tokenizer={tokenizer_field(base)}"

@@ -1,8 +1,8 @@
-"""`metrics.jsonl`, the record of a run, and the same numbers as TensorBoard events.
+"""Writes `metrics.jsonl`, the record of a run, and the same numbers as TensorBoard events.
 
-One JSON object a line with exactly the fields of `FIELDS`. A value that does not apply to the line, or is not finite
-(JSON has no NaN), is null. The file is the truth: after a resume it is cut back to the checkpoint's step and goes on
-as if nothing had happened.
+Each line is one JSON object with exactly the fields of `FIELDS`. A value is null if it does not apply to the line, or
+if it is not finite (JSON has no NaN). The file is the truth: a resumed run cuts it back to the checkpoint's step, and
+continues it as if nothing had happened.
 """
 
 import json
@@ -29,15 +29,15 @@ FIELDS = (
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics.jsonl in order; [] when there is none. A last line cut by a crash is left out."""
+    """Reads the lines of a metrics.jsonl in order; [] if there is none. A last line that a crash cut is left out."""
     if not path.exists():
         return []
-    complete = path.read_text().split("\n")[:-1]  # what follows the last newline is empty or cut
+    complete = path.read_text().split("\n")[:-1]  # the text after the last newline is empty or cut
     rows = []
     for line in complete:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError:  # a torn write after a power failure; everything behind it is void as well
+        except json.JSONDecodeError:  # a torn write after a power failure; all lines after it are void as well
             break
     return rows
 
@@ -55,7 +55,7 @@ class Metrics:
     """Appends to a run's metrics.jsonl and TensorBoard folder."""
 
     def __init__(self, folder: Path, step: int, tensorboard: bool):
-        """Opens the record of the run in `folder` after `step` updates; what it says of later steps is dropped."""
+        """Opens the record of the run in `folder` after `step` updates. Lines of later steps are dropped."""
         path = folder / "metrics.jsonl"
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         write_atomically(path, "".join(map(_line, kept)))
@@ -85,22 +85,24 @@ class Metrics:
 
 
 class _Events:
-    """One TensorBoard event file, scalars named `loss/train`, `loss/eval`, `lr/train`, ...
+    """Writes one TensorBoard event file, with scalars named `loss/train`, `loss/eval`, `lr/train`, ...
 
-    Written with the `tensorboard` package's record format alone: no framework and no writer thread.
+    It needs the record format of the `tensorboard` package alone: no framework and no writer thread.
     """
 
     def __init__(self, folder: Path, step: int):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        events: Any = event_pb2  # protobuf makes the messages of these modules at import, unseen by a type checker
+        summaries: Any = summary_pb2
+        self._event, self._summary = events.Event, summaries.Summary
         folder.mkdir(exist_ok=True)
         file = (folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.getpid()}.{step}").open("ab")
         self._writer = RecordWriter(file)
         self._put(file_version="brain.Event:2")
-        # A session that starts at a step makes TensorBoard forget what older files say of that step and later ones.
-        self._put(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+        # A session that starts at a step makes TensorBoard drop that step and later ones of older files.
+        self._put(step=step + 1, session_log=events.SessionLog(status=events.SessionLog.START))
 
     def _put(self, **fields: Any) -> None:
         self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())

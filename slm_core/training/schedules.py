@@ -1,9 +1,9 @@
-"""The learning rate of every update, as one float64 table that both twins read.
+"""Computes the learning rate of every update, as one float64 table that both twins read.
 
 Update k (counted from 0) uses `learning_rates(...)[k]`. Warm-up rises in a straight line, lr * (k + 1) / (warmup_steps
-+ 1), so that no update has rate 0 and update number `warmup_steps` is the first at the full rate. From there each
-schedule gives the share f of the way that is left between the floor and the peak, lr * (f + min_lr_ratio * (1 - f)):
-both ends are exact, and the last update stands on the floor.
++ 1). So no update has a learning rate of 0, and update number `warmup_steps` is the first at the peak. From there each
+schedule gives f, the share of the way from the floor to the peak: lr * (f + min_lr_ratio * (1 - f)). Both ends are
+exact, and the last update stands on the floor.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from slm_core.config import Optim
 
 
 def _fall(since: np.ndarray, length: int) -> np.ndarray:
-    """Returns a straight line from 1 where since <= 0 down to 0 where since >= length; all 1 when length is 0."""
+    """Draws a straight line from 1 (since <= 0) down to 0 (since >= length); all 1 if length is 0."""
     return 1.0 - np.clip(since / max(length, 1), 0.0, 1.0)
 
 
@@ -41,14 +41,17 @@ SCHEDULES: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "cosine": _cosine,
     "wsd": _wsd,
 }
-"""Each takes the updates done since warm-up (float64 [steps], negative within it), that number at the last update, and
-the length of WSD's decay, and returns f, float64 [steps]."""
+"""{optim.schedule: function that returns f, float64 [steps]}.
+
+Its arguments are the updates done since warm-up (float64 [steps], negative within it), that number at the last update,
+and the length of WSD's decay.
+"""
 
 
 def learning_rates(optim: Optim, steps: int) -> np.ndarray:
-    """Returns the learning rate of each update, float64 [steps].
+    """Computes the learning rate of each update, float64 [steps].
 
-    Where warm-up leaves one update only, that update has the full rate.
+    If warm-up leaves only one update, that update has the peak learning rate.
     """
     k = np.arange(steps, dtype=np.float64)
     decay_steps = max(1, round(optim.decay_fraction * steps))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, turned into a request that the loop reads between steps."""
+"""Turns Ctrl-C and SIGTERM into a request that the loop reads between steps."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 
 class StopRequest:
-    """`requested` turns True with the first SIGINT or SIGTERM; a second raises KeyboardInterrupt, a third kills."""
+    """`requested` becomes True with the first SIGINT or SIGTERM. A second raises KeyboardInterrupt, a third kills."""
 
     def __init__(self, announce: Callable[[], None]):
         self.requested = False
@@ -24,9 +24,9 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal(announce: Callable[[], None]) -> Iterator[StopRequest]:
-    """Catches SIGINT and SIGTERM inside the block; `announce` is called from the handler, so it must not wait.
+    """Catches SIGINT and SIGTERM inside the block. The handler calls `announce`, which must not wait.
 
-    Outside the main thread, where Python allows no handlers, the request is simply never made.
+    Python allows handlers in the main thread only. In another thread the request is never made.
     """
     stop = StopRequest(announce)
     if threading.current_thread() is not threading.main_thread():

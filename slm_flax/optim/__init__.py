@@ -1,19 +1,31 @@
-"""Optimizers: one line a kind. Each is driven by the names, groups and learning rates that slm_core decides."""
+"""Optimizers: one line per kind, an optax transformation of the config's section and of the parameters' groups.
 
-from slm_flax.optim.adafactor import Adafactor
-from slm_flax.optim.adamw import AdamW
-from slm_flax.optim.adamw8bit import AdamW8bit
-from slm_flax.optim.lion import Lion
-from slm_flax.optim.muon import Muon
-from slm_flax.optim.schedule_free import ScheduleFree
-from slm_flax.optim.sgd import SGD
+A line `"flax:NAME": lambda optim, groups: scheduled(optax.adabelief(1.0))` puts any optax chain into this twin alone.
+`optim.kind=flax:NAME` chooses it, and the proof refuses it. Its own learning rate is 1: `scheduled` multiplies by the
+schedule's. Under memory.remat such a chain sees each layer of a stack by itself.
+"""
 
-OPTIMIZERS = {
-    "adamw": AdamW,
-    "adamw8bit": AdamW8bit,
-    "sgd": SGD,
-    "lion": Lion,
-    "muon": Muon,
-    "adafactor": Adafactor,
-    "schedule_free": ScheduleFree,
+from collections.abc import Callable
+
+from slm_core.config import Optim
+from slm_flax.optim import adafactor, adamw, adamw8bit, lion, muon, schedule_free, sgd
+from slm_flax.optim.base import Groups, Optimizer, OptimState, Transformation
+from slm_flax.params import Params
+
+OPTIMIZERS: dict[str, Callable[[Optim, Groups], Transformation]] = {
+    "adamw": adamw.adamw,
+    "adamw8bit": adamw8bit.adamw8bit,
+    "sgd": sgd.sgd,
+    "lion": lion.lion,
+    "muon": muon.muon,
+    "adafactor": adafactor.adafactor,
+    "schedule_free": schedule_free.schedule_free,
 }
+
+AVERAGED: dict[str, Callable[[Optim, Params, OptimState], Params]] = {"schedule_free": schedule_free.averaged}
+"""{kind that evaluates and decodes with other parameters than it trains: (optim, trained, state) -> those}."""
+
+
+def make(optim: Optim, groups: Groups) -> Optimizer:
+    """Returns the optimizer that a config asks for."""
+    return Optimizer(OPTIMIZERS[optim.kind](optim, groups))

@@ -1,20 +1,17 @@
-"""AdamW with both moments in 8 bits, by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, section 2).
-
-m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of
-`quantization.blockwise`, v by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
-"""
+"""AdamW with both moments in 8 bits, by blocks."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import optax
 from jax import Array, lax
 
 from slm_core.config import Optim
-from slm_core.model.parameter_groups import ParameterGroup
 from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
-from slm_flax.optim.adamw import AdamW, one_minus_power
-from slm_flax.optim.base import Optimizer, OptimState
+from slm_flax.optim.adamw import one_minus_power
+from slm_flax.optim.base import Groups, Transformation, by_group
 from slm_flax.params import Params
 from slm_flax.quantization.blockwise import Quantiser
 
@@ -22,65 +19,84 @@ SLICE = 2**20
 """Values of a parameter that are worked on at once: a whole embedding's moments never stand decoded."""
 
 
-class AdamW8bit(Optimizer):
-    """State: "m/NAME", uint8 of the parameter's shape; "m_scale/NAME", [blocks] of its dtype; v likewise."""
+def adamw8bit(optim: Optim, groups: Groups) -> Transformation:
+    """Returns AdamW with both moments in 8 bits, by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861,
+    section 2). optax has none.
 
-    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
-        super().__init__(groups)
-        self.rest, self.quantised_from = AdamW(optim, groups), optim.quantised_from
-        self.betas, self.eps, self.block = optim.betas, optim.eps, optim.quantised_block
-        self.m, self.v = Quantiser(signed_code(), self.block), Quantiser(unsigned_code(), self.block)
+    m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of
+    `quantization.blockwise`, v by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
 
-    def init(self, params: Params) -> OptimState:
-        large, rest = self.split(params)
-        state = super().init({}) | self.rest.init(rest)  # one count for both
-        for name, p in large.items():
-            for part, quantiser in (("m", self.m), ("v", self.v)):
-                state[f"{part}/{name}"] = jnp.full_like(p, quantiser.zero, dtype=jnp.uint8)
-                state[f"{part}_scale/{name}"] = jnp.ones(n_blocks(p.size, self.block), p.dtype)
-        return state
+    State of a large parameter: "m/NAME", uint8 of its shape, and "m_scale/NAME", [blocks] of its dtype; v likewise.
+    State of a small one: AdamW's. Both share "count".
+    """
+    return optax.chain(scale_by_adam8bit(optim), by_group(groups))
 
-    def split(self, values: Params) -> tuple[Params, Params]:
+
+class Moments(NamedTuple):
+    """AdamW's state of the small parameters; codes and scales of both moments of the large ones."""
+
+    small: Any
+    m: Params
+    m_scale: Params
+    v: Params
+    v_scale: Params
+
+
+def scale_by_adam8bit(optim: Optim) -> optax.GradientTransformationExtraArgs:
+    """Makes of gradients the directions of Adam, with the moments of large parameters in 8 bits."""
+    adam = optax.scale_by_adam(*optim.betas, optim.eps)
+    m, v = Quantiser(signed_code(), optim.quantised_block), Quantiser(unsigned_code(), optim.quantised_block)
+
+    def split(values: Params) -> tuple[Params, Params]:
         """Returns the values of the parameters whose moments are quantised, and the rest."""
-        large = {name: value for name, value in values.items() if value.size >= self.quantised_from}
+        large = {name: value for name, value in values.items() if value.size >= optim.quantised_from}
         return large, {name: value for name, value in values.items() if name not in large}
 
-    def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
-        large, rest = self.split(grads)
-        updated, new = self.rest.update(rest, state, params, lr)
-        corrections = [one_minus_power(beta, new["count"], lr) for beta in self.betas]
+    def init(params: Params) -> Moments:
+        large, small = split(params)
+        codes = [{name: jnp.full_like(p, q.zero, dtype=jnp.uint8) for name, p in large.items()} for q in (m, v)]
+        scales = {name: jnp.ones(n_blocks(p.size, optim.quantised_block), p.dtype) for name, p in large.items()}
+        return Moments(adam.init(small), codes[0], scales, codes[1], {name: jnp.copy(x) for name, x in scales.items()})
+
+    def update(grads: Params, state: Any, params: Any = None, *, lr: Array, **extra: Any) -> tuple[Params, Moments]:
+        large, small = split(grads)
+        directions, small_state = adam.update(small, state.small)
+        corrections = [one_minus_power(beta, small_state.count, lr) for beta in optim.betas]
+        new = Moments(small_state, {}, {}, {}, {})
+        step = functools.partial(_step, optim, m, v, corrections)
         for name, g in large.items():
-            entries = [f"{part}/{name}" for part in ("m", "m_scale", "v", "v_scale")]
-            held = [params[name], *(state[entry] for entry in entries)]
-            step = functools.partial(self.step, name, g.reshape(-1), lr, corrections)
-            moved = self.in_slices(step, g.size, [x.reshape(-1) for x in held])
-            updated[name], *moments = (new.reshape(old.shape) for new, old in zip(moved, held, strict=True))
-            new |= dict(zip(entries, moments, strict=True))
-        return updated, new
+            held = [g, *(part[name] for part in state[1:])]
+            found = _in_slices(step, optim.quantised_block, [x.reshape(-1) for x in held])
+            directions[name], *moments = (x.reshape(old.shape) for x, old in zip(found, held, strict=True))
+            for part, value in zip(new[1:], moments, strict=True):
+                part[name] = value
+        return directions, new
 
-    def in_slices(self, step: Callable[..., list[Array]], size: int, held: list[Array]) -> list[Array]:
-        """Returns what `step` makes of a parameter and its state, in a loop: it changes in place what it carries."""
-        n = max(SLICE // self.block, 1)
-        whole, tail = divmod(size, n * self.block)
-        if whole:
-            held = lax.fori_loop(0, whole, lambda i, held: step(i * n, n * self.block, held), held)
-        return step(whole * n, tail, held) if tail else held
+    return optax.GradientTransformationExtraArgs(init, update)
 
-    def step(
-        self, name: str, g: Array, lr: Array, corrections: list[Array], at: Array | int, size: int, held: list[Array]
-    ) -> list[Array]:
-        """Returns a parameter, the codes and scales of m, those of v, all flat, with `size` values from block `at` on
-        updated.
-        """
-        n, first = n_blocks(size, self.block), at * self.block
-        sizes, starts = (size, size, n, size, n), (first, first, at, first, at)
-        p, *moments = (lax.dynamic_slice_in_dim(x, *where) for x, *where in zip(held, starts, sizes, strict=True))
-        g = lax.dynamic_slice_in_dim(g, first, size)
-        (b1, b2), (correction1, correction2) = self.betas, corrections
-        m = b1 * self.m.dequantise(*moments[:2]) + (1 - b1) * g
-        v = b2 * self.v.dequantise(*moments[2:]) + (1 - b2) * jnp.square(g)
-        p = self.moved(name, p, m / correction1 / (jnp.sqrt(v) / jnp.sqrt(correction2) + self.eps), lr)
-        moved = (p, *self.m.quantise(m), *self.v.quantise(v))
-        return [
-            lax.dynamic_update_slice_in_dim(x, y, start, 0) for x, y, start in zip(held, moved, starts, strict=True)
-        ]
+
+def _in_slices(step: Callable[..., list[Array]], block: int, held: list[Array]) -> list[Array]:
+    """Returns what `step` makes of a gradient and its moments, in a loop: it changes in place what it carries."""
+    n = max(SLICE // block, 1)
+    whole, tail = divmod(held[0].size, n * block)
+    if whole:
+        held = lax.fori_loop(0, whole, lambda i, held: step(i * n, n * block, held), held)
+    return step(whole * n, tail, held) if tail else held
+
+
+def _step(
+    optim: Optim, m_codes: Quantiser, v_codes: Quantiser, corrections: list[Array], at: Array | int, size: int,
+    held: list[Array],
+) -> list[Array]:  # fmt: skip
+    """Returns a gradient, the codes and scales of m, those of v, all flat, with `size` values from block `at` on
+    updated. The direction takes the place of the gradient.
+    """
+    n, first = n_blocks(size, optim.quantised_block), at * optim.quantised_block
+    sizes, starts = (size, size, n, size, n), (first, first, at, first, at)
+    g, *moments = (lax.dynamic_slice_in_dim(x, *where) for x, *where in zip(held, starts, sizes, strict=True))
+    (b1, b2), (correction1, correction2) = optim.betas, corrections
+    m = b1 * m_codes.dequantise(*moments[:2]) + (1 - b1) * g
+    v = b2 * v_codes.dequantise(*moments[2:]) + (1 - b2) * jnp.square(g)
+    direction = m / correction1 / (jnp.sqrt(v) / jnp.sqrt(correction2) + optim.eps)
+    moved = (direction, *m_codes.quantise(m), *v_codes.quantise(v))
+    return [lax.dynamic_update_slice_in_dim(x, y, start, 0) for x, y, start in zip(held, moved, starts, strict=True)]

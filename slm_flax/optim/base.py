@@ -1,33 +1,87 @@
-"""What every optimizer is made of: groups, and a state by name that a checkpoint can hold."""
+"""What the optimizers share: the end of each chain, and the names of its state."""
 
+from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-import jax.numpy as jnp
+import jax
+import optax
 from jax import Array
+from jax.tree_util import GetAttrKey, keystr
 
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.params import Params
 
+Groups = Mapping[str, ParameterGroup]
+Transformation = optax.GradientTransformation | optax.GradientTransformationExtraArgs
+
 OptimState = dict[str, Array]
+"""{"PART/NAME": array} of each parameter, and {"count": array, ...} that all share: what a checkpoint holds."""
+
+PARTS = {"mu": "m", "trace": "m", "nu": "v"}
+"""{optax's name of a part of the state: ours}. Every other part keeps its name."""
 
 
 class Optimizer:
-    """A kind names its `parts` and defines a pure `update(grads, state, params, lr)`.
+    """An optax transformation whose state is a flat dictionary by canonical name.
 
-    The state is {"PART/NAME": array}, of the parameters' shapes and dtype, and "count", the updates done.
+    Args:
+      transformation: any of optax's. Its `update` gets the learning rate as the extra argument `lr`.
     """
 
-    parts: tuple[str, ...] = ()
-    averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
-
-    def __init__(self, groups: Mapping[str, ParameterGroup]):
-        self.groups = groups
+    def __init__(self, transformation: Transformation):
+        self.transformation = optax.with_extra_args_support(transformation)
 
     def init(self, params: Params) -> OptimState:
-        state = {f"{part}/{name}": jnp.zeros_like(p) for part in self.parts for name, p in params.items()}
-        return state | {"count": jnp.zeros((), jnp.int32)}
+        """Returns the state before the first update."""
+        tree = self.transformation.init(params)
+        return dict(zip(names(tree), jax.tree.leaves(tree), strict=True))
 
-    def moved(self, name: str, p: Array, step: Array, lr: Array) -> Array:
-        """Returns p (1 - lr decay) - lr rate step."""
-        group = self.groups[name]
-        return p * (1 - lr * group.decay) - lr * group.lr_multiplier * step
+    def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
+        """Returns the parameters and the state after an update; of `state` it takes what these parameters need."""
+        like = jax.eval_shape(self.transformation.init, params)
+        entries = names(like)
+        before = jax.tree.unflatten(jax.tree.structure(like), [state[name] for name in entries])
+        updates, after = self.transformation.update(grads, before, params, lr=lr)
+        return optax.apply_updates(params, updates), dict(zip(entries, jax.tree.leaves(after), strict=True))
+
+
+def names(tree: Any) -> list[str]:
+    """Returns the canonical name of each array of an optax state.
+
+    The last attribute on the way to an array is its part, and what follows is the parameter's name: ".mu['w']" is
+    "m/w". A part that comes up again is numbered: "m.1/w".
+    """
+    seen: Counter[str] = Counter()
+    found = []
+    for path, _ in jax.tree_util.tree_leaves_with_path(tree):
+        at = max((i for i, key in enumerate(path) if isinstance(key, GetAttrKey)), default=-1)
+        part = path[at].name if at >= 0 else "state"
+        part, parameter = PARTS.get(part, part), "".join(f"/{keystr((key,), simple=True)}" for key in path[at + 1 :])
+        again = seen[part + parameter]
+        seen[part + parameter] += 1
+        found.append(f"{part}.{again}{parameter}" if again else part + parameter)
+    return found
+
+
+def by_group(groups: Groups) -> optax.GradientTransformationExtraArgs:
+    """Makes of directions u the updates -lr (lr_multiplier u + decay p): the end of an optimizer's chain."""
+
+    def update(directions: Params, state: Any, params: Params | None = None, **extra: Any) -> tuple[Params, Any]:
+        assert params is not None
+        lr = extra["lr"]
+        return {
+            name: -lr * groups[name].decay * params[name] - lr * groups[name].lr_multiplier * u
+            for name, u in directions.items()
+        }, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def scheduled(transformation: Transformation) -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates of a transformation by the schedule's learning rate: give it a rate of 1 of its own."""
+    end = optax.GradientTransformationExtraArgs(
+        optax.init_empty_state,
+        lambda updates, state, params=None, *, lr, **_: (jax.tree.map(lambda u: lr * u, updates), state),
+    )
+    return optax.chain(transformation, end)

@@ -1,71 +1,80 @@
-"""Muon, orthogonalised momentum (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/), for matrices; AdamW
-for every other parameter, at the same learning rate.
+"""Muon: orthogonalised momentum."""
 
-m <- mu m + (1 - mu) g;  u = mu m + (1 - mu) g (nesterov) or m;  o = orthogonal(u), close to U V^T of u = U S V^T
-p <- p (1 - lr decay);  p <- p - lr rate scale o
+from typing import Any, NamedTuple
 
-orthogonal: x = u / (|u| + 1e-7) in the Frobenius norm, then `newton_schulz_steps` times
-x <- a x + (b x x^T + c (x x^T)^2) x,  (a, b, c) = (3.4445, -4.7750, 2.0315)
-which takes every singular value to about 1 (0.7 to 1.2). scale: 0.2 sqrt(max(in, out)) (Liu et al. 2025,
-https://arxiv.org/abs/2502.16982) or sqrt(max(1, out / in)). Experts [expert, in, out] are matrices one by one.
-"""
-
-from collections.abc import Mapping
-
+import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Optim
-from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim.adamw import AdamW
-from slm_flax.optim.base import Optimizer, OptimState
-from slm_flax.params import Params
+from slm_flax.optim.base import Groups, Transformation, by_group
 
 SCALES = {
     "rms": lambda d_in, d_out: 0.2 * max(d_in, d_out) ** 0.5,
     "spectral": lambda d_in, d_out: max(1.0, d_out / d_in) ** 0.5,
 }
+"""{optim.muon_scale: the size of an orthogonalised update by the sides of its matrix}."""
+
+COEFFICIENTS, EPS = (3.4445, -4.7750, 2.0315), 1e-7
 
 
-class Muon(Optimizer):
-    parts = ("m",)
+def muon(optim: Optim, groups: Groups) -> Transformation:
+    """Returns Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices, and AdamW for every
+    other parameter, at the same learning rate.
 
-    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
-        super().__init__(groups)
-        self.rest = AdamW(optim, groups)
-        self.momentum, self.nesterov = optim.momentum, optim.nesterov
-        self.steps, self.scale = optim.newton_schulz_steps, SCALES[optim.muon_scale]
-        self.coefficients, self.eps = (3.4445, -4.7750, 2.0315), 1e-7
+    m <- mu m + (1 - mu) g;  u = mu m + (1 - mu) g (nesterov) or m;  o = orthogonal(u), close to U V^T of u = U S V^T
+    p <- p (1 - lr decay);  p <- p - lr lr_multiplier scale o
 
-    def init(self, params: Params) -> OptimState:
-        matrices, rest = self.split(params, params)
-        return super().init(matrices) | self.rest.init(rest)  # one count for both
+    scale: 0.2 sqrt(max(in, out)) (Liu et al. 2025, https://arxiv.org/abs/2502.16982) or sqrt(max(1, out / in)). Experts
+    [expert, in, out] are matrices one by one.
 
-    def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
-        matrices, rest = self.split(grads, params)
-        updated, new = self.rest.update(rest, state, params, lr)
-        for name, g in matrices.items():
-            m = state[f"m/{name}"]
-            m = m + (1 - self.momentum) * (g - m)
-            u = g + self.momentum * (m - g) if self.nesterov else m
-            updated[name] = self.moved(name, params[name], self.scale(*u.shape[-2:]) * self.orthogonal(u), lr)
-            new[f"m/{name}"] = m
-        return updated, new
+    optax's own corrects the momentum's bias, and its Nesterov form looks one update ahead.
 
-    def split(self, values: Params, params: Params) -> tuple[Params, Params]:
-        """Returns the values of the parameters that are orthogonalised, and the rest."""
-        matrices = {name for name, p in params.items() if self.groups[name].role == "matrix" and p.ndim >= 2}
-        chosen = {name: value for name, value in values.items() if name in matrices}
-        return chosen, {name: value for name, value in values.items() if name not in matrices}
+    State: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
+    """
+    kinds = {"matrix": scale_by_muon(optim), "rest": optax.scale_by_adam(*optim.betas, optim.eps)}
 
-    def orthogonal(self, u: Float[Array, "*experts in out"]) -> Float[Array, "*experts in out"]:
-        """Returns u with singular values of about 1."""
-        a, b, c = self.coefficients
-        tall = u.shape[-2] > u.shape[-1]
-        x = u.mT if tall else u  # the product below is of the shorter side
-        x = x / (jnp.linalg.matrix_norm(x, keepdims=True) + self.eps)
-        for _ in range(self.steps):
-            gram = x @ x.mT
-            x = a * x + (b * gram + c * (gram @ gram)) @ x
-        return x.mT if tall else x
+    def kind(name: str, value: Array) -> str:
+        return "matrix" if groups[name].role == "matrix" and value.ndim >= 2 else "rest"
+
+    split = optax.partition(kinds, lambda params: {name: kind(name, value) for name, value in params.items()})
+    return optax.chain(split, by_group(groups))
+
+
+class Momentum(NamedTuple):
+    """The average of the gradients so far."""
+
+    m: Any
+
+
+def scale_by_muon(optim: Optim) -> optax.GradientTransformation:
+    """Makes of gradients their orthogonalised momentum, times the scale of the matrix's shape."""
+    mu, scale = optim.momentum, SCALES[optim.muon_scale]
+
+    def direction(g: Array, m: Array) -> Array:
+        u = g + mu * (m - g) if optim.nesterov else m
+        return scale(*u.shape[-2:]) * orthogonal(u, optim.newton_schulz_steps)
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Momentum]:
+        m = jax.tree.map(lambda g, m: m + (1 - mu) * (g - m), grads, state.m)
+        return jax.tree.map(direction, grads, m), Momentum(m)
+
+    return optax.GradientTransformation(lambda params: Momentum(optax.tree.zeros_like(params)), update)
+
+
+def orthogonal(u: Float[Array, "*experts in out"], steps: int) -> Float[Array, "*experts in out"]:
+    """Returns u with singular values of about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
+
+    x = u / (|u| + 1e-7) in the Frobenius norm, then `steps` times x <- a x + (b x x^T + c (x x^T)^2) x,
+    (a, b, c) = (3.4445, -4.7750, 2.0315).
+    """
+    a, b, c = COEFFICIENTS
+    tall = u.shape[-2] > u.shape[-1]
+    x = u.mT if tall else u  # the product below is of the shorter side
+    x = x / (jnp.linalg.matrix_norm(x, keepdims=True) + EPS)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    return x.mT if tall else x

@@ -1,32 +1,34 @@
-"""Gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
-https://proceedings.mlr.press/v28/sutskever13.html), in the form that applies the momentum to gradients and not to
-learning rates.
+"""Gradient descent with momentum."""
 
-p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr rate u,  u = g + mu m (nesterov) or m
-"""
+from typing import Any, NamedTuple
 
-from collections.abc import Mapping
-
+import jax.numpy as jnp
+import optax
 from jax import Array
 
 from slm_core.config import Optim
-from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim.base import Optimizer, OptimState
-from slm_flax.params import Params
+from slm_flax.optim.base import Groups, Transformation, by_group
 
 
-class SGD(Optimizer):
-    parts = ("m",)
+def sgd(optim: Optim, groups: Groups) -> Transformation:
+    """Returns gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html), optax's: the momentum is of gradients, not of steps.
 
-    def __init__(self, optim: Optim, groups: Mapping[str, ParameterGroup]):
-        super().__init__(groups)
-        self.momentum, self.nesterov = optim.momentum, optim.nesterov
+    p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr lr_multiplier u,  u = g + mu m (nesterov) or m
 
-    def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
-        updated, new = {}, {"count": state["count"] + 1}
-        for name, g in grads.items():
-            m = self.momentum * state[f"m/{name}"] + g
-            u = g + self.momentum * m if self.nesterov else m
-            updated[name] = self.moved(name, params[name], u, lr)
-            new[f"m/{name}"] = m
-        return updated, new
+    State: "m/NAME", of the parameter's shape; "count".
+    """
+    return optax.chain(optax.trace(optim.momentum, optim.nesterov), _counted(), by_group(groups))
+
+
+class _Count(NamedTuple):
+    count: Array
+
+
+def _counted() -> optax.GradientTransformation:
+    """Counts updates, which optax's momentum does not."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _Count]:
+        return updates, _Count(state.count + 1)
+
+    return optax.GradientTransformation(lambda params: _Count(jnp.zeros((), jnp.int32)), update)

@@ -1,19 +1,35 @@
-"""Optimizers: one line a kind. Each is driven by the names, groups and learning rates that slm_core decides."""
+"""Optimizers: one line per kind, a `torch.optim.Optimizer` of the config's section, the parameters and their groups.
 
-from slm_torch.optim.adafactor import Adafactor
-from slm_torch.optim.adamw import AdamW
-from slm_torch.optim.adamw8bit import AdamW8bit
-from slm_torch.optim.lion import Lion
-from slm_torch.optim.muon import Muon
-from slm_torch.optim.schedule_free import ScheduleFree
-from slm_torch.optim.sgd import SGD
+A line `"torch:NAME": lambda optim, params, groups: torch.optim.NAdam(param_groups(params, groups))` puts any PyTorch
+optimizer into this twin alone. `optim.kind=torch:NAME` chooses it, and the proof refuses it. The schedule sets its
+learning rate.
+"""
 
-OPTIMIZERS = {
-    "adamw": AdamW,
-    "adamw8bit": AdamW8bit,
-    "sgd": SGD,
-    "lion": Lion,
-    "muon": Muon,
-    "adafactor": Adafactor,
-    "schedule_free": ScheduleFree,
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from slm_core.config import Optim
+from slm_torch.optim import adafactor, adamw, adamw8bit, lion, muon, schedule_free, sgd
+from slm_torch.optim.base import Groups, Params
+
+OPTIMIZERS: dict[str, Callable[[Optim, Params, Groups], torch.optim.Optimizer]] = {
+    "adamw": adamw.AdamW,
+    "adamw8bit": adamw8bit.AdamW8bit,
+    "sgd": sgd.SGD,
+    "lion": lion.Lion,
+    "muon": muon.Muon,
+    "adafactor": adafactor.Adafactor,
+    "schedule_free": schedule_free.ScheduleFree,
 }
+
+AVERAGED: dict[str, Callable[[Optim, Params, Mapping[str, Tensor]], dict[str, Tensor]]] = {
+    "schedule_free": schedule_free.averaged
+}
+"""{kind that evaluates and decodes with other parameters than it trains: (optim, trained, state) -> those}."""
+
+
+def make(optim: Optim, params: Params, groups: Groups) -> torch.optim.Optimizer:
+    """Returns the optimizer that a config asks for."""
+    return OPTIMIZERS[optim.kind](optim, params, groups)

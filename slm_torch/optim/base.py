@@ -1,43 +1,101 @@
-"""What every optimizer is made of: parameters, their groups, and a state by name that a checkpoint can hold."""
+"""What the optimizers share: groups of parameters, and the names of their state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from slm_core.model.parameter_groups import ParameterGroup
 
+Params = Mapping[str, nn.Parameter]
+Groups = Mapping[str, ParameterGroup]
 
-class Optimizer:
-    """A kind names its `parts` and defines `update(lr)`, which reads the gradients and may overwrite them.
+PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
+"""{PyTorch's name of a part of the state: ours}. Every other part keeps its name."""
 
-    `state` is {"PART/NAME": tensor}, of the parameters' shapes and dtype, and "count", the updates done.
+
+class Optimizer(torch.optim.Optimizer):
+    """An optimizer of ours: a kind names its `parts` and defines `step`, which may overwrite the gradients.
+
+    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"count": the updates done}.
     """
 
     parts: tuple[str, ...] = ()
-    averages = False  # whether `evaluated` gives other parameters to evaluate and decode with than those that it trains
 
-    def __init__(self, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
-        self.params = params
-        self.lr_multipliers = [groups[name].lr_multiplier for name in params]
-        self.decays = [groups[name].decay for name in params]
-        self.state = {f"{part}/{name}": torch.zeros_like(p) for part in self.parts for name, p in params.items()}
+    def __init__(self, params: Params, groups: Groups):
+        super().__init__(param_groups(params, groups), {"lr": 0.0})
+        self.own_groups = self.param_groups
+        for p in params.values():
+            self.state[p] = {part: torch.zeros_like(p) for part in self.parts}
         self.state["count"] = torch.zeros((), dtype=torch.int32)
 
-    def grads(self) -> list[Tensor]:
-        return [p.grad for p in self.params.values()]
+    def join(self, other: torch.optim.Optimizer) -> None:
+        """Lists the groups and the state of an optimizer of other parameters, which `step` drives, with its own."""
+        self.param_groups = [*self.own_groups, *other.param_groups]
+        self.state |= other.state
 
-    def part(self, part: str) -> list[Tensor]:
-        """Returns the state of one part, in the order of the parameters."""
-        return [self.state[f"{part}/{name}"] for name in self.params]
+    def part(self, group: dict[str, Any], part: str) -> list[Tensor]:
+        """Returns the state of one part, in the order of the group's parameters."""
+        return [self.state[p][part] for p in group["params"]]
 
-    def decay(self, lr: float) -> None:
-        """p <- p (1 - lr decay), wherever a parameter decays."""
-        for p, decay in zip(self.params.values(), self.decays, strict=True):
-            if decay:
-                p.mul_(1 - lr * decay)
 
-    def move(self, steps: Sequence[Tensor], lr: float) -> None:
-        """p <- p - lr rate step. Overwrites the steps."""
-        torch._foreach_mul_(steps, [-lr * rate for rate in self.lr_multipliers])
-        torch._foreach_add_(list(self.params.values()), steps)
+def param_groups(params: Params, groups: Groups) -> list[dict[str, Any]]:
+    """Returns PyTorch's parameter groups: one for each learning rate multiplier and weight decay.
+
+    PyTorch multiplies the decay by the group's learning rate. Ours goes with the schedule's alone.
+    """
+    found: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, p in params.items():
+        multiplier, decay = groups[name].lr_multiplier, groups[name].decay
+        group = {"params": [], "lr_multiplier": multiplier, "weight_decay": decay / multiplier}
+        found.setdefault((multiplier, decay), group)["params"].append(p)
+    return list(found.values()) or [{"params": []}]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Sets the learning rate of the next update: the schedule's, times the multiplier of each group."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_multiplier", 1.0)
+
+
+def grads(group: dict[str, Any]) -> list[Tensor]:
+    """Returns the gradients of a group's parameters."""
+    return [p.grad for p in group["params"]]
+
+
+def decay(group: dict[str, Any]) -> None:
+    """p <- p (1 - lr weight_decay), for each parameter of a group."""
+    if group["weight_decay"]:
+        torch._foreach_mul_(group["params"], 1 - group["lr"] * group["weight_decay"])
+
+
+def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, list[Tensor]]:
+    """Returns the live tensors of an optimizer's state by canonical name: "m/NAME" of a parameter, or "count".
+
+    PyTorch counts updates in "step", one tensor per parameter. All of these are "count".
+    """
+    names = {p: name for name, p in params.items()}
+    found: dict[str, list[Tensor]] = {}
+    for key, held in optimizer.state.items():
+        own = names[key] if isinstance(key, Tensor) else None
+        for part, tensor in held.items() if own else ((key, held),):
+            name = "count" if part == "step" else f"{PARTS.get(part, part)}/{own}" if own else part
+            assert name == "count" or name not in found, f"two tensors of the optimizer's state are called {name}"
+            found.setdefault(name, []).append(torch.as_tensor(tensor))
+    return found
+
+
+def create_state(optimizer: torch.optim.Optimizer, params: Params, state: Mapping[str, np.ndarray]) -> None:
+    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`."""
+    theirs = {ours: part for part, ours in PARTS.items()}
+    made: dict[str, dict[str, Tensor]] = {name: {} for name in params}
+    for entry, array in state.items():
+        part, _, own = entry.partition("/")
+        for name in [own] if own else params:
+            made[name]["step" if part == "count" else theirs.get(part, part)] = torch.tensor(array)
+    packed, names = optimizer.state_dict(), {p: name for name, p in params.items()}
+    order = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    states = {index: made[name] for index, name in enumerate(order) if made[name]}
+    optimizer.load_state_dict({"state": states, "param_groups": packed["param_groups"]})

@@ -1,33 +1,35 @@
-"""Lion, the sign of an interpolated momentum (Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2).
-
-u = sign(b1 m + (1 - b1) g);  p <- p (1 - lr decay);  p <- p - lr rate u;  m <- b2 m + (1 - b2) g
-"""
-
-from collections.abc import Mapping
+"""Lion, the sign of an interpolated momentum."""
 
 import torch
-from torch import nn
 
 from slm_core.config import Optim
-from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim.base import Optimizer
+from slm_torch.optim.base import Groups, Optimizer, Params, decay, grads
 
 
 class Lion(Optimizer):
+    """Lion (Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2). PyTorch has none.
+
+    u = sign(b1 m + (1 - b1) g);  p <- p (1 - lr decay);  p <- p - lr lr_multiplier u;  m <- b2 m + (1 - b2) g
+
+    State, by canonical name: "m/NAME", of the parameter's shape; "count".
+    """
+
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+    def __init__(self, optim: Optim, params: Params, groups: Groups):
         super().__init__(params, groups)
         self.betas = optim.betas
 
-    def update(self, lr: float) -> None:
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
         self.state["count"] += 1
         b1, b2 = self.betas
-        grads, m = self.grads(), self.part("m")
-        u = torch._foreach_mul(m, b1)
-        torch._foreach_add_(u, grads, alpha=1 - b1)
-        torch._foreach_sign_(u)
-        torch._foreach_mul_(m, b2)
-        torch._foreach_add_(m, grads, alpha=1 - b2)
-        self.decay(lr)
-        self.move(u, lr)
+        for group in self.own_groups:
+            g, m = grads(group), self.part(group, "m")
+            u = torch._foreach_mul(m, b1)
+            torch._foreach_add_(u, g, alpha=1 - b1)
+            torch._foreach_sign_(u)
+            torch._foreach_mul_(m, b2)
+            torch._foreach_add_(m, g, alpha=1 - b2)
+            decay(group)
+            torch._foreach_add_(group["params"], u, alpha=-group["lr"])

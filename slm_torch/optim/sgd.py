@@ -1,35 +1,36 @@
-"""Gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
-https://proceedings.mlr.press/v28/sutskever13.html), in the form that applies the momentum to gradients and not to
-learning rates.
-
-p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr rate u,  u = g + mu m (nesterov) or m
-"""
-
-from collections.abc import Mapping
+"""Gradient descent with momentum."""
 
 import torch
-from torch import nn
 
 from slm_core.config import Optim
-from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim.base import Optimizer
+from slm_torch.optim.base import Groups, Optimizer, Params, decay, grads
 
 
 class SGD(Optimizer):
+    """Gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html): the momentum is of gradients, not of steps.
+
+    p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr lr_multiplier u,  u = g + mu m (nesterov) or m
+
+    PyTorch's own adds the weight decay to the gradient, where the momentum keeps it.
+
+    State, by canonical name: "m/NAME", of the parameter's shape; "count".
+    """
+
     parts = ("m",)
 
-    def __init__(self, optim: Optim, params: Mapping[str, nn.Parameter], groups: Mapping[str, ParameterGroup]):
+    def __init__(self, optim: Optim, params: Params, groups: Groups):
         super().__init__(params, groups)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 
-    def update(self, lr: float) -> None:
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
         self.state["count"] += 1
-        grads, m = self.grads(), self.part("m")
-        torch._foreach_mul_(m, self.momentum)
-        torch._foreach_add_(m, grads)
-        if self.nesterov:
-            torch._foreach_add_(grads, m, alpha=self.momentum)
-        else:
-            torch._foreach_copy_(grads, m)
-        self.decay(lr)
-        self.move(grads, lr)
+        for group in self.own_groups:
+            g, m = grads(group), self.part(group, "m")
+            torch._foreach_mul_(m, self.momentum)
+            torch._foreach_add_(m, g)
+            if self.nesterov:
+                torch._foreach_add_(g, m, alpha=self.momentum)
+            decay(group)
+            torch._foreach_add_(group["params"], g if self.nesterov else m, alpha=-group["lr"])

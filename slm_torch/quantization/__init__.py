@@ -1,0 +1,1 @@
+"""Quantisation in the formats that `slm_core.quantization` specifies."""

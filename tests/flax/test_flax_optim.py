@@ -1,16 +1,21 @@
 """The Flax optimizers against the papers' formulas and optax, in float64."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optim_checks as checks
+import oracles_optim
 import pytest
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim import AVERAGED, OPTIMIZERS, make
 from slm_flax.optim.clipping import clip_factor
+from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.trainer import build
 
 
@@ -24,12 +29,12 @@ def arrays(values):
 
 
 def run(optim, groups, values, grads, rates):
-    optimizer, params = OPTIMIZERS[optim.kind](optim, groups), arrays(values)
+    optimizer, params = make(optim, groups), arrays(values)
     state, update = optimizer.init(params), jax.jit(optimizer.update)
     for grad, lr in zip(grads, rates, strict=True):
         dtype = next(iter(params.values())).dtype
         params, state = update(arrays(grad), state, params, jnp.asarray(lr, dtype))
-    params = optimizer.evaluated(params, state) if optimizer.averages else params
+    params = AVERAGED[optim.kind](optim, params, state) if optim.kind in AVERAGED else params
     return {name: np.asarray(value) for name, value in params.items()}
 
 
@@ -44,7 +49,7 @@ def test_slices(monkeypatch):
 
 
 def orthogonal(optim, u):
-    return np.asarray(OPTIMIZERS["muon"](optim, {}).orthogonal(jnp.asarray(u)))
+    return np.asarray(orthogonal_by_muon(jnp.asarray(u), optim.newton_schulz_steps))
 
 
 def test_orthogonal():
@@ -134,3 +139,95 @@ def test_it_is_optax_s(kind):
     for name, p in params.items():
         tolerance = 1e-7 if kind == "adafactor" else 1e-11  # optax takes its decay in float32
         np.testing.assert_allclose(found[name], p, rtol=tolerance, atol=tolerance / 100, err_msg=name)
+
+
+class Measured(NamedTuple):
+    """A specification beside optax's own transformation.
+
+    Args:
+      direction: from the config's section: what is multiplied by the learning rate; None: optax has none.
+      equal: whether it is the specification in float64.
+      because: why not.
+    """
+
+    optim: Optim
+    direction: Callable[[Optim], optax.GradientTransformation] | None
+    equal: bool
+    because: str = ""
+
+
+def library_muon(optim):
+    """optax's iteration, times the scale of a shape: optax does not export its own."""
+    sides = lambda params: {name: optax.contrib.MuonDimensionNumbers() for name in params}  # noqa: E731
+    muon = optax.contrib.scale_by_muon(
+        beta=optim.momentum, eps=1e-7, nesterov=optim.nesterov, weight_dimension_numbers=sides
+    )
+    scale = optax.stateless(lambda steps, _: {name: 0.2 * max(x.shape) ** 0.5 * x for name, x in steps.items()})
+    return optax.chain(muon, scale)
+
+
+MEASURED = {
+    "adamw": Measured(checks.CASES["adamw"], lambda o: optax.scale_by_adam(*o.betas, o.eps), True),
+    "sgd": Measured(checks.CASES["sgd"], lambda o: optax.trace(o.momentum, o.nesterov), True),
+    "sgd, plain momentum": Measured(
+        checks.CASES["sgd, plain momentum"], lambda o: optax.trace(o.momentum, o.nesterov), True
+    ),
+    "lion": Measured(checks.CASES["lion"], lambda o: optax.scale_by_lion(*o.betas), True),
+    "muon": Measured(
+        Optim(kind="muon"),
+        library_muon,
+        False,
+        "Nesterov's form takes the next update's bias correction",
+    ),
+    "muon, plain momentum": Measured(
+        Optim(kind="muon", nesterov=False),
+        library_muon,
+        False,
+        "the bias of the momentum is corrected, which 1e-7 beside the norm tells apart",
+    ),
+    "adafactor": Measured(
+        Optim(kind="adafactor"),
+        lambda o: optax.chain(
+            optax.scale_by_factored_rms(decay_rate=o.decay_power, min_dim_size_to_factor=1),
+            optax.clip_by_block_rms(o.clip_rms),
+            optax.scale_by_param_block_rms(o.min_rms),
+        ),
+        False,
+        "the second moment decays by a float32 number, and the two longest sides are factored, not the last two",
+    ),
+    "schedule_free": Measured(
+        Optim(kind="schedule_free"), None, False, "schedule_free weighs by the largest rate so far (see LIBRARY)"
+    ),
+    "adamw8bit": Measured(Optim(kind="adamw8bit"), None, False, "no 8-bit moments"),
+}
+
+
+def test_every_optimizer_was_measured():
+    assert {measured.optim.kind for measured in MEASURED.values()} == set(OPTIMIZERS)
+    assert all(measured.equal or measured.because for measured in MEASURED.values())
+
+
+@pytest.mark.parametrize("name", [name for name, measured in MEASURED.items() if measured.direction])
+def test_what_of_optax_is_the_specification(name):
+    """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with optax is seen here."""
+    optim, direction, equal, _ = MEASURED[name]
+    values, grads = checks.case()
+    if optim.kind == "muon":
+        values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
+        grads = [{name: g[name] for name in values} for g in grads]
+    transform, params = direction(optim), arrays(values)
+    state = transform.init(params)
+    for grad, lr in zip(grads, checks.RATES, strict=True):
+        steps, state = transform.update(arrays(grad), state, params)
+        params = {
+            name: p * (1 - lr * checks.GROUPS[name].decay) - lr * checks.GROUPS[name].lr_multiplier * steps[name]
+            for name, p in params.items()
+        }
+    assert (specification_error(optim, values, grads, params) < 1e-12) == equal
+
+
+def specification_error(optim, values, grads, found):
+    """Returns the largest relative error of the parameters after the last update."""
+    oracle = getattr(oracles_optim, optim.kind)
+    expected = {n: oracle(optim, checks.GROUPS[n], p, [g[n] for g in grads], checks.RATES) for n, p in values.items()}
+    return max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())

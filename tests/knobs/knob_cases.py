@@ -237,7 +237,7 @@ def _choosing(selector: str, value: str) -> Values:
 def _settled(overrides: Values) -> Config:
     """Returns BASE with overrides, without those that they leave unread."""
     config, _ = drop_unread(BASE, with_values(BASE, overrides), ())
-    return with_values(config, {name: field_table()[name].field.default for name in overrides if unread(config, name)})
+    return with_values(config, {name: field_table()[name].default for name in overrides if unread(config, name)})
 
 
 def _changed(base: Config, name: str, value: Any) -> Config | None:

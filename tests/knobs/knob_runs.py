@@ -20,7 +20,7 @@ from slm_core.config.fields import with_values
 from slm_core.data import save_tokenizer
 from slm_core.data.tokenizers import train_bpe
 from slm_core.model.weights import write_weights
-from slm_core.runs.folder import describe_imported, make_imported
+from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
 

@@ -25,7 +25,7 @@ def test_every_choice_that_reads_a_field_has_another_value_of_it(name):
     ("name", "selector", "value"), [(name, *context) for name in field_table() for context in unread_contexts(name)]
 )
 def test_it_is_refused_where_it_is_not_read(name, selector, value):
-    given = others(name, field_table()[name].field.default)[0]
+    given = others(name, field_table()[name].default)[0]
     text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
     with pytest.raises(UserError) as caught:
         parse([f"--config.{selector}={value.replace('PATH', 'x.json')}", f"--config.{name}={text}"])

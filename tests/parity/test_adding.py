@@ -65,9 +65,7 @@ def test_the_page_shows_the_lines_that_are_there():
 def test_it_is_in_the_help_the_schema_and_the_validation(copy):
     shown = run(copy, "scripts/train_torch.py", "--help").stdout
     assert "squash" in shown and "steepness" in shown
-    code = (
-        "from slm_core.config.fields import field_table as t; print(*t()['model.norm.kind'].field.metadata['choices'])"
-    )
+    code = "from slm_core.config.fields import field_table as t; print(*t()['model.norm.kind'].option.choices)"
     assert run(copy, "-c", code).stdout.split()[-1] == "squash"
     unread = run(copy, "scripts/train_torch.py", "--config.model.norm.steepness=1")
     assert unread.returncode == 2 and len(unread.stderr.splitlines()) == 1

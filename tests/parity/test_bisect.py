@@ -21,7 +21,7 @@ from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import write_weights
-from slm_core.runs.folder import describe_imported, make_imported
+from slm_core.runs.imported import describe_imported, make_imported
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.cache import extend
 from slm_torch.layers.placement import pre

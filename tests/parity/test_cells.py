@@ -55,7 +55,7 @@ def test_a_choice_has_a_small_cell_that_reads_it(name, value):
 
 @pytest.mark.parametrize("name", NUMERICS)
 def test_every_option_is_set_and_read_in_a_small_cell(name):
-    choices = field_table()[name].field.metadata["choices"] or ()
+    choices = field_table()[name].option.choices
     assert len(choices) == 1 or any(name in proven(cell) for cell in CELLS if not cell.large)
 
 
@@ -81,12 +81,10 @@ def test_the_quick_cells_are_few_and_small():
 
 
 def test_a_new_component_gets_a_cell_by_itself(monkeypatch):
-    metadata = field_table()["model.mlp.kind"].field.metadata
-    fresh = dataclasses.field(
-        default="swiglu", metadata=dict(metadata) | {"choices": metadata["choices"] | {"reglu": "a new one"}}
-    )
     table = dict(field_table())
-    table["model.mlp.kind"] = table["model.mlp.kind"]._replace(field=fresh)
+    option = table["model.mlp.kind"].option
+    fresh = dataclasses.replace(option, choices={**option.choices, "reglu": "a new one"})
+    table["model.mlp.kind"] = table["model.mlp.kind"]._replace(option=fresh)
     for reader in (module, fields):
         monkeypatch.setattr(reader, "field_table", lambda: table)
     monkeypatch.setattr(module, "_tiny", lambda name, overrides, section: module.Cell(name, BASE, section))

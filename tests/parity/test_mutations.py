@@ -222,7 +222,7 @@ def wanted() -> set[str]:
     found = {rule for rules in RULES.values() for rule in rules}
     scaler = {name for name in field_table() if name.startswith("precision.loss_scale")}
     for name in numerics() | scaler:
-        choices, leaf = field_table()[name].field.metadata["choices"], name.rpartition(".")[2]
+        choices, leaf = field_table()[name].option.choices, name.rpartition(".")[2]
         short = name.removeprefix("model.")
         if name in REGISTRIES:
             found |= set(choices)

@@ -80,18 +80,18 @@ def test_the_same_registries_in_the_same_order():
 
 @pytest.mark.parametrize(("registry", "field"), FIELDS.items())
 def test_a_registry_holds_the_choices_of_its_field(registry, field):
-    assert set(getattr(slm_torch.layers, registry)) == set(field_table()[field].field.metadata["choices"])
+    assert set(getattr(slm_torch.layers, registry)) == set(field_table()[field].option.choices)
 
 
 def test_optimizers_and_schedules_are_the_choices_of_their_fields():
-    kinds = set(field_table()["optim.kind"].field.metadata["choices"])
+    kinds = set(field_table()["optim.kind"].option.choices)
     assert (
         list(slm_torch.optim.OPTIMIZERS) == list(slm_flax.optim.OPTIMIZERS) and set(slm_torch.optim.OPTIMIZERS) == kinds
     )
     assert [c.__name__ for c in slm_torch.optim.OPTIMIZERS.values()] == [
         c.__name__ for c in slm_flax.optim.OPTIMIZERS.values()
     ]
-    assert set(SCHEDULES) == set(field_table()["optim.schedule"].field.metadata["choices"])
+    assert set(SCHEDULES) == set(field_table()["optim.schedule"].option.choices)
 
 
 OURS = {"dropout", "dense", "fused", "linear", "none", "placement"}

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts._runs import evaluator_of, weights_of
 from slm_core.config import presets
 from slm_core.config.fields import with_values
 from slm_core.data import prepare, validation_batches
 from slm_core.hf.run import export_run, import_run
-from slm_core.inference.evaluation import measure
+from slm_core.inference.evaluation import VALIDATION_SEED, measure
+from slm_core.inference.evaluator import open_evaluator
 from slm_core.inference.sampling import generate
-from slm_core.runs.folder import load_run
-from slm_core.training.loop import VALIDATION_SEED, train
+from slm_core.runs.saved import load_run
+from slm_core.runs.weights import run_weights
+from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
 
 transformers = pytest.importorskip("transformers")
@@ -72,7 +73,7 @@ def run(config, framework: str, prepare_engine=lambda engine: None):
         prepare_engine(engines[0])
         return engines[0]
 
-    return train(config, build, framework, weights_of=weights_of), engines[0]
+    return train(config, build, framework, weights_of=run_weights), engines[0]
 
 
 def losses(folder: Path) -> list[float]:
@@ -117,7 +118,7 @@ def test_merged_weights_are_the_adapted_model(work, adapted, reader):
     """The other twin reads a run without knowing of adapters, and measures and writes the same."""
     result, engine = adapted["flax" if reader == "torch" else "torch"]
     saved = load_run(result.folder)
-    evaluator = evaluator_of(saved, reader, "cpu")
+    evaluator = open_evaluator(saved, reader, "cpu")
     assert evaluator.config.finetune.kind == "full" and saved.vocab_size == 320
     dataset = prepare(saved.config.data)
     windows = list(validation_batches(dataset, saved.config.data.seq_len, ROWS, 2, VALIDATION_SEED))
@@ -133,7 +134,7 @@ def test_an_export_computes_the_same(work, adapted):
 
     result, engine = adapted["torch"]
     saved = load_run(result.folder)
-    export_run(saved, weights_of(saved), work / "exported", "", "float64", items)
+    export_run(saved, run_weights(saved), work / "exported", "", "float64", items)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(work / "exported", dtype=torch.float64)
     tokens = list(range(40, 60))
     with torch.no_grad():
@@ -153,7 +154,7 @@ def test_training_goes_on_from_where_a_base_was(work, adapted, twin):
     config = configured(work, base.folder.name, f"full-{twin}", **values)
     started = []
     result, trained = run(config, twin, lambda engine: started.append(engine.export_state()))
-    merged = weights_of(load_run(base.folder))
+    merged = run_weights(load_run(base.folder))
     assert all(np.array_equal(started[0][f"params/{name}"], merged[name]) for name in merged)
     assert {name.removeprefix("params/") for name in started[0] if name.startswith("params/")} == merged.keys()
     assert load_run(result.folder).tokens["eos_token_id"] == 319

@@ -14,14 +14,15 @@ import scripts.evaluate
 import scripts.generate
 import slm_flax.trainer
 import slm_torch.trainer
-from scripts._runs import weights_of
 from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.config.presets import load
 from slm_core.data import load_tokenizer, save_tokenizer
 from slm_core.data.tokenizers import Library
 from slm_core.model.weights import write_weights
-from slm_core.runs.folder import describe_imported, load_run, make_imported
+from slm_core.runs.imported import describe_imported, make_imported
+from slm_core.runs.saved import load_run
+from slm_core.runs.weights import run_weights
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
 
@@ -51,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(config, BUILD[twin], twin)
     saved = load_run(folder / "models" / "torch")
     target = folder / "models" / "foreign"
-    write_weights(make_imported(target), weights_of(saved).items(), 1 << 16)
+    write_weights(make_imported(target), run_weights(saved).items(), 1 << 16)
     tokenizer = load_tokenizer(saved.folder / "tokenizer")
     save_tokenizer(Library(tokenizer.inner, "file"), target / "tokenizer")
     extra = {"model_type": "llama", "eos_token_id": None}

@@ -2,14 +2,14 @@
 
 import pytest
 
-from scripts._files import PICTURES, writable
+from slm_core.cli.output_file import PICTURES, output_file
 from slm_core.errors import UserError
 
 
 def test_a_file_that_can_be_written(tmp_path):
     for name in ("new.png", "there.svg"):
         (tmp_path / "there.svg").touch()
-        assert writable("figure", str(tmp_path / name), PICTURES) == tmp_path / name
+        assert output_file("figure", str(tmp_path / name), PICTURES) == tmp_path / name
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ def test_a_file_that_can_be_written(tmp_path):
 def test_a_file_that_cannot(tmp_path, name, words):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=f"^--figure=.*{words}"):
-        writable("figure", str(tmp_path / name), PICTURES)
+        output_file("figure", str(tmp_path / name), PICTURES)

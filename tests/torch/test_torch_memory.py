@@ -1,5 +1,7 @@
 """The planner's prediction for the PyTorch twin against what MemTracker counts of an update on fake tensors."""
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from torch.profiler import ProfilerActivity, profile
@@ -12,6 +14,7 @@ from slm_core.planner import predict, torch_layers, torch_step
 from slm_torch.layers.flash import GPU_TILE, TILE
 from slm_torch.memory import measured
 from slm_torch.optim.adamw8bit import SLICE
+from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
 
 CASES = cases()
@@ -71,7 +74,8 @@ def test_a_gpu_is_predicted_too(kernel, remat):
 def test_what_is_measured_without_memory_is_what_a_real_update_takes():
     config = small({"memory.remat": "block"})
     engine = Engine(config, 4096)
-    tensors = (*engine.params.values(), *engine.model.buffers(), *engine.optimizer.state.values())
+    state = chain(*named_state(engine.optimizer, engine.trained).values())
+    tensors = (*engine.params.values(), *engine.model.buffers(), *state)
     built = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
     tokens = np.zeros((config.train.batch_size, config.data.seq_len + 1), np.uint16)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:

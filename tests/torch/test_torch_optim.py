@@ -1,14 +1,20 @@
 """The PyTorch optimizers against the papers' formulas and PyTorch's own, in float64."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import optim_checks as checks
+import oracles_optim
 import pytest
 import torch
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim import AVERAGED, OPTIMIZERS, make
+from slm_torch.optim.base import named_state, set_lr
 from slm_torch.optim.clipping import clip_factor
+from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
 from slm_torch.trainer import build
 
 
@@ -17,8 +23,7 @@ def updates(params, grads, rates, update):
     for grad, lr in zip(grads, rates, strict=True):
         for name, p in params.items():
             p.grad = torch.from_numpy(grad[name].copy())
-        with torch.no_grad():
-            update(lr)
+        update(lr)
 
 
 def parameters(values):
@@ -27,9 +32,16 @@ def parameters(values):
 
 def run(optim, groups, values, grads, rates):
     params = parameters(values)
-    optimizer = OPTIMIZERS[optim.kind](optim, params, groups)
-    updates(params, grads, rates, optimizer.update)
-    params = optimizer.evaluated() if optimizer.averages else params
+    optimizer = make(optim, params, groups)
+
+    def update(lr):
+        set_lr(optimizer, lr)
+        optimizer.step()
+
+    updates(params, grads, rates, update)
+    if optim.kind in AVERAGED:
+        state = {name: held[0] for name, held in named_state(optimizer, params).items()}
+        params = AVERAGED[optim.kind](optim, params, state)
     return {name: p.detach().numpy() for name, p in params.items()}
 
 
@@ -44,8 +56,7 @@ def test_slices(monkeypatch):
 
 
 def orthogonal(optim, u):
-    muon = OPTIMIZERS["muon"](optim, {}, {})
-    return muon.orthogonal(torch.from_numpy(u.copy())).numpy()
+    return orthogonal_by_muon(torch.from_numpy(u.copy()), optim.newton_schulz_steps).numpy()
 
 
 def test_orthogonal():
@@ -134,3 +145,80 @@ def test_it_is_nearly_pytorch_s_muon(scale):
     updates(theirs, [{"wide": g["wide"].T} for g in grads], checks.RATES, update)
     moved, expected = found["wide"] - values["wide"], theirs["wide"].detach().numpy().T - values["wide"]
     assert np.linalg.norm(moved - expected) < 0.03 * np.linalg.norm(expected)
+
+
+class Measured(NamedTuple):
+    """A specification beside PyTorch's own optimizer.
+
+    Args:
+      library: from the config's section and the parameter groups; None: PyTorch has none.
+      equal: whether it is the specification in float64.
+      because: why not.
+    """
+
+    optim: Optim
+    library: Callable[[Optim, list[dict]], torch.optim.Optimizer] | None
+    equal: bool
+    because: str = ""
+
+
+def library_muon(optim, groups):
+    return torch.optim.Muon(groups, momentum=optim.momentum, adjust_lr_fn="match_rms_adamw")
+
+
+MEASURED = {
+    "adamw": Measured(
+        checks.CASES["adamw"],
+        lambda o, groups: torch.optim.AdamW(groups, betas=o.betas, eps=o.eps, fused=True),
+        True,
+    ),
+    "sgd": Measured(
+        checks.CASES["sgd"],
+        lambda o, groups: torch.optim.SGD(groups, lr=1.0, momentum=o.momentum, nesterov=o.nesterov),
+        False,
+        "weight decay goes into the gradient, where the momentum keeps it",
+    ),
+    "lion": Measured(Optim(kind="lion"), None, False, "no Lion"),
+    "muon": Measured(Optim(kind="muon"), library_muon, False, "iterates in bfloat16; [out, in]; no experts"),
+    "adafactor": Measured(
+        Optim(kind="adafactor"),
+        lambda o, groups: torch.optim.Adafactor(groups, beta2_decay=-o.decay_power, eps=(1e-30, o.min_rms), d=1.0),
+        False,
+        "the rate is at most 1 / sqrt(t), and 1e-30 is a bound and not added",
+    ),
+    "schedule_free": Measured(Optim(kind="schedule_free"), None, False, "no schedule-free optimizer"),
+    "adamw8bit": Measured(Optim(kind="adamw8bit"), None, False, "no 8-bit moments"),
+}
+HIGH = [*checks.RATES[:-1], 0.9]  # above 1 / sqrt(5)
+
+
+def test_every_optimizer_was_measured():
+    assert set(MEASURED) == set(OPTIMIZERS)
+    assert all(measured.equal or measured.because for measured in MEASURED.values())
+
+
+@pytest.mark.parametrize("kind", [kind for kind, measured in MEASURED.items() if measured.library])
+def test_what_of_pytorch_is_the_specification(kind):
+    """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with PyTorch is seen here."""
+    optim, library, equal, _ = MEASURED[kind]
+    values, grads = checks.case()
+    if kind == "muon":
+        values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
+        grads = [{name: g[name] for name in values} for g in grads]
+    params = parameters(values)
+    own = library(optim, [
+        {"params": [p], "lr_multiplier": group.lr_multiplier, "weight_decay": group.decay / group.lr_multiplier}
+        for p, group in ((p, checks.GROUPS[name]) for name, p in params.items())
+    ])  # fmt: skip
+
+    def update(lr):
+        for group in own.param_groups:
+            group["lr"] = lr * group["lr_multiplier"]
+        own.step()
+
+    updates(params, grads, HIGH, update)
+    oracle = getattr(oracles_optim, kind)
+    expected = {n: oracle(optim, checks.GROUPS[n], p, [g[n] for g in grads], HIGH) for n, p in values.items()}
+    found = {name: p.detach().numpy() for name, p in params.items()}
+    error = max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())
+    assert (error < 1e-12) == equal

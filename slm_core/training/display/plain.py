@@ -1,4 +1,4 @@
-"""What the user sees of a run: a live display in a terminal, plain lines anywhere else."""
+"""Shows a run to the user: a live display in a terminal, plain lines anywhere else."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ class Display(Protocol):
 
 
 def make_display(step: int, steps: int) -> Display:
-    """Returns the live display when standard output is a terminal, else the plain one.
+    """Makes the live display if standard output is a terminal, else the plain one.
 
     Args:
       step: updates completed before this process began.
@@ -45,7 +45,7 @@ def make_display(step: int, steps: int) -> Display:
 
 
 def duration(seconds: float) -> str:
-    """Returns 9.6 as "10s", 100 as "1m40s", 7500 as "2h05m"."""
+    """Formats 9.6 as "10s", 100 as "1m40s", 7500 as "2h05m"."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds}s"
@@ -55,23 +55,23 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Returns the text with what a terminal would obey (escape, bell, carriage return, ...) shown as U+FFFD."""
+    """Replaces the characters that a terminal would obey (escape, bell, carriage return, ...) by U+FFFD."""
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def number(value: float | None, form: str) -> str:
-    """Formats a value of metrics.jsonl, in which null may stand for what is not finite."""
+    """Formats a value of metrics.jsonl, in which null may mean that it is not finite."""
     return "not finite" if value is None else format(value, form)
 
 
 def remaining(row: dict[str, Any], steps: int) -> str:
-    """Returns the time that the rest of the run takes at the speed of this train line, without evaluations."""
+    """Predicts the time of the rest of the run, without evaluations, from the speed of this train line."""
     tokens_left = (steps - row["step"]) * row["tokens"] / row["step"]
     return duration(tokens_left / row["tokens_per_second"])
 
 
 def describe(row: dict[str, Any], steps: int) -> str:
-    """Returns what a train line of metrics.jsonl says, for reading."""
+    """Writes a train line of metrics.jsonl for reading."""
     parts = [
         f"loss {number(row['loss'], '.3f')}",
         f"lr {row['lr']:.1e}",
@@ -85,7 +85,7 @@ def describe(row: dict[str, Any], steps: int) -> str:
 
 
 class PlainDisplay:
-    """Lines for a log file or a pipe."""
+    """Prints lines for a log file or a pipe."""
 
     def __init__(self, steps: int):
         self._steps = steps
@@ -108,7 +108,8 @@ class PlainDisplay:
 
     def stopping(self, step: int) -> None:
         # Not print: the handler may have interrupted a print, and text buffers are not re-entrant.
-        os.write(sys.__stderr__.fileno(), f"\n{stopping_text(step)}\n".encode())
+        if sys.__stderr__ is not None:  # a process without a console has none
+            os.write(sys.__stderr__.fileno(), f"\n{stopping_text(step)}\n".encode())
 
     def stop(self) -> None:
         pass

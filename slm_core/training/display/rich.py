@@ -1,4 +1,4 @@
-"""The live display, with rich."""
+"""The live display, drawn by rich."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from slm_core.training.display.plain import describe, number, printable, stoppin
 
 
 class LiveDisplay:
-    """A bar and the newest numbers at the bottom of the terminal; evaluations and samples scroll by above it."""
+    """Shows a bar and the newest numbers at the bottom of the terminal. Evaluations and samples scroll above it."""
 
     def __init__(self, step: int, steps: int, console: Any = None):
         from rich.console import Console

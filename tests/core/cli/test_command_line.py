@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slm_core.cli.command_line import Flag, main, parse
-from slm_core.cli.help import _Style, lines
+from slm_core.cli.help import lines, painter
 from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.errors import UserError
@@ -79,7 +79,7 @@ def test_overrides_may_stand_before_the_preset():
 @pytest.mark.parametrize("name", [info.name for info in fields()])
 def test_every_field_can_be_set(name):
     """Whatever its type, a field takes its own default back from the command line; unread ones say so."""
-    default = {info.name: info.field.default for info in fields()}[name]
+    default = {info.name: info.default for info in fields()}[name]
     text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     try:
         invocation, _ = parse([f"--config.{name}={text}"])
@@ -229,9 +229,9 @@ def test_help_names_everything(capsys):
     assert caught.value.code == 0
     text = capsys.readouterr().out
     words = set(text.split())
-    for name, field, _ in fields():
-        assert name.rpartition(".")[2] in words
-        assert set((field.metadata["doc"] + " " + " ".join(field.metadata["choices"] or {})).split()) <= words, name
+    for info in fields():
+        assert info.name.rpartition(".")[2] in words
+        assert set(info.option.doc.split()) | set(info.option.choices) <= words, info.name
     for listed in presets.listing():
         assert listed.path in words and {f":{variant}" for variant in listed.variants} <= words
     assert "--max-tokens" in words and "\033" not in text
@@ -239,13 +239,13 @@ def test_help_names_everything(capsys):
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_help_fits_the_terminal(width):
-    printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, _Style(False), width))
+    printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, painter(False), width))
     assert max(len(line) for line in printed if not line.startswith("  uv run")) <= width
     assert all(line == line.rstrip() for line in printed)
 
 
 def test_help_without_config_has_no_config():
-    text = "\n".join(lines("scripts/x.py", "Tests.", FLAGS, False, _Style(False), 100))
+    text = "\n".join(lines("scripts/x.py", "Tests.", FLAGS, False, painter(False), 100))
     assert "--config" not in text
 
 

@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from ml_collections import config_dict, config_flags
 
 from slm_core.config import Attention, Config, Mlp, Model, Optim
-from slm_core.config.conversion import convert, from_config_dict, parse_value, to_config_dict
-from slm_core.config.fields import base_type, fields, flatten, is_optional, type_name, with_values
+from slm_core.config.conversion import from_config_dict, to_config_dict
+from slm_core.config.fields import (
+    base_type,
+    field_table,
+    fields,
+    flatten,
+    is_optional,
+    sections,
+    type_name,
+    with_values,
+)
+from slm_core.config.values import convert, parse_value
 from slm_core.errors import UserError
 
 _VALUES = {
@@ -49,19 +59,29 @@ def test_round_trip_of_json_lists_and_whole_numbers():
 def test_every_field_is_documented_and_its_default_fits():
     names = [info.name for info in fields()]
     assert len(names) == len(set(names))
-    for name, field, annotation in fields():
-        assert field.metadata["doc"], name
-        assert convert(name, field.default, annotation) == field.default
-        choices = field.metadata["choices"]
-        assert choices is None or field.default in choices, name
+    for name, annotation, default, option in fields():
+        assert option.doc, name
+        assert convert(name, default, annotation) == default
+        assert not option.choices or default in option.choices, name
+
+
+def test_every_section_says_what_it_is():
+    names = [field.name for section in sections() for field in section.fields]
+    assert sorted(names) == sorted(field_table())
+    for section in sections():
+        assert section.doc.endswith(".") and "(" not in section.doc, section.name
 
 
 def test_read_by_names_selectors_and_values_that_exist():
-    by_name = {info.name: info.field for info in fields()}
-    for name, field, _ in fields():
-        for selector, kinds in (field.metadata["read_by"] or {}).items():
-            owner = by_name[f"{name.rpartition('.')[0]}.{selector}"]
-            assert set(kinds) <= set(owner.metadata["choices"]), name
+    for name, _, _, option in fields():
+        for selector, kinds in option.read_by.items():
+            owner = field_table()[f"{name.rpartition('.')[0]}.{selector}"]
+            assert set(kinds) <= set(owner.option.choices), name
+
+
+def test_choices_of_the_whole_model_are_choices():
+    assert any(info.option.whole_model for info in fields())
+    assert all(set(info.option.whole_model) < set(info.option.choices) for info in fields() if info.option.whole_model)
 
 
 def test_config_dict_is_locked_and_holds_typed_placeholders():

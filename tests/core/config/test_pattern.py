@@ -1,10 +1,13 @@
 """model.pattern: grammar, tiling, resolved layers."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_core.config import Attention, Mlp, Model, Norm, Position
+from slm_core.config.fields import reads
 from slm_core.config.layers import layer_specs
 from slm_core.config.pattern import layer_fields, parse
 from slm_core.errors import UserError
@@ -98,6 +101,14 @@ def test_equal_layers_are_equal_and_resolving_is_idempotent():
     layers = layer_specs(Model(n_layers=6, pattern="2*attention.window=4 | ."))
     assert len(set(layers)) == 2
     assert layer_specs(layers[0])[0] == layers[0]
+
+
+@pytest.mark.parametrize("kind", ["gqa", "mla", "differential"])
+def test_a_resolved_section_reads_the_fields_that_the_section_reads(kind):
+    attention = Attention(kind=kind)
+    (resolved,) = layer_specs(Model(n_layers=1, attention=attention))
+    names = [field.name for field in dataclasses.fields(attention)]
+    assert [reads(resolved.attention, name) for name in names] == [reads(attention, name) for name in names]
 
 
 def test_which_fields_a_layer_may_change():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_core.config import Config
-from slm_core.config.fields import base_type, fields, flatten, with_values
+from slm_core.config.fields import base_type, field_table, fields, flatten, with_values
 from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.errors import UserError
 
@@ -23,24 +23,24 @@ def test_defaults_are_valid():
     validate(Config())
 
 
-_CHOICES = [info.name for info in fields() if info.field.metadata["choices"]]
+_CHOICES = [info.name for info in fields() if info.option.choices]
 
 
 @pytest.mark.parametrize("name", _CHOICES)
 def test_a_misspelt_value_names_the_nearest(name):
-    choice = list({info.name: info for info in fields()}[name].field.metadata["choices"])[-1]
+    choice = list(field_table()[name].option.choices)[-1]
     message = _error({name: choice + "x" if ":" not in choice else "file"})
     assert message.startswith(f"{name}=") and f"did you mean {choice}?" in message
 
 
 _STEPS = {"low": -1, "above": 0, "high": 1, "below": 0}
-_BOUNDED = [(info.name, key) for info in fields() for key in _STEPS if info.field.metadata[key] is not None]
+_BOUNDED = [(info.name, key) for info in fields() for key in _STEPS if getattr(info.option, key) is not None]
 
 
 @pytest.mark.parametrize(("name", "key"), _BOUNDED)
 def test_a_value_beyond_its_bound_is_an_error(name, key):
-    info = {info.name: info for info in fields()}[name]
-    bound = info.field.metadata[key]
+    info = field_table()[name]
+    bound = getattr(info.option, key)
     message = _error({name: base_type(info.type)(bound + _STEPS[key])})
     assert message.startswith(f"{name}=") and message.endswith(str(bound))
 
@@ -55,16 +55,15 @@ def test_a_float_must_be_finite(name, value):
 
 
 def _selectors():
-    for name, field, _ in fields():
-        for selector, kinds in (field.metadata["read_by"] or {}).items():
+    for name, _, _, option in fields():
+        for selector, kinds in option.read_by.items():
             yield name, f"{name.rpartition('.')[0]}.{selector}", kinds
 
 
 @pytest.mark.parametrize(("name", "selector", "kinds"), list(_selectors()))
 def test_setting_a_field_that_the_kind_does_not_read_is_an_error(name, selector, kinds):
-    table = {info.name: info.field for info in fields()}
     base = with_values(Config(), {"data.path": "x"} if selector == "data.source" and name != "data.path" else {})
-    for kind in table[selector].metadata["choices"]:
+    for kind in field_table()[selector].option.choices:
         config = with_values(base, {selector: kind.replace("PATH", "x.json")})
         why = unread(config, name)
         assert (why is None) == (kind in kinds)
@@ -191,9 +190,9 @@ def test_drop_unread_leaves_the_users_own_and_the_presets_own_mistakes():
 _KINDS = st.fixed_dictionaries(
     {},
     optional={
-        info.name: st.sampled_from([c.replace("PATH", "x") for c in info.field.metadata["choices"]])
+        info.name: st.sampled_from([c.replace("PATH", "x") for c in info.option.choices])
         for info in fields()
-        if info.field.metadata["choices"] and info.name != "precision.params"
+        if info.option.choices and info.name != "precision.params"
     },
 )
 
@@ -203,7 +202,7 @@ _KINDS = st.fixed_dictionaries(
 def test_drop_unread_makes_any_choice_of_kinds_valid(first, second):
     """A preset that sets all that its kinds read, and an override of every kind."""
     preset = with_values(Config(), first | {"precision.params": "float64"})
-    read = [i for i in fields() if i.field.metadata["read_by"] and not i.field.metadata["choices"]]
+    read = [i for i in fields() if i.option.read_by and not i.option.choices]
     preset = with_values(preset, {info.name: _other(info) for info in read if not unread(preset, info.name)})
     preset, _ = drop_unread(preset, preset, [])
     chosen = {name: value for name, value in first.items() if not unread(preset, name)}
@@ -216,7 +215,7 @@ def test_drop_unread_makes_any_choice_of_kinds_valid(first, second):
 
 
 def _other(info):
-    default, plain = info.field.default, base_type(info.type)
+    default, plain = info.default, base_type(info.type)
     if default is None:
         return plain(4)
     if plain is tuple:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from slm_core.config import Data
-from slm_core.data import encode, prepare, sample, save_tokenizer, survey, units
+from slm_core.data import chunks, encode, prepare, sample, save_tokenizer, scan
 from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
 
-module = sys.modules["slm_core.data.prepare"]
+module = sys.modules["slm_core.data.build"]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_copy_with_other_times_is_found_by_its_content(data, text, tmp_path, m
     monkeypatch.setattr(module, "encode", lambda *_: pytest.fail("it was encoded again"))
     assert prepare(data(), progress=False).folder == first.folder
     assert prepare(data(path=str(tmp_path / "copy.txt")), progress=False).fingerprint == first.fingerprint
-    monkeypatch.setattr(module, "survey", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(module, "scan", lambda *_: pytest.fail("it was read again"))
     assert prepare(data(), progress=False).folder == first.folder
 
 
@@ -125,10 +125,10 @@ def test_every_setting_that_changes_tokens_changes_the_fingerprint(data, text, t
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe"])
 def test_an_interrupted_preparation_goes_on(data, tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(units, "UNIT", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     whole = prepare(data(tokenizer=tokenizer, vocab_size=300, dir=str(tmp_path / "whole")), progress=False)
     read, encoded = [], []
-    for calls, place, name in ((read, survey, "_survey_unit"), (encoded, encode, "_encode_unit")):
+    for calls, place, name in ((read, scan, "_scan_chunk"), (encoded, encode, "_encode_chunk")):
         monkeypatch.setattr(place, name, interrupting(getattr(place, name), calls, after=6))
     asked = data(tokenizer=tokenizer, vocab_size=300)
     interruptions = 0
@@ -139,7 +139,7 @@ def test_an_interrupted_preparation_goes_on(data, tmp_path, monkeypatch, tokeniz
         except KeyboardInterrupt:
             interruptions += 1
             assert not list((tmp_path / "data").glob("book-*"))
-    total = len(list(units.text_units([units.Entry(asked.path, "", os.path.getsize(asked.path))], True)))
+    total = len(list(chunks.text_chunks([chunks.Entry(asked.path, "", os.path.getsize(asked.path))], True)))
     assert total > 12
     assert interruptions == 2 * (total // 6) or interruptions > 2
     assert len(read) == len(encoded) == total
@@ -165,23 +165,23 @@ def interrupting(function, calls, after):
 
 
 def test_a_crash_between_writing_and_noting_is_undone(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "UNIT", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     whole = prepare(data(dir=str(tmp_path / "whole")), progress=False)
-    monkeypatch.setattr(encode, "_encode_unit", interrupting(encode._encode_unit, [], after=6))
+    monkeypatch.setattr(encode, "_encode_chunk", interrupting(encode._encode_chunk, [], after=6))
     with pytest.raises(KeyboardInterrupt):
         prepare(data(), progress=False)
     partial = next((tmp_path / "data" / ".partial").iterdir())
     with open(partial / "dataset" / "train.bin", "ab") as file:
-        file.write(b"half a unit")
+        file.write(b"half a chunk")
     with open(partial / "encoded.jsonl", "a") as file:
-        file.write('{"unit": 6, "train_st')
+        file.write('{"chunk": 6, "train_st')
     monkeypatch.undo()
-    monkeypatch.setattr(units, "UNIT", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     assert np.array_equal(prepare(data(), progress=False).tokens("train"), whole.tokens("train"))
 
 
 def test_many_processes_give_the_same_tokens(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(units, "UNIT", 16384)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 16384)
     asked = {"tokenizer": "bpe", "vocab_size": 300}
     one = prepare(data(**asked), progress=False)
     monkeypatch.setattr(module, "_SMALL", dict.fromkeys(module._SMALL, 0))
@@ -252,7 +252,7 @@ def test_plain_lines_where_there_is_no_terminal(data, capsys):
 
 
 def test_a_bpe_of_a_large_source_learns_from_a_bounded_sample(data, monkeypatch, capsys):
-    monkeypatch.setattr(units, "UNIT", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 4096)
     whole = prepare(data(tokenizer="bpe", vocab_size=300), progress=False)
     assert whole.manifest["bpe_sample_bytes"] == whole.counts["train_bytes"]
     for bound in ("SAMPLE", "DISTINCT"):

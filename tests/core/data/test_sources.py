@@ -1,4 +1,4 @@
-"""Sources: the same documents whatever holds them, in units that lose nothing; mistakes named with their place."""
+"""Sources: the same documents whatever holds them, in chunks that lose nothing; mistakes named with their place."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from slm_core.config import Data
-from slm_core.data import prepare, sources, units
+from slm_core.data import chunks, prepare, sources
 from slm_core.errors import UserError
 
 DOCUMENTS = [f"document {i}: naïve café {'é' * (i % 7)}\nend\n" for i in range(400)]
@@ -27,10 +27,10 @@ def write_parquet(path, documents, field="text"):
 
 
 def texts(data: Data) -> list[str]:
-    """The documents of a source, as its units give them."""
+    """The documents of a source, as its chunks give them."""
     found = [b""]
-    for unit in sources.units(data, sources.find(data)):
-        for piece in unit.pieces():
+    for chunk in sources.source_chunks(data, sources.find_files(data)):
+        for piece in chunk.pieces():
             found[-1] += piece.text
             if piece.last:
                 found.append(b"")
@@ -52,9 +52,9 @@ def test_files_are_documents_in_order_of_name(tmp_path):
     assert texts(data_for(tmp_path / "0007.md")) == [DOCUMENTS[7]]
 
 
-@pytest.mark.parametrize("unit", [100, 1000, 4 << 20])
-def test_records_are_read_whole_however_units_fall(tmp_path, monkeypatch, unit):
-    monkeypatch.setattr(units, "UNIT", unit)
+@pytest.mark.parametrize("chunk", [100, 1000, 4 << 20])
+def test_records_are_read_whole_however_chunks_fall(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)
     write_jsonl(tmp_path / "a.jsonl", DOCUMENTS[:250])
     write_jsonl(tmp_path / "b.jsonl", DOCUMENTS[250:])
     assert texts(data_for(tmp_path, "jsonl")) == DOCUMENTS
@@ -65,19 +65,19 @@ def test_row_groups_are_read_in_order(tmp_path):
     assert texts(data_for(tmp_path / "a.parquet", "parquet", text_field="body")) == DOCUMENTS
 
 
-@pytest.mark.parametrize("unit", [1000, 50_000, 4 << 20])
-def test_a_long_file_is_read_whole_however_units_fall(tmp_path, monkeypatch, unit):
-    monkeypatch.setattr(units, "UNIT", unit)
+@pytest.mark.parametrize("chunk", [1000, 50_000, 4 << 20])
+def test_a_long_file_is_read_whole_however_chunks_fall(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk)
     whole = "".join(DOCUMENTS * 20) + "x" * 100_000 + "😀" * 50_000
     (tmp_path / "book.txt").write_text(whole, encoding="utf-8")
     assert texts(data_for(tmp_path / "book.txt")) == [whole]
 
 
 def test_the_standard_library_is_mixed_and_without_tests():
-    names = [entry.name for entry in sources.find(Data())]
+    names = [entry.name for entry in sources.find_files(Data())]
     assert {"typing.py", "json/decoder.py", "asyncio/tasks.py"} <= set(names)
     assert not [name for name in names if {"test", "tests", "site-packages", "idle_test"} & set(name.split("/"))]
-    assert names == [entry.name for entry in sources.find(Data())]
+    assert names == [entry.name for entry in sources.find_files(Data())]
     assert names != sorted(names)
 
 
@@ -130,10 +130,10 @@ def fake_hub(monkeypatch, rows, breaks=None):
 
 
 def test_a_broken_connection_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("slm_core.data.spool.PART", 2000)
+    monkeypatch.setattr("slm_core.data.unpack.PART", 2000)
     fake_hub(monkeypatch, [{"text": document} for document in DOCUMENTS], breaks=200)
     data = Data(source="hf", path="someone/rows", dir=str(tmp_path), seq_len=16)
-    with pytest.raises(UserError, match="reading stopped after .* rows .*line is down.*again to go on"):
+    with pytest.raises(UserError, match="reading stopped after .* rows .*line is down.*again to continue"):
         prepare(data, progress=False)
     assert prepare(data, progress=False).counts["documents"] == len(DOCUMENTS)
 

@@ -10,10 +10,11 @@ import pytest
 from slm_core.data import prepare, validation_batches
 from slm_core.data.tokenizers import Byte, Char, train_bpe
 from slm_core.errors import UserError
-from slm_core.inference.evaluation import Measured, measure, open_text, text_bytes
+from slm_core.inference.evaluation import VALIDATION_SEED, Measured, measure, text_bytes
+from slm_core.inference.text import open_text
 from slm_core.protocols import IGNORE
-from slm_core.runs.folder import load_run
-from slm_core.training.loop import VALIDATION_SEED, train
+from slm_core.runs.saved import load_run
+from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, make_config
 
 TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"

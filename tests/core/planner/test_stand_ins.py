@@ -12,7 +12,7 @@ from slm_core.planner.stand_ins import KNOWN, counted
 def test_the_catalogue_is_counted(name):
     """A new component has no arithmetic at first; what it is counted as may be far off (docs/adding-a-component.md)."""
     kinds, stand_in = KNOWN[name]
-    assert set(field_table()[name].field.metadata["choices"]) == set(kinds) and stand_in in kinds
+    assert set(field_table()[name].option.choices) == set(kinds) and stand_in in kinds
 
 
 def test_what_is_known_is_counted_as_it_is():

@@ -5,6 +5,7 @@ import pytest
 from slm_core.config import Finetune
 from slm_core.errors import UserError
 from slm_core.quantization.lora import alternatives, plan_adapters
+from slm_core.training.summary import adapter_summary
 
 LINEARS = {
     f"layers.{i}.{path}": (8, 6) for i in range(2) for path in ("attention.q_proj", "attention.o_proj", "mlp.up_proj")
@@ -33,7 +34,7 @@ def test_every_layer_is_stored_one_way():
 
 def test_the_summary_tells_them_all():
     finetune = Finetune(kind="lora", frozen="nf4", rank=4)
-    assert plan(frozen="nf4", rank=4).summary(finetune) == (
+    assert adapter_summary(plan(frozen="nf4", rank=4), finetune) == (
         "adapters of rank 4 on 6 of 8 linear layers, none on layers.*.mlp.router, head; frozen: 6 in nf4,"
         " 2 as floats (layers.*.mlp.router, head), 1 of experts as floats"
     )

@@ -10,7 +10,10 @@ from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
 from slm_core.model.weights import read_weights, write_weights
 from slm_core.runs.checkpoints import read_loop
-from slm_core.runs.folder import MAY_DIFFER, automatic_name, describe_imported, load_run, make_imported, open_run
+from slm_core.runs.folder import open_run
+from slm_core.runs.imported import describe_imported, make_imported
+from slm_core.runs.naming import MAY_DIFFER, automatic_name
+from slm_core.runs.saved import load_run
 from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, change, make_config
 

@@ -12,7 +12,8 @@ from slm_core.config.validation import validate
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
 from slm_core.model.weights import write_weights
-from slm_core.runs.folder import describe_imported, load_run, make_imported
+from slm_core.runs.imported import describe_imported, make_imported
+from slm_core.runs.saved import load_run
 from slm_core.training.finetuning import open_base
 from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, change, make_config

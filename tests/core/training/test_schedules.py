@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm_core.config import Optim
+from slm_core.config.option import options
 from slm_core.training.schedules import SCHEDULES, learning_rates
 
 
@@ -23,7 +24,7 @@ def test_warmup_is_a_line_that_meets_the_peak(schedule):
 
 
 def test_every_schedule_of_the_config_is_here():
-    assert set(SCHEDULES) == set(Optim.__dataclass_fields__["schedule"].metadata["choices"])
+    assert set(SCHEDULES) == set(options(Optim)["schedule"].choices)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])

@@ -1,4 +1,7 @@
-"""Unpacks what cannot be read from the middle (.gz files, Hugging Face datasets) into plain files, resumably."""
+"""Unpacks what cannot be read from the middle into plain files: .gz files and Hugging Face datasets.
+
+An interrupted call leaves finished files behind, and the next call continues after them.
+"""
 
 import gzip
 import itertools
@@ -6,24 +9,22 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from slm_core.config import Data
+from slm_core.data.chunks import Entry
 from slm_core.data.progress import Progress
-from slm_core.data.units import Entry, encode_text, missing_column
-from slm_core.errors import UserError
+from slm_core.data.text import encode_text, missing_field
+from slm_core.errors import ResumableError, UserError
 
 PART = 64 * 1024 * 1024
-"""Bytes of text in one spooled part of a Hugging Face dataset."""
-
-
-class Resumable(UserError):
-    """A failure after which the same command goes on from where it was: what is finished is kept."""
+"""Bytes of text in one part of a Hugging Face dataset on the disk."""
 
 
 def unpack(entries: list[Entry], folder: Path, progress: Progress) -> list[Entry]:
-    """Returns `entries` with every .gz file replaced by an unpacked copy in `folder`."""
+    """Unpacks every .gz file into `folder`. Returns `entries` with the copies in the place of those files."""
     packed = [entry for entry in entries if entry.name.endswith(".gz")]
     if not packed:
         return entries
@@ -56,7 +57,7 @@ def fetch(data: Data, folder: Path, progress: Progress) -> list[Entry]:
 
     Raises:
       UserError: the library, the dataset or the text field is missing.
-      Resumable: the connection broke.
+      ResumableError: the connection broke.
     """
     rows = _rows(data)
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,8 +73,10 @@ def fetch(data: Data, folder: Path, progress: Progress) -> list[Entry]:
     return [Entry(str(part), f"{data.path}/{part.name}", part.stat().st_size) for part in parts]
 
 
-def _part(stream: Iterator, data: Data, folder: Path, index: int, done: int, advance) -> Path | None:
-    """Writes the next part, `part-<index>-<rows>.jsonl`; None at the end of the stream."""
+def _part(
+    stream: Iterator[dict[str, Any]], data: Data, folder: Path, index: int, done: int, advance: Callable[[int], None]
+) -> Path | None:
+    """Writes the next part, `part-<index>-<rows>.jsonl`; returns None at the end of the stream."""
     temporary, size, rows = folder / "part.tmp", 0, 0
     with open(temporary, "wb") as file:
         while size < PART:
@@ -82,12 +85,12 @@ def _part(stream: Iterator, data: Data, folder: Path, index: int, done: int, adv
             except StopIteration:
                 break
             except Exception as error:  # network libraries raise dozens of kinds
-                raise Resumable(
+                raise ResumableError(
                     f"data.path={data.path!r}: reading stopped after {done} rows ({_brief(error)}); "
-                    "run the same command again to go on"
+                    "run the same command again to continue"
                 ) from None
             if data.text_field not in row:
-                raise UserError(missing_column(data.text_field, row, data.path))
+                raise missing_field(data.text_field, row, data.path)
             text = encode_text(row[data.text_field], data.text_field, f"row {done + rows} of {data.path}")
             line = json.dumps({"text": text.decode()}, ensure_ascii=False).encode() + b"\n"
             file.write(line)
@@ -101,10 +104,10 @@ def _part(stream: Iterator, data: Data, folder: Path, index: int, done: int, adv
     return path
 
 
-def _rows(data: Data):
-    """Opens the dataset: a folder of `save_to_disk`, another folder, or a name on the Hub, both streamed."""
+def _rows(data: Data) -> Any:
+    """Opens the dataset: a folder of `save_to_disk`, or (streamed) another folder or a name on the Hub."""
     try:
-        import datasets
+        import datasets  # pyrefly: ignore[missing-import]  # an optional extra
     except ImportError:
         raise UserError("data.source='hf': the datasets library is missing; install it: uv sync --extra hf") from None
     folder = Path(data.path).expanduser()

@@ -1,4 +1,4 @@
-"""Files that a script is asked to write, checked before its work."""
+"""Checks a file that the user asks for before the work begins."""
 
 import os
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from pathlib import Path
 from slm_core.errors import UserError
 
 PICTURES = (".png", ".svg")
+"""Suffixes of pictures."""
 
 
-def writable(flag: str, text: str, suffixes: Sequence[str]) -> Path:
+def output_file(flag: str, text: str, suffixes: Sequence[str]) -> Path:
     """Returns the path that a flag names.
 
     Raises:
-      UserError: it ends otherwise, its folder is not there, or it cannot be written.
+      UserError: it has another suffix, its folder is not there, or it cannot be written.
     """
     path = Path(text)
     if path.suffix not in suffixes:

@@ -3,16 +3,16 @@
 import numpy as np
 
 from slm_core.config import Mlp
-from tests.reference import layers as oracles
+from tests.reference import layers as formulas
 
 DENSE = {
-    "gelu": lambda x: oracles.gelu(x, "erf"),
+    "gelu": lambda x: formulas.gelu(x, "erf"),
     "relu2": lambda x: np.maximum(x, 0) ** 2,
 }
 GATED = {
-    "swiglu": lambda gate, up: oracles.silu(gate) * up,
-    "geglu": lambda gate, up: oracles.gelu(gate, "erf") * up,
-    "clipped_swiglu": oracles.clipped_swiglu,
+    "swiglu": lambda gate, up: formulas.silu(gate) * up,
+    "geglu": lambda gate, up: formulas.gelu(gate, "erf") * up,
+    "clipped_swiglu": formulas.clipped_swiglu,
 }
 
 

@@ -1,59 +1,24 @@
-"""The Flax optimizers against the papers' formulas and optax, in float64."""
+"""optax's own optimizers beside the specification, in float64."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import optim_checks as checks
-import oracles_optim
 import pytest
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_flax.optim import AVERAGED, OPTIMIZERS, make
-from slm_flax.optim.clipping import clip_factor
-from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
-from slm_flax.trainer import build
+from slm_flax.optim import OPTIMIZERS
+from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, case
+from tests.conformance.twins import flax as twin
+from tests.reference import optimizers as reference
 
 
 @pytest.fixture(autouse=True)
-def wide():
-    jax.config.update("jax_enable_x64", True)
-
-
-def arrays(values):
-    return {name: jnp.asarray(value) for name, value in values.items()}
-
-
-def run(optim, groups, values, grads, rates):
-    optimizer, params = make(optim, groups), arrays(values)
-    state, update = optimizer.init(params), jax.jit(optimizer.update)
-    for grad, lr in zip(grads, rates, strict=True):
-        dtype = next(iter(params.values())).dtype
-        params, state = update(arrays(grad), state, params, jnp.asarray(lr, dtype))
-    params = AVERAGED[optim.kind](optim, params, state) if optim.kind in AVERAGED else params
-    return {name: np.asarray(value) for name, value in params.items()}
-
-
-@pytest.mark.parametrize("name", checks.CASES)
-@pytest.mark.parametrize("check", [checks.check_formula, checks.check_zero_gradients])
-def test_update(check, name):
-    check(run, name)
-
-
-def test_slices(monkeypatch):
-    checks.check_slices(run, monkeypatch, "slm_flax.optim.adamw8bit")
-
-
-def orthogonal(optim, u):
-    return np.asarray(orthogonal_by_muon(jnp.asarray(u), optim.newton_schulz_steps))
-
-
-def test_orthogonal():
-    checks.check_orthogonal(orthogonal)
+def float64():
+    twin.prepare()
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (5, 8)])
@@ -62,30 +27,7 @@ def test_orthogonal_is_optax_s(shape):
 
     u = np.random.default_rng(0).standard_normal(shape)
     theirs = orthogonalize_via_newton_schulz(jnp.asarray(u), jnp.asarray([3.4445, -4.7750, 2.0315]), eps=1e-7)
-    np.testing.assert_allclose(orthogonal(Optim(kind="muon"), u), theirs, rtol=1e-11, atol=1e-13)
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_state(kind):
-    checks.check_state(build, kind)
-
-
-@pytest.mark.slow
-def test_8_bits_train_alike():
-    checks.check_8_bits_train_alike(build)
-
-
-def test_averages():
-    checks.check_averages(build)
-
-
-def test_balance(monkeypatch):
-    checks.check_balance(build, monkeypatch, "slm_flax.layers.linear")
-
-
-def test_clip_factor():
-    norm = jnp.asarray([4.0, 0.5])
-    assert clip_factor(norm[0], 1.0) == 0.25 and clip_factor(norm[1], 1.0) == 1 and clip_factor(norm[0], 0.0) == 1
+    np.testing.assert_allclose(twin.orthogonal(Optim(kind="muon"), u), theirs, rtol=1e-11, atol=1e-13)
 
 
 def free(rates):
@@ -124,15 +66,15 @@ LIBRARY = {
 @pytest.mark.parametrize("kind", LIBRARY)
 def test_it_is_optax_s(kind):
     optim, library, decay = LIBRARY[kind]
-    values, grads = checks.case()
+    values, grads = case()
     values.pop("experts")  # optax's adafactor picks the two longest sides
     grads = [{name: g[name] for name in values} for g in grads]
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = run(optim, groups, values, grads, RISING)
-    transform, params = library(RISING), arrays(values)
+    found = twin.optimized(optim, groups, values, grads, RISING)
+    transform, params = library(RISING), twin.parameters(values)
     state = transform.init(params)
     for grad in grads:
-        moves, state = transform.update(arrays(grad), state, params)
+        moves, state = transform.update(twin.parameters(grad), state, params)
         params = optax.apply_updates(params, moves)
     if kind == "schedule_free":
         params = optax.contrib.schedule_free_eval_params(state, params)
@@ -167,12 +109,10 @@ def library_muon(optim):
 
 
 MEASURED = {
-    "adamw": Measured(checks.CASES["adamw"], lambda o: optax.scale_by_adam(*o.betas, o.eps), True),
-    "sgd": Measured(checks.CASES["sgd"], lambda o: optax.trace(o.momentum, o.nesterov), True),
-    "sgd, plain momentum": Measured(
-        checks.CASES["sgd, plain momentum"], lambda o: optax.trace(o.momentum, o.nesterov), True
-    ),
-    "lion": Measured(checks.CASES["lion"], lambda o: optax.scale_by_lion(*o.betas), True),
+    "adamw": Measured(CASES["adamw"], lambda o: optax.scale_by_adam(*o.betas, o.eps), True),
+    "sgd": Measured(CASES["sgd"], lambda o: optax.trace(o.momentum, o.nesterov), True),
+    "sgd, plain momentum": Measured(CASES["sgd, plain momentum"], lambda o: optax.trace(o.momentum, o.nesterov), True),
+    "lion": Measured(CASES["lion"], lambda o: optax.scale_by_lion(*o.betas), True),
     "muon": Measured(
         Optim(kind="muon"),
         library_muon,
@@ -211,16 +151,16 @@ def test_every_optimizer_was_measured():
 def test_what_of_optax_is_the_specification(name):
     """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with optax is seen here."""
     optim, direction, equal, _ = MEASURED[name]
-    values, grads = checks.case()
+    values, grads = case()
     if optim.kind == "muon":
         values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
         grads = [{name: g[name] for name in values} for g in grads]
-    transform, params = direction(optim), arrays(values)
+    transform, params = direction(optim), twin.parameters(values)
     state = transform.init(params)
-    for grad, lr in zip(grads, checks.RATES, strict=True):
-        steps, state = transform.update(arrays(grad), state, params)
+    for grad, lr in zip(grads, LEARNING_RATES, strict=True):
+        steps, state = transform.update(twin.parameters(grad), state, params)
         params = {
-            name: p * (1 - lr * checks.GROUPS[name].decay) - lr * checks.GROUPS[name].lr_multiplier * steps[name]
+            name: p * (1 - lr * GROUPS[name].decay) - lr * GROUPS[name].lr_multiplier * steps[name]
             for name, p in params.items()
         }
     assert (specification_error(optim, values, grads, params) < 1e-12) == equal
@@ -228,6 +168,6 @@ def test_what_of_optax_is_the_specification(name):
 
 def specification_error(optim, values, grads, found):
     """Returns the largest relative error of the parameters after the last update."""
-    oracle = getattr(oracles_optim, optim.kind)
-    expected = {n: oracle(optim, checks.GROUPS[n], p, [g[n] for g in grads], checks.RATES) for n, p in values.items()}
+    formula = getattr(reference, optim.kind)
+    expected = {n: formula(optim, GROUPS[n], p, [g[n] for g in grads], LEARNING_RATES) for n, p in values.items()}
     return max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())

@@ -1,10 +1,4 @@
-"""What adapters and matrices in few bits must do in either twin.
-
-Each check takes a `twin`. `twin.matrix(stored_as, parts)` and `twin.product(x, stored_as, parts, cotangent)` work on
-NumPy arrays; the second returns x W and the gradient in x. `twin.adapted(x, weights, alpha, dtype)` returns the output
-of a layer with an adapter whose rank is the width of x, and the gradient of its sum, float32. `twin.build` and
-`twin.Evaluator` are those of the twin.
-"""
+"""Adapters, and matrices that are stored in few bits."""
 
 import numpy as np
 import pytest
@@ -12,7 +6,6 @@ import pytest
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Precision, Run, Train
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
-from slm_core.model.initialization import Spec
 from slm_core.quantization import formats
 from slm_core.runs.weights import evaluated, without_adapters
 
@@ -27,8 +20,6 @@ CONFIG = Config(
     run=Run(device="cpu"),
 )
 STORED_AS = ("float", "int8", "nf4")
-SCALED = ("float32", "float16")
-MATRIX = Spec("matrix", std=1.0)
 SHAPES = [(64, 64), (40, 6), (1, 2), (200, 90)]
 
 
@@ -43,15 +34,19 @@ def numbers(shape, dtype) -> np.ndarray:
     return (rng.standard_normal(shape) * sizes).astype(dtype)
 
 
-def check_the_same_bits(twin, stored_as, dtype, shape):
+@pytest.mark.parametrize("stored_as", formats.FORMATS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_dequantised_matrix_has_the_bits_of_the_specification(twin, stored_as, dtype, shape):
     for factor in (1.0, 0.0, 1e-30):
         parts = formats.FORMATS[stored_as].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
-        found, wanted = twin.matrix(stored_as, parts), formats.FORMATS[stored_as].dequantise(**parts)
-        assert found.dtype == wanted.dtype == dtype
-        np.testing.assert_array_equal(found, wanted)
+        found, expected = twin.matrix(stored_as, parts), formats.FORMATS[stored_as].dequantise(**parts)
+        assert found.dtype == expected.dtype == dtype
+        np.testing.assert_array_equal(found, expected)
 
 
-def check_product(twin, stored_as):
+@pytest.mark.parametrize("stored_as", formats.FORMATS)
+def test_a_product_and_its_gradient_use_the_dequantised_matrix(twin, stored_as):
     parts = formats.FORMATS[stored_as].quantise(np.random.default_rng(0).standard_normal((12, 10)))
     x, cotangent = (np.random.default_rng(1).standard_normal((5, width)) for width in (12, 10))
     y, gradient = twin.product(x, stored_as, parts, cotangent)
@@ -60,18 +55,20 @@ def check_product(twin, stored_as):
     np.testing.assert_allclose(gradient, cotangent @ matrix.T, rtol=1e-12)
 
 
-def check_scaling(twin, dtype):
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_adapter_is_scaled_by_the_exact_number(twin, dtype):
     """(x A) alpha / rank is a product of float32, whatever the dtype, and rounded once."""
     x = np.random.default_rng(0).standard_normal((500, 3)).astype(np.float16).astype(np.float32)
     one, number = np.eye(3, dtype=np.float32), np.float32(5 / 3)
     y, gradient = twin.adapted(x, {"weight": 0 * one, "lora_a": one, "lora_b": one}, 5.0, dtype)
-    wanted = (x * number).astype(dtype)
-    assert dtype == "float32" or (wanted != x.astype(dtype) * number.astype(dtype)).any()
-    np.testing.assert_array_equal(y, wanted)
+    expected = (x * number).astype(dtype)
+    assert dtype == "float32" or (expected != x.astype(dtype) * number.astype(dtype)).any()
+    np.testing.assert_array_equal(y, expected)
     np.testing.assert_array_equal(gradient, np.full_like(x, number.astype(dtype)))
 
 
-def check_only_adapters_move(twin, stored_as):
+@pytest.mark.parametrize("stored_as", STORED_AS)
+def test_only_adapters_move(twin, stored_as):
     engine = twin.build(with_values(CONFIG, {"finetune.frozen": stored_as}), VOCAB)
     before = {name: np.array(value) for name, value in engine.export_state().items()}
     engine.train_step(batch(), 1e-2, 0)
@@ -87,7 +84,8 @@ def check_only_adapters_move(twin, stored_as):
     assert "params/head.weight" in before
 
 
-def check_a_base_and_the_merge(twin, stored_as):
+@pytest.mark.parametrize("stored_as", STORED_AS)
+def test_a_merged_model_is_the_trained_one(twin, stored_as):
     """Adapters start as nothing beside a base's weights, and the merged model is the trained one."""
     config = with_values(CONFIG, {"finetune.frozen": stored_as})
     base = {
@@ -112,7 +110,7 @@ def check_a_base_and_the_merge(twin, stored_as):
         twin.build(config, VOCAB, {name: value for name, value in base.items() if name != "head.weight"})
 
 
-def check_facts(twin):
+def test_the_facts_of_an_engine_tell_of_its_adapters(twin):
     engine = twin.build(with_values(CONFIG, {"finetune.frozen": "int8"}), VOCAB)
     state, facts = engine.export_state(), engine.facts()
     assert facts["fine-tuning"] == (

@@ -1,93 +1,18 @@
-"""The PyTorch optimizers against the papers' formulas and PyTorch's own, in float64."""
+"""PyTorch's own optimizers beside the specification, in float64."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import optim_checks as checks
-import oracles_optim
 import pytest
 import torch
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim import AVERAGED, OPTIMIZERS, make
-from slm_torch.optim.base import named_state, set_lr
-from slm_torch.optim.clipping import clip_factor
-from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
-from slm_torch.trainer import build
-
-
-def updates(params, grads, rates, update):
-    """Calls update(lr) with each of the gradients in place."""
-    for grad, lr in zip(grads, rates, strict=True):
-        for name, p in params.items():
-            p.grad = torch.from_numpy(grad[name].copy())
-        update(lr)
-
-
-def parameters(values):
-    return {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in values.items()}
-
-
-def run(optim, groups, values, grads, rates):
-    params = parameters(values)
-    optimizer = make(optim, params, groups)
-
-    def update(lr):
-        set_lr(optimizer, lr)
-        optimizer.step()
-
-    updates(params, grads, rates, update)
-    if optim.kind in AVERAGED:
-        state = {name: held[0] for name, held in named_state(optimizer, params).items()}
-        params = AVERAGED[optim.kind](optim, params, state)
-    return {name: p.detach().numpy() for name, p in params.items()}
-
-
-@pytest.mark.parametrize("name", checks.CASES)
-@pytest.mark.parametrize("check", [checks.check_formula, checks.check_zero_gradients])
-def test_update(check, name):
-    check(run, name)
-
-
-def test_slices(monkeypatch):
-    checks.check_slices(run, monkeypatch, "slm_torch.optim.adamw8bit")
-
-
-def orthogonal(optim, u):
-    return orthogonal_by_muon(torch.from_numpy(u.copy()), optim.newton_schulz_steps).numpy()
-
-
-def test_orthogonal():
-    checks.check_orthogonal(orthogonal)
-
-
-def test_parameter_groups():
-    checks.check_parameter_groups()
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_state(kind):
-    checks.check_state(build, kind)
-
-
-@pytest.mark.slow
-def test_8_bits_train_alike():
-    checks.check_8_bits_train_alike(build)
-
-
-def test_averages():
-    checks.check_averages(build)
-
-
-def test_balance(monkeypatch):
-    checks.check_balance(build, monkeypatch, "slm_torch.layers.linear")
-
-
-def test_clip_factor():
-    assert clip_factor(4.0, 1.0) == 0.25 and clip_factor(0.5, 1.0) == 1.0 and clip_factor(4.0, 0.0) == 1.0
-
+from slm_torch.optim import OPTIMIZERS
+from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, case
+from tests.conformance.twins import torch as twin
+from tests.reference import optimizers as reference
 
 LIBRARY = {
     "adamw": (
@@ -112,17 +37,17 @@ LIBRARY = {
 @pytest.mark.parametrize("kind", LIBRARY)
 def test_it_is_pytorch_s(kind):
     optim, library, decay = LIBRARY[kind]
-    values, grads = checks.case()
+    values, grads = case()
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = run(optim, groups, values, grads, checks.RATES)
-    params = parameters(values)
+    found = twin.optimized(optim, groups, values, grads, LEARNING_RATES)
+    params = twin.parameters(values)
     theirs = library(params.values())
 
     def update(lr):
         theirs.param_groups[0]["lr"] = lr
         theirs.step()
 
-    updates(params, grads, checks.RATES, update)
+    twin.updates(params, grads, LEARNING_RATES, update)
     for name, p in params.items():
         np.testing.assert_allclose(found[name], p.detach().numpy(), rtol=1e-12, atol=1e-14, err_msg=name)
 
@@ -130,10 +55,10 @@ def test_it_is_pytorch_s(kind):
 @pytest.mark.parametrize("scale", ["rms", "spectral"])
 def test_it_is_nearly_pytorch_s_muon(scale):
     """PyTorch iterates in bfloat16, and its matrices are [out, in]."""
-    values, grads = checks.case()
+    values, grads = case()
     values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
     optim = Optim(kind="muon", muon_scale=scale)
-    found = run(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, checks.RATES)
+    found = twin.optimized(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, LEARNING_RATES)
     theirs = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
     name = {"rms": "match_rms_adamw", "spectral": "original"}[scale]
     muon = torch.optim.Muon(theirs.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)
@@ -142,7 +67,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
         muon.param_groups[0]["lr"] = lr
         muon.step()
 
-    updates(theirs, [{"wide": g["wide"].T} for g in grads], checks.RATES, update)
+    twin.updates(theirs, [{"wide": g["wide"].T} for g in grads], LEARNING_RATES, update)
     moved, expected = found["wide"] - values["wide"], theirs["wide"].detach().numpy().T - values["wide"]
     assert np.linalg.norm(moved - expected) < 0.03 * np.linalg.norm(expected)
 
@@ -168,12 +93,12 @@ def library_muon(optim, groups):
 
 MEASURED = {
     "adamw": Measured(
-        checks.CASES["adamw"],
+        CASES["adamw"],
         lambda o, groups: torch.optim.AdamW(groups, betas=o.betas, eps=o.eps, fused=True),
         True,
     ),
     "sgd": Measured(
-        checks.CASES["sgd"],
+        CASES["sgd"],
         lambda o, groups: torch.optim.SGD(groups, lr=1.0, momentum=o.momentum, nesterov=o.nesterov),
         False,
         "weight decay goes into the gradient, where the momentum keeps it",
@@ -189,7 +114,7 @@ MEASURED = {
     "schedule_free": Measured(Optim(kind="schedule_free"), None, False, "no schedule-free optimizer"),
     "adamw8bit": Measured(Optim(kind="adamw8bit"), None, False, "no 8-bit moments"),
 }
-HIGH = [*checks.RATES[:-1], 0.9]  # above 1 / sqrt(5)
+HIGH = [*LEARNING_RATES[:-1], 0.9]  # above 1 / sqrt(5)
 
 
 def test_every_optimizer_was_measured():
@@ -201,14 +126,14 @@ def test_every_optimizer_was_measured():
 def test_what_of_pytorch_is_the_specification(kind):
     """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with PyTorch is seen here."""
     optim, library, equal, _ = MEASURED[kind]
-    values, grads = checks.case()
+    values, grads = case()
     if kind == "muon":
         values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
         grads = [{name: g[name] for name in values} for g in grads]
-    params = parameters(values)
+    params = twin.parameters(values)
     own = library(optim, [
         {"params": [p], "lr_multiplier": group.lr_multiplier, "weight_decay": group.decay / group.lr_multiplier}
-        for p, group in ((p, checks.GROUPS[name]) for name, p in params.items())
+        for p, group in ((p, GROUPS[name]) for name, p in params.items())
     ])  # fmt: skip
 
     def update(lr):
@@ -216,9 +141,9 @@ def test_what_of_pytorch_is_the_specification(kind):
             group["lr"] = lr * group["lr_multiplier"]
         own.step()
 
-    updates(params, grads, HIGH, update)
-    oracle = getattr(oracles_optim, kind)
-    expected = {n: oracle(optim, checks.GROUPS[n], p, [g[n] for g in grads], HIGH) for n, p in values.items()}
+    twin.updates(params, grads, HIGH, update)
+    formula = getattr(reference, kind)
+    expected = {n: formula(optim, GROUPS[n], p, [g[n] for g in grads], HIGH) for n, p in values.items()}
     found = {name: p.detach().numpy() for name, p in params.items()}
     error = max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())
     assert (error < 1e-12) == equal

@@ -1,6 +1,5 @@
 """Layers held as stacks: which they are, their names, their optimizer, and the memory that recomputing them saves."""
 
-import engine_checks as checks
 import jax
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from slm_flax.model import Transformer
 from slm_flax.optim import OPTIMIZERS
 from slm_flax.stack import Stack
 from slm_flax.trainer import build
+from tests.conformance.small_engine import CONFIG, VOCAB, check_equal_updates
 
 LAYERS = {
     "all alike": ({"model.n_layers": 5}, Stack(0, 1, 5)),
@@ -31,8 +31,8 @@ QUICK = ("muon", "adafactor")
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_that_repeat_are_a_stack(name):
     overrides, stack = LAYERS[name]
-    config = with_values(checks.CONFIG, {"memory.remat": "block"} | overrides)
-    assert Transformer(config, checks.VOCAB, np.dtype(np.float32)).stack == stack
+    config = with_values(CONFIG, {"memory.remat": "block"} | overrides)
+    assert Transformer(config, VOCAB, np.dtype(np.float32)).stack == stack
 
 
 def test_an_entry_of_a_stack_stands_for_all_its_layers():
@@ -55,7 +55,7 @@ def test_a_stack_comes_apart_again():
 def test_a_stack_of_many_layers_comes_apart_again(pattern):
     """From the tenth layer on names do not sort as layers do."""
     values = {"memory.remat": "block", "model.n_layers": 13, "model.pattern": pattern}
-    checks.check_equal_updates(build, {**values, "memory.remat": "none"}, values)
+    check_equal_updates(build, {**values, "memory.remat": "none"}, values)
 
 
 @pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in OPTIMIZERS])
@@ -63,7 +63,7 @@ def test_an_optimizer_treats_the_layers_of_a_stack_one_by_one(kind):
     values = {"optim.kind": kind, "optim.schedule": "constant", "model.n_layers": 2, "model.dropout": 0.0}
     if kind == "adamw8bit":
         values |= {"optim.quantised_block": 8, "optim.quantised_from": 64}
-    checks.check_equal_updates(build, values, values | {"memory.remat": "block"})
+    check_equal_updates(build, values, values | {"memory.remat": "block"})
 
 
 def update_bytes(**overrides) -> int:
@@ -74,7 +74,7 @@ def update_bytes(**overrides) -> int:
         "precision.params": "float32", "precision.compute": "float32", "data.seq_len": 512, "memory.limit_gb": 0.0,
         "train.micro_batch_size": 4,
     }  # fmt: skip
-    return compiled_update(with_values(checks.CONFIG, base | fields), 64).memory_analysis().temp_size_in_bytes
+    return compiled_update(with_values(CONFIG, base | fields), 64).memory_analysis().temp_size_in_bytes
 
 
 @pytest.mark.slow

@@ -1,7 +1,4 @@
-"""What the quantiser of either twin must do: bit by bit what the specification in NumPy does.
-
-A check takes `run(x, block, code)`: the codes, the scales and the values that they stand for, all in NumPy.
-"""
+"""Block-wise quantisation is, bit by bit, the specification in NumPy."""
 
 from collections.abc import Iterator
 
@@ -30,19 +27,18 @@ def inputs(dtype: type, size: int) -> Iterator[tuple[str, np.ndarray]]:
         yield "thresholds", np.resize(np.concatenate([[1], ties, *beside]), size)
 
 
-def check_bits(run) -> None:
-    """Codes, scales and values are those of the specification, in float32 and float64."""
+def test_codes_scales_and_values_are_the_specification_bit_by_bit(twin):
     for dtype in (np.float32, np.float64):
         for code in (signed_code(), unsigned_code()):
             for size, block in SIZES:
                 for name, x in inputs(dtype, size):
-                    _same_bits(run, np.asarray(x if code[0] else np.abs(x), dtype), block, code, name)
+                    _same_bits(twin, np.asarray(x if code[0] else np.abs(x), dtype), block, code, name)
             many = np.random.default_rng(1).standard_normal(2**16).astype(dtype)
-            _same_bits(run, many if code[0] else np.square(many), 4, code, "many scales")
+            _same_bits(twin, many if code[0] else np.square(many), 4, code, "many scales")
 
 
-def _same_bits(run, x: np.ndarray, block: int, code: np.ndarray, name: str) -> None:
+def _same_bits(twin, x: np.ndarray, block: int, code: np.ndarray, name: str) -> None:
     codes, scales = quantise(x, block, code)
     expected = codes, scales, dequantise(codes, scales, block, code)
-    for what, a, b in zip(("codes", "scales", "values"), run(x, block, code), expected, strict=True):
+    for what, a, b in zip(("codes", "scales", "values"), twin.quantised(x, block, code), expected, strict=True):
         assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), f"{what} of {name}, {x.dtype}, {len(x)} by {block}"

@@ -110,7 +110,7 @@ def test_layers_that_repeat_are_skipped_with_all_their_state(twin):
     states = {name for name in before if not name.startswith("scaler/")}
     assert {"params/layers.2.mlp.balance", "optim/m_scale/layers.2.mlp.up_proj.weight", "optim/count"} < states
     for scale, expected in ((2.0**40, set()), (2.0**10, states)):
-        engine.import_state(before | {"scaler/scale": np.float32(scale)})
+        engine.import_state(before | {"scaler/scale": np.array(scale, np.float32)})
         metrics = engine.fetch(engine.train_step(batch(), 1e-2, 2))
         after = engine.export_state()
         moved = {name for name in states if before[name].tobytes() != np.asarray(after[name]).tobytes()}

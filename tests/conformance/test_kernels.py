@@ -74,7 +74,7 @@ def gradient_cases():
             yield pytest.param("flax", name, case, id=f"flax-{name}-{case}", marks=slow)
 
 
-@pytest.mark.parametrize(("twin", "name", "case"), gradient_cases(), indirect=["twin"])
+@pytest.mark.parametrize(("twin", "name", "case"), list(gradient_cases()), indirect=["twin"])
 def test_gradients_are_the_formula(twin, name, case):
     check_case(twin, name, **case)
 

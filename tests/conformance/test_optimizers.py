@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from parity.fields import choices
+from slm_core.config import Optim
 from slm_core.config.fields import with_values
 from slm_core.model.initialization import Spec
 from slm_core.model.parameter_groups import ParameterGroup

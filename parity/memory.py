@@ -1,4 +1,4 @@
-"""What the planner's predictions are proven on: configs of every lever, which a twin can measure without a GPU."""
+"""Checks the planner: configs with every memory setting, and their measured memory, which needs no GPU."""
 
 import importlib
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
+from slm_core.planner import Twin
 
 VOCAB = 8192
 _BASE: dict[str, Any] = {
@@ -58,22 +59,30 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
 
 
 def cases() -> dict[str, tuple[Config, int]]:
-    """Returns {name: (config, vocabulary)}: small models with each lever, which compile in seconds."""
+    """Returns {name: (config, vocabulary)}: small models, one for each memory setting. They compile in seconds."""
     base = with_values(presets.load("configs/llama.py:tiny")[0], _BASE)
-    found = {}
+    configs = {}
     for name, overrides in _OVERRIDES.items():
         config, _ = drop_unread(base, with_values(base, overrides), overrides)
         validate(config, overrides)
-        found[name] = (config, VOCAB)
-    return found
+        configs[name] = (config, VOCAB)
+    return configs
+
+
+def planned(framework: str) -> Twin:
+    """Returns the twin for the planner. PyTorch declares the parameters of both: Flax declares the same."""
+    from slm_torch.model import declared
+
+    return Twin(framework, declared)
 
 
 def measured(config: Config, vocab_size: int, framework: str) -> int:
-    """Returns the bytes that an update takes at its peak, without running it: what PyTorch's MemTracker counts on fake
-    tensors, or what XLA's compiler plans.
+    """Measures the bytes that an update takes at its peak, without running it.
+
+    PyTorch's MemTracker counts them on fake tensors; of Flax XLA's compiler plans them.
 
     Args:
-      config: its memory fields resolved.
+      config: its memory fields are resolved.
       framework: "torch" or "flax".
     """
     from slm_core.hardware.devices import quiet_jax

@@ -1,11 +1,11 @@
-"""docs/memory.md: what presets take with each lever, predicted and measured."""
+"""Writes docs/memory.md: the memory of presets with each memory setting, predicted and measured."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from parity.memory import cases, measured
+from parity.memory import cases, measured, planned
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
@@ -22,7 +22,7 @@ PLAIN: dict[str, Any] = {
 }  # fmt: skip
 _CHUNKED = {"memory.loss_chunk": CHUNK}
 _BLOCK = {"memory.remat": "block"} | _CHUNKED
-LEVERS: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "loss_chunk": _CHUNKED,
     "loss_chunk, remat=attention": {"memory.remat": "attention"} | _CHUNKED,
@@ -36,21 +36,21 @@ LEVERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """{name: overrides of PLAIN}."""
 
-ALL_LEVERS = "configs/gpt2.py:124m"
+ALL_SETTINGS = "configs/gpt2.py:124m"
 FEW = ("plain", "loss_chunk, remat=block", "loss_chunk, remat=block, LoRA on NF4")
-PRESETS = (ALL_LEVERS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
+PRESETS = (ALL_SETTINGS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration of one twin.
+    """One config of one twin, predicted and measured.
 
     Args:
       measured: bytes.
     """
 
     subject: str
-    lever: str
+    setting: str
     twin: str
     prediction: Prediction
     measured: int
@@ -60,45 +60,57 @@ class Row:
         return self.prediction.total / self.measured
 
 
-Job = tuple[str, str, str, Config, int]
-"""Subject, lever, twin, config, vocabulary."""
+class Job(NamedTuple):
+    """One config to measure in one twin.
+
+    Args:
+      subject: the preset; "": a small model of `parity.memory.cases`.
+      setting: the memory setting, a key of SETTINGS, or the name of the small model.
+      twin: "torch" or "flax".
+    """
+
+    subject: str
+    setting: str
+    twin: str
+    config: Config
+    vocab_size: int
 
 
 def jobs() -> list[Job]:
     """Returns everything to measure, the slowest first."""
-    found: list[Job] = []
+    todo: list[Job] = []
     for spec in PRESETS:
         preset = presets.load(spec)[0]
         subject, vocab_size = spec.removeprefix("configs/"), expected_vocabulary(preset)
-        for lever in LEVERS if spec == ALL_LEVERS else FEW:
-            config = _levered(preset, LEVERS[lever])
-            found += [(subject, lever, twin, config, vocab_size) for twin in TWINS]
-        found += _resolved(subject, preset, vocab_size)
+        for setting in SETTINGS if spec == ALL_SETTINGS else FEW:
+            config = _with_settings(preset, SETTINGS[setting])
+            todo += [Job(subject, setting, twin, config, vocab_size) for twin in TWINS]
+        todo += _resolved(subject, preset, vocab_size)
     base = presets.load(PRESETS[-1])[0]
-    found += _resolved(
+    todo += _resolved(
         f"finetune.py, of {PRESETS[-1].removeprefix('configs/')}", _tuned(base), expected_vocabulary(base)
     )
     for name, (config, vocab_size) in cases().items():
-        found += [("", name, twin, on_card(config), vocab_size) for twin in TWINS]
-    return found
+        todo += [Job("", name, twin, on_card(config), vocab_size) for twin in TWINS]
+    return todo
 
 
 def _resolved(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with what it leaves open resolved within its memory limit, in float32."""
+    """Returns a preset with its open fields resolved within its memory limit, in float32."""
     limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
-    chosen = {twin: cheapest(preset, vocab_size, twin, limit) or resolved(preset) for twin in TWINS}
-    return [(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
+    chosen = {twin: cheapest(preset, vocab_size, planned(twin), limit) or resolved(preset) for twin in TWINS}
+    return [Job(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
 
 
 def _tuned(base: Config) -> Config:
-    """Returns what configs/finetune.py makes of a run of this config."""
+    """Returns the config that configs/finetune.py makes from a run of this one."""
     from configs.finetune import of_run
 
     nowhere = Path("models/base")
     return of_run(SavedRun(base, "torch", nowhere, nowhere, 0, ""))
 
 
-def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
+def _with_settings(preset: Config, overrides: dict[str, Any]) -> Config:
     values = PLAIN | overrides
     config, _ = drop_unread(preset, with_values(preset, values), values)
     validate(config, values)
@@ -106,28 +118,28 @@ def _levered(preset: Config, overrides: dict[str, Any]) -> Config:
 
 
 def on_card(config: Config) -> Config:
-    """Returns the config as it is planned for a GPU, in float32 where nothing else is said."""
+    """Returns the config as it is planned for a GPU, in float32 if it names no other dtype."""
     auto = config.precision.compute == "auto"
     return with_values(config, {"run.device": "auto"} | ({"precision.compute": "float32"} if auto else {}))
 
 
 def measure(job: Job) -> Row:
     """Predicts and measures one job."""
-    subject, lever, twin, config, vocab_size = job
-    return Row(subject, lever, twin, predict(config, vocab_size, twin), measured(config, vocab_size, twin))
+    prediction = predict(job.config, job.vocab_size, planned(job.twin))
+    return Row(job.subject, job.setting, job.twin, prediction, measured(job.config, job.vocab_size, job.twin))
 
 
 INTRODUCTION = """# Memory
 
-Written by `{command}`, not by hand. What an update of each twin takes at its peak, before and without running it: as
-`slm_core/planner` **predicts** it from the config, and as it is **measured** without a GPU: of PyTorch by MemTracker
-under FakeTensorMode, where layers choose what they choose on a GPU before compute capability 8.0; of Flax by the
+Written by `{command}`, not by hand. The memory of an update of each twin at its peak, without running it.
+`slm_core/planner` **predicts** it from the config. It is **measured** without a GPU. Of PyTorch MemTracker counts it
+under FakeTensorMode, with the layers' choices on a GPU before compute capability 8.0. Of Flax it is the
 `memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
 GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts it for any
-config, and measures it with `--measure`.
+config, and with `--measure` measures it.
 
-What a run on the card adds is not in it: the CUDA context, libraries' workspaces outside of what the frameworks
-allocate (the planner leaves 5% of free memory alone for them), and what fragments.
+A run on the card also takes the CUDA context, libraries' workspaces that the frameworks do not allocate, and
+fragmentation. These are not counted here; the planner leaves 5% of the free memory for them.
 
 {summary}
 
@@ -142,20 +154,20 @@ def page(rows: list[Row], command: str) -> str:
     from slm_core.studies.throughput import markdown_table
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
-    configs = len({(row.subject, row.lever) for row in rows})
+    configs = len({(row.subject, row.setting) for row in rows})
     summary = (
         f"{len(rows)} measurements of {configs} configs; predicted over measured"
         f" is {min(row.ratio for row in rows):.3f} to {max(row.ratio for row in rows):.3f}, farthest off in"
-        f" {' '.join((worst.subject, worst.lever)).strip()} ({TWINS[worst.twin]})."
+        f" {' '.join((worst.subject, worst.setting)).strip()} ({TWINS[worst.twin]})."
     )
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = INTRODUCTION.format(command=command, summary=summary, versions=software, machine=machine())
     text += f"\n## Presets\nMicro-batches of {MICRO} x {CONTEXT} tokens, float32 unless it says otherwise.\n\n"
     text += markdown_table(_HEAD, list(_lines([row for row in rows if row.subject])))
-    text += "\n\n![predicted memory of gpt2.py:124m by lever](memory.png)\n"
-    text += f"\n## The savings of {ALL_LEVERS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
-    text += markdown_table(["lever", *TWINS.values()], list(_savings(rows)))
-    text += "\n\n## Small models, one for each lever and component\n"
+    text += "\n\n![predicted memory of gpt2.py:124m by setting](memory.png)\n"
+    text += f"\n## The savings of {ALL_SETTINGS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
+    text += markdown_table(["setting", *TWINS.values()], list(_savings(rows)))
+    text += "\n\n## Small models, one for each setting and component\n"
     text += "6 layers of 384, 8 x 256 tokens at once of vocabulary 8192, unless its name says otherwise.\n\n"
     return text + markdown_table(_HEAD, list(_lines([row for row in rows if not row.subject]))) + "\n"
 
@@ -166,12 +178,23 @@ _HEAD = ["config", "twin", *PARTS, "predicted", "measured", "ratio"]
 def _lines(rows: list[Row]) -> Iterator[list[str]]:
     for row in rows:
         parts = [f"{getattr(row.prediction, part) / 1e9:.2f}" for part in PARTS]
-        name = f"{row.subject}: {row.lever}" if row.subject else row.lever
+        name = f"{row.subject}: {row.setting}" if row.subject else row.setting
         totals = [f"{row.prediction.total / 1e9:.2f}", f"{row.measured / 1e9:.2f}", f"{row.ratio:.3f}"]
         yield [name, TWINS[row.twin], *parts, *totals]
 
 
 def _savings(rows: list[Row]) -> Iterator[list[str]]:
-    own = {(row.lever, row.twin): row.measured for row in rows if row.subject == ALL_LEVERS.removeprefix("configs/")}
-    for lever in LEVERS:
-        yield [lever, *(f"{own[lever, twin] / own['plain', twin]:.2f}" for twin in TWINS)]
+    bytes_of = {
+        (row.setting, row.twin): row.measured for row in rows if row.subject == ALL_SETTINGS.removeprefix("configs/")
+    }
+    for setting in SETTINGS:
+        yield [setting, *(f"{bytes_of[setting, twin] / bytes_of['plain', twin]:.2f}" for twin in TWINS)]
+
+
+def pictured(rows: list[Row]) -> dict[str, dict[str, Prediction]]:
+    """Returns {memory setting: {twin: prediction}} of the preset that is measured with all of them."""
+    titles: dict[str, dict[str, Prediction]] = {}
+    for row in rows:
+        if row.subject == ALL_SETTINGS.removeprefix("configs/"):
+            titles.setdefault(row.setting, {})[row.twin] = row.prediction
+    return titles

@@ -132,7 +132,7 @@ INTRODUCTION = """# Parity: what was measured
 
 Written by `{command}`, not by hand. A row is one small model, or a preset, built twice from one config.
 An entry is the worst error of a rung, in float64 · float32; 0 is bitwise equality.
-[numerics.md](numerics.md#budgets) says what each rung compares, and why float64 is the proof.
+[numerics.md](numerics.md#tolerances) says what each rung compares, and why float64 is the proof.
 `uv run scripts/parity.py --component NAME` measures one component again.
 
 {summary}

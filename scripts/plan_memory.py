@@ -1,41 +1,48 @@
-"""Says how much memory a config takes in either twin, before anything is allocated, and which settings fit."""
+"""Predicts the memory that training a config takes in either twin, and says which settings fit."""
 
-from typing import Any
+from collections.abc import Mapping
 
 import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.cli.output_file import PICTURES, output_file
+from slm_core.config import Config
+from slm_core.planner import Prediction
 
-DESCRIPTION = """Predicts the peak memory of training a config in each twin, split into weights, gradients, optimizer,
-activations, logits and workspace, as a table and bars, beside memory.limit_gb. Then the largest micro-batch and the
-settings that fit at the least cost in time. Exits with 1 if a twin does not fit.
-Planned is for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
+DESCRIPTION = """Predicts the peak memory of training a config in each twin, before anything is allocated. Prints
+weights, gradients, optimizer, activations, logits and workspace as a table and as bars, beside memory.limit_gb. Then
+names the largest micro-batch that fits, and the settings that fit and cost the least time. Exits with 1 if a twin does
+not fit. Plans for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
 
 FLAGS = [
-    Flag("framework", str, "both", "the twin", choices=("both", "torch", "flax")),
-    Flag("measure", bool, False, "also what PyTorch's MemTracker (on fake tensors) and XLA's compiler say; minutes"),
+    Flag("framework", str, "both", "twin to plan for", choices=("both", "torch", "flax")),
+    Flag("measure", bool, False, "also measure it, by MemTracker on fake tensors and by XLA's compiler; minutes"),
     Flag("figure", str, "", "file for the bars as a picture, .png or .svg; empty: none"),
 ]
 
 
 def run(invocation: Invocation) -> None:
+    from parity.memory import planned
     from slm_core.planner import predict
-    from slm_core.planner.report import advice, bars, picture, summary, table
+    from slm_core.planner.report import TWINS, advice, bars, picture, summary, table
     from slm_core.planner.search import cheapest, smallest
     from slm_core.runs.vocabulary import expected_vocabulary
 
     flags, config = invocation.flags, invocation.config
     figure = output_file("figure", flags["figure"], PICTURES) if flags["figure"] else None
-    twins = ["torch", "flax"] if flags["framework"] == "both" else [flags["framework"]]
+    names = list(TWINS) if flags["framework"] == "both" else [flags["framework"]]
+    twins = {name: planned(name) for name in names}
     vocab_size = expected_vocabulary(config)
     limit = config.memory.limit_gb * 1e9 or float("inf")
-    configs = {twin: cheapest(config, vocab_size, twin, limit) or smallest(config, vocab_size, twin) for twin in twins}
-    predictions = {twin: predict(config, vocab_size, twin) for twin, config in configs.items()}
+    configs = {
+        name: cheapest(config, vocab_size, twin, limit) or smallest(config, vocab_size, twin)
+        for name, twin in twins.items()
+    }
+    predictions = {name: predict(configs[name], vocab_size, twin) for name, twin in twins.items()}
     print(invocation.preset)
-    for twin, line in _summaries(configs, vocab_size, summary).items():
-        print(f"{twin}: {line}")
+    for line in _joined({TWINS[name]: summary(config, vocab_size) for name, config in configs.items()}):
+        print(line)
     print(*["", *table(predictions, limit), "", *bars(predictions, limit), ""], sep="\n")
-    print(*advice(config, vocab_size, twins, limit), sep="\n", flush=True)
+    print(*advice(config, vocab_size, list(twins.values()), limit), sep="\n", flush=True)
     if figure:
         picture(figure, {invocation.preset: predictions}, limit)
         print(f"written: {figure}")
@@ -45,25 +52,22 @@ def run(invocation: Invocation) -> None:
         raise SystemExit(1)
 
 
-def _summaries(configs: dict[str, Any], vocab_size: int, summary: Any) -> dict[str, str]:
-    """Returns {twins: line}, one entry where both have the same settings."""
-    from slm_core.planner.report import TWINS
-
-    lines: dict[str, str] = {}
-    for twin, config in configs.items():
-        line = summary(config, vocab_size)
-        lines[line] = f"{lines[line]}, {TWINS[twin]}" if line in lines else TWINS[twin]
-    return {names: line for line, names in lines.items()}
+def _joined(lines: Mapping[str, str]) -> list[str]:
+    """Returns "names: line" of {name: line}, one for all names that have the same line."""
+    names: dict[str, list[str]] = {}
+    for name, line in lines.items():
+        names.setdefault(line, []).append(name)
+    return [f"{', '.join(each)}: {line}" for line, each in names.items()]
 
 
-def _measure(configs: dict[str, Any], predictions: dict[str, Any], vocab_size: int) -> None:
+def _measure(configs: Mapping[str, Config], predictions: Mapping[str, Prediction], vocab_size: int) -> None:
     from parity.memory import measured
     from slm_core.planner.report import TWINS, gigabytes
 
-    for twin, config in configs.items():
-        found = measured(config, vocab_size, twin)
-        ratio = predictions[twin].total / found
-        print(f"{TWINS[twin]}: measured {gigabytes(found)}; predicted {ratio:.3f} of it", flush=True)
+    for framework, config in configs.items():
+        size = measured(config, vocab_size, framework)
+        ratio = predictions[framework].total / size
+        print(f"{TWINS[framework]}: measured {gigabytes(size)}; predicted is {ratio:.3f} of it", flush=True)
 
 
 if __name__ == "__main__":

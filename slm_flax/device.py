@@ -15,17 +15,17 @@ from slm_core.hardware.devices import Device, Shapes, count_gpus_as_their_driver
 from slm_flax.numerics import DTYPES
 
 TRIES = 5
-"""Of a timing: the fastest is what the device can do."""
+"""Repetitions of a timing; the fastest counts."""
 
 MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
-"""Variables for the share of a GPU's memory that JAX may take: the name of today and that of old. It refuses both."""
+"""Variables for the share of a GPU's memory that JAX may take: the new name and the old. JAX refuses both at once."""
 
 
 def prepare_device(config: Config) -> jax.Device:
     """Picks the device and applies the process-wide settings that the config names, before JAX starts its backend.
 
     Raises:
-      UserError: run.device=cuda where there is no GPU.
+      UserError: run.device=cuda, but there is no GPU.
     """
     count_gpus_as_their_driver()
     jax.config.update("jax_enable_x64", config.precision.params == "float64")
@@ -47,7 +47,7 @@ def prepare_device(config: Config) -> jax.Device:
 
 
 def probe(device: jax.Device, threads: int) -> Device:
-    """Returns what a device has. `threads`: see `device_name`."""
+    """Measures a device: its name, capability and memory. `threads`: see `device_name`."""
 
     def matmul_seconds(dtype: str, shapes: Shapes) -> float:
         return _matmul_seconds(device, DTYPES[dtype], shapes)
@@ -64,7 +64,7 @@ def probe(device: jax.Device, threads: int) -> Device:
 
 
 def device_name(device: jax.Device, threads: int) -> str:
-    """Returns what the device is, for reading. `threads`: of a CPU; 0: one a core."""
+    """Returns what the device is, for reading. `threads`: of a CPU; 0: one per core."""
     return device.device_kind if device.platform == "gpu" else f"CPU, {threads or os.cpu_count()} threads"
 
 
@@ -107,7 +107,7 @@ def _gpu_memory(device: jax.Device) -> tuple[int, int]:
 
 
 def _matmul_seconds(device: jax.Device, dtype: jnp.dtype, shapes: Shapes) -> float:
-    """Returns the seconds that matrix products take one after another, the fastest of some tries."""
+    """Times matrix products one after another, in seconds; the fastest of TRIES counts."""
     pairs = [(jnp.ones((m, k), dtype, device=device), jnp.ones((k, n), dtype, device=device)) for m, k, n in shapes]
     product = jax.jit(jnp.matmul)
 

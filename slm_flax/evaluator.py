@@ -7,6 +7,7 @@ from jax import Array
 
 from slm_core.config import Config
 from slm_core.model.weights import Weights
+from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
 from slm_core.protocols import IGNORE
 from slm_core.quantization.lora import starting
@@ -16,7 +17,7 @@ from slm_flax.device import device_name, peak_memory_bytes, prepare_device, prob
 from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.loss import Losses, loss_sums
-from slm_flax.model import Transformer
+from slm_flax.model import Transformer, declared
 from slm_flax.numerics import DTYPES
 from slm_flax.params import Params, bind
 
@@ -38,7 +39,8 @@ class Evaluator:
         """
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)
-        config, self.choices = resolve_auto(config, vocab_size, self.framework, device, self.trains)
+        twin = Twin(self.framework, declared)
+        config, self.choices = resolve_auto(config, vocab_size, twin, device, self.trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         self.model = Transformer(config, vocab_size, DTYPES[self.compute])

@@ -1,7 +1,7 @@
-"""What one update takes at its peak, as XLA plans it: compiled, never run, and nothing is allocated.
+"""Measures the memory of one update at its peak, as XLA plans it. It compiles the update and never runs it.
 
-XLA decides before it runs which arrays live when, so the compiler can be asked: for this machine's CPU, or for the card
-that this project is made for, which need not be here.
+XLA decides before it runs which arrays live when, so the compiler knows. It compiles for this machine's CPU, or for the
+card that this project is made for, which need not be here.
 """
 
 import contextlib
@@ -51,13 +51,14 @@ gpu_device_info {
 runtime_version { major: 12 minor: 8 patch: 0 }
 dnn_version_info { major: 9 minor: 10 }
 """
-"""The card to XLA, as NVIDIA and the CUDA programming guide (compute capability 7.5) describe it, but for its memory:
-with the card's 6 GB XLA would by itself compute again some of what does not fit.
+"""The card for XLA, as NVIDIA and the CUDA programming guide (compute capability 7.5) describe it.
+
+Its memory is larger here: with the card's 6 GB XLA would compute some arrays again by itself, if they do not fit.
 """
 
 
 def has_card() -> bool:
-    """Returns whether XLA's compiler for the card is installed, which it is where JAX comes with CUDA."""
+    """Returns whether XLA's compiler for the card is installed, as it is if JAX comes with CUDA."""
     try:
         card()
     except NotImplementedError:
@@ -66,26 +67,28 @@ def has_card() -> bool:
 
 
 def card() -> Sharding:
-    """Returns the placement of an array on the card. Raises NotImplementedError where there is no compiler for it."""
+    """Returns the placement of an array on the card. Raises NotImplementedError if there is no compiler for it."""
     topology = topologies.get_topology_desc(platform="cuda", target_config=CARD, topology="1x1x1")
     return NamedSharding(Mesh(np.array(topology.devices), ("card",)), PartitionSpec())
 
 
 def measured(config: Config, vocab_size: int) -> int:
-    """Returns the bytes of one update: what goes in, what comes out and is not written over it, and XLA's own.
+    """Returns the bytes of one update: its inputs, the outputs that are not written over them, and temporaries.
 
     Args:
-      config: as `slm_core.planner.predict` takes it; run.device "cpu": on this machine's CPU; else on the card.
+      config: as `slm_core.planner.predict` takes it; run.device "cpu" is this machine's CPU; all else is the card.
       vocab_size: rows of the embedding.
     """
     return total(compiled_update(config, vocab_size))
 
 
 def total(compiled: Compiled) -> int:
-    """Returns the bytes of a compiled function; `peak_memory_in_bytes` says less on a CPU than lives at once there."""
+    """Returns the bytes of a compiled function. On a CPU `peak_memory_in_bytes` is less than what is alive at once."""
     sizes = compiled.memory_analysis()
-    held = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    return held + sizes.temp_size_in_bytes
+    if sizes is None:
+        raise NotImplementedError("XLA says nothing about the memory of this device")
+    arrays = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return arrays + sizes.temp_size_in_bytes
 
 
 def compiled_update(config: Config, vocab_size: int) -> Compiled:
@@ -109,12 +112,13 @@ def compiled_update(config: Config, vocab_size: int) -> Compiled:
 
 @contextlib.contextmanager
 def _as_on_a_gpu() -> Iterator[None]:
-    """Inside, layers choose what they choose on a GPU, and JAX's cache on the disk is left alone: a program for another
-    machine does not come back from there.
+    """Inside, layers choose as they do on a GPU, and JAX's cache on the disk is off.
+
+    A program for another machine cannot be read back from that cache.
     """
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.jax_enable_compilation_cache  # pyrefly: ignore[missing-attribute] jax adds it when it is imported
     jax.config.update("jax_enable_compilation_cache", False)
-    compilation_cache.reset_cache()  # it looks at the setting once
+    compilation_cache.reset_cache()  # it reads the setting only once
     try:
         with mock.patch.object(jax, "default_backend", lambda: "gpu"):
             yield
@@ -124,7 +128,7 @@ def _as_on_a_gpu() -> Iterator[None]:
 
 
 def unallocated(config: Config, vocab_size: int) -> Engine:
-    """Returns an engine whose state is shapes and dtypes."""
+    """Returns an engine whose state is shapes and dtypes without values."""
     engines = []
 
     def state() -> dict:
@@ -138,5 +142,5 @@ def unallocated(config: Config, vocab_size: int) -> Engine:
 
 
 def _zeros(model: nnx.Module, seed: int, dtype: np.dtype) -> params.Params:
-    """Takes the place of `params.initialise`, whose values come from NumPy and so would be made."""
+    """Takes the place of `params.initialise`, whose values come from NumPy and so would take memory."""
     return {name: jnp.zeros(shape, spec.dtype or dtype) for name, (shape, spec) in params.specs(model).items()}

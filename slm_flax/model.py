@@ -13,13 +13,15 @@ from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import embedding, head
 from slm_core.model.mup import logit_factor
+from slm_core.quantization.formats import Declared
 from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
 from slm_flax.layers.placement import PLACEMENT
-from slm_flax.numerics import wide
+from slm_flax.numerics import DTYPES, wide
+from slm_flax.params import specs
 from slm_flax.remat import AGAIN, run
 from slm_flax.stack import Stack, find
 
@@ -158,3 +160,8 @@ def position_at(site: str, layer: LayerSpec, context: int) -> nnx.Module | None:
     """
     kind = POSITION[layer.position.kind]
     return kind(layer, context) if kind.site == site else None
+
+
+def declared(config: Config, vocab_size: int) -> Declared:
+    """Returns {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
+    return specs(Transformer(config, vocab_size, DTYPES["float32"]))

@@ -16,7 +16,9 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
 
 
 def open_state(folder: Path) -> Weights:
-    """Returns what `save` wrote; an entry is read when it is asked for. Raises UserError when it is missing or
-    damaged.
+    """Opens what `save` wrote; an entry is read when it is asked for.
+
+    Raises:
+      UserError: the checkpoint is missing or damaged.
     """
     return open_safetensors([folder / FILE], "delete that checkpoint folder")

@@ -14,18 +14,18 @@ from slm_torch.layers.fused import FLASH_CAPABILITY
 from slm_torch.numerics import DTYPES
 
 TRIES = 5
-"""Of a timing: the fastest is what the device can do."""
+"""Repetitions of a timing; the fastest counts."""
 
 
 def prepare_device(config: Config) -> torch.device:
     """Picks the device and applies the process-wide settings that the config names.
 
     Raises:
-      UserError: run.device=cuda where there is no GPU.
+      UserError: run.device=cuda, but there is no GPU.
     """
     count_gpus_as_their_driver()
-    wanted = config.run.device
-    if wanted == "cuda" and not torch.cuda.is_available():
+    requested = config.run.device
+    if requested == "cuda" and not torch.cuda.is_available():
         raise UserError("run.device=cuda, but PyTorch finds no NVIDIA GPU here: set run.device=auto or cpu")
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
@@ -33,7 +33,7 @@ def prepare_device(config: Config) -> torch.device:
     # By default cuBLAS may add up the parts of a product of 16-bit matrices in 16 bits.
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    if wanted == "cpu" or not torch.cuda.is_available():
+    if requested == "cpu" or not torch.cuda.is_available():
         keep_freed_memory()
         return torch.device("cpu")
     limit, total = config.memory.limit_gb * 1e9, torch.cuda.get_device_properties(0).total_memory
@@ -43,7 +43,7 @@ def prepare_device(config: Config) -> torch.device:
 
 
 def probe(device: torch.device) -> Device:
-    """Returns what a device has.
+    """Measures a device: its name, capability and memory.
 
     PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, but wants a key head for each
     query head; its FlashAttention, from compute capability 8.0 on in 16 bits without a mask, does with fewer.
@@ -88,7 +88,7 @@ def keep_freed_memory() -> None:
 
 
 def _matmul_seconds(device: torch.device, dtype: torch.dtype, shapes: Shapes) -> float:
-    """Returns the seconds that matrix products take one after another, the fastest of some tries."""
+    """Times matrix products one after another, in seconds; the fastest of TRIES counts."""
     pairs = [
         (torch.ones((m, k), dtype=dtype, device=device), torch.ones((k, n), dtype=dtype, device=device))
         for m, k, n in shapes

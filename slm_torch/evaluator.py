@@ -6,6 +6,7 @@ from torch import Tensor
 
 from slm_core.config import Config
 from slm_core.model.weights import Weights
+from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
 from slm_core.protocols import IGNORE
 from slm_core.quantization.lora import starting
@@ -15,7 +16,7 @@ from slm_torch.device import device_name, peak_memory_bytes, prepare_device, pro
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.loss import Losses, loss_sums
-from slm_torch.model import Transformer
+from slm_torch.model import Transformer, declared
 from slm_torch.numerics import DTYPES
 
 
@@ -33,7 +34,8 @@ class Evaluator:
         """
         self.device = prepare_device(config)
         device = probe(self.device)
-        config, self.choices = resolve_auto(config, vocab_size, self.framework, device, self.trains)
+        twin = Twin(self.framework, declared)
+        config, self.choices = resolve_auto(config, vocab_size, twin, device, self.trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         model = Transformer(config, vocab_size, DTYPES[self.compute])

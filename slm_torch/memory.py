@@ -1,8 +1,8 @@
-"""How much memory an update takes at its peak, measured without a GPU, without the arithmetic and without the memory.
+"""Measures the memory of one update at its peak. It needs no GPU, computes no numbers and takes no memory.
 
-The trainer's own update runs on PyTorch's fake tensors, which have a shape and no numbers, and PyTorch's MemTracker
-counts every storage from when an operation makes it until it is freed. What a library holds inside one operation is not
-seen.
+The trainer's own update runs on PyTorch's fake tensors, which have a shape and no numbers. PyTorch's MemTracker counts
+every storage from when an operation makes it until it is freed. It does not see the memory that a library takes inside
+one operation.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ from slm_torch.trainer import Engine
 def measured(config: Config, vocab_size: int) -> int:
     """Returns the bytes at the peak of the first update, the weights and the optimizer's state among them.
 
-    A mixture's tokens are taken to be spread evenly over its experts. With another run.device than "cpu" layers choose
-    what they choose on a GPU before compute capability 8.0.
+    A mixture's tokens are spread evenly over its experts. Unless run.device is "cpu", layers choose as they do on a GPU
+    before compute capability 8.0.
     """
     tokens = np.zeros((config.train.batch_size, config.data.seq_len + 1), np.uint16)
     tracker = MemTracker()
@@ -45,17 +45,20 @@ def measured(config: Config, vocab_size: int) -> int:
 
 @contextlib.contextmanager
 def _without_values(gpu: bool) -> Iterator[None]:
-    """Inside, nothing asks for a value: parameters are made without, a number read is 1 (a norm that is finite, a count
-    of updates) and experts all get the same number of rows. The config stays as `slm_core.planner.predict` takes it,
-    whatever the memory limit.
+    """Inside, an update needs no values.
+
+    Parameters have none, a number that is read is 1 (a finite norm, a count of updates), and all experts get the same
+    number of rows. The config stays as `slm_core.planner.predict` counts it, whatever the memory limit.
     """
 
     def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
         for name, (shape, spec) in params.specs(model).items():
             path, _, leaf = name.rpartition(".")
-            held = getattr(torch, spec.dtype) if spec.dtype else dtype
-            parameter = nn.Parameter(torch.empty(shape, dtype=held, device=device), requires_grad=spec.role != "frozen")
-            parameter.spec = spec
+            stored_as = getattr(torch, spec.dtype) if spec.dtype else dtype
+            parameter = nn.Parameter(
+                torch.empty(shape, dtype=stored_as, device=device), requires_grad=spec.role != "frozen"
+            )
+            parameter.spec = spec  # pyrefly: ignore[missing-attribute] a tensor takes any attribute
             setattr(model.get_submodule(path), leaf, parameter)
         return model
 
@@ -74,6 +77,6 @@ def _without_values(gpu: bool) -> Iterator[None]:
             flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
             stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))
             stack.enter_context(mock.patch.object(fused, "_shares_keys", lambda *_: False))
-        # MemTracker's statistics by module, which the total does not need, refuse a second micro-batch.
+        # MemTracker's statistics by module refuse a second micro-batch. The total does not need them.
         stack.enter_context(mock.patch.object(ModTracker, "register_user_hooks"))
         yield

@@ -11,13 +11,15 @@ from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import embedding, head
 from slm_core.model.mup import logit_factor
+from slm_core.quantization.formats import Declared
 from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.dropout import Dropout, DropoutKey
 from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
-from slm_torch.numerics import wide
+from slm_torch.numerics import DTYPES, wide
+from slm_torch.params import specs
 from slm_torch.remat import run
 
 
@@ -155,3 +157,8 @@ def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:
     """
     kind = POSITION[layer.position.kind]
     return kind(layer, context) if kind.site == site else None
+
+
+def declared(config: Config, vocab_size: int) -> Declared:
+    """Returns {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
+    return specs(Transformer(config, vocab_size, DTYPES["float32"]))

@@ -55,21 +55,23 @@ class Memory:
     """
 
     limit_gb: float = option(
-        6.0, "memory of the device that the run may take, in GB of 1e9 bytes; 0: all that is free", low=0
+        6.0,
+        "memory limit: how much of the device's memory the run may take, in GB of 1e9 bytes; 0: all that is free",
+        low=0,
     )
     remat: str = option(
         "auto",
-        "what is computed again in the backward pass instead of stored",
+        "values that the backward pass computes again instead of storing them",
         choices={
-            "auto": "as little as memory.limit_gb allows",
-            "none": "nothing",
-            "attention": "what is cheap in a block: norms, activations, attention; products with weights are kept",
-            "block": "every block, from its input",
-            "full": "groups of about sqrt(n_layers) blocks from their input, and in them every block (Chen 2016)",
+            "auto": "as few as memory.limit_gb allows",
+            "none": "none",
+            "attention": "the cheap ones of a block: norms, activations, attention; products with weights are stored",
+            "block": "all of a block, from its input",
+            "full": "all of about sqrt(n_layers) blocks, from the input of the first, and again of each (Chen 2016)",
         },
     )
     loss_chunk: int | None = option(
-        None, "tokens whose logits are held at once; 0: all; unset: all where memory.limit_gb allows it, else 1024",
+        None, "tokens whose logits are in memory at once; 0: all; unset: all if memory.limit_gb allows it, else 1024",
         low=0,
     )  # fmt: skip
 

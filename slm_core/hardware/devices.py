@@ -1,4 +1,4 @@
-"""What this machine has, asked without starting any framework."""
+"""Finds out what this machine has, without starting any framework."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _LIMITS = (
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
-"""Of a container: its limit, what it uses, and what of that is cache; in cgroups of version 2 and 1."""
+"""Files of a container: its limit, the memory that it uses, and how much of that is cache; cgroup version 2, then 1."""
 _PATIENCE = 20
 """Seconds to wait for nvidia-smi."""
 
@@ -25,15 +25,15 @@ Shapes = Sequence[tuple[int, int, int]]
 
 @dataclass(frozen=True)
 class Device:
-    """What a device has, as a twin's `probe` finds it.
+    """A device, as a twin's `probe` describes it.
 
     Args:
       platform: "cpu" or "gpu".
-      name: for reading.
-      capability: a GPU's NVIDIA compute capability, (7, 5); None of a CPU.
-      bfloat16: whether a GPU has it in hardware.
-      total, free: bytes of its memory. What other processes hold is not free; what this one holds unused is.
-      fused: what computes model.attention.kernel=fused there, for reading.
+      name: for the user to read.
+      capability: a GPU's NVIDIA compute capability, such as (7, 5); None for a CPU.
+      bfloat16: whether a GPU has bfloat16 in hardware.
+      total, free: bytes of its memory. Memory of other processes is not free; memory that this one reserves unused is.
+      fused: the kernel that computes model.attention.kernel=fused there, for the user to read.
       matmul_seconds: times matrix products in a dtype.
     """
 
@@ -48,15 +48,15 @@ class Device:
 
     @property
     def version(self) -> str:
-        """A GPU's compute capability, for reading."""
+        """A GPU's compute capability, for the user to read."""
         return "compute capability " + ".".join(map(str, self.capability or ()))
 
 
 def has_nvidia_driver() -> bool:
-    """Says whether CUDA could start here: a device node is visible and its library loads. Starts nothing.
+    """Returns whether CUDA could start here: a device node is visible, and its library loads. Starts nothing.
 
-    Both are needed: a container started without its GPU still sees the host's kernel module, and an image may ship the
-    library where there is no device.
+    Both are needed. A container that was started without its GPU still sees the host's kernel module, and an image may
+    ship the library on a machine without a device.
     """
     if not any(Path(device).exists() for device in _DEVICES):
         return False
@@ -68,7 +68,7 @@ def has_nvidia_driver() -> bool:
 
 
 def quiet_jax() -> None:
-    """Sets JAX_PLATFORMS=cpu where there is no NVIDIA driver, so that JAX's CUDA plugin prints no traceback.
+    """Sets JAX_PLATFORMS=cpu if there is no NVIDIA driver, so that JAX's CUDA plugin prints no traceback.
 
     Call it before anything imports jax (grain does). It never overrides the variable and never hides a GPU.
     """
@@ -85,7 +85,7 @@ def spare_gpu(framework: str) -> None:
 
 
 def count_gpus_as_their_driver() -> None:
-    """Lets CUDA's first GPU be the one that `gpu_memory` asks about; CUDA itself puts the fastest first.
+    """Makes CUDA's first GPU the one that `gpu_memory` asks about. By itself CUDA puts the fastest one first.
 
     Call it before a framework starts CUDA. It never overrides CUDA_DEVICE_ORDER.
     """
@@ -93,9 +93,9 @@ def count_gpus_as_their_driver() -> None:
 
 
 def cpu_memory() -> tuple[int, int]:
-    """Returns the machine's memory, or its container's, and how much of it a new process could take, in bytes.
+    """Returns (total, free) bytes of the machine's memory, or of its container's.
 
-    Where the system does not tell how much is free (it is not Linux), that is all of it.
+    Free is what a new process could take. If the system does not tell (it is not Linux), all of it counts as free.
     """
     if not _MEMINFO.exists():
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -103,27 +103,27 @@ def cpu_memory() -> tuple[int, int]:
     lines = (line.split() for line in _MEMINFO.read_text().splitlines())
     kibibytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
     total, free = kibibytes["MemTotal:"] * 1024, kibibytes["MemAvailable:"] * 1024
-    limit, unused = _container_memory() or (total, free)
-    return (limit, min(free, unused)) if limit < total else (total, free)
+    limit, free_in_container = _container_memory() or (total, free)
+    return (limit, min(free, free_in_container)) if limit < total else (total, free)
 
 
 def _container_memory() -> tuple[int, int] | None:
-    """Returns the memory that this process's container may take and what is left of it, in bytes; None: no limit."""
+    """Returns (limit, free) bytes of the memory of this process's container; None: it has no limit."""
     for names in _LIMITS:
         try:
-            limit, used, stat = ((_CGROUP / name).read_text() for name in names)
-            limit, used, parts = int(limit), int(used), dict(line.split() for line in stat.splitlines())
+            limit_text, used_text, stat = ((_CGROUP / name).read_text() for name in names)
+            limit, used, parts = int(limit_text), int(used_text), dict(line.split() for line in stat.splitlines())
         except (OSError, ValueError):  # no such file; "max"
             continue
         cache = sum(int(parts.get(name, 0)) for name in ("active_file", "inactive_file"))
-        return limit, max(limit - used + cache, 0)  # the system takes its cache back as it needs it
+        return limit, max(limit - used + cache, 0)  # the system frees its cache as it needs it
     return None
 
 
 def gpu_memory() -> tuple[int, int] | None:
-    """Returns the first visible GPU's memory and how much of it is free, in bytes, as its driver tells; None: unknown.
+    """Returns (total, free) bytes of the first visible GPU's memory, as its driver tells them; None: unknown.
 
-    Every process's share counts, and no framework starts.
+    The memory of all processes counts, and no framework starts.
     """
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
     query = ["nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits", f"--id={first}"]

@@ -1,4 +1,4 @@
-"""The function that a config's model computes, as values to compare: what trains it is left out."""
+"""Compares the functions that two configs' models compute; fields that only matter in training are left out."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -12,19 +12,19 @@ from slm_core.model.positions import attention_factor, frequencies
 
 SECTIONS = ("attention", "position", "norm", "mlp")
 TRAINING = ("attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")
-"""Fields of a layer that leave the function of given weights as it is."""
+"""Fields of a layer that do not change the function of given weights."""
 OUTSIDE = ("d_model", "n_layers", "tie_embeddings", "embed_scale", "embed_norm", "residual_multiplier", "logit_softcap")
 
-MORE = {
+OPTIONAL_PARAMETERS = {
     "attention.bias": (False, True), "attention.output_bias": (False, True), "mlp.bias": (False, True),
     "mlp.router_bias": (False, True), "mlp.balance_bias": (False, True), "norm.bias": (False, True),
     "norm.weight": ("none", "scale"),
 }  # fmt: skip
-"""{field: (ours, theirs)}: a family that has the parameter computes ours with zeros, or ones, in it."""
+"""{field: (without, with)}: a model with the parameter computes the same as one without, if its values are 0 or 1."""
 
 
 class Difference(NamedTuple):
-    """A field in which two models compute differently; `layer` is None where it is not of one layer alone."""
+    """A field in which two models compute differently; `layer` is None if it does not belong to a single layer."""
 
     field: str
     value: Any
@@ -32,7 +32,7 @@ class Difference(NamedTuple):
 
 
 def describe(config: Config) -> list[dict[str, Any]]:
-    """Returns {field inside `model.`: value} of each layer, then of what is outside the layers."""
+    """Lists {field inside `model.`: value} of each layer, and last of the parts outside the layers."""
     model = config.model
     layers = [_layer(config, layer) for layer in layer_specs(model)]
     outside = {name: getattr(model, name) for name in OUTSIDE} | {"logit_multiplier": logit_factor(model)}
@@ -42,20 +42,28 @@ def describe(config: Config) -> list[dict[str, Any]]:
     return [*layers, outside | final]
 
 
-def differences(ours: Config, theirs: Config) -> list[Difference]:
-    """Returns where `theirs` cannot compute what `ours` computes, in schema order, each field once."""
-    a, b = describe(ours), describe(theirs)
-    found: dict[str, Difference] = {}
+def differences(needed: Config, offered: Config) -> list[Difference]:
+    """Lists where the model of `offered` cannot compute what `needed` computes, in schema order, each field once.
+
+    The values are those of `needed`.
+    """
+    a, b = describe(needed), describe(offered)
+    by_name: dict[str, Difference] = {}
     for i, (one, other) in enumerate(zip(a, b, strict=False)):
-        layer = i if ours.model.pattern and i < len(a) - 1 else None
+        layer = i if needed.model.pattern and i < len(a) - 1 else None
         for name, value in one.items():
-            same = name in other and (value == other[name] or (value, other[name]) == MORE.get(name))
-            if not same and name not in found:
-                found[name] = Difference(f"model.{name}", value, layer)
+            if name not in by_name and not _same(name, value, other):
+                by_name[name] = Difference(f"model.{name}", value, layer)
     if len(a) != len(b):
-        found.setdefault("n_layers", Difference("model.n_layers", ours.model.n_layers, None))
-    order = {name: i for i, name in enumerate(flatten(ours))}
-    return sorted(found.values(), key=lambda difference: order[difference.field])
+        by_name.setdefault("n_layers", Difference("model.n_layers", needed.model.n_layers, None))
+    order = {name: i for i, name in enumerate(flatten(needed))}
+    return sorted(by_name.values(), key=lambda difference: order[difference.field])
+
+
+def _same(name: str, value: Any, other: dict[str, Any]) -> bool:
+    if name not in other:
+        return False
+    return value == other[name] or (value, other[name]) == OPTIONAL_PARAMETERS.get(name)
 
 
 def _layer(config: Config, layer: Model) -> dict[str, Any]:
@@ -64,7 +72,7 @@ def _layer(config: Config, layer: Model) -> dict[str, Any]:
         values |= _section(layer, section)
     values["mlp.balance_bias"] = bool(values.get("mlp.balance_bias"))
     if layer.position.kind == "rope":
-        # Two settings that turn by the same angles are one function. Theirs are float32: no digits beyond that count.
+        # Settings that turn by the same angles are one function. Others store angles in float32: compare its digits.
         values = {name: value for name, value in values.items() if not name.startswith("position.")}
         turns = tuple(f"{frequency:.6g}" for frequency in frequencies(layer, config.data.seq_len))
         temperature = f"{attention_factor(layer.position):.6g}"

@@ -1,8 +1,8 @@
-"""Initial weights, decided once for both twins.
+"""Draws initial weights, once for both twins.
 
-A twin declares each parameter with a `Spec`; its values come from here, keyed by (seed, canonical name), so they are
+A twin declares each parameter with a `Spec`. The values come from here, keyed by (seed, canonical name), so they are
 bitwise the same in both twins and in any order of construction. The canonical name is the attribute path joined by dots
-("layers.0.attention.q_proj.weight"), and shapes are the same in both twins: a weight matrix is [in, out].
+("layers.0.attention.q_proj.weight"). Shapes are the same in both twins: a weight matrix is [in, out].
 """
 
 import hashlib
@@ -16,13 +16,21 @@ from slm_core.model.mup import hidden_std
 
 @dataclass(frozen=True)
 class Spec:
-    """What a parameter is: its role decides its weight decay, `std` or `constant` its initial value."""
+    """Describes a parameter.
 
-    role: str  # a key of `slm_core.model.parameter_groups.DECAYS`
-    std: float = 0.0  # standard deviation of a normal; 0: constant
+    Args:
+      role: a key of `slm_core.model.parameter_groups.DECAYS`; it decides the parameter group.
+      std: standard deviation of the initial values, which are normal; 0: they are `constant`.
+      constant: the initial value if `std` is 0.
+      step: how far an update moves a parameter of role "balance".
+      dtype: "uint8" or "int8" for stored codes; "": precision.params.
+    """
+
+    role: str
+    std: float = 0.0
     constant: float = 0.0
-    step: float = 0.0  # of role "balance": what an update adds or takes away
-    dtype: str = ""  # of what is stored, "uint8" or "int8"; "": precision.params
+    step: float = 0.0
+    dtype: str = ""
 
 
 NORM_WEIGHT = {"scale": Spec("norm", constant=1.0), "one_plus": Spec("norm")}
@@ -32,30 +40,35 @@ HALF = Spec("scalar", constant=0.5)
 
 
 def matrix(model: Model) -> Spec:
-    """A weight matrix that reads the residual stream."""
+    """Makes the spec of a weight matrix that reads the residual stream."""
     return Spec("matrix", std=hidden_std(model))
 
 
 def residual_matrix(model: Model) -> Spec:
-    """A weight matrix that writes into the residual stream, which 2 n_layers of them sum into (GPT-2, section 2.3)."""
+    """Makes the spec of a weight matrix that writes into the residual stream.
+
+    With model.depth_scaled_init its standard deviation is divided by sqrt(2 n_layers), because the stream is the sum of
+    2 n_layers such outputs (GPT-2, section 2.3).
+    """
     depth = 2 * model.n_layers if model.depth_scaled_init else 1
     return Spec("matrix", std=hidden_std(model) / depth**0.5)
 
 
 def head(model: Model) -> Spec:
-    """The matrix from the final hidden state to the logits."""
+    """Makes the spec of the matrix from the final hidden state to the logits."""
     return Spec("head", std=model.init_std)
 
 
 def embedding(model: Model) -> Spec:
-    """A table of vectors, one a token or position."""
+    """Makes the spec of a table of vectors, one per token or position."""
     return Spec("embedding", std=model.init_std)
 
 
 def initial_value(name: str, shape: tuple[int, ...], spec: Spec, seed: int) -> np.ndarray:
-    """Returns the initial value of one parameter, float64; a twin casts it to its own dtype.
+    """Draws the initial value of one parameter, float64; a twin casts it to its own dtype.
 
-    Philox (Salmon 2011) is counter-based: the key alone, a hash of (seed, name), fixes every number.
+    Philox is a counter-based generator (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405). Its key, a hash
+    of (seed, name), fixes every number.
     """
     if spec.std == 0:
         return np.full(shape, spec.constant)

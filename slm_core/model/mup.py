@@ -1,6 +1,6 @@
 """Maximal update parametrisation, muP (Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8).
 
-What is tuned at model.mup_base_width carries over to any width. Without a base width, every function here changes
+Settings that are tuned at model.mup_base_width carry over to any width. Without a base width, the functions here change
 nothing.
 """
 
@@ -16,30 +16,36 @@ POWERS = {
     "muon": (0.5, 0.0),  # an update's largest singular value grows with sqrt(width)
     "muon, spectral": (0.0, 0.0),
 }
-"""{optimizer: (power for matrices, power for all else)}: the learning rate is multiplied by (base width / width)^power.
+"""{optimizer: (power for matrices, power for all others)}: lr_multiplier is (base width / width)^power.
 
-Table 8 of the paper gives those of Adam and SGD. The others follow its rule that an update moves every activation by as
-much at any width.
+Table 8 of the paper gives the powers of Adam and SGD. The others follow its rule: an update moves every activation by
+the same amount at any width.
 """
 
 
 def hidden_std(model: Model) -> float:
-    """Returns the standard deviation of a matrix inside the model: init_std at the base width.
+    """Computes the initial standard deviation of a matrix inside the model: init_std sqrt(base width / width).
 
-    It falls with the square root of the width.
+    See Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8.
     """
     base = model.mup_base_width
     return model.init_std * (base / model.d_model) ** 0.5 if base else model.init_std
 
 
 def logit_factor(model: Model) -> float:
-    """Returns what the logits are multiplied by: logit_multiplier, times the base width over the width."""
+    """Computes the factor of the logits: logit_multiplier (base width / width).
+
+    See Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8.
+    """
     base = model.mup_base_width
     return model.logit_multiplier * (base / model.d_model if base else 1.0)
 
 
 def lr_multiplier(role: str, config: Config) -> float:
-    """Returns what multiplies the learning rate of the parameters of a role."""
+    """Computes the learning rate multiplier of a role: (base width / width)^power, with the power of POWERS.
+
+    See Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8.
+    """
     base, optim = config.model.mup_base_width, config.optim
     if not base:
         return 1.0

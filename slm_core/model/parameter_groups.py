@@ -1,4 +1,4 @@
-"""How the optimizer treats each parameter: its learning rate and its weight decay, by its role."""
+"""Sorts parameters into groups by role: each has a learning rate multiplier and a weight decay."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ DECAYS: dict[str, Callable[[Optim], bool]] = {
     "norm": lambda optim: optim.decay_norms,
     "bias": lambda optim: optim.decay_biases,
     "scalar": lambda optim: False,  # a few learned numbers: sinks, mixing weights, biases by distance
-    "balance": lambda optim: False,  # a mixture's routing bias, which no optimizer sees
+    "balance": lambda optim: False,  # a mixture's routing bias, which no optimizer updates
     "frozen": lambda optim: False,  # stays as it is: no gradient, no optimizer
 }
 """{role: whether weight decay applies to the parameters of that role}."""
@@ -22,11 +22,11 @@ DECAYS: dict[str, Callable[[Optim], bool]] = {
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """How an optimizer treats a parameter.
+    """The learning rate multiplier and the weight decay of a parameter.
 
     Args:
       role: see `Spec`.
-      lr_multiplier: the parameter moves with lr * lr_multiplier.
+      lr_multiplier: the parameter moves with the learning rate lr * lr_multiplier.
       decay: the parameter decays by p <- p (1 - lr * decay).
     """
 
@@ -36,7 +36,7 @@ class ParameterGroup:
 
 
 def parameter_groups(specs: Mapping[str, Spec], config: Config) -> dict[str, ParameterGroup]:
-    """Returns {name: group} of the parameters that the optimizer trains: none of role "balance" or "frozen"."""
+    """Makes {name: group} of the parameters that the optimizer updates: none of role "balance" or "frozen"."""
     return {
         name: ParameterGroup(spec.role, lr_multiplier(spec.role, config), weight_decay(spec.role, config.optim))
         for name, spec in specs.items()
@@ -50,5 +50,5 @@ def weight_decay(role: str, optim: Optim) -> float:
 
 
 def balance_steps(specs: Mapping[str, Spec]) -> dict[str, float]:
-    """Returns {name: step} of the parameters of role "balance"."""
+    """Lists {name: step} of the parameters of role "balance": an update moves them by this amount."""
     return {name: spec.step for name, spec in specs.items() if spec.role == "balance"}

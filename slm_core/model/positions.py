@@ -1,6 +1,6 @@
-"""Numbers of positions that both twins take from the host, in float64: rotation angles, ALiBi's slopes, T5's buckets.
+"""Computes the numbers of positions on the host, in float64: rotation angles, ALiBi's slopes, T5's buckets.
 
-So both twins turn by the same amounts, and late positions lose nothing.
+So both twins turn by the same amounts, and late positions lose no precision.
 """
 
 import math
@@ -12,10 +12,12 @@ from slm_core.config.widths import rotated
 
 
 def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the cosines and sines of rotary positions, each [context, rotated / 2].
+    """Computes the cosines and sines of rotary positions (RoPE; Su et al. 2021, https://arxiv.org/abs/2104.09864).
 
-    Feature i of pair i < rotated / 2 turns by t * frequency[i] at position t (Su et al. 2021,
-    https://arxiv.org/abs/2104.09864). YaRN multiplies both tables by its temperature.
+    Pair i of features turns by t frequency[i] at position t. YaRN multiplies both tables by its attention factor.
+
+    Returns:
+      float64 tables, each [context, rotated / 2].
     """
     angle = np.outer(np.arange(context), frequencies(model, context))
     factor = attention_factor(model.position)
@@ -23,7 +25,10 @@ def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frequencies(model: Model, context: int) -> np.ndarray:
-    """Returns how far each pair of features turns from one position to the next, radians, [rotated / 2]."""
+    """Computes how far each pair of features turns from one position to the next, radians, [rotated / 2].
+
+    Without scaling that is theta^(-2i / rotated); position.scaling names how it changes.
+    """
     return _SCALING[model.position.scaling](model.position, rotated(model), context)
 
 
@@ -36,20 +41,25 @@ def _unscaled(position: Position, width: int, context: int) -> np.ndarray:
 
 
 def _linear(position: Position, width: int, context: int) -> np.ndarray:
-    """Positions are divided by the factor (Chen et al. 2023, https://arxiv.org/abs/2306.15595)."""
+    """Divides positions by the factor s: frequency / s (Chen et al. 2023, https://arxiv.org/abs/2306.15595)."""
     return _frequency(position.theta, width) / position.scaling_factor
 
 
 def _ntk(position: Position, width: int, context: int) -> np.ndarray:
-    """theta' = theta s^(d / (d - 2)): the lowest frequency is divided by s, the highest stays (bloc97 2023; Peng et al.
-    2023, section 3.1)."""
+    """Raises theta to theta s^(d / (d - 2)): the lowest frequency is divided by s, the highest does not change.
+
+    See bloc97 2023, and Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.1.
+    """
     exponent = width / (width - 2) if width > 2 else 1.0
     return _frequency(position.theta * position.scaling_factor**exponent, width)
 
 
 def _yarn(position: Position, width: int, context: int) -> np.ndarray:
-    """Between the pairs that turn beta_fast and beta_slow times in the original context, frequencies go over from
-    unscaled to divided by s (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.2)."""
+    """Divides low frequencies by s and keeps high ones (YaRN; Peng et al. 2023, https://arxiv.org/abs/2309.00071).
+
+    A ramp connects the two, from the pair that turns beta_fast times in the original context to the pair that turns
+    beta_slow times there (section 3.2).
+    """
     original = original_context(position, context)
 
     def pair_turning(times: float) -> float:
@@ -65,8 +75,11 @@ def _yarn(position: Position, width: int, context: int) -> np.ndarray:
 
 
 def _llama3(position: Position, width: int, context: int) -> np.ndarray:
-    """Wavelengths over original / low_freq_factor are stretched by s, those under original / high_freq_factor stay,
-    and between them frequencies are mixed (Llama 3.1; Dubey et al. 2024, https://arxiv.org/abs/2407.21783)."""
+    """Stretches long wavelengths by s and keeps short ones, as in Llama 3.1.
+
+    Long are those over original / low_freq_factor, short are those under original / high_freq_factor. Between the two,
+    frequencies are mixed (Dubey et al. 2024, https://arxiv.org/abs/2407.21783).
+    """
     unscaled = _frequency(position.theta, width)
     low, high = position.low_freq_factor, position.high_freq_factor
     turns = original_context(position, context) * unscaled / (2 * math.pi)
@@ -78,22 +91,22 @@ _SCALING = {"none": _unscaled, "linear": _linear, "ntk": _ntk, "yarn": _yarn, "l
 
 
 def original_context(position: Position, context: int) -> float:
-    """Returns the context, in tokens, that YaRN and Llama 3 scaling start from."""
+    """Computes the context, in tokens, that YaRN and Llama 3 scaling start from: by default context / s."""
     return position.original_context or context / position.scaling_factor
 
 
 def attention_factor(position: Position) -> float:
-    """Returns what rotated queries and keys are multiplied by: 1 but for YaRN."""
+    """Computes the factor of rotated queries and keys: 0.1 ln s + 1 for YaRN unless set, otherwise 1."""
     if position.scaling != "yarn":
         return 1.0
     return position.attention_factor or 0.1 * math.log(max(position.scaling_factor, 1.0)) + 1
 
 
 def alibi_slopes(heads: int) -> np.ndarray:
-    """Returns the slope of each head, [heads]: 2^(-8 h / heads) for h = 1, 2, ... where `heads` is a power of two.
+    """Computes the slope of each head, [heads] (ALiBi; Press et al. 2022, https://arxiv.org/abs/2108.12409).
 
-    Else the slopes of the next lower power, then every other one of the next higher (Press et al. 2022,
-    https://arxiv.org/abs/2108.12409, and its authors' code).
+    They are 2^(-8 h / heads) for h = 1, 2, ..., if `heads` is a power of two. Otherwise they are the slopes of the next
+    lower power of two, then every other slope of the next higher one, as in the authors' code.
     """
     power = 2 ** int(math.log2(heads))
     slopes = 2.0 ** (-8 * np.arange(1, power + 1) / power)
@@ -102,10 +115,10 @@ def alibi_slopes(heads: int) -> np.ndarray:
 
 
 def t5_buckets(buckets: int, max_distance: int, context: int) -> np.ndarray:
-    """Returns the bucket of each distance 0, 1, ..., context - 1, int [context].
+    """Computes the bucket of each distance 0, 1, ..., context - 1, int [context].
 
-    The first half of the buckets holds one distance each; those after it grow geometrically up to `max_distance`
-    (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1, for causal attention).
+    The buckets of the first half hold one distance each. The others grow geometrically up to `max_distance` (T5;
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1, for causal attention).
     """
     distance, exact = np.arange(context), buckets // 2
     growth = np.log(np.maximum(distance, 1) / exact) / math.log(max_distance / exact)

@@ -1,4 +1,4 @@
-"""Weights by canonical name: read one at a time, written in shards, so that memory never holds them twice."""
+"""Reads and writes weights by canonical name, one at a time, so that no second copy of a model is in memory."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,17 +13,17 @@ from slm_core.errors import UserError
 from slm_core.files import sync, sync_tree
 
 Weights = Mapping[str, np.ndarray]
-"""{canonical name: array}. An array may be read only when it is asked for, and anew each time."""
+"""{canonical name: array}. Each access may read the array from disk again."""
 
 SHARD_BYTES = 64 * 2**20
 Result = TypeVar("Result")
 
 
 class Lazy(Mapping[str, np.ndarray]):
-    """Weights whose arrays are read when they are asked for.
+    """Weights whose arrays are read at each access.
 
     Args:
-      readers: {name: what returns the array}.
+      readers: {name: function that returns the array}.
     """
 
     def __init__(self, readers: Mapping[str, Callable[[], np.ndarray]]):
@@ -43,12 +43,12 @@ class Lazy(Mapping[str, np.ndarray]):
 
 
 def write_weights(folder: Path, items: Iterable[tuple[str, np.ndarray]], shard_bytes: int = SHARD_BYTES) -> None:
-    """Writes weights into a new folder as they come: weights-00001.safetensors, weights-00002.safetensors, ...
+    """Writes weights into a new folder, in order: weights-00001.safetensors, weights-00002.safetensors, ...
 
-    The folder appears when all of them are on the disk. Memory holds one shard.
+    The folder appears when all files are on the disk. One shard is in memory at a time.
 
     Args:
-      folder: replaced where it is there; its parents are made.
+      folder: replaced if it exists; its parents are made.
       items: (canonical name, array).
       shard_bytes: a file is written once it has this many bytes.
     """
@@ -64,7 +64,7 @@ def write_weights(folder: Path, items: Iterable[tuple[str, np.ndarray]], shard_b
 
 
 def shards(items: Iterable[tuple[str, np.ndarray]], shard_bytes: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yields items together, as many as reach `shard_bytes`."""
+    """Yields the items in shards; a shard is complete once it has `shard_bytes` bytes."""
     shard, size = {}, 0
     for name, array in items:
         shard[name] = np.asarray(array, order="C")
@@ -77,7 +77,11 @@ def shards(items: Iterable[tuple[str, np.ndarray]], shard_bytes: int) -> Iterato
 
 
 def read_weights(folder: Path) -> Weights:
-    """Returns what `write_weights` wrote. Raises UserError when the folder is missing or damaged."""
+    """Opens the weights that `write_weights` wrote.
+
+    Raises:
+      UserError: the folder is missing or damaged.
+    """
     files = sorted(folder.glob("weights-*.safetensors"))
     if [file.name for file in files] != [f"weights-{number:05d}.safetensors" for number in range(1, len(files) + 1)]:
         raise UserError(f"weights {folder}: a file before {files[-1].name} is missing; import the model again")
@@ -87,7 +91,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def open_safetensors(files: Iterable[Path], remedy: str) -> Weights:
-    """Returns the arrays of safetensors files together.
+    """Opens the arrays of several safetensors files as one mapping.
 
     Args:
       remedy: what to do about a file that cannot be read.
@@ -98,7 +102,7 @@ def open_safetensors(files: Iterable[Path], remedy: str) -> Weights:
 
     def attempt(file: Path, read: Callable[[Any], Result]) -> Result:
         try:
-            with safe_open(file, framework="np") as opened:  # anew each time: what stays open stays in memory
+            with safe_open(file, framework="np") as opened:  # opened at each access: an open file stays in memory
                 return read(opened)
         except (OSError, SafetensorError) as error:
             raise UserError(f"{file} cannot be read ({error}): {remedy}") from None
@@ -110,13 +114,13 @@ def open_safetensors(files: Iterable[Path], remedy: str) -> Weights:
 
 
 def checked(weights: Weights, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of the parameters of a model, each read when its turn comes.
+    """Yields (name, array) of the parameters of a model, in its order; checks each name and shape.
 
     Args:
       shapes: {canonical name: shape} of the model.
 
     Raises:
-      UserError: naming a weight that is missing, unknown or of another shape; names are compared before any is read.
+      UserError: a weight is missing, unknown or of another shape. Names are compared before any array is read.
     """
     known = {name: weights[name] for name in sorted(weights.keys() - shapes.keys())[:1]}
     missing = {name: shapes[name] for name in sorted(shapes.keys() - weights.keys())[:1]}
@@ -135,13 +139,13 @@ def check_state(state: Mapping[str, np.ndarray], expected: Mapping[str, tuple[in
       expected: {name: shape} of the engine that will take it.
 
     Raises:
-      UserError: naming the first entry that is missing, unknown or of another shape.
+      UserError: an entry is missing, unknown or of another shape; the error names the first.
     """
     for name in sorted(state.keys() | expected.keys()):
-        found, wanted = state.get(name), expected.get(name)
-        if found is None or wanted is None or found.shape != wanted:
-            shape = "absent" if found is None else list(found.shape)
-            wanted = "no such entry" if wanted is None else list(wanted)
+        array, expected_shape = state.get(name), expected.get(name)
+        if array is None or array.shape != expected_shape:
+            given = "absent" if array is None else list(array.shape)
+            has = "no such entry" if expected_shape is None else list(expected_shape)
             raise UserError(
-                f"state entry {name} is {shape}, this model has {wanted}: use the config that the state was made with"
+                f"state entry {name} is {given}, this model has {has}: use the config that the state was made with"
             )

@@ -1,62 +1,53 @@
-"""The planner: how much memory a run will take at its peak, said before anything is allocated.
+"""The planner: predicts the memory that a run will take at its peak, before anything is allocated.
 
-`predict` counts the bytes that are alive at the worst moment of an update, part by part, from the config alone. Each
-twin has its own arithmetic (`torch_step`, `flax_step`), because PyTorch keeps what its operations saved and XLA what
-its compiler planned. `search` asks it which settings fit.
+`predict` counts the bytes that are alive at the worst moment of an update, part by part, from the config and from the
+parameters that a twin declares. Each twin has its own arithmetic: PyTorch keeps what its operations saved
+(`torch_step`), XLA what its compiler planned (`flax_step`). `search` asks it which settings fit, and `resolve` sets the
+`auto` fields of a config to them.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import replace
 
 from slm_core.config import Config
+from slm_core.planner import flax_step, torch_step
+from slm_core.planner.declarations import Declare, Twin
+from slm_core.planner.fallbacks import with_fallbacks
+from slm_core.planner.prediction import PARTS, Prediction
+from slm_core.planner.resident import resident_memory
 
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
+__all__ = ["PARTS", "Prediction", "Twin", "assumptions", "predict"]
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """Bytes at the peak of an update.
-
-    Args:
-      weights: parameters, as they are stored.
-      gradients: of the parameters that are trained.
-      optimizer: its state.
-      activations: what the forward pass keeps for the backward pass, the layers together.
-      logits: of the loss: logits and what is made of them.
-      workspace: what one operation or one layer needs while it works.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    logits: int
-    workspace: int
-
-    @property
-    def total(self) -> int:
-        return sum(dataclasses.astuple(self))
+_STEPS = {"torch": torch_step.predict, "flax": flax_step.predict}
 
 
-def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
-    """Returns the memory of one update of a twin at its peak.
+def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
+    """Predicts the memory of one update of a twin at its peak.
 
     Args:
-      config: its memory.remat "auto" counts as "none", memory.loss_chunk unset as 0, train.micro_batch_size 0 as the
-        whole batch, precision.compute "auto" as the dtype of the parameters; run.device "cpu" is a CPU, all else a GPU.
+      config: memory.remat "auto" counts as "none", memory.loss_chunk unset as 0, train.micro_batch_size 0 as the whole
+        batch, precision.compute "auto" as the dtype of the parameters. run.device "cpu" is a CPU; all else is a GPU.
       vocab_size: rows of the embedding.
-      framework: "torch" or "flax".
     """
-    from slm_core.planner import flax_step, torch_step
-    from slm_core.planner.stand_ins import counted
-
-    config, _ = counted(config)
-    return {"torch": torch_step, "flax": flax_step}[framework].predict(config, vocab_size)
+    known, fallbacks = with_fallbacks(config)
+    prediction = _STEPS[twin.framework](known, vocab_size, twin.declare)
+    return _with_own_parameters(prediction, known, config, vocab_size, twin.declare) if fallbacks else prediction
 
 
-def guesses(config: Config) -> str:
-    """Returns what `predict` counts as something else, because it has no arithmetic for it: " (... counted as ...)"."""
-    from slm_core.planner.stand_ins import counted
+def _with_own_parameters(
+    prediction: Prediction, known: Config, config: Config, vocab_size: int, declare: Declare
+) -> Prediction:
+    """Replaces the parameters of the fallbacks in a prediction by those of the config's own kinds."""
+    counted, declared = (resident_memory(each, vocab_size, declare) for each in (known, config))
+    return replace(
+        prediction,
+        weights=prediction.weights + declared.weights - counted.weights,
+        optimizer=prediction.optimizer + declared.optimizer - counted.optimizer,
+        gradients=max(0, prediction.gradients + declared.gradients - counted.gradients) if prediction.gradients else 0,
+    )
 
-    found = ", ".join(f"{field} counted as {stand_in}" for field, stand_in in counted(config)[1].items())
-    return found and f" ({found})"
+
+def assumptions(config: Config) -> str:
+    """Names the kinds that `predict` counts as others, in brackets: " (model.norm.kind=new counted as layernorm)"."""
+    _, fallbacks = with_fallbacks(config)
+    text = ", ".join(f"{kind} counted as {fallback}" for kind, fallback in fallbacks.items())
+    return text and f" ({text})"

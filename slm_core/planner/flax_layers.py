@@ -1,84 +1,44 @@
-"""What a layer of the Flax twin keeps for its backward pass, as XLA plans it, in values a token.
+"""What a layer of the Flax twin keeps for its backward pass, as XLA plans it, in values per token.
 
-Read off XLA's plans, component by component (jax 0.10; `slm_flax.memory`), for a CPU and for a GPU of compute
-capability 7.5. For a GPU an array is kept once, where a product reads or makes it; for a CPU also where it would have
-to be computed again from a division or an exponential, and twice where two loops read it. What only moves or multiplies
-numbers is fused into its readers and costs nothing: RoPE, dropout's masks, residual additions' gradients.
+For a GPU an array is kept once, if a product reads or makes it. For a CPU it is also kept if a division or an
+exponential made it, and twice if two loops read it. An operation that only moves or multiplies numbers is fused into
+its readers and costs nothing: RoPE, dropout's masks, the gradients of residual additions. The counts themselves are in
+`slm_core.planner.xla_constants`.
 """
 
 from typing import NamedTuple
 
-from slm_core.config import Attention, Mlp, Model, Norm
+from slm_core.config import Norm
+from slm_core.config.layers import AttentionSpec, LayerSpec, MlpSpec
 from slm_core.config.widths import query_width, value_shape
-from slm_core.planner.parameters import GATED, NORMS
+from slm_core.planner.xla_constants import COMPILERS, Compiler
 
-
-class Compiler(NamedTuple):
-    """What one of XLA's compilers keeps.
-
-    Args:
-      norm: vectors by norm.kind: as the next product reads it, and what that was made of.
-      mlp: vectors of the hidden width by mlp.kind: results of products, and what each step of the activation made.
-      scores: arrays of all scores that the plain kernel keeps: the softmax, that without what is masked, exponentials.
-      loop: arrays of queries and keys that flash keeps: as they are, and as its second loop reads them.
-      softcap: scores before they are capped.
-      qk_norm: of queries and keys: as they come, normalised, scaled, turned.
-      latent: of MLA's latents: as they come, and normalised.
-      joined: of MLA's keys: before their rotary part comes to them.
-      difference: of differential attention's result: of both maps, their difference, its norm.
-      gate: of attention's result: the gate, before and after its sigmoid, and what it is multiplied with.
-      mixed: of values: a layer's own and the first layer's, where they are mixed.
-      routed: of a mixture's rows beside `mlp`: of the hidden width, and of the stream's, sorted and weighted.
-    """
-
-    norm: dict[str, float]
-    mlp: dict[str, float]
-    scores: int
-    loop: int
-    softcap: int
-    qk_norm: float
-    latent: int
-    joined: int
-    difference: int
-    gate: float
-    mixed: int
-    routed: tuple[int, int]
-
-
-CPU = Compiler(
-    norm={"rmsnorm": 2, "layernorm": 3, "dyt": 2},
-    mlp={"swiglu": 5, "geglu": 6, "clipped_swiglu": 6, "gelu": 4, "relu2": 2},
-    scores=3, loop=2, softcap=1, qk_norm=4, latent=3, joined=0, difference=5, gate=1, mixed=1, routed=(1, 3),
-)  # fmt: skip
-GPU = Compiler(
-    norm={"rmsnorm": 1, "layernorm": 1, "dyt": 2},
-    mlp={"swiglu": 3, "geglu": 4, "clipped_swiglu": 3.5, "gelu": 3, "relu2": 2},
-    scores=2, loop=1, softcap=0, qk_norm=1.25, latent=2, joined=1, difference=1, gate=2.5, mixed=4, routed=(0, 2),
-)  # fmt: skip
-
-NORM, MLP = CPU.norm, CPU.mlp
-"""The kinds that are known, of either compiler."""
-
+ATTENTION = ("gqa", "mla", "differential")
+"""The kinds of attention that are counted here."""
+GATED = ("swiglu", "geglu", "clipped_swiglu")
+"""The kinds of MLP, and of expert, with a gate: two matrices read their input."""
+NORMS = {
+    "pre": (1, 1), "post": (1, 1), "sandwich": (2, 2), "output": (1, 1), "parallel": (1, 1), "parallel_shared": (1, 0),
+}  # fmt: skip
+"""{norm.placement: (norms around attention, norms around the MLP)}."""
 BLOCKS, GPU_TILE = 4, 256
-"""Of `slm_flax.layers.fused` on a CPU, and of `slm_flax.layers.flash` on a GPU."""
-
-
+"""Blocks of queries of `slm_flax.layers.fused` on a CPU, and a tile of `slm_flax.layers.flash` on a GPU."""
 PADDED = 1.25
-"""Rows of a mixture for a choice of an expert, with those that fill up blocks: a quarter at most."""
+"""Rows of a mixture per choice of an expert, with the rows that fill up blocks: at most a quarter more."""
 
 
 class Kept(NamedTuple):
-    """Values a token.
+    """Values per token.
 
     Args:
       attention, mlp: of the two halves of a block, each with its norms and the stream after it.
-      whole: of `attention` one array of all scores at once, where there is one.
-      products: those of both that are results of products with weights.
+      all_scores: the share of one array of all scores in `attention`; 0 if the kernel makes no such array.
+      products: the results of products with weights in both halves.
     """
 
     attention: float
     mlp: float
-    whole: float
+    all_scores: float
     products: float
 
     @property
@@ -86,90 +46,90 @@ class Kept(NamedTuple):
         return self.attention + self.mlp
 
 
-def kept(model: Model, length: int, cpu: bool, apart: bool) -> Kept:
-    """Returns what a block keeps.
+def kept(layer: LayerSpec, length: int, device: str, apart: bool) -> Kept:
+    """Counts what a block keeps.
 
     Args:
-      model: its layer's.
       length: the context.
-      cpu: whether a CPU computes.
-      apart: whether sums are computed apart from what they sum, which then is kept as well.
+      device: "cpu" or "gpu".
+      apart: whether sums are computed apart from their terms, which are then kept as well.
     """
-    compiler, width, norms = CPU if cpu else GPU, model.d_model, NORMS[model.norm.placement]
-    for_mlp = sum("mlp" in name for name in norms)
-    kernel = _kernel(model.attention, cpu)
-    scores = _scores(compiler, model.attention, kernel, length, apart)
-    norm = _norm(compiler, model.norm) * width + apart * width
-    attention = width + (len(norms) - for_mlp) * norm + _attention(compiler, model, kernel) + scores
-    mlp = width + for_mlp * norm + _mlp(compiler, width, model.mlp)
-    whole = scores / compiler.scores if kernel == "dot_product" else 0
-    return Kept(attention, mlp, whole, _products(model))
+    compiler, width = COMPILERS[device], layer.d_model
+    attention_norms, mlp_norms = NORMS[layer.norm.placement]
+    kernel = _kernel(layer.attention, device)
+    scores = _scores(compiler, layer.attention, kernel, length, device, apart)
+    norm = _norm(compiler, layer.norm) * width + apart * width
+    attention = width + attention_norms * norm + _attention(compiler, layer, kernel) + scores
+    mlp = width + mlp_norms * norm + _mlp(compiler, width, layer.mlp)
+    all_scores = scores / compiler.scores if kernel == "dot_product" else 0
+    return Kept(attention, mlp, all_scores, _products(layer))
 
 
-def _kernel(attention: Attention, cpu: bool) -> str:
-    """Returns what computes attention: flash where the fused kernel cannot, and on every GPU."""
+def _kernel(attention: AttentionSpec, device: str) -> str:
+    """Returns the kernel that computes attention: flash in the place of fused on a GPU, or if fused cannot."""
     lacking = attention.softcap or attention.sinks or value_shape(attention)[1] != query_width(attention)
-    return "flash" if attention.kernel == "fused" and (lacking or not cpu) else attention.kernel
+    return "flash" if attention.kernel == "fused" and (lacking or device == "gpu") else attention.kernel
 
 
 def _norm(compiler: Compiler, norm: Norm) -> float:
     return max(1, compiler.norm[norm.kind] - (norm.weight == "none"))
 
 
-def _attention(compiler: Compiler, model: Model, kernel: str) -> float:
-    """Returns what attention keeps but for scores: what the kernel reads, and what it returns."""
-    attention, heads = model.attention, model.attention.n_heads
-    maps = 2 if attention.kind == "differential" else 1
+def _maps(attention: AttentionSpec) -> int:
+    return 2 if attention.kind == "differential" else 1
+
+
+def _attention(compiler: Compiler, layer: LayerSpec, kernel: str) -> float:
+    """Returns what attention keeps without its scores: what the kernel reads, and what it returns."""
+    attention, heads, maps = layer.attention, layer.attention.n_heads, _maps(layer.attention)
     key_heads = heads if attention.kind == "mla" else attention.n_kv_heads
     q, k = maps * heads * query_width(attention), maps * key_heads * query_width(attention)
     value_heads, value_width = value_shape(attention)
     v, y = value_heads * value_width, heads * value_width
     if kernel == "dot_product":
-        found = q + k + maps * v + y
+        total: float = q + k + maps * v + y
     elif kernel == "fused":
-        found = q + 2.5 * (k + maps * v) + y  # each block of queries has its own slice of keys and values
-    else:  # its result with the logarithm of the sums
-        found = compiler.loop * (q + k) + (compiler.loop - 1 + maps) * v + maps * (y + heads) + y
+        total = q + compiler.block_keys * (k + maps * v) + y
+    else:  # flash returns its result and the logarithm of the sums
+        total = compiler.loop * (q + k) + (compiler.loop - 1 + maps) * v + maps * (y + heads) + y
     if attention.kind == "mla":
-        found += compiler.latent * (attention.kv_rank + (attention.q_rank or 0)) + compiler.joined * k
+        total += compiler.latent * (attention.kv_rank + (attention.q_rank or 0)) + compiler.joined * k
     if attention.kind == "differential":
-        found += compiler.difference * y
+        total += compiler.difference * y
     if attention.qk_norm != "none":
-        found += compiler.qk_norm * (q + k)
+        total += compiler.qk_norm * (q + k)
     if attention.gate != "none":
-        found += compiler.gate * y
-    return found + (compiler.mixed * v if attention.value_residual else 0)
+        total += compiler.gate * y
+    return total + (compiler.mixed * v if attention.value_residual else 0)
 
 
-def _scores(compiler: Compiler, attention: Attention, kernel: str, length: int, apart: bool) -> float:
+def _scores(compiler: Compiler, attention: AttentionSpec, kernel: str, length: int, device: str, apart: bool) -> float:
     """Returns the kept scores of a token."""
-    maps = 2 if attention.kind == "differential" else 1
+    scores = _maps(attention) * attention.n_heads * length
     if kernel == "dot_product":
-        return maps * (compiler.scores + compiler.softcap * bool(attention.softcap)) * attention.n_heads * length
-    if kernel == "fused":  # exponentials and softmax, in blocks of queries with the keys they see
-        return maps * (2 + apart) * attention.n_heads * length * (BLOCKS + 1) / (2 * BLOCKS)
-    return maps * attention.n_heads * length if compiler is GPU and length <= GPU_TILE else 0  # a loop of one is none
+        return (compiler.scores + compiler.softcap * bool(attention.softcap)) * scores
+    if kernel == "fused":  # exponentials and softmax, of each block of queries with the keys that it sees
+        return (2 + apart) * scores * (BLOCKS + 1) / (2 * BLOCKS)
+    return scores if device == "gpu" and length <= GPU_TILE else 0  # XLA unrolls a loop over one tile
 
 
-def _mlp(compiler: Compiler, width: int, mlp: Mlp) -> float:
+def _mlp(compiler: Compiler, width: int, mlp: MlpSpec) -> float:
     if mlp.kind != "moe":
         return compiler.mlp[mlp.kind] * mlp.hidden
     rows, inner = mlp.top_k * PADDED, compiler.mlp[mlp.expert]
-    hidden, stream = compiler.routed
-    routed = rows * ((inner + hidden) * mlp.hidden + stream * width) + mlp.top_k * width
-    return routed + mlp.shared_experts * inner * mlp.hidden
+    routed = rows * ((inner + compiler.routed_hidden) * mlp.hidden + compiler.routed_stream * width)
+    return routed + mlp.top_k * width + mlp.shared_experts * inner * mlp.hidden
 
 
-def _products(model: Model) -> float:
+def _products(layer: LayerSpec) -> float:
     """Returns the results of products with weights that a backward pass needs: all but the MLP's last."""
-    attention, heads = model.attention, model.attention.n_heads
+    attention, heads = layer.attention, layer.attention.n_heads
     value_heads, value_width = value_shape(attention)
-    maps = 2 if attention.kind == "differential" else 1
     if attention.kind == "mla":
-        found = heads * query_width(attention) + (attention.q_rank or 0) + attention.kv_rank + attention.rope_dim
-        found += heads * (attention.head_dim + attention.v_dim)
+        total = heads * query_width(attention) + (attention.q_rank or 0) + attention.kv_rank + attention.rope_dim
+        total += heads * (attention.head_dim + attention.v_dim)
     else:
-        found = maps * (heads + attention.n_kv_heads) * attention.head_dim + value_heads * value_width
-    if model.mlp.kind != "moe":
-        found += (1 + (model.mlp.kind in GATED)) * model.mlp.hidden
-    return found + model.d_model
+        total = _maps(attention) * (heads + attention.n_kv_heads) * attention.head_dim + value_heads * value_width
+    if layer.mlp.kind != "moe":
+        total += (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden
+    return total + layer.d_model

@@ -1,4 +1,4 @@
-"""What the planner says, as lines of text and as a picture."""
+"""Shows predictions: as lines of text, and as a picture."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,37 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.planner import PARTS, Prediction, guesses, predict
+from slm_core.planner import PARTS, Prediction, Twin, assumptions, predict
+from slm_core.planner.resident import compute_dtype
 from slm_core.planner.search import cheapest, helpful, largest_micro_batch, smallest
 
 TWINS = {"torch": "PyTorch", "flax": "Flax"}
 LETTERS = dict(zip(PARTS, "WGOALS", strict=True))
-"""{part: its letter in a bar}; the workspace is S, for W is taken."""
+"""{part: its letter in a bar}. The workspace is S, because W is taken."""
 COLORS = dict(zip(PARTS, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb"), strict=True))
+SMALL = 1e8
+"""Bytes below which a number is shown in MB."""
 _BAR = 60  # characters
 
 
-SMALL = 1e8
-"""Bytes below which numbers are MB."""
-
-
 def gigabytes(count: float) -> str:
-    """Returns 1234567890 as "1.23 GB", 12345678 as "12.3 MB"; GB are 1e9 bytes."""
+    """Formats 1234567890 as "1.23 GB" and 12345678 as "12.3 MB". GB are 1e9 bytes."""
     return f"{count / 1e9:.2f} GB" if count >= SMALL else f"{count / 1e6:.1f} MB"
 
 
 def parts(prediction: Prediction) -> str:
-    """Returns "weights 0.50, gradients 0.50, ..." in GB, of a small one in MB, and says so."""
+    """Formats a prediction in GB as "weights 0.50, gradients 0.50, ...", or a small one as "weights 5.00 MB, ..."."""
     unit, word = (1e9, "") if prediction.total >= SMALL else (1e6, " MB")
     return ", ".join(f"{name} {size / unit:.2f}{word}" for name, size in dataclasses.asdict(prediction).items())
 
 
 def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
-    """Returns one line a part, one column a twin, and their totals beside the limit.
+    """Formats one line per part, one column per twin, and the totals beside the limit.
 
     Args:
       predictions: {"torch" or "flax": prediction}.
-      limit: bytes; infinite: none.
+      limit: bytes; infinite: no limit.
     """
     unit, word = (1e9, "GB") if max(p.total for p in predictions.values()) >= 1e9 else (1e6, "MB")
     lines = [f"{'':14}" + "".join(f"{TWINS[twin]:>10}" for twin in predictions)]
@@ -48,7 +47,7 @@ def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
 
 
 def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
-    """Returns a bar a twin, of the parts' letters, with a mark at the limit unless that is far away."""
+    """Draws a bar of the parts' letters per twin, with a mark at the limit unless that is far away."""
     largest = max(prediction.total for prediction in predictions.values())
     near = limit < 10 * largest
     scale = _BAR / (max(largest, limit) if near else largest)
@@ -64,12 +63,15 @@ def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
     return lines
 
 
-def advice(config: Config, vocab_size: int, frameworks: list[str], limit: float) -> list[str]:
-    """Returns, for each twin, the largest micro-batch that fits, the settings that cost the least time, and, if no
-    choice of what the config leaves open fits, the three changes that save the most."""
-    lines = [f"predicted{guesses(config)}"] if guesses(config) else []
-    for twin in frameworks:
-        name = TWINS[twin]
+def advice(config: Config, vocab_size: int, twins: list[Twin], limit: float) -> list[str]:
+    """Says for each twin which is the largest micro-batch that fits, and which settings cost the least time.
+
+    If no choice of the open fields fits, it also says which three changes save the most.
+    """
+    assumed = assumptions(config)
+    lines = [f"predicted{assumed}"] if assumed else []
+    for twin in twins:
+        name = TWINS[twin.framework]
         largest = largest_micro_batch(config, vocab_size, twin, limit)
         lines.append(f"{name}: largest micro-batch that fits: {largest or 'none'}")
         best = cheapest(_opened(config), vocab_size, twin, limit)
@@ -79,12 +81,12 @@ def advice(config: Config, vocab_size: int, frameworks: list[str], limit: float)
         if cheapest(config, vocab_size, twin, limit) is None:
             changes = helpful(smallest(config, vocab_size, twin), vocab_size, twin)[:3]
             text = "; ".join(f"{change.text} ({gigabytes(change.total)})" for change in changes)
-            lines.append(f"{name}: does not fit; what saves the most: {text or 'nothing does'}")
+            lines.append(f"{name}: does not fit; these changes save the most: {text or 'none'}")
     return lines
 
 
 def _opened(config: Config) -> Config:
-    """Returns the config with the planner's choices open."""
+    """Opens the fields that the planner chooses."""
     memory = dataclasses.replace(config.memory, remat="auto", loss_chunk=None)
     return dataclasses.replace(config, memory=memory, train=dataclasses.replace(config.train, micro_batch_size=0))
 
@@ -99,9 +101,8 @@ def _settings(config: Config) -> str:
 
 
 def summary(config: Config, vocab_size: int) -> str:
-    """Returns what is predicted, in one line."""
-    train, length = config.train, config.data.seq_len
-    compute = config.precision.params if config.precision.compute == "auto" else config.precision.compute
+    """Describes in one line which settings the prediction is for."""
+    train, length, compute = config.train, config.data.seq_len, compute_dtype(config.precision)
     return (
         f"micro-batches of {train.micro_batch_size or train.batch_size} of {train.batch_size} x {length} tokens,"
         f" vocabulary {vocab_size}, {compute}, optim.kind={config.optim.kind}, memory.remat={config.memory.remat},"
@@ -110,19 +111,19 @@ def summary(config: Config, vocab_size: int) -> str:
 
 
 def picture(path: Path, titles: Mapping[str, Mapping[str, Prediction]], limit: float) -> None:
-    """Draws stacked bars, one a title and twin.
+    """Draws stacked bars, one per title and twin.
 
     Args:
       path: a .png or .svg to write.
       titles: {title: {"torch" or "flax": prediction}}.
-      limit: bytes; infinite: no line.
+      limit: bytes, drawn as a line; infinite: no line.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [(f"{title}\n{TWINS[twin]}", p) for title, found in titles.items() for twin, p in found.items()]
+    rows = [(f"{title}\n{TWINS[twin]}", p) for title, twins in titles.items() for twin, p in twins.items()]
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.5 * len(rows)), layout="constrained")
     left = [0.0] * len(rows)
     for part in PARTS:

@@ -1,93 +1,93 @@
-"""The PyTorch twin's MLPs on a tape; see `torch_layers`."""
+"""The PyTorch twin's MLPs as graphs of sizes. See `torch_layers`."""
 
-from slm_core.config import Mlp, Model
-from slm_core.planner.parameters import GATED
-from slm_core.planner.tape import Tape, Value
+from slm_core.config.layers import LayerSpec, MlpSpec
+from slm_core.planner.graph import Graph, Value
 from slm_core.planner.torch_layers import Step, cast, linear, multiply, weight
 
 
-def gelu(tape: Tape, up: Value) -> Value:
-    return tape.op([up], up.size, saved=[up])
+def gelu(graph: Graph, up: Value) -> Value:
+    return graph.op([up], up.size, saved=[up])
 
 
-def relu2(tape: Tape, up: Value) -> Value:
-    y = tape.op([up], up.size, own=True)
-    return tape.op([y], y.size, saved=[y], backward=2 * y.size)
+def relu2(graph: Graph, up: Value) -> Value:
+    y = graph.op([up], up.size, saves_output=True)
+    return graph.op([y], y.size, saved=[y], backward=2 * y.size)
 
 
-def swiglu(tape: Tape, gate: Value, up: Value) -> Value:
-    gate = tape.op([gate], gate.size, saved=[gate])
-    return tape.op([gate, up], gate.size, saved=[gate, up])
+def swiglu(graph: Graph, gate: Value, up: Value) -> Value:
+    gate = graph.op([gate], gate.size, saved=[gate])
+    return graph.op([gate, up], gate.size, saved=[gate, up])
 
 
-def clipped_swiglu(tape: Tape, gate: Value, up: Value) -> Value:
-    gate, up = (tape.op([x], x.size, saved=[x], backward=x.size // 4) for x in (gate, up))
-    share = tape.op([tape.op([gate], gate.size)], gate.size, own=True)
-    gate = tape.op([gate, share], gate.size, saved=[gate, share])
-    up = tape.op([up], up.size, passes=(up,))
-    return tape.op([gate, up], gate.size, saved=[gate, up])
+def clipped_swiglu(graph: Graph, gate: Value, up: Value) -> Value:
+    gate, up = (graph.op([x], x.size, saved=[x], backward=x.size // 4) for x in (gate, up))
+    share = graph.op([graph.op([gate], gate.size)], gate.size, saves_output=True)
+    gate = graph.op([gate, share], gate.size, saved=[gate, share])
+    up = graph.op([up], up.size, passes=(up,))
+    return graph.op([gate, up], gate.size, saved=[gate, up])
 
 
 ACTIVATION = {"gelu": gelu, "relu2": relu2, "swiglu": swiglu, "geglu": swiglu, "clipped_swiglu": clipped_swiglu}
-"""{kind: what it does with up, or with gate and up}."""
+"""{kind: its activation, of the result of up_proj, or of those of gate_proj and up_proj}."""
 
 
-def mlp(tape: Tape, s: Step, path: str, model: Model, x: Value) -> Value:
-    if model.mlp.kind == "moe":
-        return moe(tape, s, path, model, x)
-    return dense(tape, s, path, model.mlp.kind, x)
+def mlp(graph: Graph, s: Step, path: str, layer: LayerSpec, x: Value) -> Value:
+    if layer.mlp.kind == "moe":
+        return moe(graph, s, path, layer.mlp, x)
+    return dense(graph, s, path, layer.mlp.kind, x)
 
 
-def dense(tape: Tape, s: Step, path: str, kind: str, x: Value) -> Value:
-    inner = [linear(tape, s, f"{path}.{name}", x, s.tokens) for name in _inward(kind)]
-    return linear(tape, s, f"{path}.down_proj", ACTIVATION[kind](tape, *inner), s.tokens)
+def dense(graph: Graph, s: Step, path: str, kind: str, x: Value) -> Value:
+    inner = [linear(graph, s, f"{path}.{name}", x, s.tokens) for name in _inputs(s, path)]
+    return linear(graph, s, f"{path}.down_proj", ACTIVATION[kind](graph, *inner), s.tokens)
 
 
-def penalty(tape: Tape, s: Step, path: str, config: Mlp, x: Value) -> Value:
-    """What a mixture adds to the loss: its router is asked once more."""
-    logits = _router(tape, s, path, config, x)
-    return tape.op([tape.op([logits], logits.size, own=True)], 0, extra=logits.size)
+def penalty(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
+    """Adds the terms that a mixture adds to the loss. Its router runs once more for them."""
+    logits = _router(graph, s, path, config, x)
+    return graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
 
 
-def moe(tape: Tape, s: Step, path: str, model: Model, x: Value) -> Value:
-    config, pairs = model.mlp, s.tokens * model.mlp.top_k
-    logits = _router(tape, s, path, config, x)
-    scores = tape.op([logits], logits.size, own=True)
+def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
+    pairs = s.tokens * config.top_k
+    logits = _router(graph, s, path, config, x)
+    scores = graph.op([logits], logits.size, saves_output=True)
     indices = 8 * pairs
-    rows = tape.op([x], x.size * config.top_k)  # repeated, then in the order of their experts
-    rows = tape.op([rows], rows.size, extra=2 * indices)
-    inner = [_experts(tape, s, f"{path}.{name}", rows, pairs) for name in reversed(_inward(config.expert))][::-1]
-    y = _experts(tape, s, f"{path}.down_proj", ACTIVATION[config.expert](tape, *inner), pairs)
-    y = tape.op([y], y.size, extra=indices)
-    chosen = tape.op([scores], pairs * s.wide, extra=indices)
-    y = tape.op([multiply(tape, y, cast(tape, chosen, pairs * s.compute))], x.size)
+    rows = graph.op([x], x.size * config.top_k)  # repeated, then in the order of their experts
+    rows = graph.op([rows], rows.size, extra=2 * indices)
+    inner = [_experts(graph, s, f"{path}.{name}", rows, pairs) for name in reversed(_inputs(s, path))][::-1]
+    y = _experts(graph, s, f"{path}.down_proj", ACTIVATION[config.expert](graph, *inner), pairs)
+    y = graph.op([y], y.size, extra=indices)
+    chosen = graph.op([scores], pairs * s.wide, extra=indices)
+    y = graph.op([multiply(graph, y, cast(graph, chosen, pairs * s.compute))], x.size)
     if config.shared_experts:
-        shared = dense(tape, s, f"{path}.shared", config.expert, x)
-        y = tape.op([y, shared], y.size, passes=(y, shared))
+        shared = dense(graph, s, f"{path}.shared", config.expert, x)
+        y = graph.op([y, shared], y.size, passes=(y, shared))
     return y
 
 
-def _inward(kind: str) -> list[str]:
-    return ["gate_proj", "up_proj"] if kind in GATED else ["up_proj"]
+def _inputs(s: Step, path: str) -> list[str]:
+    """Returns the names of the matrices that read the MLP's input."""
+    return ["gate_proj", "up_proj"] if any(name.startswith(f"{path}.gate_proj.") for name in s.weights) else ["up_proj"]
 
 
-def _router(tape: Tape, s: Step, path: str, config: Mlp, x: Value) -> Value:
-    """Its logits, float32 or wider."""
-    x = cast(tape, x, x.size // s.compute * s.wide)
-    w = weight(tape, s, f"{path}.router.weight", s.wide)
-    return tape.op([x, w], s.tokens * config.experts * s.wide, saved=[x, w], product=True)
+def _router(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
+    """Adds the router's product and returns its logits, float32 or wider."""
+    x = cast(graph, x, x.size // s.compute * s.wide)
+    w = weight(graph, s, f"{path}.router.weight", s.wide)
+    return graph.op([x, w], s.tokens * config.experts * s.wide, saved=[x, w], product=True)
 
 
-def _experts(tape: Tape, s: Step, path: str, x: Value, rows: int) -> Value:
-    """The rows' products with their experts' matrices, put together; their gradients are put together as well."""
+def _experts(graph: Graph, s: Step, path: str, x: Value, rows: int) -> Value:
+    """Adds the products of the rows with the matrices of their experts, joined. Their gradients are joined as well."""
     name = f"{path}.weight"
     w = s.weights[name]
-    size = s.shapes[name].size * s.compute
-    out = rows * s.shapes[name].shape[2] * s.compute
-    pieces = tape.view(x, x.size)
-    matrices = tape.view(cast(tape, w, size), size)
+    size = s.declared[name].size * s.compute
+    out = rows * s.declared[name].shape[2] * s.compute
+    pieces = graph.view(x, x.size)
+    matrices = graph.view(cast(graph, w, size), size)
     saved = ([pieces] if w.graded else []) + ([matrices] if x.graded else [])
-    y = tape.op([pieces, matrices], out, saved=saved, product=True)
+    y = graph.op([pieces, matrices], out, saved=saved, product=True)
     if f"{path}.bias" in s.weights:
-        y = tape.op([y, s.weights[f"{path}.bias"]], out, passes=(y,))
-    return tape.op([y], out, passes=(y,))
+        y = graph.op([y, s.weights[f"{path}.bias"]], out, passes=(y,))
+    return graph.op([y], out, passes=(y,))

@@ -1,4 +1,4 @@
-"""What an update takes in PyTorch at its peak: the twin's model and loss on a tape, then its optimizer.
+"""What an update takes in PyTorch at its peak: the twin's model and loss on a graph, then its optimizer.
 
 An update holds the weights and the optimizer's state throughout. A micro-batch's activations grow until the loss and
 shrink from there, while gradients grow; from the second micro-batch on gradients are there all along. The optimizer
@@ -13,77 +13,73 @@ from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.model.layer_groups import group_size
 from slm_core.model.mup import logit_factor
-from slm_core.planner import PARTS, Prediction
-from slm_core.planner.held import SLICE, Held, held
-from slm_core.planner.parameters import Parameter
-from slm_core.planner.tape import Memory, Player, Tape, Value
-from slm_core.planner.torch_layers import ATTENTION, Heads, Step, cast, linear, norm, weight
-from slm_core.planner.torch_mlp import mlp, penalty
+from slm_core.planner.allocator import Allocator
+from slm_core.planner.declarations import Declare, Parameter
+from slm_core.planner.graph import Graph, Value
+from slm_core.planner.prediction import PARTS, Prediction
+from slm_core.planner.resident import SLICE, Resident, resident_memory
+from slm_core.planner.simulator import Simulator
+from slm_core.planner.torch_block import Stream, block, dropout
+from slm_core.planner.torch_layers import Step, cast, linear, norm, weight
 
 
-def predict(config: Config, vocab_size: int) -> Prediction:
-    """See `slm_core.planner.predict`."""
-    own = held(config, vocab_size)
-    fixed = {"weights": own.weights + _tables(config), "optimizer": own.optimizer}
+def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
+    """Predicts the memory of an update; see `slm_core.planner.predict`."""
+    always = resident_memory(config, vocab_size, declare)
+    fixed = {"weights": always.weights + _tables(config), "optimizer": always.optimizer}
     micro = min(config.train.micro_batch_size or config.train.batch_size, config.train.batch_size)
     accumulated = micro < config.train.batch_size
-    memory = Memory(dict.fromkeys(PARTS, 0) | fixed | {"gradients": own.gradients if accumulated else 0})
-    Player(memory, accumulated).play(_micro_batch(config, own, micro))
-    updating = fixed | {"gradients": own.gradients, "workspace": _update(config.optim, own.trained, own.stored)}
-    if sum(updating.values()) > memory.most:
+    allocator = Allocator(dict.fromkeys(PARTS, 0) | fixed | {"gradients": always.gradients if accumulated else 0})
+    Simulator(allocator, accumulated).run(_micro_batch(config, always, micro))
+    work = _update(config.optim, always.trained, always.stored)
+    updating = fixed | {"gradients": always.gradients, "workspace": work}
+    if sum(updating.values()) > allocator.peak_total:
         return Prediction(**(dict.fromkeys(PARTS, 0) | updating))
-    return Prediction(**memory.peak)
+    return Prediction(**allocator.peak)
 
 
-def _micro_batch(config: Config, own: Held, micro: int) -> Tape:
-    """Returns the forward pass of one micro-batch, its loss last."""
-    weights = {name: Value(own.sizes[name], graded=p.role != "frozen", weight=True) for name, p in own.shapes.items()}
-    sizes, gpu = (own.stored, own.compute, own.wide), config.run.device != "cpu"
-    s = Step(micro, config.data.seq_len, *sizes, weights, own.shapes, gpu)
-    tape = Tape()
-    x = _embedded(tape, s, config.model)
-    x, added = _layers(tape, s, config, x)
+def _micro_batch(config: Config, always: Resident, micro: int) -> Graph:
+    """Returns the forward pass of one micro-batch. Its last operation is the loss."""
+    weights = {
+        name: Value(always.sizes[name], graded=p.role != "frozen", weight=True) for name, p in always.parameters.items()
+    }
+    sizes, gpu = (always.stored, always.compute, always.wide), config.run.device != "cpu"
+    s = Step(micro, config.data.seq_len, *sizes, weights, always.parameters, gpu)
+    graph = Graph()
+    x = _embedded(graph, s, config.model)
+    x, added = _layers(graph, s, config, x)
     if config.model.norm.placement != "post":
-        x = norm(tape, s, "final_norm", config.model.norm, x, s.tokens)
-    _loss(tape, s, config, x, added)
-    return tape
+        x = norm(graph, s, "final_norm", config.model.norm, x, s.tokens)
+    _loss(graph, s, config, x, added)
+    return graph
 
 
-def _embedded(tape: Tape, s: Step, model: Model) -> Value:
+def _embedded(graph: Graph, s: Step, model: Model) -> Value:
     table, ids = s.weights["embed.weight"], 8 * s.tokens
-    x = tape.op([table], s.tokens * model.d_model * s.stored, extra=ids)
-    x = cast(tape, x, s.tokens * model.d_model * s.compute)
+    x = graph.op([table], s.tokens * model.d_model * s.stored, extra=ids)
+    x = cast(graph, x, s.tokens * model.d_model * s.compute)
     if model.embed_scale != 1:
-        x = tape.op([x], x.size)
+        x = graph.op([x], x.size)
     if model.embed_norm:
-        x = norm(tape, s, "embed_norm", model.norm, x, s.tokens)
+        x = norm(graph, s, "embed_norm", model.norm, x, s.tokens)
     if model.position.kind == "learned":
-        x = tape.op([x, weight(tape, s, "position.weight", s.compute)], x.size, passes=(x,))
+        x = graph.op([x, weight(graph, s, "position.weight", s.compute)], x.size, passes=(x,))
     elif model.position.kind == "sinusoidal":
-        x = tape.op([x], x.size, passes=(x,))
-    return _dropout(tape, s, model, x)
+        x = graph.op([x], x.size, passes=(x,))
+    return dropout(graph, s, model, x)
 
 
-def _dropout(tape: Tape, s: Step, model: Model, x: Value) -> Value:
-    """The mask is made of 64-bit indices and 32-bit hashes, and kept as bytes."""
-    if not model.dropout:
-        return x
-    elements = x.size // s.compute
-    y = tape.op([x], x.size)
-    return tape.op([y], x.size, extra=elements, forward=16 * elements)
-
-
-def _layers(tape: Tape, s: Step, config: Config, x: Value) -> tuple[Value, list[Value]]:
-    """Returns the stream after all layers, and what they add to the loss."""
+def _layers(graph: Graph, s: Step, config: Config, x: Value) -> tuple[Value, list[Value]]:
+    """Adds all layers. Returns the stream after them, and the terms that they add to the loss."""
     layers, remat = layer_specs(config.model), config.memory.remat
     mixed = any(layer.attention.value_residual for layer in layers[1:])
-    stream = _Stream(x)
+    stream = Stream(x)
 
-    def call(on: Tape, index: int) -> Value:
-        _block(on, s, f"layers.{index}", layers[index], stream, gives_values=mixed and index == 0)
+    def call(on: Graph, index: int) -> Value:
+        block(on, s, f"layers.{index}", layers[index], stream, gives_values=mixed and index == 0)
         return stream.x
 
-    def calls(on: Tape, indices: range) -> Value:
+    def calls(on: Graph, indices: range) -> Value:
         for index in indices:
             if remat in ("attention", "block", "full"):
                 on.checkpoint([stream.x], lambda segment, i=index: call(segment, i), keeps=remat == "attention")
@@ -95,119 +91,49 @@ def _layers(tape: Tape, s: Step, config: Config, x: Value) -> tuple[Value, list[
     for first in range(0, len(layers), size):
         group = range(first, min(first + size, len(layers)))
         if remat == "full":
-            tape.checkpoint([stream.x], lambda segment, g=group: calls(segment, g))
+            graph.checkpoint([stream.x], lambda segment, g=group: calls(segment, g))
         else:
-            calls(tape, group)
+            calls(graph, group)
     return stream.x, stream.added
 
 
-class _Stream:
-    """What one block hands to the next."""
-
-    def __init__(self, x: Value):
-        self.x = x
-        self.first_values: Value | None = None
-        self.added: list[Value] = []
-
-
-def _block(tape: Tape, s: Step, path: str, model: Model, stream: _Stream, gives_values: bool) -> None:
-    def normed(name: str, x: Value) -> Value:
-        return norm(tape, s, f"{path}.{name}", model.norm, x, s.tokens)
-
-    def attend(x: Value) -> Value:
-        heads = Heads(tape, s, f"{path}.attention", model, stream.first_values)
-        y, values = ATTENTION[model.attention.kind](heads, x)
-        if gives_values:
-            stream.first_values = values
-            tape.exports.append(values)
-        return _dropout(tape, s, model, y)
-
-    def feed(x: Value) -> Value:
-        if model.mlp.kind == "moe":
-            stream.added.append(penalty(tape, s, f"{path}.mlp", model.mlp, x))
-            tape.exports.append(stream.added[-1])
-        return _dropout(tape, s, model, mlp(tape, s, f"{path}.mlp", model, x))
-
-    def add(x: Value, y: Value) -> Value:
-        if model.residual_multiplier != 1:
-            y = tape.op([y], y.size)
-        return tape.op([x, y], x.size, passes=(x, y))
-
-    stream.x = PLACEMENT[model.norm.placement](stream.x, normed, attend, feed, add)
-
-
-def _pre(x, normed, attend, feed, add):
-    x = add(x, attend(normed("attention_norm", x)))
-    return add(x, feed(normed("mlp_norm", x)))
-
-
-def _post(x, normed, attend, feed, add):
-    x = normed("attention_norm", add(x, attend(x)))
-    return normed("mlp_norm", add(x, feed(x)))
-
-
-def _sandwich(x, normed, attend, feed, add):
-    x = add(x, normed("attention_output_norm", attend(normed("attention_norm", x))))
-    return add(x, normed("mlp_output_norm", feed(normed("mlp_norm", x))))
-
-
-def _output(x, normed, attend, feed, add):
-    x = add(x, normed("attention_norm", attend(x)))
-    return add(x, normed("mlp_norm", feed(x)))
-
-
-def _parallel(x, normed, attend, feed, add):
-    return add(add(x, attend(normed("attention_norm", x))), feed(normed("mlp_norm", x)))
-
-
-def _parallel_shared(x, normed, attend, feed, add):
-    y = normed("attention_norm", x)
-    return add(add(x, attend(y)), feed(y))
-
-
-PLACEMENT = {
-    "pre": _pre, "post": _post, "sandwich": _sandwich, "output": _output, "parallel": _parallel,
-    "parallel_shared": _parallel_shared,
-}  # fmt: skip
-
-
-def _loss(tape: Tape, s: Step, config: Config, hidden: Value, added: list[Value]) -> None:
-    """The loss, whole or in chunks; each chunk is a segment."""
+def _loss(graph: Graph, s: Step, config: Config, hidden: Value, added: list[Value]) -> None:
+    """Adds the loss, of all tokens at once or in chunks. Each chunk is a checkpointed segment."""
     rows, chunk = s.tokens, config.memory.loss_chunk or 0
-    tape.part = "logits"
+    graph.part = "logits"
     if not chunk:
-        total = _token_losses(tape, s, config.model, hidden, rows)
-        tape.op([total, *added], s.wide)
+        total = _token_losses(graph, s, config.model, hidden, rows)
+        graph.op([total, *added], s.wide)
         return
-    found = []
+    losses = []
     for first in range(0, rows, chunk):
         count = min(chunk, rows - first)
-        piece = tape.view(hidden, hidden.size * count // rows)
-        found.append(tape.checkpoint([piece], lambda on, x=piece, n=count: _token_losses(on, s, config.model, x, n)))
-    tape.op([*found, *added], s.wide)
+        piece = graph.view(hidden, hidden.size * count // rows)
+        losses.append(graph.checkpoint([piece], lambda on, x=piece, n=count: _token_losses(on, s, config.model, x, n)))
+    graph.op([*losses, *added], s.wide)
 
 
-def _token_losses(tape: Tape, s: Step, model: Model, hidden: Value, rows: int) -> Value:
+def _token_losses(graph: Graph, s: Step, model: Model, hidden: Value, rows: int) -> Value:
     if model.tie_embeddings:
-        table = weight(tape, s, "embed.weight", s.compute)
+        table = weight(graph, s, "embed.weight", s.compute)
         saved = ([hidden] if table.graded else []) + [table]
-        logits = tape.op([hidden, table], rows * s.shapes["embed.weight"].shape[0] * s.compute, saved=saved)
+        logits = graph.op([hidden, table], rows * s.declared["embed.weight"].shape[0] * s.compute, saved=saved)
     else:
-        logits = linear(tape, s, "head", hidden, rows)
-    logits = cast(tape, logits, logits.size // s.compute * s.wide)
+        logits = linear(graph, s, "head", hidden, rows)
+    logits = cast(graph, logits, logits.size // s.compute * s.wide)
     if logit_factor(model) != 1:
-        logits = tape.op([logits], logits.size)
+        logits = graph.op([logits], logits.size)
     if model.logit_softcap:
-        logits = tape.op([tape.op([logits], logits.size)], logits.size, own=True)
-        logits = tape.op([logits], logits.size)
-    losses = [tape.op([logits], rows * s.wide, extra=logits.size, reuses=True)]
+        logits = graph.op([graph.op([logits], logits.size)], logits.size, saves_output=True)
+        logits = graph.op([logits], logits.size)
+    losses = [graph.op([logits], rows * s.wide, extra=logits.size, reuses=True)]
     if model.z_loss:
-        losses.append(tape.op([logits], rows * s.wide, saved=[logits], own=True, backward=2 * logits.size))
-    return tape.op(losses, s.wide)
+        losses.append(graph.op([logits], rows * s.wide, saved=[logits], saves_output=True, backward=2 * logits.size))
+    return graph.op(losses, s.wide)
 
 
 def _tables(config: Config) -> int:
-    """Bytes of what is computed once and kept, in float64 or int64: cosines and sines, slopes, positions, buckets."""
+    """Returns the bytes of tables that are computed once, in float64 or int64: RoPE's, ALiBi's, T5's, sinusoids."""
     model, context = config.model, config.data.seq_len
     count = context * model.d_model if model.position.kind == "sinusoidal" else 0
     for layer in layer_specs(model):
@@ -222,13 +148,13 @@ def _tables(config: Config) -> int:
 
 
 def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
-    """Returns the bytes that an optimizer's update needs beside weights, state and gradients."""
+    """Returns the bytes that the optimizer's update needs beside weights, state and gradients."""
     total = sum(p.size for p in trained.values()) * stored
     largest = max(p.size for p in trained.values()) * stored
     if optim.kind in ("lion", "schedule_free"):
-        return total  # the sign of a momentum; the root of a second moment
+        return total  # the sign of a momentum, or the root of a second moment
     if optim.kind == "adafactor":
-        return 2 * largest  # a squared gradient and what it is divided by; an update and its square
+        return 2 * largest  # a squared gradient and its divisor, then an update and its square
     if optim.kind == "muon":
         matrices = [p for p in trained.values() if p.role == "matrix" and len(p.shape) >= 2]
         return max((_orthogonal(p) for p in matrices), default=0) * stored
@@ -238,6 +164,6 @@ def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
 
 
 def _orthogonal(p: Parameter) -> int:
-    """Returns how many numbers Newton and Schulz's iteration holds: x, a x, a product, their sum, and x x^T twice."""
+    """Returns the values that Newton and Schulz's iteration needs: x, a x, a product, their sum, and x x^T twice."""
     gram = p.size // max(p.shape[-2:]) * min(p.shape[-2:])
     return 4 * p.size + 2 * gram

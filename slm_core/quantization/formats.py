@@ -1,18 +1,18 @@
-"""Frozen weight matrices in few bits: the two formats, and weights on their way in and out of them.
+"""Quantises frozen weight matrices to int8 or nf4, and converts a model's weights to these formats and back.
 
-int8 (vector-wise, Dettmers et al. 2022, https://arxiv.org/abs/2208.07339), one scale an output channel:
+int8 is vector-wise (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339), with one scale per output channel:
 
     scale[o] = max_i |w[i, o]| / 127,  code = round(w / scale), half to even,  w = code scale
 
-nf4 (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): the flattened matrix in blocks of 64, the scale of
-each the largest |w| in it, a code the nearest of 16 quantiles of the normal distribution. The scales are themselves in
-8 bits (`slm_core.quantization.blockwise`), their mean taken away, in groups of 256:
+nf4 is QLoRA's (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). The flattened matrix is cut into blocks of 64,
+and the scale of a block is its largest |w|. A code names the nearest of 16 quantiles of the normal distribution. The
+scales minus their mean are themselves quantised to 8 bits (`slm_core.quantization.blockwise`), in groups of 256:
 
     w = NF4[code] scale,  scale = (DYNAMIC[scale_code] + scale_offset) scale_step,  scale_offset = mean / scale_step
 
-Quantising is done here alone, for both twins. Each twin dequantises, in the dtype of the scales, and to the same bits:
-no product is followed by a sum, which a compiler may contract into one rounding. The offset is divided by the step for
-that reason.
+Only this module quantises, for both twins. Each twin dequantises, in the dtype of the scales, and gets the same bits.
+For that reason no product is followed by a sum, which a compiler may contract into one rounding: the offset is divided
+by the step instead.
 """
 
 import dataclasses
@@ -27,52 +27,58 @@ from slm_core.model.initialization import Spec
 from slm_core.model.weights import Lazy, Weights
 from slm_core.quantization.blockwise import quantise, signed_code
 
-BLOCK, GROUP = 64, 256  # of nf4: weights a scale, scales a step
+BLOCK, GROUP = 64, 256  # of nf4: weights per scale, scales per step
 SMALLEST = 2.0**-64
-"""A largest magnitude below this counts as 0: XLA rounds the subnormal products to 0, NumPy does not."""
+"""A largest magnitude below this counts as 0: XLA rounds subnormal products to 0, NumPy does not."""
 
 SCALES = ("scale", "scale_codes", "scale_offset", "scale_step")
+"""Last parts of the names of a quantised matrix's parameters, beside "codes"."""
 ADAPTER = ("lora_a", "lora_b")
-"""Leaves of names: beside "codes", and of an adapter."""
+"""Last parts of the names of an adapter's parameters."""
 
 Shape = tuple[int, ...]
 Declared = Mapping[str, tuple[Shape, Spec]]
 Parts = dict[str, np.ndarray]
-"""{leaf of a parameter's name: array} of one matrix."""
+"""{last part of a parameter's name: array} of one matrix."""
 
 
 def normal_quantiles() -> np.ndarray:
-    """Returns the 16 values of NF4, float32, rising from -1 to 1, one of them 0.
+    """Computes the 16 values of NF4, float32, rising from -1 to 1; one of them is 0.
 
-    Quantiles equally far apart in probability, nine from 0 upwards and eight from 0 downwards, the two zeros one. The
-    outermost leave out half a point's share of the probability, the mean of what that is with 15 and with 16 points.
+    They are quantiles of the normal distribution at equal distances in probability, divided by the largest: nine from 0
+    upwards and eight from 0 downwards, which share the 0. The outermost probability leaves out half a point's share:
+    the mean of that share with 15 and with 16 points.
     """
     furthest = (29 / 30 + 31 / 32) / 2
-    quantiles = lambda count: [NormalDist().inv_cdf(p) for p in np.linspace(0.5, furthest, count)]  # noqa: E731
+
+    def quantiles(count: int) -> list[float]:
+        return [NormalDist().inv_cdf(p) for p in np.linspace(0.5, furthest, count)]
+
     values = np.array([-value for value in quantiles(8)[:0:-1]] + quantiles(9))
     return (values / values[-1]).astype(np.float32)
 
 
 NF4 = normal_quantiles()
 NF4_PAIRS = np.stack(np.meshgrid(NF4, NF4, indexing="ij"), axis=-1).reshape(256, 2)
-"""The two weights of a byte: that of its upper four bits first."""
+"""The two values of a byte, float32 [256, 2]: that of its upper four bits comes first."""
 DYNAMIC = signed_code()
+"""The table of the 8-bit scales, float32 [256]."""
 
 
 def int8_parts(matrix: np.ndarray) -> Parts:
-    """Returns a matrix [in, out] as int8."""
+    """Quantises a matrix [in, out] to int8."""
     scale = _magnitude(np.abs(matrix).max(axis=0)) / 127
     codes = np.divide(matrix, scale, out=np.zeros_like(matrix), where=scale > 0)
     return {"codes": np.rint(codes).astype(np.int8), "scale": scale}
 
 
 def int8_matrix(codes: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Returns the matrix [in, out], in the dtype of the scale."""
+    """Dequantises an int8 matrix: [in, out], in the dtype of the scale."""
     return codes.astype(scale.dtype) * scale
 
 
 def nf4_parts(matrix: np.ndarray) -> Parts:
-    """Returns a matrix [in, out] as nf4; `out` must be even. Of two codes as near the lower is taken."""
+    """Quantises a matrix [in, out] to nf4; `out` must be even. If two codes are equally near, the lower is taken."""
     blocks = padded(matrix.reshape(-1), BLOCK).reshape(-1, BLOCK)
     largest = _magnitude(np.abs(blocks).max(axis=1))
     shares = np.divide(blocks, largest[:, None], out=np.zeros_like(blocks), where=largest[:, None] > 0)
@@ -92,7 +98,7 @@ def nf4_parts(matrix: np.ndarray) -> Parts:
 def nf4_matrix(
     codes: np.ndarray, scale_codes: np.ndarray, scale_offset: np.ndarray, scale_step: np.ndarray
 ) -> np.ndarray:
-    """Returns the matrix [in, out], in the dtype of the steps."""
+    """Dequantises an nf4 matrix: [in, out], in the dtype of the steps."""
     dtype, count = scale_step.dtype, len(scale_codes)
     offset, step = (np.repeat(part, GROUP)[:count] for part in (scale_offset, scale_step))
     scale = (DYNAMIC.astype(dtype)[scale_codes] + offset) * step
@@ -101,22 +107,23 @@ def nf4_matrix(
 
 
 def padded(values: np.ndarray, block: int) -> np.ndarray:
-    """Returns a vector with zeros behind it, up to whole blocks."""
+    """Appends zeros to a vector until it fills whole blocks."""
     return np.pad(values, (0, -len(values) % block))
 
 
 def _magnitude(largest: np.ndarray) -> np.ndarray:
+    """Replaces magnitudes below SMALLEST by 0."""
     return np.where(largest < SMALLEST, largest.dtype.type(0), largest)
 
 
 class Format(NamedTuple):
-    """How a matrix is stored in few bits.
+    """A format of quantised matrices.
 
     Args:
-      quantise: matrix [in, out] -> parts, all of its dtype but the codes.
-      dequantise: parts -> matrix.
-      declared: (shape, spec) of the matrix -> {leaf: (shape, spec)} of its parts.
-      shape: of the codes -> of the matrix.
+      quantise: makes the parts from a matrix [in, out]; all but the codes have the matrix's dtype.
+      dequantise: makes the matrix from its parts.
+      declared: makes {last part of the name: (shape, spec)} of the parts from the matrix's shape and spec.
+      shape: makes the matrix's shape from the codes' shape.
     """
 
     quantise: Callable[[np.ndarray], Parts]
@@ -141,7 +148,7 @@ def _nf4_declared(shape: Shape, spec: Spec) -> dict[str, tuple[Shape, Spec]]:
 
 
 def _codes(spec: Spec, dtype: str) -> Spec:
-    """Returns the spec of codes, which keeps what the initial values of their matrix are."""
+    """Makes the spec of codes, which keeps how the initial values of their matrix are drawn."""
     return dataclasses.replace(spec, role="frozen", dtype=dtype)
 
 
@@ -154,20 +161,20 @@ BY_CODES = {"int8": FORMATS["int8"], "uint8": FORMATS["nf4"]}
 
 
 def fits(stored_as: str, shape: Shape) -> bool:
-    """Returns whether a matrix [in, out] can be stored as "int8" or "nf4": nf4 packs two outputs into a byte."""
+    """Whether a matrix [in, out] can be stored in this format: nf4 packs two outputs into a byte, so `out` is even."""
     return stored_as == "int8" or (stored_as == "nf4" and shape[1] % 2 == 0)
 
 
-def dequantised(declared: Declared) -> Declared:
-    """Returns the declared parameters with each quantised matrix as a floating `weight`, in the order declared."""
-    found = {}
+def dequantised(declared: Declared) -> dict[str, tuple[Shape, Spec]]:
+    """Lists the declared parameters with each quantised matrix as a floating `weight`, in the order declared."""
+    parameters = {}
     for name, (shape, spec) in declared.items():
         path, _, leaf = name.rpartition(".")
         if leaf == "codes":
-            found[f"{path}.weight"] = BY_CODES[spec.dtype].shape(shape), dataclasses.replace(spec, dtype="")
+            parameters[f"{path}.weight"] = BY_CODES[spec.dtype].shape(shape), dataclasses.replace(spec, dtype="")
         elif f"{path}.codes" not in declared or leaf not in SCALES:
-            found[name] = shape, spec
-    return found
+            parameters[name] = shape, spec
+    return parameters
 
 
 def stored(
@@ -191,38 +198,40 @@ def stored(
 
 
 def merged(weights: Weights, config: Config) -> Weights:
-    """Returns the weights of a model without adapters and without quantised matrices, by canonical name.
+    """Merges the adapters of a model into its matrices: W + (alpha / rank) A B.
 
-    A quantised matrix is dequantised, and an adapter is added to its matrix: W + (alpha / rank) A B. Each array is
-    computed when it is asked for.
+    Returns the weights of a model without adapters, by canonical name; quantised matrices are dequantised. Each array
+    is computed when it is asked for.
 
     Args:
-      weights: by canonical name, without "params/".
-      config: of the run that they are of.
+      weights: of the model with adapters, by canonical name, without "params/".
+      config: of the run that the weights come from.
     """
-    finetune = config.finetune
-
-    def read(path: str) -> np.ndarray:
-        if f"{path}.codes" in weights:
-            leaves = [leaf for leaf in ("codes", *SCALES) if f"{path}.{leaf}" in weights]
-            parts = {leaf: weights[f"{path}.{leaf}"] for leaf in leaves}
-            matrix = BY_CODES[str(parts["codes"].dtype)].dequantise(**parts)
-        else:
-            matrix = weights[f"{path}.weight"]
-        if f"{path}.lora_a" not in weights:
-            return matrix
-        a, b = (weights[f"{path}.{leaf}"].astype(np.float64) for leaf in ADAPTER)
-        return (matrix + finetune.alpha / finetune.rank * (a @ b)).astype(matrix.dtype)
+    scaling = config.finetune.alpha / config.finetune.rank
 
     def reader(name: str) -> Callable[[], np.ndarray]:
         path, _, leaf = name.rpartition(".")
-        return (lambda: read(path)) if leaf == "weight" else (lambda: weights[name])
+        return (lambda: _merged_matrix(weights, path, scaling)) if leaf == "weight" else (lambda: weights[name])
 
-    names = []
+    return Lazy({name: reader(name) for name in _merged_names(weights)})
+
+
+def _merged_matrix(weights: Weights, path: str, scaling: float) -> np.ndarray:
+    if f"{path}.codes" in weights:
+        parts = {leaf: weights[f"{path}.{leaf}"] for leaf in ("codes", *SCALES) if f"{path}.{leaf}" in weights}
+        matrix = BY_CODES[str(parts["codes"].dtype)].dequantise(**parts)
+    else:
+        matrix = weights[f"{path}.weight"]
+    if f"{path}.lora_a" not in weights:
+        return matrix
+    a, b = (weights[f"{path}.{leaf}"].astype(np.float64) for leaf in ADAPTER)
+    return (matrix + scaling * (a @ b)).astype(matrix.dtype)
+
+
+def _merged_names(weights: Weights) -> Iterator[str]:
     for name in weights:
         path, _, leaf = name.rpartition(".")
         if leaf == "codes":
-            names.append(f"{path}.weight")
+            yield f"{path}.weight"
         elif leaf not in ADAPTER and not (leaf in SCALES and f"{path}.codes" in weights):
-            names.append(name)
-    return Lazy({name: reader(name) for name in names})
+            yield name

@@ -1,9 +1,8 @@
-"""Low-rank adapters (Hu et al. 2021, https://arxiv.org/abs/2106.09685): which linear layers get one, and how matrices
-are stored.
+"""Plans low-rank adapters (LoRA; Hu et al. 2021, https://arxiv.org/abs/2106.09685) and the storage of frozen matrices.
 
     y = x W + (alpha / rank) (x A) B + b,  A normal with variance 1 / in, B = 0
 
-The paper draws A from a normal distribution and leaves its variance open: with 1 / in, x A is of the size of x.
+The paper draws A from a normal distribution and leaves the variance open. With 1 / in, x A is as large as x.
 """
 
 import dataclasses
@@ -28,10 +27,10 @@ class AdapterPlan:
     """Which linear layers get an adapter, and how each frozen matrix is stored; layers are named by their paths.
 
     Args:
-      adapted: get an adapter, which is what trains.
-      quantised: their matrices are stored in few bits.
-      floating: their matrices are stored as floating numbers.
-      experts: matrices of a mixture of experts, which are no linear layers: floating, and without an adapter.
+      adapted: layers with an adapter, the only parameters that train. Each is also in `quantised` or `floating`.
+      quantised: layers whose matrix is stored as int8 or nf4.
+      floating: layers whose matrix stays floating.
+      experts: matrices of a mixture of experts, which are not linear layers: floating, and without an adapter.
     """
 
     adapted: tuple[str, ...]
@@ -49,7 +48,7 @@ def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Ite
       experts: paths of the matrices of a mixture of experts.
 
     Raises:
-      UserError: finetune.targets is no regular expression, or it, or one of its alternatives, is no layer's path.
+      UserError: finetune.targets is not a regular expression, or one of its alternatives matches no layer's path.
     """
     adapted = _matching(finetune.targets, linears)
     for alternative in alternatives(finetune.targets):
@@ -65,7 +64,7 @@ def plan_adapters(linears: Mapping[str, Shape], finetune: Finetune, experts: Ite
 
 
 def alternatives(expression: str) -> list[str]:
-    """Returns the parts of a regular expression between the `|` that stand in no bracket."""
+    """Splits a regular expression at each `|` that is outside of all brackets."""
     parts, depth, i, start = [], 0, 0, 0
     in_set = False
     while i < len(expression):
@@ -77,7 +76,7 @@ def alternatives(expression: str) -> list[str]:
         elif char == "[":
             in_set = True
             i += expression[i + 1 : i + 2] == "^"
-            i += expression[i + 1 : i + 2] == "]"  # an end that comes first is a member
+            i += expression[i + 1 : i + 2] == "]"  # a "]" that comes first is a member of the set
         elif char in "()":
             depth += 1 if char == "(" else -1
         elif char == "|" and not depth:
@@ -92,7 +91,7 @@ def _matching(expression: str, paths: Iterable[str]) -> tuple[str, ...]:
         return tuple(path for path in paths if re.fullmatch(expression, path))
     except re.error as error:
         raise UserError(
-            f"finetune.targets={expression} is no regular expression ({error}): write one such as layers\\..*_proj"
+            f"finetune.targets={expression} is not a regular expression ({error}): write one such as layers\\..*_proj"
         ) from None
 
 
@@ -102,21 +101,21 @@ def short_paths(paths: Iterable[str]) -> str:
 
 
 def adapter(shape: Shape, rank: int) -> dict[str, tuple[Shape, Spec]]:
-    """Returns {leaf: (shape, spec)} of the adapter of a matrix [in, out]."""
+    """Declares the adapter of a matrix [in, out]: {last part of the name: (shape, spec)}."""
     a, b = ADAPTER
     return {a: ((shape[0], rank), Spec("matrix", std=shape[0] ** -0.5)), b: ((rank, shape[1]), Spec("matrix"))}
 
 
 def frozen(spec: Spec) -> Spec:
-    """Returns the spec of a parameter that does not train."""
+    """Makes the spec of the same parameter when it does not train."""
     return dataclasses.replace(spec, role="frozen")
 
 
 def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array) of a model's dequantised parameters: `weights`, and the initial values of its adapters.
+    """Yields (name, array) of a model's dequantised parameters: first `weights`, then its adapters' initial values.
 
     Raises:
-      UserError: see `checked`.
+      UserError: a weight is missing, unknown or of another shape.
     """
     specs = formats.dequantised(declared)
     adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}

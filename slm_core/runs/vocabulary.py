@@ -1,13 +1,15 @@
-"""How many tokens a config's model will have, before its data is prepared."""
+"""Tells the size of a config's vocabulary before its data is prepared."""
 
 from slm_core.config import Config
 
 CHARACTERS = 65
-"""Assumed of tokenizer=char: those of the Shakespeare corpus."""
+"""Tokens that tokenizer=char is assumed to have: the characters of the Shakespeare corpus."""
 
 
 def expected_vocabulary(config: Config) -> int:
-    """Returns the rows of the embedding; with bpe and char, which depend on the text, what is asked for or usual.
+    """Returns the number of rows of the embedding.
+
+    The true size with bpe and char depends on the text. For bpe it is taken from the config, for char it is CHARACTERS.
 
     Raises:
       UserError: the tokenizer's file or the base run cannot be read.

@@ -1,10 +1,9 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
-hash.
+"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) with masks from a hash.
 
     y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
 
-`slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes from
-(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
+`slm_core.model.dropout` specifies the hash. i is the flat index of the element in the global batch, and the key comes
+from (seed, step, site). So masks do not depend on the twin, on recomputation or on how the batch is split.
 """
 
 from dataclasses import dataclass
@@ -20,14 +19,26 @@ from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The keys of one update, from `slm_core.model.dropout.site_keys`, and the global index of the first row."""
+    """The dropout keys of one update, and where its rows are.
+
+    Args:
+      sites: one key per site, from `slm_core.model.dropout.site_keys`.
+      first_row: index of the first row in the global batch.
+    """
 
     sites: UInt32[Array, "sites"]
     first_row: UInt32[Array, ""]
 
 
 class Dropout(nnx.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
+    """Zeroes elements with probability `rate`, and divides the others by 1 - rate.
+
+    See Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html. Without a key nothing is dropped.
+
+    Args:
+      rate: probability that an element is dropped.
+      site: index of its key among the keys that it is given.
+    """
 
     def __init__(self, rate: float, site: int):
         self.rate = rate
@@ -41,14 +52,14 @@ class Dropout(nnx.Module):
 
 
 def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
-    """Returns the keys of the two sites of a layer, counted from 0."""
+    """Selects the keys of the two sites of a layer; layers are counted from 0."""
     return key and DropoutKey(dynamic_slice_in_dim(key.sites, 2 * layer + 1, 2), key.first_row)
 
 
 def keep_mask(
     key: UInt32[Array, ""], shape: tuple[int, int, int], first_row: UInt32[Array, ""], rate: float
 ) -> Bool[Array, "batch time width"]:
-    """`slm_core.model.dropout.keep_mask` in uint32 tensors, which wrap around."""
+    """Computes `slm_core.model.dropout.keep_mask` in uint32 arrays, which wrap around."""
     rows, time, width = shape
     index = jnp.arange(rows * time * width, dtype=jnp.uint32) + first_row * jnp.uint32(time * width)
     hashed = _mix(_mix(index) ^ key)
@@ -64,5 +75,5 @@ def _mix(x: UInt32[Array, "n"]) -> UInt32[Array, "n"]:
 
 
 def _shift(x: UInt32[Array, "n"], by: int) -> UInt32[Array, "n"]:
-    """Logical right shift."""
+    """Shifts right without copying the sign."""
     return x >> jnp.uint32(by)

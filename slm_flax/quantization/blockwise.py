@@ -9,7 +9,7 @@ from slm_core.quantization.blockwise import scale_limits, thresholds, zero_of
 
 
 class Quantiser:
-    """Codes and scales of flat arrays, by one table.
+    """Quantises and dequantises flat arrays by one table.
 
     Args:
       code: the table, ascending, float32 [256].
@@ -21,7 +21,7 @@ class Quantiser:
         self.table, self.thresholds = code, thresholds(code)
 
     def quantise(self, x: Float[Array, " size"]) -> tuple[UInt8[Array, " size"], Float[Array, " blocks"]]:
-        """Returns the codes and scales of finite values."""
+        """Computes the codes and scales of finite values."""
         blocks = jnp.pad(x, (0, -len(x) % self.block)).reshape(-1, self.block)
         largest = jnp.abs(blocks).max(-1)
         low, high = scale_limits(x.dtype)
@@ -30,15 +30,15 @@ class Quantiser:
         return codes.astype(jnp.uint8).reshape(-1)[: len(x)], scales
 
     def _below(self, y: Array) -> Array:
-        """Returns how many thresholds are below each value, by halving: XLA fuses it, and not `jnp.searchsorted`."""
+        """Counts the thresholds below each value, by bisection: XLA fuses this, but not `jnp.searchsorted`."""
         table = jnp.asarray(self.thresholds, y.dtype)
-        found = jnp.where(y > table[127], 128, 0)
+        below = jnp.where(y > table[127], 128, 0)
         for half in (64, 32, 16, 8, 4, 2, 1):
-            found = found + half * (y > table[found + half - 1])
-        return found
+            below = below + half * (y > table[below + half - 1])
+        return below
 
     def dequantise(self, codes: UInt8[Array, " size"], scales: Float[Array, " blocks"]) -> Float[Array, " size"]:
-        """Returns the values of codes."""
+        """Computes the values of codes."""
         values = jnp.asarray(self.table, scales.dtype)[codes.astype(jnp.int32)]
         blocks = jnp.pad(values, (0, -len(codes) % self.block)).reshape(-1, self.block)
         return (blocks * scales[:, None]).reshape(-1)[: len(codes)]

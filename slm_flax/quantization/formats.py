@@ -1,4 +1,4 @@
-"""Products with int8 and NF4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
+"""Products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +9,17 @@ from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Array, "rows in"], stored_as: str, parts: list[Array]) -> Float[Array, "rows out"]:
-    """Returns x W. W is computed again in the backward pass: in between only its parts are kept.
+    """Returns x W. The backward pass dequantises W again: in between only its parts are kept.
 
     Args:
-      stored_as: a key of MATRIX.
-      parts: of W, in the order of its arguments.
+      stored_as: the format of W, a key of MATRIX.
+      parts: of W, in the order of the function's arguments.
     """
     return jax.checkpoint(lambda x, *parts: x @ MATRIX[stored_as](*parts).astype(x.dtype))(x, *parts)
 
 
 def int8_matrix(codes: Int8[Array, "in out"], scale: Float[Array, "out"]) -> Float[Array, "in out"]:
-    """Returns the matrix, in the dtype of the scale."""
+    """Dequantises an int8 matrix, in the dtype of the scale."""
     return codes.astype(scale.dtype) * scale
 
 
@@ -29,7 +29,7 @@ def nf4_matrix(
     scale_offset: Float[Array, "groups"],
     scale_step: Float[Array, "groups"],
 ) -> Float[Array, "in out"]:
-    """Returns the matrix, in the dtype of the steps."""
+    """Dequantises an nf4 matrix, in the dtype of the steps."""
     dtype, count = scale_step.dtype, len(scale_codes)
     offset, step = (jnp.repeat(part, GROUP)[:count] for part in (scale_offset, scale_step))
     scale = (jnp.asarray(DYNAMIC, dtype)[scale_codes] + offset) * step
@@ -39,4 +39,4 @@ def nf4_matrix(
 
 
 MATRIX = {"int8": int8_matrix, "nf4": nf4_matrix}
-"""{finetune.frozen: parts, in the order in which they are declared -> matrix}."""
+"""{finetune.frozen: function that dequantises}: of the parts, in the order of their declaration."""

@@ -1,10 +1,9 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html), with masks from a counter-based
-hash.
+"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) with masks from a hash.
 
     y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
 
-`slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes from
-(seed, step, site). So masks are the same in both twins, in recomputation and however the batch is split.
+`slm_core.model.dropout` specifies the hash. i is the flat index of the element in the global batch, and the key comes
+from (seed, step, site). So masks do not depend on the twin, on recomputation or on how the batch is split.
 """
 
 from dataclasses import dataclass
@@ -18,14 +17,26 @@ from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The keys of one update, from `slm_core.model.dropout.site_keys`, and the global index of the first row."""
+    """The dropout keys of one update, and where its rows are.
 
-    sites: Int[Tensor, "sites"]  # int32, the bits of uint32
+    Args:
+      sites: one key per site, from `slm_core.model.dropout.site_keys`.
+      first_row: index of the first row in the global batch.
+    """
+
+    sites: Int[Tensor, "sites"]  # int32 with the bits of uint32
     first_row: int
 
 
 class Dropout(nn.Module):
-    """Zeroes elements of [batch, time, width] with probability `rate`; `site` numbers its key among those given."""
+    """Zeroes elements with probability `rate`, and divides the others by 1 - rate.
+
+    See Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html. Without a key nothing is dropped.
+
+    Args:
+      rate: probability that an element is dropped.
+      site: index of its key among the keys that it is given.
+    """
 
     def __init__(self, rate: float, site: int):
         super().__init__()
@@ -42,16 +53,16 @@ class Dropout(nn.Module):
 
 
 def layer_key(key: DropoutKey | None, layer: int) -> DropoutKey | None:
-    """Returns the keys of the two sites of a layer, counted from 0."""
+    """Selects the keys of the two sites of a layer; layers are counted from 0."""
     return key and DropoutKey(key.sites.narrow(0, 2 * layer + 1, 2), key.first_row)
 
 
 def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:
-    """`slm_core.model.dropout.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
+    """Computes `slm_core.model.dropout.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
     rows, time, width = shape
     index = torch.arange(rows * time * width, dtype=torch.int64, device=key.device) + first_row * time * width
     hashed = _mix(_mix(index.to(torch.int32)) ^ key)
-    # Flipping the sign bit orders int32 as the unsigned integers they stand for.
+    # With the sign bit flipped, int32 sorts as the unsigned integer of the same bits.
     flip = -(2**31)
     return ((hashed ^ flip) >= _signed(threshold(rate) ^ 2**31)).view(rows, time, width)
 
@@ -65,10 +76,10 @@ def _mix(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
 
 
 def _shift(x: Int[Tensor, "n"], by: int) -> Int[Tensor, "n"]:
-    """Logical right shift: the arithmetic one, with the copied sign bits masked off."""
+    """Shifts right without copying the sign: the arithmetic shift, with the copied sign bits masked off."""
     return (x >> by) & ((1 << (32 - by)) - 1)
 
 
 def _signed(value: int) -> int:
-    """The int32 with the bits of an unsigned 32-bit integer."""
+    """Converts an unsigned 32-bit integer to the int32 of the same bits."""
     return value - 2**32 if value >= 2**31 else value

@@ -2,7 +2,7 @@
 
     y = x W + (alpha / rank) (x A) B + b
 
-W may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). A and B train, nothing else.
+W may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). Only A and B train.
 """
 
 import torch
@@ -19,10 +19,20 @@ from slm_torch.quantization.formats import TABLES, product
 
 
 class FrozenLinear(Linear):
-    """y = x W + (alpha / rank) (x A) B + b with a frozen W, as it is or in few bits, and with or without A and B."""
+    """y = x W + (alpha / rank) (x A) B + b with a frozen W, floating or quantised, with or without the adapter A, B.
+
+    Adapters are LoRA's (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+    """
 
     def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
-        """Takes the place of `linear`. `rank` 0: no adapter."""
+        """Declares the layer that replaces `linear`.
+
+        Args:
+          linear: the layer as it was declared.
+          stored_as: "float", or a key of `slm_core.quantization.formats.FORMATS`.
+          rank: inner width of the adapter; 0: no adapter.
+          alpha: the adapter's output is multiplied by alpha / rank.
+        """
         shape, spec = linear.shape, linear.weight.spec
         super().__init__(*shape, spec, bias=linear.bias is not None)
         self.stored_as, self.parts = stored_as, ()
@@ -52,9 +62,9 @@ class FrozenLinear(Linear):
 
 
 def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
-    """Gives the linear layers of a model that was declared the adapters that `finetune` asks for, and freezes the rest.
+    """Adds the adapters that `finetune` asks for to a declared model, and freezes all other parameters.
 
-    Returns the plan that it followed.
+    Returns the plan that was carried out.
 
     Raises:
       UserError: see `slm_core.quantization.lora.plan_adapters`.
@@ -74,5 +84,5 @@ def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
 
 
 def linears(model: nn.Module) -> dict[str, Linear]:
-    """Returns {path: linear layer} of a model, in its own order."""
+    """Lists {path: linear layer} of a model, in the model's order."""
     return {path: module for path, module in model.named_modules() if isinstance(module, Linear)}

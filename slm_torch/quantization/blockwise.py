@@ -10,7 +10,7 @@ from slm_core.quantization.blockwise import scale_limits, thresholds, zero_of
 
 
 class Quantiser:
-    """Codes and scales of flat tensors, by one table.
+    """Quantises and dequantises flat tensors by one table.
 
     Args:
       code: the table, ascending, float32 [256].
@@ -25,17 +25,16 @@ class Quantiser:
         self.limits = scale_limits(np.dtype(str(like.dtype).removeprefix("torch.")))
 
     def quantise(self, x: Float[Tensor, " size"]) -> tuple[UInt8[Tensor, " size"], Float[Tensor, " blocks"]]:
-        """Returns the codes and scales of finite values."""
+        """Computes the codes and scales of finite values."""
         blocks = F.pad(x, (0, -len(x) % self.block)).view(-1, self.block)
         largest = blocks.abs().amax(-1)
         low, high = self.limits
         scales = torch.where(largest < low, 1, largest.clamp(max=high))
-        codes = torch.bucketize(
-            blocks * scales.reciprocal()[:, None], self.thresholds, out_int32=True
-        )  # how many are below
+        # A code is the number of thresholds below the value.
+        codes = torch.bucketize(blocks * scales.reciprocal()[:, None], self.thresholds, out_int32=True)
         return codes.to(torch.uint8).view(-1)[: len(x)], scales
 
     def dequantise(self, codes: UInt8[Tensor, " size"], scales: Float[Tensor, " blocks"]) -> Float[Tensor, " size"]:
-        """Returns the values of codes."""
+        """Computes the values of codes."""
         values = F.pad(self.table[codes.int()], (0, -len(codes) % self.block)).view(-1, self.block)
         return (values * scales[:, None]).view(-1)[: len(codes)]

@@ -1,4 +1,4 @@
-"""Products with int8 and NF4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
+"""Products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
 
 import torch
 from jaxtyping import Float, Int8, UInt8
@@ -9,11 +9,11 @@ from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Tensor, "*batch in"], stored_as: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:
-    """Returns x W. W is computed again in the backward pass: in between only its parts are kept.
+    """Returns x W. The backward pass dequantises W again: in between only its parts are kept.
 
     Args:
-      stored_as: a key of MATRIX.
-      parts: of W, then TABLES: the arguments of MATRIX, in their order.
+      stored_as: the format of W, a key of MATRIX.
+      parts: of W, then its TABLES, in the order of the function's arguments.
     """
     return _Product.apply(x, stored_as, tuple(parts))
 
@@ -27,12 +27,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        parts = ctx.saved_tensors  # asked for once: under recomputation they may be had only so
+        parts = ctx.saved_tensors  # read once: recomputation allows a single access
         return gradient @ MATRIX[ctx.stored_as](*parts).to(gradient.dtype).T, None, None
 
 
 def int8_matrix(codes: Int8[Tensor, "in out"], scale: Float[Tensor, "out"]) -> Float[Tensor, "in out"]:
-    """Returns the matrix, in the dtype of the scale."""
+    """Dequantises an int8 matrix, in the dtype of the scale."""
     return codes.to(scale.dtype) * scale
 
 
@@ -44,7 +44,7 @@ def nf4_matrix(
     dynamic: Float[Tensor, "256"],
     pairs: Float[Tensor, "256 2"],
 ) -> Float[Tensor, "in out"]:
-    """Returns the matrix, in the dtype of the steps."""
+    """Dequantises an nf4 matrix, in the dtype of the steps."""
     dtype, count = scale_step.dtype, len(scale_codes)
     offset, step = (part.repeat_interleave(GROUP)[:count] for part in (scale_offset, scale_step))
     scale = (dynamic.to(dtype).index_select(0, scale_codes.int()) + offset) * step
@@ -54,7 +54,7 @@ def nf4_matrix(
 
 
 MATRIX = {"int8": int8_matrix, "nf4": nf4_matrix}
-"""{finetune.frozen: parts, in the order in which they are declared, and TABLES -> matrix}."""
+"""{finetune.frozen: function that dequantises}: of the parts, in the order of their declaration, then of TABLES."""
 TABLES = {"int8": {}, "nf4": {"dynamic": DYNAMIC, "pairs": NF4_PAIRS}}
-"""{finetune.frozen: {name: constant}}. Layers keep them on their device: a product that brought its own from the host
+"""{finetune.frozen: {name: constant}}. Layers keep them on their device: copying them from the host in each product
 would stall a GPU."""

@@ -1,4 +1,4 @@
-"""What the Flax twin finds of its device; of a GPU, by what JAX and the driver would say of it."""
+"""The Flax twin's facts about its device. Those of a GPU come from what JAX and the driver would say of it."""
 
 import os
 from unittest.mock import Mock
@@ -15,42 +15,42 @@ MATRICES = [(4, 8, 16), (4, 16, 8)]
 
 
 def test_a_cpu_is_found_with_its_memory():
-    found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
-    assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
-    assert 0 < found.free <= found.total and found.fused == "JAX's function, in blocks of queries"
+    facts = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
+    assert (facts.platform, facts.capability, facts.bfloat16) == ("cpu", None, False)
+    assert 0 < facts.free <= facts.total and facts.fused == "JAX's function, in blocks of queries"
     for dtype in ("float32", "float16"):
-        assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
+        assert 0 < facts.matmul_seconds(dtype, MATRICES) < 1
 
 
 def card(capability: str) -> Mock:
     stats = {"bytes_in_use": 100, "pool_bytes": 500, "bytes_limit": 5_000}
-    found = Mock(spec=jax.Device, platform="gpu", device_kind="a card", compute_capability=capability)
-    found.memory_stats = lambda: stats
-    return found
+    gpu = Mock(spec=jax.Device, platform="gpu", device_kind="a card", compute_capability=capability)
+    gpu.memory_stats = lambda: stats
+    return gpu
 
 
 @pytest.mark.parametrize(("capability", "modern"), [("7.5", False), ("8.6", True)])
 def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, modern):
     monkeypatch.setattr(device, "gpu_memory", lambda: (6_000, 3_000))
-    found = device.probe(card(capability), threads=0)
-    assert (found.platform, found.name) == ("gpu", "a card")
-    assert ".".join(map(str, found.capability)) == capability
-    assert found.bfloat16 == modern and found.fused == "flash: JAX's function would hold every score"
-    assert (found.total, found.free) == (6_000, 3_400)  # what JAX holds unused is free
+    facts = device.probe(card(capability), threads=0)
+    assert (facts.platform, facts.name) == ("gpu", "a card")
+    assert ".".join(map(str, facts.capability)) == capability
+    assert facts.bfloat16 == modern and facts.fused == "flash: JAX's function would hold every score"
+    assert (facts.total, facts.free) == (6_000, 3_400)  # what JAX reserves unused is free
 
 
 def test_a_gpu_whose_driver_does_not_tell_has_what_jax_may_take(monkeypatch):
     monkeypatch.setattr(device, "gpu_memory", lambda: None)
-    found = device.probe(card("8.0"), threads=0)
-    assert (found.total, found.free) == (5_000, 4_900)
+    facts = device.probe(card("8.0"), threads=0)
+    assert (facts.total, facts.free) == (5_000, 4_900)
 
 
 def test_an_allocator_that_counts_nothing_leaves_what_the_driver_tells(monkeypatch):
     uncounted = card("8.0")
     uncounted.memory_stats = lambda: None
     monkeypatch.setattr(device, "gpu_memory", lambda: (6_000, 3_000))
-    found = device.probe(uncounted, threads=0)
-    assert (found.total, found.free) == (6_000, 3_000)
+    facts = device.probe(uncounted, threads=0)
+    assert (facts.total, facts.free) == (6_000, 3_000)
     assert device.peak_memory_bytes(uncounted) == 0
     monkeypatch.setattr(device, "gpu_memory", lambda: None)
     with pytest.raises(UserError, match="unset XLA_PYTHON_CLIENT_ALLOCATOR"):

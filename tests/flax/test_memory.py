@@ -1,5 +1,6 @@
-"""The planner's prediction for the Flax twin against XLA's own plan of an update, compiled and never run: on this
-machine's CPU, and on the card, which need not be here.
+"""The planner's predictions for the Flax twin against XLA's plan of an update, which is compiled but never run.
+
+The plans are for this machine's CPU and for the card, which need not be here.
 """
 
 import jax
@@ -9,10 +10,11 @@ from parity.memory import cases
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.planner import flax_layers, held, predict
+from slm_core.planner import Twin, flax_layers, predict, resident
 from slm_flax.layers.flash import GPU_TILE
 from slm_flax.layers.fused import BLOCKS
 from slm_flax.memory import has_card, measured, unallocated
+from slm_flax.model import declared
 from slm_flax.optim.adamw8bit import SLICE
 
 CASES = cases()
@@ -48,7 +50,7 @@ MORE = {
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, "flax").total / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, Twin("flax", declared)).total / measured(config, vocab_size) - 1
 
 
 def changed(config: Config, overrides: dict) -> Config:
@@ -92,7 +94,7 @@ def test_more_options_are_within_a_tenth(name, place):
 
 @card
 def test_the_card_s_compiler_sees_what_a_gpu_would_compute():
-    """With flash where the kernel is fused: scores are never held."""
+    """It computes flash in the place of fused, so that scores are never kept."""
     config, vocab_size = CASES["remat=block"]
     long = {"model.attention.kernel": "fused", "data.seq_len": 1024, "train.micro_batch_size": 2} | ON_CARD
     config = with_values(config, long)
@@ -117,11 +119,11 @@ def test_an_engine_is_measured_without_its_arrays():
 
 def test_weights_and_optimizer_are_exact():
     config, vocab_size = CASES["lora, nf4"]
-    state, predicted = unallocated(config, vocab_size).state, predict(config, vocab_size, "flax")
-    held = {part: sum(x.size * x.dtype.itemsize for x in entries.values()) for part, entries in state.items()}
-    assert predicted.weights == held["params"]
-    assert predicted.optimizer == held["optim"] - state["optim"]["count"].dtype.itemsize
+    state, predicted = unallocated(config, vocab_size).state, predict(config, vocab_size, Twin("flax", declared))
+    sizes = {part: sum(x.size * x.dtype.itemsize for x in entries.values()) for part, entries in state.items()}
+    assert predicted.weights == sizes["params"]
+    assert predicted.optimizer == sizes["optim"] - state["optim"]["count"].dtype.itemsize
 
 
-def test_what_the_arithmetic_borrows_is_the_twin_s():
-    assert (held.SLICE, flax_layers.BLOCKS, flax_layers.GPU_TILE) == (SLICE, BLOCKS, GPU_TILE)
+def test_sizes_of_blocks_and_tiles_are_the_twin_s():
+    assert (resident.SLICE, flax_layers.BLOCKS, flax_layers.GPU_TILE) == (SLICE, BLOCKS, GPU_TILE)

@@ -1,4 +1,4 @@
-"""What the PyTorch twin finds of its device; of a GPU, by what PyTorch would say of it."""
+"""The PyTorch twin's facts about its device. Those of a GPU come from what PyTorch would say of it."""
 
 import os
 
@@ -12,11 +12,11 @@ MATRICES = [(4, 8, 16), (4, 16, 8)]
 
 
 def test_a_cpu_is_found_with_its_memory():
-    found = device.probe(device.prepare_device(Config(run=Run(device="cpu"))))
-    assert (found.platform, found.capability, found.bfloat16) == ("cpu", None, False)
-    assert 0 < found.free <= found.total and found.fused == "PyTorch's kernel for CPUs"
+    facts = device.probe(device.prepare_device(Config(run=Run(device="cpu"))))
+    assert (facts.platform, facts.capability, facts.bfloat16) == ("cpu", None, False)
+    assert 0 < facts.free <= facts.total and facts.fused == "PyTorch's kernel for CPUs"
     for dtype in ("float32", "float16"):
-        assert 0 < found.matmul_seconds(dtype, MATRICES) < 1
+        assert 0 < facts.matmul_seconds(dtype, MATRICES) < 1
 
 
 def test_no_default_rounding_of_products_is_inherited():
@@ -39,11 +39,11 @@ def test_a_gpu_is_found_as_its_driver_describes_it(monkeypatch, capability, hard
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (3_000, 6_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 500)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 100)
-    found = device.probe(torch.device("cuda"))
-    assert (found.platform, found.name, found.capability) == ("gpu", "a card", capability)
-    assert found.bfloat16 == hardware
-    assert ("FlashAttention" in found.fused) == hardware and "memory-efficient kernel" in found.fused
-    assert (found.total, found.free) == (6_000, 3_400)  # what PyTorch holds unused is free
+    facts = device.probe(torch.device("cuda"))
+    assert (facts.platform, facts.name, facts.capability) == ("gpu", "a card", capability)
+    assert facts.bfloat16 == hardware
+    assert ("FlashAttention" in facts.fused) == hardware and "memory-efficient kernel" in facts.fused
+    assert (facts.total, facts.free) == (6_000, 3_400)  # what PyTorch reserves unused is free
 
 
 def test_cuda_counts_gpus_as_the_driver_does_before_pytorch_looks(monkeypatch):

@@ -1,4 +1,4 @@
-"""The planner's prediction for the PyTorch twin against what MemTracker counts of an update on fake tensors."""
+"""The planner's predictions for the PyTorch twin against MemTracker's counts of an update on fake tensors."""
 
 from itertools import chain
 
@@ -10,9 +10,10 @@ from parity.memory import cases
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.planner import predict, torch_layers, torch_step
+from slm_core.planner import Twin, predict, resident, torch_attention
 from slm_torch.layers.flash import GPU_TILE, TILE
 from slm_torch.memory import measured
+from slm_torch.model import declared
 from slm_torch.optim.adamw8bit import SLICE
 from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
@@ -54,7 +55,7 @@ def small(overrides: dict) -> Config:
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, "torch").total / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, Twin("torch", declared)).total / measured(config, vocab_size) - 1
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -116,5 +117,5 @@ def test_a_model_of_124m_parameters_is_predicted():
 
 
 def test_sizes_of_pieces_are_the_twins():
-    assert (torch_layers.CPU_TILE, torch_layers.GPU_TILE) == (TILE, GPU_TILE)
-    assert torch_step.SLICE == SLICE
+    assert (torch_attention.CPU_TILE, torch_attention.GPU_TILE) == (TILE, GPU_TILE)
+    assert resident.SLICE == SLICE

@@ -1,4 +1,4 @@
-"""JAX is kept on the CPU only where there is no NVIDIA driver and nobody decided."""
+"""What this machine has: JAX stays on the CPU only if there is no NVIDIA driver and the user did not choose."""
 
 import os
 import subprocess
@@ -101,7 +101,7 @@ STAT = "anon 1\nactive_file 300\ninactive_file 200\n"
         (V2, ("4000\n", "1500\n", STAT), (4_000, 3_000)),
         (V1, ("4000\n", "1500\n", STAT), (4_000, 3_000)),
         (V2, ("4000\n", "5000\n", ""), (4_000, 0)),
-        (V2, (f"{9_000 * 1024}\n", "0\n", STAT), (9_000 * 1024, 8_000 * 1024)),  # others hold what it may take
+        (V2, (f"{9_000 * 1024}\n", "0\n", STAT), (9_000 * 1024, 8_000 * 1024)),  # other processes use the rest
         (V2, ("max\n", "1500\n", STAT), (10_000 * 1024, 8_000 * 1024)),
         (V1, ("9223372036854771712\n", "1500\n", STAT), (10_000 * 1024, 8_000 * 1024)),
     ],

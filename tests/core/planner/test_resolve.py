@@ -1,4 +1,4 @@
-"""What the trainer chooses on a device, by a made-up planner: what fits, why, and what it says where nothing does."""
+"""The trainer's choices on a device, by a planner made up here: what fits, why, and the error if nothing does."""
 
 import pytest
 
@@ -9,7 +9,8 @@ from slm_core.errors import UserError
 from slm_core.hardware import devices
 from slm_core.hardware.compute import matmul_shapes
 from slm_core.hardware.devices import Device
-from slm_core.planner import Prediction, search
+from slm_core.model.initialization import Spec
+from slm_core.planner import Prediction, Twin, search
 from slm_core.planner.resolve import differences, memory_limit, resolve_auto
 
 VOCAB = 1000
@@ -19,17 +20,18 @@ CONFIG = Config(
     train=Train(batch_size=8),
     run=Run(device="cpu"),
 )
-TOKENS = 1e6  # bytes a token's activations take without rematerialisation, and its logits
+TOKENS = 1e6  # bytes per token of the activations without rematerialisation, and of the logits
+TWIN = Twin("torch", lambda config, vocab_size: {"layers.0.attention.q_proj.weight": ((64, 64), Spec("matrix"))})
 
 
-def predict(config: Config, vocab_size: int, framework: str) -> Prediction:
+def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
     """Activations fall with remat and by half in float16, logits with chunks."""
     assert config.memory.remat != "auto" and config.memory.loss_chunk is not None and config.train.micro_batch_size
     tokens = config.train.micro_batch_size * config.data.seq_len
     part = {"none": 1.0, "attention": 0.6, "block": 0.3, "full": 0.2}[config.memory.remat]
     half = 0.5 if config.precision.compute in ("float16", "bfloat16") else 1.0
-    held = min(tokens, config.memory.loss_chunk or tokens)
-    return Prediction(10**8, 10**8, 10**8, int(tokens * TOKENS * part * half), int(held * TOKENS), 0)
+    chunk = min(tokens, config.memory.loss_chunk or tokens)
+    return Prediction(10**8, 10**8, 10**8, int(tokens * TOKENS * part * half), int(chunk * TOKENS), 0)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def small_planner(monkeypatch):
 
 
 def never(dtype: str, shapes: object) -> float:
-    raise AssertionError("nothing was to be timed")
+    raise AssertionError("nothing should be timed")
 
 
 def times(**seconds: float):
@@ -61,7 +63,7 @@ AMPERE = gpu("RTX 3090", (8, 6), 24e9, 0)
 
 
 def resolved(values: dict, device: Device = CPU, trains: bool = True) -> tuple[Config, dict[str, str]]:
-    return resolve_auto(with_values(CONFIG, values), VOCAB, "torch", device, trains)
+    return resolve_auto(with_values(CONFIG, values), VOCAB, TWIN, device, trains)
 
 
 def choices(config: Config) -> tuple:
@@ -116,7 +118,7 @@ def test_explicit_settings_that_do_not_fit_stop_with_what_helps():
     assert str(caught.value).count(" or ") == 3 and "memory.loss_chunk=50 (1.15 GB)" in str(caught.value)
 
 
-def test_memory_that_others_hold_is_not_there():
+def test_memory_of_other_processes_is_not_free():
     free = turing(taken=5.5e9)
     assert memory_limit(CONFIG, free) == pytest.approx(0.95 * 0.7e9)
     config, lines = resolved({}, free)
@@ -195,10 +197,10 @@ def test_an_evaluator_only_resolves_how_it_computes():
 
 def test_what_was_resolved_is_resolved_already():
     config, _ = resolved({"memory.limit_gb": 0.7}, turing())
-    found = differences(CONFIG, config)
-    assert found == {"precision.compute": "float32", "memory.remat": "block", "memory.loss_chunk": 50,
+    changed = differences(CONFIG, config)
+    assert changed == {"precision.compute": "float32", "memory.remat": "block", "memory.loss_chunk": 50,
                      "train.micro_batch_size": 8}  # fmt: skip
-    again, lines = resolved(found, AMPERE)
+    again, lines = resolved(changed, AMPERE)
     assert differences(config, again) == {} and lines["precision.compute"] == "float32 (given)"
 
 

@@ -4,15 +4,17 @@ import dataclasses
 
 import pytest
 
+from parity.memory import cases, planned
 from slm_core.config import presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
 from slm_core.planner import PARTS, Prediction, predict
+from slm_core.planner.declarations import matrix_weights_per_token, parameters
 from slm_core.planner.report import advice, bars, picture, table
 from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, resolved
 from slm_core.runs.vocabulary import expected_vocabulary
 
-TWINS = pytest.mark.parametrize("twin", ["torch", "flax"])
+TWINS = pytest.mark.parametrize("twin", [planned("torch"), planned("flax")], ids=["torch", "flax"])
 VOCAB = 50257
 
 
@@ -41,8 +43,8 @@ def test_what_is_chosen_fits_and_keeps_the_card_busy(twin, gigabytes):
 @TWINS
 def test_less_memory_never_costs_less(twin):
     order = ["none", "attention", "block", "full"]
-    found = [cheapest(gpt2(), VOCAB, twin, gigabytes * 1e9) for gigabytes in (60, 24, 12, 8, 6, 5, 4, 3.5)]
-    ranks = [order.index(config.memory.remat) for config in found]
+    chosen = [cheapest(gpt2(), VOCAB, twin, gigabytes * 1e9) for gigabytes in (60, 24, 12, 8, 6, 5, 4, 3.5)]
+    ranks = [order.index(config.memory.remat) for config in chosen]
     assert ranks == sorted(ranks)
 
 
@@ -112,7 +114,7 @@ def test_lines_name_what_does_not_fit(twin):
     lines = advice(gpt2(**given), VOCAB, [twin], 6e9)
     assert "largest micro-batch that fits: " in lines[0]
     assert "cheapest settings that fit: train.micro_batch_size=" in lines[1]
-    assert "does not fit; what saves the most: " in lines[2]
+    assert "does not fit; these changes save the most: " in lines[2]
     assert len(advice(gpt2(**given | {"memory__remat": "auto"}), VOCAB, [twin], 6e9)) == 2
 
 
@@ -125,3 +127,31 @@ def test_tables_and_bars_add_up(tmp_path):
     assert bar.count("|") == 1 and len(bar) == 8 + 60 + 1 and bar.count("S") == pytest.approx(17, abs=1)
     picture(tmp_path / "bars.png", {"here": {"torch": prediction}}, 20e9)
     assert (tmp_path / "bars.png").stat().st_size > 1000
+
+
+def test_a_token_meets_the_matrices_of_its_own_experts():
+    config, vocab_size = cases()["moe"]
+    layer = (2 * 384 + 2 * 128) * 384 + 384 * config.model.mlp.experts
+    hidden = -(-1024 // 16) * 8  # of each of the two experts that share a dense MLP's width
+    weights = matrix_weights_per_token(config, vocab_size, planned("torch").declare)
+    assert weights == 6 * (layer + 2 * 3 * 384 * hidden)
+
+
+@pytest.mark.parametrize("name", ["base", "moe", "mla", "lora, nf4", "GPT-2's block", "adamw8bit", "float16"])
+def test_parameters_are_remembered_by_all_that_changes_them(name):
+    (config, vocab_size), declare = cases()[name], planned("torch").declare
+    declared = {name: (shape, spec.role, spec.dtype) for name, (shape, spec) in declare(config, vocab_size).items()}
+    assert parameters(config, vocab_size, declare) == declared
+    longer = with_values(config, {"data.seq_len": 512, "model.position.kind": "learned"})
+    assert parameters(longer, vocab_size, declare)["position.weight"].shape == (512, 384)
+
+
+def test_a_model_is_built_once_for_a_whole_search():
+    built = []
+
+    def declare(config, vocab_size):
+        built.append(config)
+        return planned("torch").declare(config, vocab_size)
+
+    assert cheapest(gpt2(), VOCAB, dataclasses.replace(planned("torch"), declare=declare), 6e9) is not None
+    assert len(built) == 1

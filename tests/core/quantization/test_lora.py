@@ -61,7 +61,7 @@ def test_alternatives(expression, parts):
         ("q_proj", ("finetune.targets=q_proj matches the whole name of no linear layer", "layers.*.attention.q_proj")),
         (r"layers\.0\.mlp\.upproj", ("did you mean layers.0.mlp.up_proj?",)),
         (r".*q_proj|.*k_proj", ("its alternative '.*k_proj' matches",)),
-        ("(", ("finetune.targets=( is no regular expression", "write one such as")),
+        ("(", ("finetune.targets=( is not a regular expression", "write one such as")),
     ],
 )
 def test_mistakes(targets, words):

@@ -1,0 +1,95 @@
+"""The PyTorch twin's block as a graph of sizes: attention and MLP on the residual stream. See `torch_layers`."""
+
+from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
+from slm_core.planner.graph import Graph, Value
+from slm_core.planner.torch_attention import ATTENTION, Heads
+from slm_core.planner.torch_layers import Step, norm
+from slm_core.planner.torch_mlp import mlp, penalty
+
+
+def dropout(graph: Graph, s: Step, model: Model, x: Value) -> Value:
+    """Adds dropout. Its mask is computed from 64-bit indices and 32-bit hashes, and kept as bytes."""
+    if not model.dropout:
+        return x
+    elements = x.size // s.compute
+    y = graph.op([x], x.size)
+    return graph.op([y], x.size, extra=elements, forward=16 * elements)
+
+
+class Stream:
+    """The values that one block hands to the next.
+
+    Attributes:
+      x: the residual stream.
+      first_values: the first layer's values, if a later layer mixes them in.
+      added: the terms that the layers so far add to the loss.
+    """
+
+    def __init__(self, x: Value):
+        self.x = x
+        self.first_values: Value | None = None
+        self.added: list[Value] = []
+
+
+def block(graph: Graph, s: Step, path: str, layer: LayerSpec, stream: Stream, gives_values: bool) -> None:
+    """Adds a block. `gives_values`: later layers mix this one's values into theirs."""
+
+    def normed(name: str, x: Value) -> Value:
+        return norm(graph, s, f"{path}.{name}", layer.norm, x, s.tokens)
+
+    def attend(x: Value) -> Value:
+        heads = Heads(graph, s, f"{path}.attention", layer, stream.first_values)
+        y, values = ATTENTION[layer.attention.kind](heads, x)
+        if gives_values:
+            stream.first_values = values
+            graph.exports.append(values)
+        return dropout(graph, s, layer, y)
+
+    def feed(x: Value) -> Value:
+        if layer.mlp.kind == "moe":
+            stream.added.append(penalty(graph, s, f"{path}.mlp", layer.mlp, x))
+            graph.exports.append(stream.added[-1])
+        return dropout(graph, s, layer, mlp(graph, s, f"{path}.mlp", layer, x))
+
+    def add(x: Value, y: Value) -> Value:
+        if layer.residual_multiplier != 1:
+            y = graph.op([y], y.size)
+        return graph.op([x, y], x.size, passes=(x, y))
+
+    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, attend, feed, add)
+
+
+def _pre(x, normed, attend, feed, add):
+    x = add(x, attend(normed("attention_norm", x)))
+    return add(x, feed(normed("mlp_norm", x)))
+
+
+def _post(x, normed, attend, feed, add):
+    x = normed("attention_norm", add(x, attend(x)))
+    return normed("mlp_norm", add(x, feed(x)))
+
+
+def _sandwich(x, normed, attend, feed, add):
+    x = add(x, normed("attention_output_norm", attend(normed("attention_norm", x))))
+    return add(x, normed("mlp_output_norm", feed(normed("mlp_norm", x))))
+
+
+def _output(x, normed, attend, feed, add):
+    x = add(x, normed("attention_norm", attend(x)))
+    return add(x, normed("mlp_norm", feed(x)))
+
+
+def _parallel(x, normed, attend, feed, add):
+    return add(add(x, attend(normed("attention_norm", x))), feed(normed("mlp_norm", x)))
+
+
+def _parallel_shared(x, normed, attend, feed, add):
+    y = normed("attention_norm", x)
+    return add(add(x, attend(y)), feed(y))
+
+
+PLACEMENT = {
+    "pre": _pre, "post": _post, "sandwich": _sandwich, "output": _output, "parallel": _parallel,
+    "parallel_shared": _parallel_shared,
+}  # fmt: skip

@@ -5,7 +5,7 @@ import os
 import pytest
 
 CHECKED = ("slm_torch", "slm_flax")
-pytest_plugins = ["mutation_score"]
+pytest_plugins = ["tests.mutation_score"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

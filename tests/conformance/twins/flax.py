@@ -20,13 +20,12 @@ from slm_flax.loss import loss_sums, sums
 from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
 from slm_flax.numerics import DTYPES
-from slm_flax.optim.clipping import clip_factor as factor
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.quantization.blockwise import Quantiser
 from slm_flax.quantization.formats import MATRIX
 from slm_flax.quantization.formats import product as product_with
-from slm_flax.scaler import LossScaler
-from slm_flax.trainer import build
+from slm_flax.trainer import LossScaler, build
+from slm_flax.trainer import clip_factor as factor
 
 __all__ = ["Evaluator", "PLACEMENT", "build"]
 

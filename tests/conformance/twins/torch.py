@@ -19,14 +19,13 @@ from slm_torch.loss import loss_sums, sums
 from slm_torch.loss import token_losses as losses_of_tokens
 from slm_torch.model import Transformer, position_at
 from slm_torch.numerics import DTYPES
-from slm_torch.optim.base import named_state, set_lr
-from slm_torch.optim.clipping import clip_factor as factor
+from slm_torch.optim.base import named_state
 from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
 from slm_torch.quantization.blockwise import Quantiser
 from slm_torch.quantization.formats import MATRIX, TABLES
 from slm_torch.quantization.formats import product as product_with
-from slm_torch.scaler import LossScaler
-from slm_torch.trainer import build
+from slm_torch.trainer import LossScaler, build
+from slm_torch.trainer import clip_factor as factor
 
 __all__ = ["Evaluator", "PLACEMENT", "build"]
 
@@ -190,7 +189,8 @@ def optimized(config, groups, values, grads, lrs):
     optimizer = optim.make(config, tensors, groups)
 
     def update(lr):
-        set_lr(optimizer, lr)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["lr_multiplier"]
         optimizer.step()
 
     updates(tensors, grads, lrs, update)

@@ -172,7 +172,8 @@ def test_more_tokens_than_rows_are_refused(config):
 def test_tokens_that_were_trained_on_the_same_text_are_the_same(config):
     config = change(config, data__tokenizer="bpe", data__vocab_size=290)
     base, _ = run(config)
-    run(change(config, finetune__base=str(base), run__name="on"), lambda saved: None)
+    started = change(config, finetune__base=str(base), run__name="on")
+    assert run(started, lambda saved: "its weights")[1] == [(load_run(base).vocab_size, "its weights")]
 
 
 def test_characters_of_another_text_are_refused(config, tmp_path):

@@ -1,4 +1,4 @@
-"""What every test runs under: one thread, JAX on the CPU unless GPU tests are asked for, and checked signatures."""
+"""Settings of every test: one thread, JAX on the CPU unless GPU tests are asked for, and checked signatures."""
 
 import os
 

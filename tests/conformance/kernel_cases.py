@@ -8,7 +8,7 @@ from tests.reference import attention as reference
 
 TOLERANCE = dict(rtol=1e-12, atol=1e-12)
 TILE = 4
-"""Queries and keys of a tile in these checks: several tiles, the last one short."""
+"""Queries and keys per tile in these tests: several tiles, the last one short."""
 TIME = 5
 PLACES = {
     "training": dict(start=0, keys_start=0, keys=TIME),

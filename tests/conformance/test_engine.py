@@ -1,4 +1,4 @@
-"""What an update does: accumulation, recomputation, clipping, scaling, and updates that are skipped."""
+"""An update: accumulation, recomputation, clipping, scaling, and updates that are skipped."""
 
 import numpy as np
 import pytest
@@ -58,8 +58,8 @@ def test_ways_to_save_memory_change_no_update(twin, name):
     check_equal_updates(twin.build, *SAME_FUNCTION[name])
 
 
-def test_gradients_are_cut_to_the_limit_and_the_norm_is_told_uncut(twin):
-    """The first moment after one update is (1 - beta1) times a gradient cut to the limit; the norm told is uncut."""
+def test_gradients_are_cut_to_the_limit_and_the_reported_norm_is_uncut(twin):
+    """The first moment after one update is (1 - beta1) times the cut gradient. The reported norm is uncut."""
     for limit, scaled in ((1e-3, True), (1e3, False)):
         state, metrics = updated(twin.build, {"optim.clip_norm": limit})
         norm = np.sqrt(sum(np.square(v).sum() for name, v in state.items() if name.startswith("optim/m/")))
@@ -130,7 +130,7 @@ def test_auto_computes_in_float32_or_in_the_dtype_of_the_parameters(twin):
 
 
 def test_what_cannot_fit_in_memory_is_refused(twin):
-    """What cannot fit is refused in one line, with numbers; what can is made to, and the choices are told."""
+    """A run that cannot fit is refused in one line, with numbers. For one that fits, the choices are shown."""
     with pytest.raises(UserError, match=r"memory.limit_gb=1e-06: this run would take .* set ") as caught:
         twin.build(with_values(CONFIG, {"memory.limit_gb": 1e-6}), VOCAB)
     assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from tests.conformance.small_engine import CONFIG, VOCAB, batch
 
 
 def test_a_saved_state_comes_back(twin, tmp_path):
-    """What is saved is what is restored, bitwise, and training goes on the same."""
+    """A restored state has the bits of the saved one, and trains on alike."""
     config = with_values(CONFIG, {"model.dropout": 0.0})  # whose masks depend on the seed
     engine, other = twin.build(config, VOCAB), twin.build(with_values(config, {"seed": 1}), VOCAB)
     engine.train_step(batch(), 1e-2, 0)

@@ -65,7 +65,7 @@ def test_an_unwritten_cache_is_hidden(twin, name):
 
 
 def gradient_cases():
-    """Yields every kernel with every case. Without compilation a case of Flax takes long, so that some are slow."""
+    """Yields every kernel with every case. Flax takes longer per case: some of its cases are slow tests."""
     for name in KERNELS:
         for case in CASES:
             yield pytest.param("torch", name, case, id=f"torch-{name}-{case}")
@@ -113,7 +113,7 @@ def test_bfloat16_is_float32_to_its_rounding(twin):
 
 
 def test_hidden_tiles_are_left_out(twin):
-    """What stands in a tile that is hidden as a whole is never read: a NaN there would show."""
+    """A tile that is hidden as a whole is never read: a NaN there would show."""
     inputs, dy = problem(keys=5 * TILE, time=5 * TILE, distances=5 * TILE)
     late = dict(inputs, q=inputs["q"][:, 3 * TILE :])  # sees the third tile of keys, and those after it
     late["k"][:, : 2 * TILE], late["v"][:, : 2 * TILE] = np.nan, np.nan

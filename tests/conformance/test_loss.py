@@ -15,7 +15,7 @@ def test_token_losses_are_the_formula(twin):
 
 
 def test_z_loss_is_minimised_but_not_reported(twin):
-    """What is minimised has z logsumexp^2 more for each target that counts; what is reported has not."""
+    """The minimised sum has z logsumexp^2 more per target that counts; the reported sum has not."""
     (logits,) = numbers((5, 7))
     targets = np.array([0, 6, -1, 3, -1])
     tokens, objective = twin.losses(logits, targets, 0.1)

@@ -63,7 +63,7 @@ def test_the_clip_factor_is_the_limit_over_the_norm(twin):
 
 @pytest.mark.parametrize("kind", choices("optim.kind"))
 def test_an_exported_state_comes_back(twin, kind):
-    """What is exported is a copy, comes back, and the next update is the same; a non-finite one changes nothing."""
+    """An exported state is a copy. Imported, it gives the same next update. A non-finite update changes nothing."""
     config = with_values(CONFIG, {"optim.kind": kind, "optim.schedule": "constant", "optim.quantised_from": 64})
     engine, other = twin.build(config, VOCAB), twin.build(config, VOCAB)
     other.train_step(batch(ignored=False), 1e-1, 0)

@@ -20,7 +20,7 @@ def test_rope_turns_pairs_of_features(twin):
 
 
 def test_yarn_stretches_what_it_turns(twin):
-    """YaRN's tables turn and stretch: what is rotated is as long as before, times 0.1 ln(factor) + 1."""
+    """YaRN's tables turn and stretch: a rotated vector is as long as before, times 0.1 ln(factor) + 1."""
     position = Position(scaling="yarn", scaling_factor=4.0)
     spec = layer(attention=Attention(n_heads=2, head_dim=8), position=position)
     (x,) = numbers((2, 3, 2, 8))

@@ -1,4 +1,4 @@
-"""What JAX alone asks of its attention kernels: unknown positions, unneeded gradients, memory, its own function."""
+"""Attention kernels in JAX alone: unknown positions, gradients that nobody needs, memory, JAX's own function."""
 
 import sys
 

@@ -26,8 +26,8 @@ def test_orthogonal_is_optax_s(shape):
     from optax.contrib._muon import orthogonalize_via_newton_schulz
 
     u = np.random.default_rng(0).standard_normal(shape)
-    theirs = orthogonalize_via_newton_schulz(jnp.asarray(u), jnp.asarray([3.4445, -4.7750, 2.0315]), eps=1e-7)
-    np.testing.assert_allclose(twin.orthogonal(Optim(kind="muon"), u), theirs, rtol=1e-11, atol=1e-13)
+    expected = orthogonalize_via_newton_schulz(jnp.asarray(u), jnp.asarray([3.4445, -4.7750, 2.0315]), eps=1e-7)
+    np.testing.assert_allclose(twin.orthogonal(Optim(kind="muon"), u), expected, rtol=1e-11, atol=1e-13)
 
 
 def free(rates):

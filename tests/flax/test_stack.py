@@ -1,4 +1,4 @@
-"""Layers held as stacks: which they are, their names, their optimizer, and the memory that recomputing them saves."""
+"""Stacks of layers: which layers form one, their names, their optimizer, and the memory that recomputing saves."""
 
 import jax
 import numpy as np
@@ -45,9 +45,12 @@ def test_an_entry_of_a_stack_stands_for_all_its_layers():
 def test_a_stack_comes_apart_again():
     stack = Stack(1, 1, 2)
     values = {f"layers.{i}.weight": jax.numpy.full(3, i) for i in range(3)}
-    held = stack.stacked(dict(values))
-    assert {name: value.shape for name, value in held.items()} == {"layers.0.weight": (3,), "layers.1.weight": (2, 3)}
-    apart = stack.unstacked(held)
+    stacked = stack.stacked(dict(values))
+    assert {name: value.shape for name, value in stacked.items()} == {
+        "layers.0.weight": (3,),
+        "layers.1.weight": (2, 3),
+    }
+    apart = stack.unstacked(stacked)
     assert apart.keys() == values.keys() and all((apart[name] == values[name]).all() for name in values)
 
 
@@ -67,7 +70,7 @@ def test_an_optimizer_treats_the_layers_of_a_stack_one_by_one(kind):
 
 
 def update_bytes(**overrides) -> int:
-    """Returns what XLA takes for an update beside the state that it is given."""
+    """Returns the bytes that XLA takes for an update beside its state."""
     fields = {name.replace("__", "."): value for name, value in overrides.items()}
     base = {
         "model.d_model": 64, "model.n_layers": 16, "model.attention.kernel": "flash", "memory.loss_chunk": 128,

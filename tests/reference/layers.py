@@ -1,4 +1,4 @@
-"""The papers' formulas in NumPy float64 and plain loops: what tests of either twin compare with."""
+"""The formulas of the papers in NumPy float64 and plain loops."""
 
 import math
 

@@ -68,7 +68,7 @@ def layer(mlp: Mlp, weights, x):
 
 
 def load(mlp: Mlp, weights, x):
-    """How many choices fall on each expert, a token."""
+    """Counts the choices that fall on each expert, per token."""
     tokens = x.reshape(-1, x.shape[-1])
     counts = np.zeros(mlp.experts)
     for token in tokens:
@@ -77,7 +77,7 @@ def load(mlp: Mlp, weights, x):
 
 
 def penalty(mlp: Mlp, weights, x):
-    """What the layer adds to the loss a token."""
+    """Computes what the layer adds to the loss, per token."""
     tokens = x.reshape(-1, x.shape[-1])
     probabilities = [scores(mlp, weights, token) / scores(mlp, weights, token).sum() for token in tokens]
     share = load(mlp, weights, x) / mlp.top_k

@@ -1,4 +1,4 @@
-"""The optimizers' papers in NumPy float64, one parameter at a time: what tests of either twin compare with.
+"""The optimizers of the papers in NumPy float64, one parameter at a time.
 
 Each takes (optim, group, p, gradients, learning rates) and returns the parameter to evaluate after the last update.
 """

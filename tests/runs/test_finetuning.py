@@ -115,7 +115,7 @@ def test_a_resumed_run_is_the_same(work, adapted, twin):
 
 @pytest.mark.parametrize("reader", ["torch", SLOW_FLAX])
 def test_merged_weights_are_the_adapted_model(work, adapted, reader):
-    """The other twin reads a run without knowing of adapters, and measures and writes the same."""
+    """The other twin reads a run without adapters. Its loss and its text are the same."""
     result, engine = adapted["flax" if reader == "torch" else "torch"]
     saved = load_run(result.folder)
     evaluator = open_evaluator(saved, reader, "cpu")
@@ -135,12 +135,12 @@ def test_an_export_computes_the_same(work, adapted):
     result, engine = adapted["torch"]
     saved = load_run(result.folder)
     export_run(saved, run_weights(saved), work / "exported", "", "float64", items)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(work / "exported", dtype=torch.float64)
+    exported = transformers.AutoModelForCausalLM.from_pretrained(work / "exported", dtype=torch.float64)
     tokens = list(range(40, 60))
     with torch.no_grad():
-        logits = theirs(torch.tensor([tokens])).logits[0, -1].numpy()
+        logits = exported(torch.tensor([tokens])).logits[0, -1].numpy()
     np.testing.assert_allclose(engine.decoder().prefill(tokens), logits, rtol=0, atol=1e-6)  # whose angles are float32
-    assert theirs.config.eos_token_id == 319 and theirs.config.vocab_size == 320
+    assert exported.config.eos_token_id == 319 and exported.config.vocab_size == 320
     assert (work / "exported" / "generation_config.json").is_file()
     encode = transformers.AutoTokenizer.from_pretrained(work / "exported")
     assert encode("the quick").input_ids == prepare(saved.config.data).tokenizer.encode("the quick")
@@ -148,7 +148,7 @@ def test_an_export_computes_the_same(work, adapted):
 
 @pytest.mark.parametrize("twin", TWINS)
 def test_training_goes_on_from_where_a_base_was(work, adapted, twin):
-    """Whatever it trained and whichever twin trained it: here the other one, adapters, which are merged."""
+    """The base was trained by the other twin, with adapters, which are merged."""
     base, engine = adapted["flax" if twin == "torch" else "torch"]
     values = {"finetune.kind": "full", "finetune.frozen": "float", "train.steps": 2}
     config = configured(work, base.folder.name, f"full-{twin}", **values)
@@ -162,7 +162,7 @@ def test_training_goes_on_from_where_a_base_was(work, adapted, twin):
 
 
 def test_averages_are_a_base(work, adapted):
-    """A base that trained with schedule_free is what it evaluates as."""
+    """A base that trained with schedule_free starts as the averages that it evaluates."""
     values = {"optim.kind": "schedule_free", "optim.schedule": "constant", "finetune.kind": "full"}
     values |= {"finetune.frozen": "float", "train.steps": 2}
     averaged, engine = run(configured(work, "imported", "averaged", **values), "torch")

@@ -1,4 +1,4 @@
-"""On an NVIDIA GPU: both twins train the 124M preset within 6 GB, float32 and float16, and take what was predicted."""
+"""On an NVIDIA GPU: both twins train the 124M preset within 6 GB, float32 and float16, and take the predicted memory."""
 
 import json
 import subprocess
@@ -45,9 +45,9 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("compute", ["float32", "float16"])
 def test_the_losses_of_the_twins_agree(runs, compute):
     a, b = runs["torch", compute][0], runs["flax", compute][0]
-    budget = 2e-2 if compute == "float16" else 5e-3
+    tolerance = 2e-2 if compute == "float16" else 5e-3
     assert len(a) == len(b) == STEPS
-    assert max(abs(x["loss"] - y["loss"]) for x, y in zip(a, b, strict=True)) < budget
+    assert max(abs(x["loss"] - y["loss"]) for x, y in zip(a, b, strict=True)) < tolerance
     assert [x["skipped"] for x in a] == [y["skipped"] for y in b]
 
 

@@ -1,4 +1,4 @@
-"""A run that is stopped and continued is the run that was never stopped, in both twins."""
+"""A run that is stopped and resumed equals a run that was never stopped, in both twins."""
 
 import importlib
 import os
@@ -57,7 +57,7 @@ def run(config: Config, framework: str, name: str, stop_in: int | None = None):
     return result, engines[0]
 
 
-def curve(folder: Path) -> list[dict]:
+def loss_curve(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_metrics(folder / "metrics.jsonl")]
 
 
@@ -71,7 +71,7 @@ def test_interrupted_run_equals_the_uninterrupted_one(config: Config, framework:
         assert not stopped.finished and stopped.step == stop_in + 1
         resumed, engine = run(config, framework, f"stop-{stop_in}")
         assert resumed.finished
-        assert curve(resumed.folder) == curve(whole.folder)
+        assert loss_curve(resumed.folder) == loss_curve(whole.folder)
         for name, value in engine.export_state().items():
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
         samples = [path.read_text() for path in sorted((resumed.folder / "samples").iterdir())]

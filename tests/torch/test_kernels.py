@@ -1,4 +1,4 @@
-"""What PyTorch alone asks of its attention kernels: shared keys, gradients that nobody needs, memory."""
+"""Attention kernels in PyTorch alone: shared keys, gradients that nobody needs, memory."""
 
 import sys
 

@@ -41,11 +41,11 @@ def test_it_is_pytorch_s(kind):
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
     found = twin.optimized(optim, groups, values, grads, LEARNING_RATES)
     params = twin.parameters(values)
-    theirs = library(params.values())
+    optimizer = library(params.values())
 
     def update(lr):
-        theirs.param_groups[0]["lr"] = lr
-        theirs.step()
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
 
     twin.updates(params, grads, LEARNING_RATES, update)
     for name, p in params.items():
@@ -59,16 +59,16 @@ def test_it_is_nearly_pytorch_s_muon(scale):
     values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
     optim = Optim(kind="muon", muon_scale=scale)
     found = twin.optimized(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, LEARNING_RATES)
-    theirs = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
+    transposed = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
     name = {"rms": "match_rms_adamw", "spectral": "original"}[scale]
-    muon = torch.optim.Muon(theirs.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)
+    muon = torch.optim.Muon(transposed.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)
 
     def update(lr):
         muon.param_groups[0]["lr"] = lr
         muon.step()
 
-    twin.updates(theirs, [{"wide": g["wide"].T} for g in grads], LEARNING_RATES, update)
-    moved, expected = found["wide"] - values["wide"], theirs["wide"].detach().numpy().T - values["wide"]
+    twin.updates(transposed, [{"wide": g["wide"].T} for g in grads], LEARNING_RATES, update)
+    moved, expected = found["wide"] - values["wide"], transposed["wide"].detach().numpy().T - values["wide"]
     assert np.linalg.norm(moved - expected) < 0.03 * np.linalg.norm(expected)
 
 

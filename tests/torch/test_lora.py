@@ -1,4 +1,4 @@
-"""What PyTorch alone asks of matrices in few bits: what moves to the device, and what the backward pass keeps."""
+"""Matrices in few bits in PyTorch alone: nothing comes from the host, and the backward pass keeps nothing wide."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Every preset: valid, of the size that its name and docstring say, made as the papers say."""
+"""Every preset: it is valid, has the size in its name and docstring, and follows its paper."""
 
 import re
 

@@ -171,13 +171,13 @@ def test_values_come_before_what_reads_them():
 def test_drop_unread_resets_what_the_preset_set():
     preset = with_values(Config(), {"model.position.theta": 5.0, "model.position.scaling": "linear"})
     config = with_values(preset, {"model.position.kind": "learned"})
-    settled, notes = drop_unread(preset, config, {"model.position.kind"})
-    assert settled == with_values(Config(), {"model.position.kind": "learned"})
+    kept, notes = drop_unread(preset, config, {"model.position.kind"})
+    assert kept == with_values(Config(), {"model.position.kind": "learned"})
     assert notes == [
         "model.position.theta=5.0 of the preset is not read by model.position.kind=learned; left at its default",
         "model.position.scaling=linear of the preset is not read by model.position.kind=learned; left at its default",
     ]
-    validate(settled, {"model.position.kind"})
+    validate(kept, {"model.position.kind"})
 
 
 def test_drop_unread_leaves_the_users_own_and_the_presets_own_mistakes():

@@ -1,4 +1,4 @@
-"""The loss of a run on disk, as sums and in units, with a model that needs no framework."""
+"""The loss of a run on disk, as sums and per byte, with a model that needs no framework."""
 
 import dataclasses
 import math

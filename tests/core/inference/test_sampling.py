@@ -16,7 +16,7 @@ UNIFORM = st.floats(0, 1, exclude_max=True)
 
 
 class CountingDecoder:
-    """Its next token is the number of tokens told since the last prefill, so that greedy text shows both."""
+    """Its next token is the number of tokens since the last prefill, so that greedy text shows both."""
 
     def __init__(self, context, vocabulary=100):
         self.context, self.vocabulary, self.calls = context, vocabulary, []

@@ -45,10 +45,10 @@ def test_rotation_is_that_of_transformers(name):
     from transformers import LlamaConfig
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-    position, theirs = SCALED[name]
+    position, parameters = SCALED[name]
     config = LlamaConfig(
         hidden_size=64, num_attention_heads=2, head_dim=32, max_position_embeddings=CONTEXT,
-        rope_parameters=theirs | {"rope_theta": position.theta},
+        rope_parameters=parameters | {"rope_theta": position.theta},
     )  # fmt: skip
     rotary = LlamaRotaryEmbedding(config)
     angle = np.outer(np.arange(CONTEXT), rotary.inv_freq.double().numpy())
@@ -78,8 +78,8 @@ def test_alibi_slopes_are_those_of_transformers(heads):
     import torch
     from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-    theirs = build_alibi_tensor(torch.ones(1, 3), heads, torch.float64).numpy().reshape(heads, 3)
-    np.testing.assert_allclose(np.outer(alibi_slopes(heads), np.arange(3)), theirs, rtol=1e-6)
+    expected = build_alibi_tensor(torch.ones(1, 3), heads, torch.float64).numpy().reshape(heads, 3)
+    np.testing.assert_allclose(np.outer(alibi_slopes(heads), np.arange(3)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("buckets", "max_distance"), [(32, 128), (8, 20), (4, 3)])
@@ -88,5 +88,5 @@ def test_t5_buckets_are_those_of_transformers(buckets, max_distance):
     from transformers.models.t5.modeling_t5 import T5Attention
 
     distance = torch.arange(300)
-    theirs = T5Attention._relative_position_bucket(-distance, False, buckets, max_distance).numpy()
-    np.testing.assert_array_equal(t5_buckets(buckets, max_distance, 300), theirs)
+    expected = T5Attention._relative_position_bucket(-distance, False, buckets, max_distance).numpy()
+    np.testing.assert_array_equal(t5_buckets(buckets, max_distance, 300), expected)

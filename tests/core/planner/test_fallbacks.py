@@ -1,4 +1,4 @@
-"""Kinds that the planner has no arithmetic for: none of the catalogue, a new one is counted as another and named."""
+"""Kinds without arithmetic in the planner: the catalogue has none; a new kind is counted as another and named."""
 
 import pytest
 

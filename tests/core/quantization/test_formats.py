@@ -106,8 +106,8 @@ def test_weights_in_and_out():
     config = Config(finetune=Finetune(kind="lora", rank=2, alpha=3.0))
     merged = formats.merged(stored, config)
     assert list(merged) == ["a.weight", "b.weight", "b.bias"]
-    wanted = restored("nf4", values["a.weight"].astype("float32")) + 1.5 * values["a.lora_a"] @ values["a.lora_b"]
-    np.testing.assert_allclose(merged["a.weight"], wanted, atol=1e-6)
+    expected = restored("nf4", values["a.weight"].astype("float32")) + 1.5 * values["a.lora_a"] @ values["a.lora_b"]
+    np.testing.assert_allclose(merged["a.weight"], expected, atol=1e-6)
     assert merged["a.weight"].dtype == np.float32
     np.testing.assert_array_equal(merged["b.weight"], values["b.weight"].astype("float32"))
     floating = {"b.weight": values["b.weight"], "scale": values["b.bias"]}

@@ -19,7 +19,7 @@ def test_durations(seconds, text):
 
 def test_plain_lines(capsys):
     display = make_display(0, 600)
-    assert isinstance(display, PlainDisplay)  # the captured output is no terminal
+    assert isinstance(display, PlainDisplay)  # the captured output is not a terminal
     display.start()
     display.line(ROW)
     display.line(ROW | {"step": 600, "loss": None, "skipped": 3})

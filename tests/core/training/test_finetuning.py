@@ -1,4 +1,4 @@
-"""Starting from another run: which weights the loop asks for and when, what is refused, and the preset."""
+"""Starting from another run: when the loop asks for which weights, which bases are refused, and the preset."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""On an NVIDIA GPU: both twins train the 124M preset within 6 GB, float32 and float16, and take the predicted memory."""
+"""On an NVIDIA GPU: both twins train the 124M preset within 6 GB, in float32 and float16, in the predicted memory."""
 
 import json
 import subprocess

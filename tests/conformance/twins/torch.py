@@ -190,7 +190,7 @@ def optimized(config, groups, values, grads, lrs):
 
     def update(lr):
         for group in optimizer.param_groups:
-            group["lr"] = lr * group["lr_multiplier"]
+            group["lr"] = lr * group.get("lr_multiplier", 1.0)
         optimizer.step()
 
     updates(tensors, grads, lrs, update)

@@ -12,11 +12,11 @@ from slm_core.runs.saved import SavedRun, load_run
 from slm_core.training.finetuning import tokenizer_field
 
 CONTEXT = 1024
-"""Tokens a sequence at most; as many as the base has where its model is another function of fewer."""
+"""Tokens per sequence, at most. A base keeps its own length if a shorter one would make its model another function."""
 
 
 def tiny() -> Config:
-    """llama.py:tiny with its initial weights frozen in 4 bits: for tests (115,008 parameters and 19,456 of adapters)"""
+    """llama.py:tiny, its initial weights frozen in 4 bits: for tests (115,008 parameters and 19,456 in adapters)"""
     return Config(
         model=Model(d_model=64, n_layers=2, attention=Attention(n_heads=4, n_kv_heads=2)),
         data=Data(seq_len=32),
@@ -30,7 +30,7 @@ def tiny() -> Config:
 
 
 def of_run(base: SavedRun) -> Config:
-    """Adapters of rank 8 beside every linear layer of a run's blocks, its matrices frozen in 4 bits."""
+    """Adapters of rank 8 beside every linear layer in the blocks of a run, whose matrices are frozen in 4 bits."""
     return Config(
         model=base.config.model,
         data=Data(source="text", tokenizer=tokenizer_field(base) or "byte", seq_len=_seq_len(base.config)),
@@ -51,11 +51,11 @@ VARIANTS = {"tiny": tiny}
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`variant`: the folder of the run to start from; or "tiny"."""
+    """Makes the config of a variant: "tiny", or the folder of the run to start from."""
     if not variant:
         raise UserError(
-            "say which run to start from: configs/finetune.py:models/NAME; a Hugging Face checkpoint becomes one by"
-            " scripts/convert.py --import=FOLDER --run=models/NAME"
+            "name the run to start from: configs/finetune.py:models/NAME; scripts/convert.py --import=FOLDER"
+            " --run=models/NAME makes a run of a Hugging Face checkpoint"
         )
     if variant in VARIANTS:
         return to_config_dict(choose(VARIANTS, variant))

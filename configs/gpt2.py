@@ -40,7 +40,7 @@ def nanogpt_cpu() -> Config:
         model=Model(
             d_model=128,
             n_layers=4,
-            init_std=0.05,  # nanoGPT's 0.02 is made for a width of 768; here it costs 0.15 nats (docs/benchmarks.md)
+            init_std=0.05,  # nanoGPT's 0.02 suits a width of 768; here it costs 0.15 nats (docs/benchmarks.md)
             attention=Attention(n_heads=4),
             position=Position(kind="learned"),
             norm=Norm(kind="layernorm"),

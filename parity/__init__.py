@@ -1,4 +1,5 @@
-"""Proof that the twins are the same functions: cells (what is compared), rungs (how), budgets (how closely).
+"""Proves that the twins are the same functions.
 
-The only package that imports both twins.
+`cases` lists the models that are compared, `checks` what is compared, `tolerances` how closely, and `suite` runs them.
+This is the only package that imports both twins.
 """

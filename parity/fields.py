@@ -1,4 +1,4 @@
-"""Trying a field of the schema: what reads it, and which other values it may have."""
+"""Says what reads a field of the schema, and which other values it may have."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from slm_core.config.fields import base_type, field_table, flatten
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """Returns the choices of a field; () where it has none."""
+    """Returns the choices of a field; () if it has none."""
     return tuple(field_table()[name].option.choices)
 
 
@@ -19,7 +19,7 @@ def selectors(name: str) -> dict[str, tuple[str, ...]]:
 
 
 def selecting(name: str, base: Config) -> dict[str, str]:
-    """Returns the overrides of `base` under which a field is read: the first value that reads it, where it is not."""
+    """Returns the overrides of `base` under which a field is read; {} if `base` reads it already."""
     chosen: dict[str, str] = {}
     for selector, kinds in selectors(name).items():
         chosen |= selecting(selector, base)
@@ -29,7 +29,7 @@ def selecting(name: str, base: Config) -> dict[str, str]:
 
 
 def other_values(name: str, value: Any) -> tuple[Any, ...]:
-    """Returns values to try for a field in place of `value`, the likeliest to fit first; () for free text."""
+    """Returns values to try for a field in place of `value`, the likeliest to be valid first; () for free text."""
     kind = base_type(field_table()[name].type)
     if kind is tuple:
         return tuple((*value[:i], item / 2, *value[i + 1 :]) for i, item in enumerate(value))

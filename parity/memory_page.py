@@ -151,7 +151,7 @@ def page(rows: list[Row], command: str) -> str:
     """Returns docs/memory.md."""
     from parity.report import machine
     from slm_core.runs.provenance import versions
-    from slm_core.studies.throughput import markdown_table
+    from slm_core.studies.tables import markdown_table
 
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
     configs = len({(row.subject, row.setting) for row in rows})

@@ -1,7 +1,7 @@
-"""The small models of the ladder, as overrides of one base: mixtures of options that could break each other.
+"""Lists the small models of the suite: mixtures of options that could break each other, as overrides of one base.
 
-Independent options share a cell, because compiling it is what takes the time. Names are those of the schema; "model."
-may be left out.
+Independent options share a case, because compiling takes most of the time. Names are those of the schema; "model." may
+be left out.
 """
 
 from typing import Any
@@ -20,8 +20,8 @@ BASE = Config(
     memory=Memory(remat="block"),
     run=Run(device="cpu"),
 )
-"""Everything that training can turn on is on: dropout, accumulation, clipping, recomputation, warm-up, decay.
-One layer: compiling takes most of the ladder's time."""
+"""The base of every small case. All that training can turn on is on: dropout, accumulation, clipping, recomputation,
+warm-up and decay. It has one layer, because compiling takes most of the suite's time."""
 
 _ATTENTION: dict[str, Overrides] = {
     "gqa, window, sinks, cap": {"attention.window": 5, "attention.sinks": True, "attention.softcap": 2.0},
@@ -204,7 +204,7 @@ _OPTIMIZERS: dict[str, Overrides] = {
         "optim.kind": "adamw8bit", "optim.quantised_block": 96, "optim.quantised_from": 1000, "optim.eps": 1e-4,
         "optim.betas": (0.8, 0.99), "optim.lr": 3e-4, "attention.bias": True, "mup_base_width": 16,
     },
-    "adamw8bit, layers": {  # three that Flax holds as one
+    "adamw8bit, layers": {  # three that Flax stacks into one
         "optim.kind": "adamw8bit", "optim.quantised_from": 256, "optim.lr": 3e-4, "n_layers": 3,
     },
     "sgd, plain momentum": {
@@ -262,16 +262,16 @@ OPTIONS: dict[str, dict[str, Overrides]] = {
     "optimizers and schedules": _OPTIMIZERS,
     "fine-tuning": _LORA,
 }
-"""{section: {name: overrides of BASE}}. Choices and numbers that none of these sets get cells by themselves."""
+"""{section: {name: overrides of BASE}}. A choice or number that none of these sets gets a case by itself."""
 
 LEVERS: Overrides = {
     "n_layers": 3, "memory.remat": "full", "memory.loss_chunk": 20, "finetune.kind": "lora", "finetune.frozen": "nf4",
     "finetune.rank": 3, "finetune.alpha": 2.0,
 }  # fmt: skip
-"""What saves memory, together, in a cell in float16."""
+"""All that saves memory, together in one float16 case."""
 
 KERNEL_OPTIONS: dict[str, Overrides] = {
-    "long, everything": {  # more than two blocks of a kernel that works in blocks
+    "long, everything": {  # more than two blocks of a blockwise kernel
         "data.seq_len": 300, "attention.window": 140, "attention.softcap": 2.0, "attention.sinks": True,
         "position.kind": "t5",
     },
@@ -281,27 +281,27 @@ KERNEL_OPTIONS: dict[str, Overrides] = {
     "long": {"data.seq_len": 300},
     "long, alibi, window": {"data.seq_len": 300, "attention.window": 140, "position.kind": "alibi"},
 }  # fmt: skip
-"""What every kernel must do, whichever it is."""
+"""{name: options that every attention kernel must support}."""
 
 NEEDS: dict[str, Overrides] = {
-    # A code that rounding changes is a hundredth of a moment.
+    # If rounding changes a code, its moment changes by a hundredth.
     "adamw8bit": {"optim.lr": 3e-4, "optim.quantised_from": 256},
     "lion": {"optim.lr": 3e-4},  # signs flip with rounding, and each flip moves a weight by 2 lr
     "schedule_free": {"optim.schedule": "constant"},
 }
-"""What a choice needs to train well, in the cell that it gets by itself."""
+"""{choice: overrides that it needs to train well in the case that it gets by itself}."""
 
 QUICK = {"base", "two layers", "adamw, options"}
-"""Cells that run by default, beside one for each component, a half precision and the small presets. The models of the
-mutation tests climb the ladder too, with most options on."""
+"""Cases that run by default, beside one for each component, one for each half precision and the small presets. The
+mutation tests also run the suite, on models with most options on."""
 
 FLOAT32_TOO = {"base"}
-"""Those of them that run in float32 by default, too."""
+"""Those of QUICK that also run in float32 by default."""
 
 OPTIMIZED = {
     "two layers", "pattern, windows", "pattern, attention kinds", "pattern, moe", "muP, chunks",
     "flash, long, everything",
     "remat, mixture", "remat, groups, adafactor", "adamw8bit, layers", "lora, nf4, every layer",
 }  # fmt: skip
-"""Cells that XLA compiles as it does in a run, which takes up to five times as long: among them one of each thing that
-saves memory, which is what its optimisations could undo."""
+"""Cases that XLA compiles with the optimizations of a run, which takes up to five times as long. Each way to save
+memory is in one of them, because optimizations could undo it."""

@@ -1,4 +1,4 @@
-"""Both twins of one cell, in one process, and the batches that they see."""
+"""Builds both twins of one case in one process, and the batches that they read."""
 
 import functools
 
@@ -8,31 +8,36 @@ import torch
 
 import slm_flax.trainer
 import slm_torch.trainer
-from parity.cells import PROOFS, Cell
-from parity.port import perturbed, snapshot
+from parity.cases import PROOFS, Case
+from parity.checks import CHECKS
 from parity.probe import Probe, probe_flax, probe_torch
+from parity.state_transfer import perturbed, snapshot
 from slm_core.config.fields import with_values
 from slm_core.protocols import IGNORE
 
-PERTURBATION = 1  # seed of the perturbed weights
+PERTURBATION = 1
+"""Seed of the perturbed weights."""
 
 
 class Pair:
-    """The twins of a cell in one precision. JAX's width is a setting of the process: one pair is alive at a time."""
+    """The twins of a case in one precision.
 
-    def __init__(self, cell: Cell, precision: str):
-        self.cell, self.precision = cell, precision
+    JAX's floating width is a setting of the process, so only one pair may be alive at a time.
+    """
+
+    def __init__(self, case: Case, precision: str):
+        self.case, self.precision = case, precision
         params = precision if precision in PROOFS else "float32"
-        self.config = with_values(cell.config, {"precision.params": params, "precision.compute": precision})
-        # Many cells compile the same programs: a small one is worth keeping, too.
+        self.config = with_values(case.config, {"precision.params": params, "precision.compute": precision})
+        # Many cases compile the same programs, so even small programs are worth keeping in the cache.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        jax.config.update("jax_disable_most_optimizations", not cell.optimized)
-        self.flax = slm_flax.trainer.build(self.config, cell.vocab_size)
-        self.torch = slm_torch.trainer.build(self.config, cell.vocab_size)
+        jax.config.update("jax_disable_most_optimizations", not case.optimized)
+        self.flax = slm_flax.trainer.build(self.config, case.vocab_size)
+        self.torch = slm_torch.trainer.build(self.config, case.vocab_size)
         self.engines = {"torch": self.torch, "flax": self.flax}
-        trains = any(rung > 2 for rung in cell.rungs)
-        self.initial = {name: snapshot(engine) for name, engine in self.engines.items()} if trains else {}
+        restarts = any(CHECKS[name].restarts for name in case.checks)
+        self.initial = {name: snapshot(engine) for name, engine in self.engines.items()} if restarts else {}
 
     def start(self) -> None:
         """Takes both twins back to the state that the seed gave each of them."""
@@ -40,8 +45,8 @@ class Pair:
             engine.import_state(self.initial[name])
 
     def perturb(self) -> None:
-        """Gives both twins the same state, non-zero everywhere."""
-        # From the seed's state each time: scales of matrices in few bits are multiplied.
+        """Gives both twins the same state, which is non-zero everywhere."""
+        # It starts from the seed's state each time, because perturbing multiplies the scales of matrices in few bits.
         state = perturbed(self.initial.get("torch") or self.torch.export_state(), PERTURBATION)
         for engine in self.engines.values():
             engine.import_state(state)
@@ -56,22 +61,22 @@ class Pair:
 
     @functools.cached_property
     def probes(self) -> tuple[Probe, Probe]:
-        """What both twins make of `tokens`, with perturbed weights: torch, flax."""
+        """The logits, loss and gradients of `tokens` with perturbed weights: those of torch, then those of flax."""
         self.perturb()
         return probe_torch(self.torch, self.tokens), probe_flax(self.flax, self.tokens)
 
     def batch(self, step: int) -> np.ndarray:
-        """Returns a batch that has something to learn: arithmetic progressions, an eighth of their tokens replaced."""
-        cell, rng = self.cell, np.random.default_rng(step)
-        shape = (cell.rows, cell.length + 1)
-        first, stride = rng.integers(0, cell.vocab_size, (cell.rows, 1)), rng.integers(1, 4, (cell.rows, 1))
-        tokens = (first + stride * np.arange(shape[1])) % cell.vocab_size
-        noise = rng.integers(0, cell.vocab_size, shape)
+        """Returns a batch with something to learn: arithmetic progressions with an eighth of their tokens replaced."""
+        case, rng = self.case, np.random.default_rng(step)
+        shape = (case.rows, case.length + 1)
+        first, stride = rng.integers(0, case.vocab_size, (case.rows, 1)), rng.integers(1, 4, (case.rows, 1))
+        tokens = (first + stride * np.arange(shape[1])) % case.vocab_size
+        noise = rng.integers(0, case.vocab_size, shape)
         return np.where(rng.random(shape) < 0.125, noise, tokens).astype(np.int32)
 
 
 def release() -> None:
-    """Drops compiled programs and what they hold, for the next pair."""
+    """Drops compiled programs and the arrays that they keep, to make room for the next pair."""
     import gc
 
     gc.collect()
@@ -80,5 +85,5 @@ def release() -> None:
 
 
 def pin_threads(count: int = 1) -> None:
-    """Sets PyTorch's threads: more would change the order of sums with the machine."""
+    """Sets the number of PyTorch's threads, on which the order of its sums depends."""
     torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""Logits and gradients of either twin, from the model and loss that its engine trains with."""
+"""Computes logits and gradients in either twin, with the model and loss that its engine trains."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ import torch
 
 import slm_flax.trainer
 import slm_torch.trainer
+from slm_core.protocols import Engine
 from slm_flax.params import bind
 
 
@@ -26,12 +27,20 @@ class Probe:
     gradients: dict[str, np.ndarray]
 
 
+def probe(engine: Engine, tokens: np.ndarray) -> Probe:
+    """Runs either twin over tokens, int32 [rows, length + 1]."""
+    if isinstance(engine, slm_torch.trainer.Engine):
+        return probe_torch(engine, tokens)
+    assert isinstance(engine, slm_flax.trainer.Engine)
+    return probe_flax(engine, tokens)
+
+
 def probe_torch(engine: slm_torch.trainer.Engine, tokens: np.ndarray) -> Probe:
     """Runs the PyTorch twin over tokens, int32 [rows, length + 1]."""
-    tokens = torch.from_numpy(tokens).to(engine.device, torch.int64)
+    batch = torch.from_numpy(tokens).to(engine.device, torch.int64)
     with torch.no_grad():
-        logits = engine.model.logits(engine.model(tokens[:, :-1].clamp(min=0))[0])
-    loss = engine.loss_sums(tokens, None).objective
+        logits = engine.model.logits(engine.model(batch[:, :-1].clamp(min=0))[0])
+    loss = engine.loss_sums(batch, None).objective
     moving = {name: p for name, p in engine.params.items() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(moving.values()))
     arrays = {name: g.cpu().numpy() for name, g in zip(moving, gradients, strict=True)}
@@ -50,11 +59,17 @@ def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
         return logits, jax.value_and_grad(objective)(moving)
 
     logits, (loss, gradients) = jax.device_get(run(engine.state["params"], tokens))
-    return Probe(np.asarray(logits), np.asarray(loss), engine.stack.unstacked(gradients))
+    arrays = {name: np.asarray(value) for name, value in engine.stack.unstacked(gradients).items()}
+    return Probe(np.asarray(logits), np.asarray(loss), arrays)
 
 
 def evaluated_logits(engine: slm_torch.trainer.Engine | slm_flax.trainer.Engine, tokens: np.ndarray) -> np.ndarray:
-    """Returns the logits that an engine evaluates and decodes with, of tokens without targets, int [rows, length]."""
+    """Returns the logits of the weights that an engine evaluates and decodes with.
+
+    Args:
+      engine: of either twin.
+      tokens: without targets, int [rows, length].
+    """
     if isinstance(engine, slm_torch.trainer.Engine):
         model = engine.evaluated()
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Climbing many cells, in as many processes as there are cores: compiling takes most of the time."""
+"""Runs many cases in as many processes as there are cores, because compiling takes most of the time."""
 
 import logging
 import os
@@ -7,20 +7,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from typing import Any
 
-from parity.budgets import BUDGETS
-from parity.cells import Cell
-from parity.ladder import Result, climb, rungs_of
+from parity.cases import Case
+from parity.suite import Result, checks_of, run_case
+from parity.tolerances import TOLERANCES
 
-Task = tuple[Cell, str]
-"""A cell and a precision."""
+Task = tuple[Case, str]
+"""A case and a precision."""
 
 
-def climb_all(tasks: Sequence[Task], rungs: Sequence[int], jobs: int) -> Iterator[list[Result]]:
-    """Yields the results of each task, in their order. An exception inside a cell is a failed result, not an end."""
+def run_cases(tasks: Sequence[Task], checks: Sequence[str], jobs: int) -> Iterator[list[Result]]:
+    """Yields the results of each task, in their order. An exception inside a case becomes a failed result."""
     pin_environment()
-    work = partial(_climb_task, rungs=tuple(rungs))
+    work = partial(_run_task, checks=tuple(checks))
     if jobs <= 1 or len(tasks) <= 1:
         yield from map(work, tasks)
         return
@@ -32,7 +31,7 @@ def climb_all(tasks: Sequence[Task], rungs: Sequence[int], jobs: int) -> Iterato
 
 
 def pin_environment() -> None:
-    """Keeps JAX on the CPU and on one thread. Before anything imports jax."""
+    """Keeps JAX on the CPU and on one thread. Call it before anything imports jax."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
@@ -41,22 +40,22 @@ def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback of its own
 
 
-def _climb_task(task: Task, rungs: tuple[int, ...]) -> list[Result]:
+def _run_task(task: Task, checks: tuple[str, ...]) -> list[Result]:
     from parity.pair import pin_threads
 
     pin_threads()
-    logging.getLogger().setLevel(logging.ERROR)  # what a kernel falls back to is no news in the middle of a table
-    cell, precision = task
+    logging.getLogger().setLevel(logging.ERROR)  # a note about a kernel's fallback would break the table
+    case, precision = task
     results: list[Result] = []
     try:
-        for result in climb(cell, precision, rungs):
+        for result in run_case(case, precision, checks):
             results.append(result)
     except Exception as error:
-        rung = rungs_of(cell, precision, rungs)[len(results)]
-        results.append(_broken(cell, precision, rung, error))
+        results.append(_broken(case, precision, checks_of(case, precision, checks)[len(results)], error))
     return results
 
 
-def _broken(cell: Cell, precision: str, rung: int, error: Any) -> Result:
-    text = f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
-    return Result(cell.name, precision, rung, float("inf"), BUDGETS[precision][rung], text, 0.0)
+def _broken(case: Case, precision: str, check: str, error: Exception) -> Result:
+    lines = str(error).strip().splitlines()
+    text = f"{type(error).__name__}: {lines[-1] if lines else ''}"
+    return Result(case.name, precision, check, float("inf"), TOLERANCES[precision][check], text, 0.0)

@@ -55,6 +55,10 @@ def run(invocation: Invocation) -> None:
     from slm_core.hardware.devices import spare_gpu
 
     spare_gpu(flags["framework"] or saved.framework)
+    _evaluate(flags, saved, sizes)
+
+
+def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -> None:
     from slm_core.data import validation_batches
     from slm_core.inference.evaluation import VALIDATION_SEED, measure
     from slm_core.inference.evaluator import fitting, open_evaluator
@@ -73,18 +77,20 @@ def run(invocation: Invocation) -> None:
     total = sum(int((batch[:, 1:] >= 0).sum()) for batch in windows)
     measured = measure(evaluator, windows, dataset.tokenizer, rows, _reporter(total))
     seconds = time.monotonic() - start
-    print(
-        f"validation loss {measured.loss:.4f} nats/token, {measured.bits_per_byte:.4f} bits/byte, "
-        f"perplexity {measured.perplexity:,.2f}"
-    )
-    print(
-        f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {sizes['seq_len']}"
-    )
+    _print(measured, seconds, sizes["seq_len"])
     if flags["json"]:
         origin = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
         origin |= {"compute": facts["compute"], "data": dataset.folder.name, "seq_len": sizes["seq_len"]}
         cost = {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()}
         _add_line(Path(flags["json"]), origin, measured, cost)
+
+
+def _print(measured: "Measured", seconds: float, seq_len: int) -> None:
+    print(
+        f"validation loss {measured.loss:.4f} nats/token, {measured.bits_per_byte:.4f} bits/byte, "
+        f"perplexity {measured.perplexity:,.2f}"
+    )
+    print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {seq_len}")
 
 
 def _add_line(file: Path, origin: dict[str, Any], measured: "Measured", cost: dict[str, Any]) -> None:

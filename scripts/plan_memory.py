@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.cli.output_file import PICTURES, output_file
 from slm_core.config import Config

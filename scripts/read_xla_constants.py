@@ -2,7 +2,6 @@
 
 import os
 
-import scripts._path  # noqa: F401
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 

@@ -1,4 +1,4 @@
-"""What both twins share: configuration, data, the loop, the run folder and the numerics' specification.
+"""Everything that both twins share: configuration, data, the training loop, run folders and initial weights.
 
 Nothing here imports torch or jax.
 """

@@ -1,4 +1,4 @@
-"""Writing that survives a crash: sync first, rename last."""
+"""Writes files so that they survive a crash: sync first, rename last."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` for everything inside a folder, and the folder itself."""
+    """Waits until everything inside a folder, and the folder itself, is on the disk."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
             sync(Path(parent, name))
@@ -22,7 +22,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file: at any moment a reader, or a crash, finds the old text or the new, never a part."""
+    """Writes a small text file. A reader, or a crash, finds the old text or the new one, never a part of it."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     sync(temporary)

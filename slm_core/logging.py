@@ -1,4 +1,4 @@
-"""What a user should know once, however often it comes up."""
+"""Logs each warning once, however often it comes up."""
 
 import functools
 import logging
@@ -6,5 +6,5 @@ import logging
 
 @functools.cache
 def say_once(message: str) -> None:
-    """Logs a warning the first time that it is given."""
+    """Logs a warning at the first call with this message."""
     logging.getLogger("lm-workbench").warning(message)

@@ -1,7 +1,6 @@
-"""A model with its weights on one device, to evaluate and decode with: what training builds on."""
+"""A model with its weights on one device, to evaluate and decode with."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -16,23 +15,23 @@ from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import Losses, loss_sums
+from slm_flax.loss import Losses, batch_losses
 from slm_flax.model import Transformer, declared
 from slm_flax.numerics import DTYPES
-from slm_flax.params import Params, bind
-
-State = dict[str, dict[str, Array]]
-"""{"params": ...}, and of an engine also {"optim": ..., "scaler": ...}, each by canonical name."""
+from slm_flax.params import Params
 
 
 class Evaluator:
     """See `slm_core.protocols.Evaluator`."""
 
     framework = "flax"
-    trains = False
 
-    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
+    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None, trains: bool = False):
+        """Places a model with its weights on the config's device.
+
+        Args:
+          weights: read one at a time, in the model's order; None: the initial ones of config.seed.
+          trains: an engine trains this model, so memory is planned for that.
 
         Raises:
           UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
@@ -40,7 +39,7 @@ class Evaluator:
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)
         twin = Twin(self.framework, declared)
-        config, self.choices = resolve_auto(config, vocab_size, twin, device, self.trains)
+        config, self.choices = resolve_auto(config, vocab_size, twin, device, trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         self.model = Transformer(config, vocab_size, DTYPES[self.compute])
@@ -49,7 +48,7 @@ class Evaluator:
         else:
             started = starting(weights, params.specs(self.model), config.seed)
             values = params.fill(self.model, started, dtype)
-        self.state: State = {"params": dict(sorted(values.items()))}
+        self.params: Params = dict(sorted(values.items()))
         self.loss_sums = jax.jit(self._loss_sums)
 
     def facts(self) -> dict[str, str]:
@@ -62,29 +61,22 @@ class Evaluator:
         }
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        sums = self.loss_sums(self._evaluated(), tokens, None)
+        return self.measure(self.params, tokens)
+
+    def measure(self, values: Params, tokens: np.ndarray) -> tuple[float, int]:
+        """Does an `eval_step` with other weights."""
+        sums = self.loss_sums(values, tokens, None)
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
-        return Decoder(self.model, self.evaluated())
+        return Decoder(self.model, self.params)
 
     def peak_memory_bytes(self) -> int:
         return peak_memory_bytes(self.device)
 
     def parameters(self) -> Params:
         """Returns the parameters, each layer's by itself."""
-        return self.state["params"]
-
-    def evaluated(self) -> Params:
-        """Returns the parameters to evaluate and decode with, each layer's by itself."""
-        return self._evaluated()
-
-    def _evaluated(self) -> Params:
-        """Returns the parameters to evaluate with, as they are held."""
-        return self.state["params"]
+        return self.params
 
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
-        model = bind(self.model, values)
-        inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
+        return batch_losses(self.model, values, tokens, key, self.config.memory.loss_chunk)

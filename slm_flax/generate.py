@@ -23,15 +23,17 @@ class Decoder:
         self.length = 0
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
+        """Reads the prompt from position 0. Returns the logits after its last token."""
         self.length = 0
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
+        """Reads one more token. Returns the logits after it."""
         return self._append([token])
 
     def _append(self, tokens: list[int]) -> np.ndarray:
-        # Padding to a power of two compiles few shapes. What it writes into a cache lies after the last token, where
-        # the mask hides it until a real token overwrites it; from a rolling cache it is cut off.
+        # Padding to a power of two compiles few shapes. In a cache the padding lies after the last token: the mask
+        # hides it until a real token overwrites it. A rolling cache cuts it off.
         room = min(1 << (len(tokens) - 1).bit_length(), self.context - self.length)
         padded = np.pad(np.array([tokens], np.int32), ((0, 0), (0, room - len(tokens))))
         start, last = np.int32(self.length), np.int32(len(tokens) - 1)

@@ -8,7 +8,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from slm_core.protocols import IGNORE
+from slm_flax.layers.dropout import DropoutKey
 from slm_flax.model import Transformer
+from slm_flax.params import Params, bind
 
 
 class Losses(NamedTuple):
@@ -16,24 +18,40 @@ class Losses(NamedTuple):
 
     Args:
       tokens: -log p(target), nats: what is reported.
-      objective: that and the penalties: what is minimised.
+      objective: that and the auxiliary losses: what is minimised.
     """
 
     tokens: Float[Array, ""]
     objective: Float[Array, ""]
 
 
+def batch_losses(
+    model: Transformer, values: Params, tokens: Int[Array, "batch columns"], key: DropoutKey | None, chunk: int | None
+) -> Losses:
+    """Returns the losses of a batch: column t + 1 of `tokens` is the target of column t.
+
+    Args:
+      values: the model's parameters, by canonical name.
+      key: turns dropout on.
+      chunk: see `loss_sums`.
+    """
+    model = bind(model, values)
+    inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
+    hidden, auxiliary_loss = model(inputs, key=key)
+    return loss_sums(model, hidden, auxiliary_loss, tokens[:, 1:], chunk)
+
+
 def loss_sums(
     model: Transformer,
     hidden: Float[Array, "batch time d_model"],
-    penalty: Float[Array, ""] | float,
+    auxiliary_loss: Float[Array, ""] | float,
     targets: Int[Array, "batch time"],
-    chunk: int,
+    chunk: int | None,
 ) -> Losses:
-    """Returns the losses of a batch; `hidden` and `penalty` are what the model returns.
+    """Returns the losses of a batch; `hidden` and `auxiliary_loss` are what the model returns.
 
-    With chunk > 0 the logits of at most `chunk` tokens exist at once, in the backward pass too: they are computed again
-    there.
+    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again, a
+    chunk at a time.
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     valid = (targets != IGNORE).sum()
@@ -49,13 +67,13 @@ def loss_sums(
         targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
         found = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
         total = Losses(*(values.sum() for values in found))
-    return total._replace(objective=total.objective + penalty * valid)
+    return total._replace(objective=total.objective + auxiliary_loss * valid)
 
 
 def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: float) -> Losses:
     """Returns the losses of some tokens.
 
-    z_loss adds z logsumexp(logits)^2 a token to the objective (PaLM; Chowdhery et al. 2022,
+    z_loss adds z logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
     https://arxiv.org/abs/2204.02311).
     """
     tokens = token_losses(logits, targets).sum()
@@ -66,7 +84,7 @@ def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: floa
 
 
 def token_losses(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Float[Array, "n"]:
-    """Returns log sum exp(logits) - logits[target], and 0 where the target is IGNORE."""
+    """Returns log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
     # Picking the target by a comparison fuses into the reduction; an index would scatter in the backward pass.
     is_target = jnp.arange(logits.shape[-1]) == targets[:, None]
     target_logits = jnp.where(is_target, logits, 0).sum(-1)

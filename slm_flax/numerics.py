@@ -1,4 +1,4 @@
-"""Dtypes: what "float32 or wider" means for a given compute dtype."""
+"""Dtypes by name, and the wide dtype of each."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,6 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import dequantised, stored
 
 Params = dict[str, jax.Array]
+_Model = TypeVar("_Model", bound=nnx.Module)
 
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
-    """Returns a parameter with a shape and a spec but no storage."""
+    """Declares a parameter with a shape and a spec but no storage."""
     return nnx.Param(jax.ShapeDtypeStruct(shape, spec.dtype or jnp.float32), spec=spec)
 
 
@@ -33,10 +35,10 @@ def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
 
 
 def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
-    """Returns the storage and value of every declared parameter of `model` by its name, made one at a time.
+    """Returns the storage and value of each declared parameter by canonical name, made one at a time.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.dequantised` says.
+      values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.dequantised` lists.
     """
     return {name: jnp.array(value) for name, value in stored(values, specs(model), dtype)}
 
@@ -46,7 +48,7 @@ def moving(model: nnx.Module, params: Params) -> Params:
     return {name: params[name] for name, (_, spec) in specs(model).items() if spec.role != "frozen"}
 
 
-def bind(model: nnx.Module, params: Params) -> nnx.Module:
+def bind(model: _Model, params: Params) -> _Model:
     """Returns the module with `params` (canonical name: array) in the place of its declared parameters.
 
     A layer whose arrays are in a stack (see `slm_flax.stack`) stays without storage.

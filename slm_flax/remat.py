@@ -1,21 +1,23 @@
 """Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
 
-    attention  all of a block but its products with weights, whose results are kept
+    attention  a block without its products with weights, whose results are kept
     block      a block, from its input
-    full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+    full       a group of about sqrt(n_layers) blocks, from its input, then each of its blocks from its input
 
-A stack of layers runs in a loop: of unrolled layers XLA's CPU backend would find that the forward pass computed the
-same, and keep it.
+A stack of layers runs in a loop. Without a loop XLA's CPU backend would see that the forward pass computed the same
+values, and keep them.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jax.lax import dynamic_slice_in_dim
+from jaxtyping import Float
 
 from slm_core.model.layer_groups import group_size
 from slm_flax.layers.dropout import DropoutKey, layer_key
@@ -27,16 +29,30 @@ AGAIN = {
     "block": jax.checkpoint,
     "full": jax.checkpoint,
 }
-"""{memory.remat: takes a function of a block, and returns it with less kept for the backward pass}."""
+"""{memory.remat: wraps a function of a block, so that less is kept for the backward pass}."""
+
+
+class Stream(NamedTuple):
+    """What one block passes to the next.
+
+    Args:
+      x: the residual stream.
+      first_values: the values of the first layer, if a later layer mixes them in.
+      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
+    """
+
+    x: Float[Array, "batch time d_model"]
+    first_values: Float[Array, "batch time kv_heads head_dim"] | None
+    auxiliary_loss: Float[Array, ""] | float
 
 
 def run(
-    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, start: int | Array, key: DropoutKey | None
-) -> tuple:
-    """Returns the stream after all layers; `stack` are those of them that are bound to stacks, if any."""
+    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, start: int | Array, key: DropoutKey | None
+) -> Stream:
+    """Returns the stream after all layers; `stack` says which of them are bound to stacks."""
     again = AGAIN.get(remat, lambda function: function)
 
-    def call(layer: nnx.Module, index: int | Array, stream: tuple) -> tuple:
+    def call(layer: nnx.Module, index: int | Array, stream: Stream) -> Stream:
         return layer(stream, start, layer_key(key, index), None)
 
     for index in range(stack.start):
@@ -48,34 +64,34 @@ def run(
     return stream
 
 
-def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: tuple, call: Callable) -> tuple:
+def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, call: Callable) -> Stream:
     """Returns the stream after a stack.
 
-    Loops carry all of the stream, the first layer's values too: beside gradients that are added up in place, JAX mixes
-    up those of what a loop's body reads from outside (seen in 0.10.2).
+    Loops carry the whole stream, with the first layer's values. If gradients are added up in place, JAX 0.10.2 mixes up
+    the gradients of values that a loop's body reads from outside.
     """
     again = partial(AGAIN[remat], prevent_cse=False)  # inside of a loop nothing is merged
     stacks, layer_at = repeated(stack, layers)
 
-    def repeats(stream: tuple, stacks: list, first: int | Array, count: int) -> tuple:
-        """Goes through `count` repeats from the first on, which are those of `stacks`."""
+    def repeats(stream: Stream, stacks: list, first: int | Array, count: int) -> Stream:
+        """Runs `count` repeats, whose parameters are `stacks`, from the repeat `first` on."""
 
-        def layer(stream: tuple, number: Array, place: int) -> tuple:
-            own, repeat = at(stacks[place], number), first + number
-            return call(layer_at[place](own, repeat), stack.start + stack.period * repeat + place, stream)
+        def layer(stream: Stream, number: Array, place: int) -> Stream:
+            params, repeat = at(stacks[place], number), first + number
+            return call(layer_at[place](params, repeat), stack.start + stack.period * repeat + place, stream)
 
-        def step(stream: tuple, number: Array) -> tuple[tuple, None]:
+        def step(stream: Stream, number: Array) -> tuple[Stream, None]:
             for place in range(stack.period):
                 stream = again(partial(layer, place=place))(stream, number)
             return stream, None
 
         return jax.lax.scan(step, stream, jnp.arange(count))[0]
 
-    def group(stream: tuple, first: int | Array, count: int) -> tuple:
-        own = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
-        return repeats(stream, own, first, count)
+    def group(stream: Stream, first: int | Array, count: int) -> Stream:
+        params = jax.tree.map(lambda x: dynamic_slice_in_dim(x, first, count), stacks)
+        return repeats(stream, params, first, count)
 
-    stream = stream._replace(penalty=jnp.asarray(stream.penalty, wide(stream.x.dtype)))
+    stream = stream._replace(auxiliary_loss=jnp.asarray(stream.auxiliary_loss, wide(stream.x.dtype)))
     if remat != "full":
         return repeats(stream, stacks, 0, stack.repeats)
     size = max(1, round(group_size(len(layers)) / stack.period))

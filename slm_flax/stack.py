@@ -1,14 +1,13 @@
-"""Layers that repeat, held as one: each of their parameters is an array with a first axis of repeats.
+"""Layers that repeat, stored as one stack: each of their parameters is an array with a first axis of repeats.
 
-Such a stack can run in a loop, and a loop keeps what a backward pass computes again from being merged with the forward
-pass (see `slm_flax.remat`). It is held under the names of the first repeat. Outside of the engine every layer has its
-own arrays.
+A stack can run in a loop. A loop keeps what a backward pass computes again from being merged with the forward pass (see
+`slm_flax.remat`). A stack has the names of its first repeat. Outside of the engine every layer has its own arrays.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +20,13 @@ from slm_core.model.layer_groups import repetition
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 LAYER = re.compile(r"\blayers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Layers start, start + 1, ...: `repeats` times the same `period` layers. Without repeats there is no stack."""
+    """Names the layers start, start + 1, ...: `repeats` times the same `period` layers. No repeats: no stack."""
 
     start: int = 0
     period: int = 0
@@ -43,7 +43,7 @@ class Stack:
         return self.start + self.period * self.repeats
 
     def members(self, name: str) -> list[str]:
-        """Returns what an entry of this name stands for: the names of all repeats, or itself where it is no stack."""
+        """Returns the names that an entry stands for: those of all repeats, or its own if it is not a stack."""
         found = LAYER.search(name)
         if not found or int(found[1]) not in self.first:
             return [name]
@@ -51,7 +51,7 @@ class Stack:
         return [f"{name[: found.start(1)]}{layer}{name[found.end(1) :]}" for layer in layers]
 
     def _is_repeat(self, name: str) -> bool:
-        """Returns whether an entry is of a later repeat, and so part of a stack under another name."""
+        """Tells whether an entry is of a later repeat, and so part of a stack under another name."""
         found = LAYER.search(name)
         return bool(found) and int(found[1]) in range(self.first.stop, self.stop)
 
@@ -64,23 +64,23 @@ class Stack:
         return stacked, {name: value for name, value in entries.items() if name not in stacked}
 
     def stacked(self, values: Params) -> Params:
-        """Returns the arrays of single layers as stacks; takes them out of `values`, so that no two copies pile up."""
+        """Makes stacks of the arrays of single layers, and takes those out of `values`: two copies never exist."""
         held = {}
         for name in [name for name in values if not self._is_repeat(name)]:
             parts = [values.pop(member) for member in self.members(name)]
             held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
         return held
 
-    def unstacked(self, held: Mapping[str, Array | np.ndarray]) -> dict[str, Array | np.ndarray]:
+    def unstacked(self, held: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Returns the arrays of single layers."""
-        values: dict[str, Array | np.ndarray] = {}
+        values: dict[str, AnyArray] = {}
         for name, value in held.items():
             members = self.members(name)
             values |= {name: value} if len(members) == 1 else dict(zip(members, value, strict=True))
         return dict(sorted(values.items()))
 
     def in_use(self, layers: Sequence[nnx.Module]) -> bool:
-        """Returns whether layers are bound to stacks: then only the first repeat has arrays."""
+        """Tells whether layers are bound to stacks: then only the first repeat has arrays."""
         if not self.repeats:
             return False
         last = jax.tree.leaves(nnx.state(layers[self.stop - 1], nnx.Param))
@@ -88,7 +88,7 @@ class Stack:
 
 
 def find(layers: Sequence[nnx.Module]) -> Stack:
-    """Returns the stack of most layers, with the shortest period. Layers repeat where they differ in values alone."""
+    """Finds the stack of most layers, with the shortest period. Layers repeat if they differ in values alone."""
     kinds: list = []
     kind_of = []
     for layer in layers:
@@ -111,8 +111,9 @@ def at(values: Any, index: Array) -> Any:
 
 
 def repeated(stack: Stack, layers: Sequence[nnx.Module]) -> tuple[list[Any], list[Callable[[Any, Array], nnx.Module]]]:
-    """Returns the parameters of each layer of the period, which are stacks, and the function from those of one repeat,
-    and its number, to the layer.
+    """Splits each layer of the period into its parameters, which are stacks, and a function that makes a layer.
+
+    The function takes the parameters of one repeat, and the number of the repeat.
     """
     found = [_parts(layers[layer : stack.stop : stack.period]) for layer in stack.first]
     return [stacks for stacks, _ in found], [layer_at for _, layer_at in found]
@@ -135,7 +136,7 @@ def _parts(repeats: Sequence[nnx.Module]) -> tuple[Any, Callable[[Any, Array], n
 
 
 def init(stack: Stack, optimizer: Optimizer, params: Params) -> OptimState:
-    """Returns an optimizer's state of parameters, some of which are stacks: each layer's is its own."""
+    """Returns an optimizer's first state for parameters, some of which are stacks. Each layer has its own."""
     stacked, single = stack.split(params)
     if not stacked:
         return optimizer.init(single)
@@ -154,11 +155,11 @@ def update(
     scaled: Callable[[Array], Array],
     finite: Array,
 ) -> tuple[Params, OptimState]:
-    """Returns the parameters and the optimizer's state after an update, each layer of a stack by itself and in place.
+    """Returns the parameters and the optimizer's state after an update: each layer of a stack by itself, and in place.
 
     Args:
-      scaled: makes of a gradient what the optimizer gets.
-      finite: whether there is an update: else all stays as it is.
+      scaled: scales a gradient for the optimizer.
+      finite: whether to update; if not, everything stays as it is.
     """
     (grads, single_grads), (params, single_params) = stack.split(grads), stack.split(params)
     moments, single_state = stack.split(state)
@@ -173,7 +174,7 @@ def update(
             new, after = optimizer.update(_each(scaled, slope), single_state | before, own, lr)
             return new, {name: after[name] for name in before}
 
-        # A condition, because of a choice XLA would read what it writes over in many places, and copy whole stacks.
+        # A condition: for a choice between values XLA would copy whole stacks, as it reads what it writes over.
         found = jax.lax.cond(finite, new, lambda own, before, slope: (own, before), *at((*held, grads), index))
         return jax.tree.map(lambda whole, part: whole.at[index].set(part), held, found)
 

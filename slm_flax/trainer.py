@@ -9,20 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from slm_core.config import Config
+from slm_core.config import Config, Precision
 from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import IGNORE
 from slm_flax import checkpoint, params, stack
-from slm_flax.evaluator import Evaluator, State
+from slm_flax.evaluator import Evaluator
+from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
+from slm_flax.loss import Losses, batch_losses
 from slm_flax.numerics import DTYPES, wide
 from slm_flax.optim import AVERAGED, make
-from slm_flax.optim.balance import balance
-from slm_flax.optim.clipping import clip_factor
 from slm_flax.params import Params
-from slm_flax.scaler import LossScaler
+
+State = dict[str, dict[str, Array]]
+"""{"params": ..., "optim": ..., "scaler": ...}, each by canonical name."""
+
+ScalerState = dict[str, Array]
 
 
 def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "Engine":
@@ -30,24 +34,26 @@ def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "E
     return Engine(config, vocab_size, weights)
 
 
-class Engine(Evaluator):
-    """See `slm_core.protocols.Engine`."""
+class Engine:
+    """Trains the model of an evaluator; see `slm_core.protocols.Engine`."""
 
-    trains = True
+    framework = "flax"
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        super().__init__(config, vocab_size, weights)
+        self.evaluator = own = Evaluator(config, vocab_size, weights, trains=True)
+        self.config, self.choices, self.compute, self.device = own.config, own.choices, own.compute, own.device
+        self.model, self.loss_sums = own.model, own.loss_sums
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        self.groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
+        self.groups, self.balance_steps = parameter_groups(specs, self.config), balance_steps(specs)
         self.moving = self.groups.keys() | self.balance_steps.keys()  # the rest is frozen
-        self.optimizer = make(config.optim, self.groups)
-        self.averages = AVERAGED.get(config.optim.kind)
+        self.optimizer = make(self.config.optim, self.groups)
+        self.averages = AVERAGED.get(self.config.optim.kind)
         self.averaged: Params | None = None
-        self.scaler = LossScaler(config.precision, active=self.compute == "float16")
+        self.scaler = LossScaler(self.config.precision, active=self.compute == "float16")
         self.stack = self.model.stack
-        self.state["params"] = self.stack.stacked(self.state["params"])
-        self.state["optim"] = stack.init(self.stack, self.optimizer, self._trained(self.state["params"]))
-        self.state["scaler"] = self.scaler.init()
+        values = self.stack.stacked(own.params)  # which takes them out of the evaluator: an update writes over them
+        moments = stack.init(self.stack, self.optimizer, self._trained(values))
+        self.state: State = {"params": values, "optim": moments, "scaler": self.scaler.init()}
         self.update = jax.jit(self._update, donate_argnums=0)
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
@@ -60,54 +66,8 @@ class Engine(Evaluator):
         self.state, metrics = self.update(self.state, pieces, dtype.type(lr), sites, dtype.type(count))
         return metrics
 
-    def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
-        return {name: float(value) for name, value in jax.device_get(metrics).items()}
-
-    def save(self, folder: Path) -> None:
-        checkpoint.save(folder, self.export_state())
-
-    def restore(self, folder: Path) -> None:
-        self.import_state(checkpoint.open_state(folder))
-
-    def export_state(self) -> dict[str, np.ndarray]:
-        arrays = {part: {name: np.array(x) for name, x in entries.items()} for part, entries in self.state.items()}
-        single = {part: self.stack.unstacked(entries) for part, entries in arrays.items()}
-        return {f"{part}/{name}": array for part, entries in single.items() for name, array in entries.items()}
-
-    def import_state(self, state: Mapping[str, np.ndarray]) -> None:
-        shapes = {
-            f"{part}/{member}": own.shape[1:] if self.stack.is_stacked(name) else own.shape
-            for part, entries in self.state.items()
-            for name, own in entries.items()
-            for member in self.stack.members(name)
-        }
-        arrays = checked(state, shapes)
-        self.averaged = None
-        for entries in self.state.values():  # one after the other: there is no room for two states
-            for name, own in entries.items():
-                found = [next(arrays)[1] for _ in self.stack.members(name)]
-                entries[name] = jnp.array(found[0] if len(found) == 1 else np.stack(found), own.dtype)
-
-    def _trained(self, values: Params) -> Params:
-        """Returns those of the parameters, or of their gradients, that the optimizer trains."""
-        return {name: value for name, value in values.items() if name in self.groups}
-
-    def parameters(self) -> Params:
-        return self.stack.unstacked(self.state["params"])
-
-    def evaluated(self) -> Params:
-        return self.stack.unstacked(self._evaluated())
-
-    def _evaluated(self) -> Params:
-        """Returns the parameters to evaluate with: the trained ones, or the optimizer's averages of them, which are
-        kept until training goes on.
-        """
-        values = self.state["params"]
-        if self.averages is None:
-            return values
-        if self.averaged is None:
-            self.averaged = values | self.averages(self.config.optim, self._trained(values), self.state["optim"])
-        return self.averaged
+    def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
+        return batch_losses(self.model, values, tokens, key, self.config.memory.loss_chunk)
 
     def _update(
         self, state: State, pieces: Array, lr: Array, sites: Array, count: Array
@@ -135,7 +95,7 @@ class Engine(Evaluator):
     def _gradients(
         self, values: Params, pieces: Array, sites: Array, scale: Array, count: Array
     ) -> tuple[Array, Params]:
-        """Returns the sum of the token losses, and the gradients of the scaled loss a token, by what an update moves.
+        """Returns the sum of the token losses, and the gradients of the scaled loss per token, by what an update moves.
 
         Micro-batches add to one copy of the gradients of a stack, in place. The others are added up as they come.
         """
@@ -153,6 +113,7 @@ class Engine(Evaluator):
             """Returns the sum of the token losses and the gradients of what is in no stack; adds the others."""
             loss = lambda stacked, single: scaled_loss(stacked, single, piece, index)  # noqa: E731
             objective, backward, total = jax.vjp(loss, stacked, single, has_aux=True)
+            # pyrefly: ignore[missing-attribute]  (jax types the backward pass as a plain function)
             backward = backward.with_refs(added, dict.fromkeys(single, jax.ad.GradValue()))
             return total, backward(jnp.ones_like(objective))[1]
 
@@ -164,3 +125,118 @@ class Engine(Evaluator):
             sums = (jnp.zeros((), wide(DTYPES[self.compute])), jax.tree.map(jnp.zeros_like, single))
             (total, grads), _ = jax.lax.scan(add, sums, (pieces, index))
         return total, grads | {name: jax.freeze(gradient) for name, gradient in added.items()}
+
+    def _trained(self, values: Params) -> Params:
+        """Returns those of the parameters, or of their gradients, that the optimizer trains."""
+        return {name: value for name, value in values.items() if name in self.groups}
+
+    def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
+        return {name: float(value) for name, value in jax.device_get(metrics).items()}
+
+    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        return self.evaluator.measure(self._evaluated(), tokens)
+
+    def decoder(self) -> Decoder:
+        return Decoder(self.model, self.evaluated())
+
+    def facts(self) -> dict[str, str]:
+        return self.evaluator.facts()
+
+    def peak_memory_bytes(self) -> int:
+        return self.evaluator.peak_memory_bytes()
+
+    def parameters(self) -> Params:
+        """Returns the parameters, each layer's by itself."""
+        return self.stack.unstacked(self.state["params"])
+
+    def evaluated(self) -> Params:
+        """Returns the parameters to evaluate and decode with, each layer's by itself."""
+        return self.stack.unstacked(self._evaluated())
+
+    def _evaluated(self) -> Params:
+        """Returns the parameters to evaluate with: the trained ones, or the optimizer's averages of them, which are
+        kept until training goes on.
+        """
+        values = self.state["params"]
+        if self.averages is None:
+            return values
+        if self.averaged is None:
+            averages = self.averages(self.config.optim, self._trained(values), self.state["optim"])
+            self.averaged = values | averages
+        return self.averaged
+
+    def save(self, folder: Path) -> None:
+        checkpoint.save(folder, self.export_state())
+
+    def restore(self, folder: Path) -> None:
+        self.import_state(checkpoint.open_state(folder))
+
+    def export_state(self) -> dict[str, np.ndarray]:
+        arrays = {part: {name: np.array(x) for name, x in entries.items()} for part, entries in self.state.items()}
+        single = {part: self.stack.unstacked(entries) for part, entries in arrays.items()}
+        return {f"{part}/{name}": array for part, entries in single.items() for name, array in entries.items()}
+
+    def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        shapes = {
+            f"{part}/{member}": own.shape[1:] if self.stack.is_stacked(name) else own.shape
+            for part, entries in self.state.items()
+            for name, own in entries.items()
+            for member in self.stack.members(name)
+        }
+        arrays = checked(state, shapes)
+        self.averaged = None
+        for entries in self.state.values():  # one after the other: there is no room for two states
+            for name, own in entries.items():
+                found = [next(arrays)[1] for _ in self.stack.members(name)]
+                entries[name] = jnp.array(found[0] if len(found) == 1 else np.stack(found), own.dtype)
+
+
+def clip_factor(norm: Array, limit: float) -> Array:
+    """Returns what scales gradients of global norm `norm` down to at most `limit` (0: no limit).
+
+    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
+    """
+    return jnp.where(norm > limit, limit / norm, 1) if limit else jnp.ones_like(norm)
+
+
+def balance(params: Params, grads: Params, steps: Mapping[str, float]) -> Params:
+    """Returns a mixture's routing biases, which no loss trains, after b <- b - step sign(load).
+
+    An expert busier than the mean is chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The gradient of
+    such a parameter, of role "balance", is that load minus its mean, over the whole batch.
+    """
+    return {name: params[name] - step * jnp.sign(grads[name]) for name, step in steps.items()}
+
+
+class LossScaler:
+    """Dynamic loss scaling for float16 (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+
+    The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after. A non-finite
+    gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
+    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped all the same.
+
+    The scale is a float32 number: that is what a checkpoint keeps.
+    """
+
+    def __init__(self, precision: Precision, active: bool):
+        self.active = active
+        self.first = precision.loss_scale_init if active else 1.0
+        self.interval = precision.loss_scale_growth_interval
+        self.backoff = precision.loss_scale_backoff
+        self.limit = precision.loss_scale_max
+
+    def init(self) -> ScalerState:
+        """Returns {"scale", "good_steps"}."""
+        return {"scale": jnp.asarray(self.first, jnp.float32), "good_steps": jnp.zeros((), jnp.int32)}
+
+    def update(self, state: ScalerState, finite: Array) -> ScalerState:
+        """Returns the state after an update that was finite, or was not and was skipped."""
+        if not self.active:
+            return state
+        scale, good_steps = state["scale"], state["good_steps"] + 1
+        grows = good_steps >= self.interval
+        grown = jnp.where(grows, jnp.minimum(scale * 2, self.limit), scale)
+        return {
+            "scale": jnp.where(finite, grown, jnp.maximum(scale * self.backoff, 1.0)),
+            "good_steps": jnp.where(finite & ~grows, good_steps, 0),
+        }

@@ -1,4 +1,4 @@
-"""A model with its weights on one device, to evaluate and decode with: what training builds on."""
+"""A model with its weights on one device, to evaluate and decode with."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import Losses, loss_sums
+from slm_torch.loss import Losses, batch_losses
 from slm_torch.model import Transformer, declared
 from slm_torch.numerics import DTYPES
 
@@ -24,10 +24,13 @@ class Evaluator:
     """See `slm_core.protocols.Evaluator`."""
 
     framework = "torch"
-    trains = False
 
-    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        """`weights`: read one at a time, in the model's order; None: the initial ones of config.seed.
+    def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None, trains: bool = False):
+        """Places a model with its weights on the config's device.
+
+        Args:
+          weights: read one at a time, in the model's order; None: the initial ones of config.seed.
+          trains: an engine trains this model, so memory is planned for that.
 
         Raises:
           UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
@@ -35,7 +38,7 @@ class Evaluator:
         self.device = prepare_device(config)
         device = probe(self.device)
         twin = Twin(self.framework, declared)
-        config, self.choices = resolve_auto(config, vocab_size, twin, device, self.trains)
+        config, self.choices = resolve_auto(config, vocab_size, twin, device, trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]
         model = Transformer(config, vocab_size, DTYPES[self.compute])
@@ -55,26 +58,23 @@ class Evaluator:
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }
 
-    @torch.inference_mode()
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        sums = self._loss_sums(self._to_device(tokens), None, self.evaluated())
+        return self.measure(self.model, tokens)
+
+    @torch.inference_mode()
+    def measure(self, model: Transformer, tokens: np.ndarray) -> tuple[float, int]:
+        """Does an `eval_step` with a model of other weights."""
+        sums = batch_losses(
+            model, torch.from_numpy(tokens).to(self.device, torch.int64), None, self.config.memory.loss_chunk
+        )
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
-        return Decoder(self.evaluated())
+        return Decoder(self.model)
 
     def peak_memory_bytes(self) -> int:
         return peak_memory_bytes(self.device)
 
-    def evaluated(self) -> Transformer:
-        """Returns the model to evaluate and decode with."""
-        return self.model
-
-    def _to_device(self, tokens: np.ndarray) -> Tensor:
-        return torch.from_numpy(tokens).to(self.device, torch.int64)
-
-    def _loss_sums(self, tokens: Tensor, key: DropoutKey | None, model: Transformer | None = None) -> Losses:
-        model = self.model if model is None else model
-        inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
-        hidden, penalty = model(inputs, key=key)
-        return loss_sums(model, hidden, penalty, tokens[:, 1:], self.config.memory.loss_chunk)
+    def loss_sums(self, tokens: Tensor, key: DropoutKey | None) -> Losses:
+        """Returns the losses of a batch on the device; `key` turns dropout on."""
+        return batch_losses(self.model, tokens, key, self.config.memory.loss_chunk)

@@ -17,10 +17,12 @@ class Decoder:
         self.length = 0
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
+        """Reads the prompt from position 0. Returns the logits after its last token."""
         self.length = 0
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
+        """Reads one more token. Returns the logits after it."""
         return self._append([token])
 
     @torch.inference_mode()

@@ -1,7 +1,7 @@
 """The decoder-only transformer: embedding, blocks, norm, head."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -20,28 +20,20 @@ from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
 from slm_torch.numerics import DTYPES, wide
 from slm_torch.params import specs
-from slm_torch.remat import run
-
-
-class Stream(NamedTuple):
-    """What one block hands to the next.
-
-    Args:
-      x: the residual stream.
-      first_values: the first layer's values, where a later layer mixes them in.
-      penalty: what the layers so far add to the loss a token.
-    """
-
-    x: Float[Tensor, "batch time d_model"]
-    first_values: Float[Tensor, "batch time kv_heads head_dim"] | None
-    penalty: Float[Tensor, ""] | float
+from slm_torch.remat import Stream, run
 
 
 class Block(nn.Module):
-    """Attention and MLP on the residual stream; `layer` is this one's spec."""
+    """One layer: attention and MLP on the residual stream.
+
+    Args:
+      layer: the layer's spec.
+      index: of the layer, counted from 0.
+      context: the largest number of positions.
+      gives_values: whether later layers mix in the values of this one.
+    """
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
-        """`gives_values`: later layers mix this one's values into theirs."""
         super().__init__()
         position = partial(position_at, layer=layer, context=context)
         self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
@@ -50,13 +42,22 @@ class Block(nn.Module):
         self.mlp_dropout = Dropout(layer.dropout, site=1)
         self.placement, norms = PLACEMENT[layer.norm.placement]
         norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms}
-        self.attention_norm, self.attention_output_norm = norm.get("attention"), norm.get("attention_output")
-        self.mlp_norm, self.mlp_output_norm = norm.get("mlp"), norm.get("mlp_output")
+        self.attention_norm: Any = norm.get("attention")
+        self.attention_output_norm: Any = norm.get("attention_output")
+        self.mlp_norm: Any = norm.get("mlp")
+        self.mlp_output_norm: Any = norm.get("mlp_output")
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
     def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
-        first_values, penalty = stream.first_values, stream.penalty
+        """Returns the stream after this layer.
+
+        Args:
+          start: position of the first token.
+          key: turns dropout on.
+          cache: of this layer; extended in place.
+        """
+        first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
         def attend(y: Tensor) -> Tensor:
             nonlocal first_values
@@ -66,26 +67,33 @@ class Block(nn.Module):
             return self.attention_dropout(y, key)
 
         def feed(y: Tensor) -> Tensor:
-            nonlocal penalty
-            if hasattr(self.mlp, "penalty"):
-                penalty = penalty + self.mlp.penalty(y)
-            return self.mlp_dropout(self.mlp(y), key)
+            nonlocal auxiliary_loss
+            y, mlp_loss = self.mlp(y)
+            auxiliary_loss = auxiliary_loss + mlp_loss
+            return self.mlp_dropout(y, key)
 
         x = self.placement(self, stream.x, attend, feed)
-        return Stream(x, first_values, penalty)
+        return Stream(x, first_values, auxiliary_loss)
 
     def add(
         self, x: Float[Tensor, "batch time d_model"], y: Float[Tensor, "batch time d_model"]
     ) -> Float[Tensor, "batch time d_model"]:
-        """Adds to the residual stream."""
+        """Adds `y`, times model.residual_multiplier, to the residual stream `x`."""
         return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
 
 
 class Transformer(nn.Module):
-    """Tokens to the final hidden state; `logits` goes on from there, so that a loss can take it in chunks."""
+    """Computes the final hidden state of each token; `logits` is apart, so that a loss can take it in chunks.
+
+    The constructor declares the parameters, without storage.
+
+    Args:
+      config: the resolved config.
+      vocab_size: number of token ids.
+      dtype: the compute dtype.
+    """
 
     def __init__(self, config: Config, vocab_size: int, dtype: torch.dtype):
-        """Declares the parameters, without storage. `dtype` is the compute dtype."""
         super().__init__()
         model, context = config.model, config.data.seq_len
         layers = layer_specs(model)
@@ -113,13 +121,13 @@ class Transformer(nn.Module):
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
-        """Returns the normed hidden state, and what the layers add to the loss a token.
+        """Returns the normed hidden state, and the layers' auxiliary loss per token.
 
         Args:
           tokens: ids at positions start, start + 1, ...
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
-          caches: one a layer, from `empty_caches`, holding the positions before `start`; extended in place.
+          caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -135,7 +143,7 @@ class Transformer(nn.Module):
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)
         x = stream.x if self.final_norm is None else self.final_norm(stream.x)
-        return x, stream.penalty
+        return x, stream.auxiliary_loss
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
         """Returns the logits of the next token, float32 or wider."""
@@ -146,7 +154,8 @@ class Transformer(nn.Module):
         return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
-        """Returns one empty cache a layer, with room for the whole context."""
+        """Returns one empty cache per layer, with room for the whole context."""
+        # pyrefly: ignore[missing-attribute]  torch's ModuleList does not say what its modules are
         return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 

@@ -1,6 +1,7 @@
 """Parameters: declared without storage, then filled from `slm_core.model.initialization` by canonical name."""
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,21 +10,36 @@ from torch import nn
 from slm_core.model.initialization import Spec, initial_value
 from slm_core.quantization.formats import dequantised, stored
 
+_Model = TypeVar("_Model", bound=nn.Module)
+
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
-    """Returns a parameter with a shape and a spec but no storage."""
+    """Declares a parameter with a shape and a spec but no storage."""
     dtype = getattr(torch, spec.dtype) if spec.dtype else None
-    parameter = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=spec.role != "frozen")
+    return _with_spec(torch.empty(shape, dtype=dtype, device="meta"), spec)
+
+
+def spec_of(parameter: nn.Parameter) -> Spec:
+    """Returns the spec that a parameter was declared with."""
+    # pyrefly: ignore[missing-attribute]  a Parameter takes any attribute, but its type does not say so
+    return parameter.spec
+
+
+def _with_spec(value: torch.Tensor, spec: Spec) -> nn.Parameter:
+    parameter = nn.Parameter(value, requires_grad=spec.role != "frozen")
+    # pyrefly: ignore[missing-attribute]  see `spec_of`
     parameter.spec = spec
     return parameter
 
 
 def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
     """Returns {canonical name: (shape, spec)} of a model, in its own order."""
-    return {name: (tuple(p.shape), p.spec) for name, p in model.named_parameters()}
+    return {name: (tuple(p.shape), spec_of(p)) for name, p in model.named_parameters()}
 
 
-def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def initialise(model: _Model, seed: int, dtype: torch.dtype, device: torch.device) -> _Model:
     """Gives every declared parameter of `model` its initial value and returns the model on `device`."""
     values = (
         (name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in dequantised(specs(model)).items()
@@ -31,22 +47,16 @@ def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.de
     return fill(model, values, dtype, device)
 
 
-def fill(
-    model: nn.Module, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device
-) -> nn.Module:
-    """Gives every declared parameter of `model` storage and the value of its name, one at a time, and returns the model
-    on `device`.
+def fill(model: _Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.dtype, device: torch.device) -> _Model:
+    """Gives each declared parameter its storage and value, one at a time, and returns the model on `device`.
 
     Args:
-      values: floating, of the parameters that `slm_core.quantization.formats.dequantised` says.
+      values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.dequantised` lists.
     """
     for name, value in stored(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        spec = getattr(module, leaf).spec
-        parameter = nn.Parameter(torch.tensor(value, device=device), requires_grad=spec.role != "frozen")
-        parameter.spec = spec
-        setattr(module, leaf, parameter)
+        setattr(module, leaf, _with_spec(torch.tensor(value, device=device), spec_of(getattr(module, leaf))))
     return model.to(device)
 
 

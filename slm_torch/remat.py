@@ -1,34 +1,49 @@
 """Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
 
-attention  all of a block but its products with weights, whose results are kept
-block      a block, from its input
-full       a group of about sqrt(n_layers) blocks, from its input; meanwhile each block of it from its own
+    attention  a block without its products with weights, whose results are kept
+    block      a block, from its input
+    full       a group of about sqrt(n_layers) blocks, from its input, then each of its blocks from its input
 
-Under `attention`, too, a frozen matrix in few bits is dequantised again, though its product is kept.
+Under `attention` a frozen matrix in few bits is dequantised again, although its product is kept.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from slm_core.model.layer_groups import group_size
 from slm_torch.layers.dropout import DropoutKey, layer_key
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
-"""What a linear layer comes down to; the products of attention have one more axis."""
+"""The operations of a linear layer; the products of attention have one more axis."""
 
 
-def run(layers: nn.ModuleList, remat: str, stream: tuple, start: int, key: DropoutKey | None) -> tuple:
+class Stream(NamedTuple):
+    """What one block passes to the next.
+
+    Args:
+      x: the residual stream.
+      first_values: the values of the first layer, if a later layer mixes them in.
+      auxiliary_loss: the sum of the auxiliary losses of the layers so far, per token.
+    """
+
+    x: Float[Tensor, "batch time d_model"]
+    first_values: Float[Tensor, "batch time kv_heads head_dim"] | None
+    auxiliary_loss: Float[Tensor, ""] | float
+
+
+def run(layers: nn.ModuleList, remat: str, stream: Stream, start: int, key: DropoutKey | None) -> Stream:
     """Returns the stream after all layers."""
 
-    def call(index: int, stream: tuple) -> tuple:
+    def call(index: int, stream: Stream) -> Stream:
         return layers[index](stream, start, layer_key(key, index), None)
 
-    def calls(indices: range, stream: tuple) -> tuple:
+    def calls(indices: range, stream: Stream) -> Stream:
         for index in indices:
             stream = again(remat, partial(call, index), stream)
         return stream
@@ -42,15 +57,16 @@ def run(layers: nn.ModuleList, remat: str, stream: tuple, start: int, key: Dropo
     return stream
 
 
-def again(remat: str, function: Callable[[tuple], tuple], stream: tuple) -> tuple:
-    """Calls a function of the stream with less kept for the backward pass."""
+def again(remat: str, function: Callable[[Stream], Stream], stream: Stream) -> Stream:
+    """Calls a function of the stream so that the backward pass computes again what memory.remat says."""
     if remat not in ("attention", "block", "full") or not torch.is_grad_enabled():
         return function(stream)
     options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
     if remat == "attention":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-    # One by one: a checkpoint inside a checkpoint would keep what an argument holds that is no tensor itself.
+    # One by one: a checkpoint inside a checkpoint would keep the tensors inside of an argument that is a tuple.
     kind = type(stream)
+    # pyrefly: ignore[bad-return]  torch declares no type for `checkpoint`
     return checkpoint(lambda *parts: function(kind(*parts)), *stream, **options)
 
 

@@ -10,20 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slm_core.config import Config
+from slm_core.config import Config, Precision
 from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import IGNORE
 from slm_torch import checkpoint, params
 from slm_torch.evaluator import Evaluator
+from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
+from slm_torch.loss import Losses, batch_losses
 from slm_torch.model import Transformer
 from slm_torch.optim import AVERAGED, make
-from slm_torch.optim.balance import balance
-from slm_torch.optim.base import create_state, named_state, set_lr
-from slm_torch.optim.clipping import clip_factor
-from slm_torch.scaler import LossScaler
+from slm_torch.optim.base import create_state, named_state
 
 
 def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "Engine":
@@ -31,32 +30,34 @@ def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "E
     return Engine(config, vocab_size, weights)
 
 
-class Engine(Evaluator):
-    """See `slm_core.protocols.Engine`."""
+class Engine:
+    """Trains the model of an evaluator; see `slm_core.protocols.Engine`."""
 
-    trains = True
+    framework = "torch"
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        super().__init__(config, vocab_size, weights)
+        self.evaluator = own = Evaluator(config, vocab_size, weights, trains=True)
+        self.config, self.choices, self.compute, self.device = own.config, own.choices, own.compute, own.device
+        self.model, self.params = own.model, own.params
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
-        groups, self.balance_steps = parameter_groups(specs, config), balance_steps(specs)
+        groups, self.balance_steps = parameter_groups(specs, self.config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in groups}
         self.balanced = {name: p for name, p in self.params.items() if name in self.balance_steps}
-        self.optimizer = make(config.optim, self.trained, groups)
-        self.averages = AVERAGED.get(config.optim.kind)
+        self.optimizer = make(self.config.optim, self.trained, groups)
+        self.averages = AVERAGED.get(self.config.optim.kind)
         self.averaged: Transformer | None = None
-        self.scaler = LossScaler(config.precision, active=self.compute == "float16")
-        self.loss_sums = torch.compile(self._loss_sums) if config.run.compile else self._loss_sums
+        self.scaler = LossScaler(self.config.precision, active=self.compute == "float16")
+        self.loss_sums = torch.compile(self._loss_sums) if self.config.run.compile else self._loss_sums
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         count = int((tokens[:, 1:] != IGNORE).sum())
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
-        sites = sites.to(self.device)
+        sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)
         scale = self.scaler.scale
         losses = []
         for first in range(0, len(tokens), micro):
-            sums = self.loss_sums(self._to_device(tokens[first : first + micro]), DropoutKey(sites, first))
+            sums = self.loss_sums(batch[first : first + micro], DropoutKey(sites, first))
             (sums.objective * (scale / count)).backward()
             losses.append(sums.tokens.detach())
         norm = self._update(lr, scale)
@@ -64,8 +65,56 @@ class Engine(Evaluator):
         self.scaler.update(finite)
         return {"loss": sum(losses) / count, "grad_norm": norm, "loss_scale": scale, "skipped": float(not finite)}
 
+    def _loss_sums(self, tokens: Tensor, key: DropoutKey | None) -> Losses:
+        return batch_losses(self.model, tokens, key, self.config.memory.loss_chunk)
+
+    @torch.no_grad()
+    def _update(self, lr: float, scale: float) -> float:
+        """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
+        self.averaged = None
+        grads = [p.grad for p in self.trained.values() if p.grad is not None]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
+        if math.isfinite(norm):
+            factor = clip_factor(norm, self.config.optim.clip_norm) / scale
+            if factor != 1:
+                torch._foreach_mul_(grads, factor)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * group.get("lr_multiplier", 1.0)
+            self.optimizer.step()
+            balance(self.balanced, self.balance_steps)
+        for p in self.params.values():
+            p.grad = None
+        return norm
+
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
         return {name: float(value) for name, value in metrics.items()}
+
+    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        return self.evaluator.measure(self.evaluated(), tokens)
+
+    def decoder(self) -> Decoder:
+        return Decoder(self.evaluated())
+
+    def facts(self) -> dict[str, str]:
+        return self.evaluator.facts()
+
+    def peak_memory_bytes(self) -> int:
+        return self.evaluator.peak_memory_bytes()
+
+    def evaluated(self) -> Transformer:
+        """Returns the model to evaluate and decode with: the trained one, or a copy that holds the optimizer's averages
+        until training goes on.
+        """
+        if self.averages is None:
+            return self.model
+        if self.averaged is not None:
+            return self.averaged
+        state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
+        averages = self.averages(self.config.optim, self.trained, state)
+        held = {id(p): p for p in self.params.values()}  # what has no average is the same
+        held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
+        self.averaged = averaged = copy.deepcopy(self.model, held)
+        return averaged
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self.export_state())
@@ -74,14 +123,14 @@ class Engine(Evaluator):
         self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
-        scaler = {
-            "scaler/scale": np.array(self.scaler.scale, np.float32),
-            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
-        }
         dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
-        return scaler | {
+        arrays = {
             name: held[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
             for name, held in self._tensors().items()
+        }
+        return arrays | {
+            "scaler/scale": np.array(self.scaler.scale, np.float32),
+            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
         }
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -99,36 +148,54 @@ class Engine(Evaluator):
 
     def _tensors(self) -> dict[str, list[Tensor]]:
         """Returns the live parameters and optimizer state, by the names of an exported state."""
-        named = {f"params/{name}": [p] for name, p in self.params.items()}
+        named: dict[str, list[Tensor]] = {f"params/{name}": [p] for name, p in self.params.items()}
         return named | {f"optim/{name}": held for name, held in named_state(self.optimizer, self.trained).items()}
 
-    def evaluated(self) -> Transformer:
-        """Returns the model to evaluate and decode with: the trained one, or a copy that holds the optimizer's averages
-        until training goes on.
-        """
-        if self.averages is None:
-            return self.model
-        if self.averaged is None:
-            state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
-            averages = self.averages(self.config.optim, self.trained, state)
-            held = {id(p): p for p in self.params.values()}  # what has no average is the same
-            held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
-            self.averaged = copy.deepcopy(self.model, held)
-        return self.averaged
 
-    @torch.no_grad()
-    def _update(self, lr: float, scale: float) -> float:
-        """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
-        self.averaged = None
-        grads = [p.grad for p in self.trained.values()]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
-        if math.isfinite(norm):
-            factor = clip_factor(norm, self.config.optim.clip_norm) / scale
-            if factor != 1:
-                torch._foreach_mul_(grads, factor)
-            set_lr(self.optimizer, lr)
-            self.optimizer.step()
-            balance(self.balanced, self.balance_steps)
-        for p in self.params.values():
-            p.grad = None
-        return norm
+def clip_factor(norm: float, limit: float) -> float:
+    """Returns what scales gradients of global norm `norm` down to at most `limit` (0: no limit).
+
+    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
+    """
+    return limit / norm if limit and norm > limit else 1.0
+
+
+def balance(params: Mapping[str, nn.Parameter], steps: Mapping[str, float]) -> None:
+    """Moves a mixture's routing biases, which no loss trains: b <- b - step sign(load).
+
+    An expert busier than the mean is chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The gradient of
+    such a parameter, of role "balance", is that load minus its mean, over the whole batch.
+    """
+    for name, p in params.items():
+        assert p.grad is not None
+        p.sub_(p.grad.sign(), alpha=steps[name])
+
+
+class LossScaler:
+    """Dynamic loss scaling for float16 (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+
+    The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after. A non-finite
+    gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
+    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped all the same.
+
+    `scale` is a float32 number: that is what a checkpoint keeps.
+    """
+
+    def __init__(self, precision: Precision, active: bool):
+        self.active = active
+        self.scale = float(np.float32(precision.loss_scale_init)) if active else 1.0
+        self.good_steps = 0
+        self.interval = precision.loss_scale_growth_interval
+        self.backoff = float(np.float32(precision.loss_scale_backoff))
+        self.limit = float(np.float32(precision.loss_scale_max))
+
+    def update(self, finite: bool) -> None:
+        """Adjusts the scale after an update that was finite, or was not and was skipped."""
+        if not self.active:
+            return
+        if not finite:
+            self.scale, self.good_steps = max(float(np.float32(self.scale * self.backoff)), 1.0), 0
+        elif self.good_steps + 1 < self.interval:
+            self.good_steps += 1
+        else:
+            self.scale, self.good_steps = min(self.scale * 2, self.limit), 0

@@ -1,7 +1,7 @@
 """A pytest plugin: of the faults that a run put into a twin, how many were caught and how many named.
 
-A test about a fault records the property "mutation": {place, section, about, fault, rung, module, proof}, with the
-proof "caught" (by the ladder) or "named" (by the bisector). It works across the processes of pytest-xdist.
+A test about a fault records the property "mutation": {place, section, about, fault, check, module, proof}, with the
+proof "caught" (by the suite) or "named" (by the bisector). It works across the processes of pytest-xdist.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class Score:
 
     Args:
       place: in the table of faults.
-      section, about, fault, rung, module: as the test records them.
+      section, about, fault, check, module: as the test records them.
       held: whether each proof held, of those that ran.
     """
 
@@ -28,7 +28,7 @@ class Score:
     section: str
     about: str
     fault: str
-    rung: int
+    check: str
     module: str
     held: dict[str, bool] = field(default_factory=dict)
 
@@ -94,8 +94,8 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
         "# The mutation score",
         "",
         "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put",
-        "into the PyTorch twin alone, those of stacks into the Flax twin alone. It is *caught* if the ladder fails,",
-        "and first at the rung that is given; it is *named* if the bisector says that module. The faults are in",
+        "into the PyTorch twin alone, those of stacks into the Flax twin alone. It is *caught* if the suite fails,",
+        "and first in the check that is given; it is *named* if the bisector says that module. The faults are in",
         "`tests/parity/faults/`; a test holds that every component, every option that computes and every rule of",
         "[numerics.md](numerics.md) has one.",
         "",
@@ -107,11 +107,12 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
         f"| **sum** | **{caught}** | **{named}** | **{total}** |",
     ]
     for section, own in by(scores, "section").items():
-        lines += ["", f"## {section}", "", "| about | what is wrong | rung | module | caught | named |"]
-        lines += ["|---|---|---:|---|:---:|:---:|"]
+        lines += ["", f"## {section}", "", "| about | what is wrong | check | module | caught | named |"]
+        lines += ["|---|---|---|---|:---:|:---:|"]
         for about, faults in sorted(by(own, "about").items()):
             lines += [
-                f"| {about} | {s.fault} | {s.rung} | `{s.module}` | {_mark(s, 'caught')} | {_mark(s, 'named')} |"
+                f"| {about} | {s.fault} | {s.check.replace('_', ' ')} | `{s.module}` |"
+                f" {_mark(s, 'caught')} | {_mark(s, 'named')} |"
                 for s in faults
             ]
     for told in generated:
@@ -122,7 +123,7 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
             "Made by rule, not by hand: each operator, comparison, number, flag and condition in the functions of",
             "`layers/`, `optim/`, `quantization/`, `params.py`, `remat.py`, `loss.py`, `model.py`,",
             "`trainer.py`, `scaler.py` and `generate.py` that building, training and decoding the small models calls;",
-            "the ladder must fail, or the twin itself.",
+            "the suite must fail, or the twin itself.",
             "",
             f"**{told['caught']} of {told['total']} caught.** The others compute what no test can tell apart:",
             "",

@@ -1,6 +1,6 @@
-"""The bisector: of two models that should agree, the first tensor in execution order that does not.
+"""Finds the first tensor, in execution order, in which two models that should agree differ.
 
-`bisect_pair` takes the twins of a cell through every stage of training and decoding; `bisect_models` any two models
+`bisect_pair` takes the twins of a case through every stage of training and decoding; `bisect_models` any two models
 that can be traced, forward and backward.
 """
 

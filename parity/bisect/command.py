@@ -1,38 +1,38 @@
-"""`scripts/parity.py --bisect`: the twins of a config, or two folders."""
+"""Bisects the twins of a case, or the models of two folders, for `scripts/bisect_models.py`."""
 
 import numpy as np
 
-from parity.bisect.divergence import TOLERANCES
+from parity.bisect.divergence import TENSOR_TOLERANCES
 from parity.bisect.events import LOGITS, Event
 from parity.bisect.folders import Source, batch, check_shapes, open_source, twin_of
 from parity.bisect.models import FlaxTwin, TorchTwin, Traceable, passes
 from parity.bisect.pairs import stages
 from parity.bisect.show import Report
 from parity.bisect.twins import parameter_gradients
-from parity.budgets import BUDGETS, GRADIENT_FLOOR
-from parity.cells import Cell
-from parity.errors import of_order_one, relative
-from parity.ladder import Result, measure, rungs_of
+from parity.cases import Case
+from parity.distances import of_order_one, relative
 from parity.pair import Pair, pin_threads
+from parity.suite import Result, checks_of, measure
+from parity.tolerances import GRADIENT_FLOOR, TOLERANCES
 
 HUGGING_FACE_TOLERANCE = 1e-4
-"""The classes of transformers compute rotations, and most norms, in float32 whatever the model's dtype."""
+"""The classes of transformers compute rotations, and most norms, in float32, whatever the model's dtype is."""
 
 
-def bisect_cell(cell: Cell, precision: str) -> bool:
-    """Bisects the twins of a cell and prints what is found. Returns whether they agree."""
+def bisect_case(case: Case, precision: str) -> bool:
+    """Bisects the twins of a case and prints the report. Returns whether they agree."""
     pin_threads()
-    pair = Pair(cell, precision)
+    pair = Pair(case, precision)
     left, right = TorchTwin(pair.torch), FlaxTwin(pair.flax)
-    report = Report(left, right, f"{cell.name}, {precision}")
+    report = Report(left, right, f"{case.name}, {precision}")
     divergence = report.follow(stages(pair))
     if divergence:
-        report.conclude(divergence, list(measure(pair, rungs_of(cell, precision))))
+        report.conclude(divergence, list(measure(pair, checks_of(case, precision))))
     return divergence is None
 
 
 def bisect_folders(run: str, against: str, framework: str, precision: str) -> bool:
-    """Bisects two models from folders and prints what is found. Returns whether they agree.
+    """Bisects two models from folders and prints the report. Returns whether they agree.
 
     Args:
       run: a run, a checkpoint of one, or a Hugging Face checkpoint; "": our twin of what `against` names.
@@ -41,7 +41,7 @@ def bisect_folders(run: str, against: str, framework: str, precision: str) -> bo
       precision: of parameters and computation; "": float64, and float32 beside a class of transformers.
 
     Raises:
-      UserError: a folder that is none of these, or models of different shapes.
+      UserError: a folder is none of these, or the models have different shapes.
     """
     pin_threads()
     right = open_source("against", against)
@@ -55,15 +55,15 @@ def bisect_folders(run: str, against: str, framework: str, precision: str) -> bo
     report = Report(*models, f"{framework}, {precision}")
     divergence = report.follow(passes(*models, tokens, tolerance))
     if divergence:
-        report.conclude(divergence, _rungs(models, tokens, precision, tolerance))
+        report.conclude(divergence, _checks(models, tokens, precision, tolerance))
     return divergence is None
 
 
 def _tolerance(left: Source, right: Source, precision: str) -> float:
-    """Checkpoints of one twin are run by the same code: whatever differs is no rounding."""
+    """Returns the tolerance of a tensor. The same code runs both checkpoints of one twin: no difference is rounding."""
     if not (left.framework and right.framework):
         return HUGGING_FACE_TOLERANCE
-    return 0.0 if left.framework == right.framework else TOLERANCES[precision]
+    return 0.0 if left.framework == right.framework else TENSOR_TOLERANCES[precision]
 
 
 def _model(source: Source, framework: str, precision: str, ours: bool = False) -> Traceable:
@@ -74,16 +74,20 @@ def _model(source: Source, framework: str, precision: str, ours: bool = False) -
     return HuggingFaceModel(source, precision)
 
 
-def _rungs(models: tuple[Traceable, Traceable], tokens: np.ndarray, precision: str, tolerance: float) -> list[Result]:
-    """Returns rungs 1 and 2 of the ladder, measured on two traces."""
+def _checks(models: tuple[Traceable, Traceable], tokens: np.ndarray, precision: str, tolerance: float) -> list[Result]:
+    """Returns the results of the checks of logits and gradients, measured on two traces."""
     a, b = (model.trace(tokens) for model in models)
-    own, other = parameter_gradients(a), parameter_gradients(b)
-    floor = GRADIENT_FLOOR * float(np.linalg.norm([np.linalg.norm(gradient) for gradient in other.values()]))
-    gradients = [relative(own[name], gradient, floor) for name, gradient in other.items() if name in own]
-    errors = {1: of_order_one(_logits(a), _logits(b)), 2: max(gradients, default=0.0)}
+    left, right = parameter_gradients(a), parameter_gradients(b)
+    floor = GRADIENT_FLOOR * float(np.linalg.norm([np.linalg.norm(gradient) for gradient in right.values()]))
+    gradients = [relative(left[name], gradient, floor) for name, gradient in right.items() if name in left]
+    errors = {"logits": of_order_one(_logits(a), _logits(b)), "gradients": max(gradients, default=0.0)}
     strict = all(model.complete for model in models)
-    budgets = BUDGETS[precision] if strict else dict.fromkeys(errors, tolerance)
-    return [Result("", precision, rung, errors[rung], budgets[rung], "", 0.0) for rung in errors if rung in budgets]
+    tolerances = TOLERANCES[precision] if strict else dict.fromkeys(errors, tolerance)
+    return [
+        Result("", precision, check, errors[check], tolerances[check], "", 0.0)
+        for check in errors
+        if check in tolerances
+    ]
 
 
 def _logits(trace: list[Event]) -> np.ndarray:

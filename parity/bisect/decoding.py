@@ -1,9 +1,9 @@
-"""The stage of decoding: calls with a KV cache against the pass over the whole text."""
+"""The stage of decoding: compares calls with a KV cache with the pass over the whole text."""
 
 import numpy as np
 from torch import nn
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Check, blamed, shown, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Comparison, blamed, shown, walk
 from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
@@ -14,16 +14,16 @@ from slm_torch.layers.attend import Attend
 DECODER = "decoder"
 TOKENS = ("forward", MODEL, "input", 0)
 KEYS, VALUES, KEYS_START = "input.1", "input.2", "input.4"
-"""Inputs of `Attend`: with a cache they hold more positions than the call has."""
+"""Inputs of `Attend`, which have more positions than the call if there is a cache."""
 
 
 def decode(twins: Twins) -> Agreement:
-    """The weights that are decoded with, then each call of the model with its cache, then the logits of both caches."""
+    """Compares the weights that decode, then each call of the model with its cache, then the logits of both caches."""
     for engine in (twins.torch, twins.flax):
         engine.import_state(twins.perturbed)
     full, row = twins.evaluated, twins.tokens[-1, :-1].tolist()
     model = twins.torch.evaluated()
-    checks = _weight_checks(twins) + _evaluation_checks(twins, full)
+    comparisons = _weight_comparisons(twins) + _evaluation_comparisons(twins, full)
     decoder, events = twins.torch.decoder(), {event.key: event for event in full if event.stage == "forward"}
     logits = []
     for start, piece in pieces_of(row):
@@ -31,67 +31,69 @@ def decode(twins: Twins) -> Agreement:
         with recorded(recorder, model):
             logits.append(decoder.step(piece[0]) if start else decoder.prefill(piece))
         trace = finished(recorder, Taps(), {})
-        checks += _call_checks(model, trace, events, start, len(piece), len(row))
+        comparisons += _call_comparisons(model, trace, events, start, len(piece), len(row))
     first = pieces_of(row)[0][1]
-    checks.append(Check(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
-    wanted = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
+    comparisons.append(Comparison(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
+    expected = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
     for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
         for (start, piece), value in zip(pieces_of(row), found, strict=True):
             end = start + len(piece)
-            checks.append(Check(DECODER, f"logits of the {name} cache at {end - 1}", value, wanted[end - 1]))
-    return walk("decode", checks, TOLERANCES[twins.precision])
+            comparisons.append(
+                Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, expected[end - 1])
+            )
+    return walk("decode", comparisons, TENSOR_TOLERANCES[twins.precision])
 
 
-def _weight_checks(twins: Twins) -> list[Check]:
+def _weight_comparisons(twins: Twins) -> list[Comparison]:
     """The weights that are decoded with: the trained ones, or the optimizer's averages of them."""
-    values, averages = twins.flax.evaluated(), twins.torch.optimizer.averages
+    values, averages = twins.flax.evaluated(), twins.torch.averages
     return [
-        Check("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
+        Comparison("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
         for name, p in twins.torch.evaluated().named_parameters()
         for value in [np.asarray(values[name])]
     ]
 
 
-def _evaluation_checks(twins: Twins, full: list[Event]) -> list[Check]:
+def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """The loss that is reported of a batch."""
-    wanted = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
+    expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
     found, count = twins.torch.eval_step(twins.tokens)
     return [
-        Check("evaluation", "sum of an evaluation's token losses", np.array(found), wanted),
-        Check("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), expected),
+        Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
     ]
 
 
-def _call_checks(
+def _call_comparisons(
     model: nn.Module, trace: list[Event], full: dict[tuple, Event], start: int, time: int, length: int
-) -> list[Check]:
-    """Returns the checks of one call, for the positions start, start + 1, ..., against the pass over the whole text.
+) -> list[Comparison]:
+    """Returns the comparisons of one call, at positions start, start + 1, ..., with the pass over the whole text.
 
-    What has no axis of positions, such as the rows of a mixture, is left out.
+    Tensors without an axis of positions, such as the rows of a mixture, are left out.
     """
     end, own = start + time, {event.key: event.value for event in trace}
-    checks, modules = [], dict(model.named_modules())
+    comparisons, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
-        wanted: np.ndarray | None = None
+        expected: np.ndarray | None = None
         attends = isinstance(modules.get(event.path), Attend)
         if attends and sound and event.tensor in (KEYS, VALUES):
             kept = min(value.shape[1], end)
-            value, wanted = value[:, -kept:], sound.value[-1:, end - kept : end]
+            value, expected = value[:, -kept:], sound.value[-1:, end - kept : end]
         elif attends and event.tensor == KEYS_START:
-            wanted = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
+            expected = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
         elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
-            wanted = np.array(start)
-        elif sound is None:  # what a cache keeps is used again
+            expected = np.array(start)
+        elif sound is None:  # a call uses again the values that its cache keeps
             continue
         elif event.path in (LOGITS, "head") and event.tensor != "input.1":
-            wanted = _by_row(sound.value, length)[-1, end - 1]
+            expected = _by_row(sound.value, length)[-1, end - 1]
         elif (value.shape[:2] == (1, time) or event.key == TOKENS) and sound.value.shape[1:2] == (length,):
-            wanted = sound.value[-1:, start:end]
-        if wanted is not None:
+            expected = sound.value[-1:, start:end]
+        if expected is not None:
             name = f"{shown(event)}, position {start}" + (f" to {end - 1}" if time > 1 else "")
-            checks.append(Check(blamed(event), name, value, wanted))
-    return checks
+            comparisons.append(Comparison(blamed(event), name, value, expected))
+    return comparisons
 
 
 def _by_row(value: np.ndarray, length: int) -> np.ndarray:

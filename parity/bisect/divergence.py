@@ -1,4 +1,4 @@
-"""The walk over tensors that two models should share, up to the first that differs."""
+"""Walks over the tensors that two models should share, up to the first that differs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.bisect.events import Event
-from parity.budgets import GRADIENT_FLOOR
-from parity.errors import relative
+from parity.distances import relative
+from parity.tolerances import GRADIENT_FLOOR
 
-TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
+TENSOR_TOLERANCES = {"float64": 1e-12, "float32": 1e-4, "float16": 0.03, "bfloat16": 0.1}
 """{precision: relative L2 error of a tensor that is still rounding}. Sound twins stay a factor of ten below."""
 
 ACTIVATION_FLOOR = 1e-4
-"""A tensor is measured against its own norm, or against this share of the largest of its stage: some gradients are
-zero but for rounding."""
+"""A tensor is measured against its own norm, or against this share of the largest norm of its stage if that is larger.
+Some gradients are zero but for rounding."""
 
 SHOWN_BEFORE, SHOWN_AFTER = 3, 2
 
@@ -25,14 +25,14 @@ class Divergence:
 
     Args:
       stage: "init", "forward", "backward", "training", "update", "steps", "state" or "decode".
-      module: what is broken: a module's path, "model" for the model's own code, "logits", "loss", "accumulation",
+      module: the broken part: a module's path, "model" for the model's own code, "logits", "loss", "accumulation",
         "clipping", "optimizer", "balance", "scaler", "decoder" or "evaluation".
       tensor: which tensor of which module differs.
       shape: of the tensor.
       error: relative, L2; infinite for other shapes and for a tensor that only one side has.
-      tolerance: what the error is over.
+      tolerance: the largest error that passes.
       position, total: the tensor is this one, counted from 1, of all that the stage compares.
-      detail: what else is known of the module: parameters and settings that differ.
+      detail: parameters and settings of the module that differ.
       before, after: the tensors that agreed just before, and that differ next.
     """
 
@@ -50,11 +50,11 @@ class Divergence:
 
 
 @dataclass(frozen=True)
-class Check:
-    """One tensor of both sides; None where a side lacks it.
+class Comparison:
+    """One tensor of both sides; None if a side lacks it.
 
     Args:
-      module: what is broken if this is the first tensor that differs.
+      module: the part that is broken if this is the first tensor that differs.
       tensor: its name.
       left, right: the tensor; the right side is the one that errors are relative to.
       floor: the least norm that an error is relative to.
@@ -69,7 +69,14 @@ class Check:
     tolerance: float | None = None
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the right side, or of the left one if there is no right one."""
+        value = self.left if self.right is None else self.right
+        return () if value is None else np.shape(value)
+
+    @property
     def error(self) -> float:
+        """The relative error; infinite for a tensor that one side lacks."""
         if self.left is None or self.right is None:
             return np.inf
         if np.array_equal(self.left, self.right, equal_nan=True):  # an overflow may be the same on both sides
@@ -79,7 +86,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Agreement:
-    """What a walk found: how many tensors it compared, the worst error and where it is, and the divergence, if any."""
+    """The result of a walk: how many tensors it compared, the worst error and its place, and the divergence, if any."""
 
     total: int
     worst: float
@@ -87,54 +94,55 @@ class Agreement:
     divergence: Divergence | None = None
 
 
-def walk(stage: str, checks: Iterable[Check], tolerance: float) -> Agreement:
+def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agreement:
     """Compares tensors in their order, up to the first that differs."""
-    checks = list(checks)
+    comparisons = list(comparisons)
     worst, where = 0.0, ""
-    for i, check in enumerate(checks):
-        error, limit = check.error, tolerance if check.tolerance is None else check.tolerance
+    for i, comparison in enumerate(comparisons):
+        error, limit = comparison.error, tolerance if comparison.tolerance is None else comparison.tolerance
         if not error <= limit:
-            before = tuple(c.tensor for c in checks[max(0, i - SHOWN_BEFORE) : i])
-            after = (c.tensor for c in checks[i + 1 :] if not c.error <= limit)
-            shape = np.shape(check.left if check.right is None else check.right)
+            before = tuple(c.tensor for c in comparisons[max(0, i - SHOWN_BEFORE) : i])
+            after = (c.tensor for c in comparisons[i + 1 :] if not c.error <= limit)
+            shape = comparison.shape
             found = Divergence(
-                stage, check.module, check.tensor, shape, error, limit, i + 1, len(checks), before=before,
+                stage, comparison.module, comparison.tensor, shape, error, limit, i + 1, len(comparisons),
+                before=before,
                 after=tuple(tensor for tensor, _ in zip(after, range(SHOWN_AFTER), strict=False)),
             )  # fmt: skip
-            return Agreement(len(checks), error, check.tensor, found)
+            return Agreement(len(comparisons), error, comparison.tensor, found)
         if error > worst:
-            worst, where = error, check.tensor
-    return Agreement(len(checks), worst, where)
+            worst, where = error, comparison.tensor
+    return Agreement(len(comparisons), worst, where)
 
 
 def joined(first: Agreement, second: Agreement) -> Agreement:
-    """Returns what two walks found together; the first has no divergence."""
+    """Joins the results of two walks, of which the first found no divergence."""
     worse = max(first, second, key=lambda found: found.worst)
     return Agreement(first.total + second.total, worse.worst, worse.where, second.divergence)
 
 
-def trace_checks(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Check]:
-    """Returns the checks of one half of two traces, "forward" or "backward", in the order of the right one.
+def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event]) -> list[Comparison]:
+    """Returns the comparisons of one half of two traces, "forward" or "backward", in the order of the right one.
 
-    Where an output is wrong though all inputs and all children are right, the module is broken; where an input is, the
-    module whose code made it. Backwards the other way round: a wrong gradient of an input, or of a parameter, is the
-    module's; a wrong gradient of an output comes from the code that used it.
+    If an output is wrong though all inputs and all children are right, the module is broken. If an input is wrong, the
+    module whose code made it is broken. In the backward half it is the other way round: the module makes the gradients
+    of its inputs and parameters, and the code that uses its output makes the gradient of that.
     """
     found = {event.key: event for event in left if event.stage == stage}
     events = [event for event in right if event.stage == stage]
     norms = [float(np.linalg.norm(np.asarray(e.value, np.float64))) for e in events]
     activations = max((n for e, n in zip(events, norms, strict=True) if e.side), default=0.0)
     parameters = float(np.linalg.norm([n for e, n in zip(events, norms, strict=True) if not e.side]))
-    checks = []
+    comparisons = []
     for event in events:
         other = found.pop(event.key, None)
         floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
-        checks.append(Check(blamed(event), shown(event), other and other.value, event.value, floor))
-    return checks + [Check(blamed(event), shown(event), event.value, None) for event in found.values()]
+        comparisons.append(Comparison(blamed(event), shown(event), other.value if other else None, event.value, floor))
+    return comparisons + [Comparison(blamed(event), shown(event), event.value, None) for event in found.values()]
 
 
 def blamed(event: Event) -> str:
-    """Returns what is broken where this is the first tensor that differs."""
+    """Returns the module that is broken if this is the first tensor that differs."""
     own = event.side != ("input" if event.stage == "forward" else "output")
     return (event.path if own else event.caller) or "model"
 

@@ -1,7 +1,7 @@
-"""A trace: what passes into and out of every module's calls, in execution order, then the gradients in reverse order.
+"""Records traces: the inputs and outputs of every module's calls, in execution order, then their gradients in reverse.
 
-Both twins record by one class, `Recorder`, which knows neither framework: a tracer wraps the calls of a model with
-`Recorder.call`, and gives the function by which a gradient is read at a tensor.
+Both twins are recorded by one class, `Recorder`, which knows neither framework. A tracer wraps the calls of a model
+with `Recorder.call`, and gives the function that reads a gradient at a tensor.
 """
 
 from collections import Counter
@@ -48,12 +48,12 @@ class Event:
 
 
 class Recorder:
-    """Lists the forward events of one pass, as the framework's own tensors.
+    """Lists the forward events of one pass, with the framework's own tensors.
 
     Args:
-      is_tensor: whether a value is recorded: what a module computes with, not what says how.
-      tap: takes a tensor and its number in the list, and returns what goes on in its place.
-      root: what calls the model.
+      is_tensor: whether a value is recorded: data that a module computes with, not an option.
+      tap: takes a tensor and its number in the list, and returns the tensor that takes its place.
+      root: path of the code that calls the model.
     """
 
     def __init__(self, is_tensor: Callable[[Any], bool], tap: Callable[[int, Any], Any], root: str = LOSS):
@@ -65,7 +65,7 @@ class Recorder:
         self._callers, self._calls = [root], Counter()
 
     def call(self, path: str, method: str, function: Callable, arguments: Sequence, options: Mapping, by_pair: bool):
-        """Calls a function of the module at `path` and records what goes in and what comes out.
+        """Calls a function of the module at `path`, and records its inputs and outputs.
 
         Args:
           method: "" for the module's call; else the method, which stands before "input" and "output".
@@ -94,9 +94,10 @@ class Recorder:
 
 
 def _visit(tree: Any, name: str, see: Callable[[str, Any], Any]) -> Any:
-    """Returns a value with `see(name, leaf)` in the place of each leaf; tuples are entered, nothing else is."""
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(_visit(value, f"{name}.{field}", see) for field, value in tree._asdict().items()))
+    """Returns a value with `see(name, leaf)` in the place of each leaf. Only tuples are entered."""
+    fields = getattr(tree, "_fields", None)  # of a named tuple
+    if isinstance(tree, tuple) and fields:
+        return type(tree)(*(_visit(getattr(tree, field), f"{name}.{field}", see) for field in fields))
     if isinstance(tree, tuple):
         return tuple(_visit(value, f"{name}.{i}", see) for i, value in enumerate(tree))
     return see(name, tree)
@@ -113,7 +114,7 @@ def finish(
     Args:
       events: recorded, with NumPy values.
       rows: {number of an event: how its rows are picked}.
-      gradients: {number of an event: gradient of its tensor}; none where only the forward pass is wanted.
+      gradients: {number of an event: gradient of its tensor}; {} for the forward pass alone.
       parameters: {name: gradient}. That of a module's own parameter follows the gradients of all its outputs.
     """
 

@@ -1,4 +1,4 @@
-"""Models from folders: a run, one checkpoint of a run, or a Hugging Face checkpoint."""
+"""Opens models in folders: a run, one checkpoint of a run, or a Hugging Face checkpoint."""
 
 import json
 from collections.abc import Mapping
@@ -48,7 +48,11 @@ class Source:
 
 
 def open_source(flag: str, text: str) -> Source:
-    """Finds out what a folder is. Raises UserError, naming the flag, if it is none of the three."""
+    """Opens a run, a checkpoint of a run or a Hugging Face checkpoint.
+
+    Raises:
+      UserError: the folder is none of the three; the message names the flag.
+    """
     folder = Path(text)
     if not folder.is_dir():
         raise UserError(f"--{flag}={text}: no such folder; give a run, a checkpoint of a run or a Hugging Face folder")

@@ -1,8 +1,8 @@
-"""The trace of a Hugging Face model, told by the paths of ours.
+"""Traces a Hugging Face model, by the paths of our modules.
 
-A rule of `slm_core.hf` that carries a weight over as it is, or transposed, says which module of theirs is which of
-ours; what all rules of a block, an attention or an MLP have in common says the same of these. What has no counterpart
-is left out of the comparison.
+A rule of `slm_core.hf` that copies or transposes a weight says which of their modules is which of ours. The path that
+all rules of a block, an attention or an MLP have in common says the same of these. Tensors without a counterpart are
+left out of the comparison.
 """
 
 import os
@@ -26,14 +26,14 @@ from slm_torch.loss import Losses
 CONTAINERS = {
     "": {"input": "input.x", "output": "output.x", "output.0": "output.x"},
     "attention": {"input": "input", "output": "output.0", "output.0": "output.0"},
-    "mlp": {"input": "input", "output": "output", "output.0": "output"},
+    "mlp": {"input": "input", "output": "output.0", "output.0": "output.0"},
 }
 """{part of a block, "" for itself: {their tensor: ours}}."""
 
 LAYER = {"input": "input", "output": "output"}
 ALIKE = (SAME, TRANSPOSED)
 APART = ("position", "router")
-"""Ends of the paths of ours whose module in theirs does more, or less, than look up or multiply by its weight."""
+"""Ends of our paths whose module in transformers does more, or less, than look up or multiply by its weight."""
 
 ADDING = {"bloom": ("attention", "mlp"), "mpt": ("mlp",)}
 """{family: parts of a block that add the residual stream to their output themselves}."""
@@ -78,12 +78,12 @@ class HuggingFaceModel:
         return [*filter(None, map(self._renamed, told)), *self._parameters(gradients)]
 
     def settings(self, module: str) -> Settings:
-        """Returns the parameters of a module of ours, made of theirs."""
+        """Returns the parameters of one of our modules, converted from those of the checkpoint."""
         tensors, found = dict(self.model.named_parameters()), {}
         for rule in self.rules:
-            if any(name.rpartition(".")[0] == module for name in rule.ours) and tensors.keys() >= set(rule.theirs):
+            if any(name.rpartition(".")[0] == module for name in rule.names) and tensors.keys() >= set(rule.hf_names):
                 found |= zip(
-                    rule.ours, rule.layout.to_ours([array(tensors[name]) for name in rule.theirs]), strict=True
+                    rule.names, rule.layout.from_hf([array(tensors[name]) for name in rule.hf_names]), strict=True
                 )
         return {name.rpartition(".")[2]: value for name, value in found.items() if name.rpartition(".")[0] == module}
 
@@ -95,7 +95,7 @@ class HuggingFaceModel:
         return self.model(tokens, use_cache=False).logits.flatten(0, 1)
 
     def _renamed(self, event: Event) -> Event | None:
-        """Returns an event by our names; None if there is no such tensor in ours."""
+        """Returns an event by our names; None if our model has no such tensor."""
         if event.path in (LOGITS, LOSS):
             return event if event.side == "output" else None
         ours, tensors = self.paths.get(event.path, ("", {}))
@@ -106,9 +106,9 @@ class HuggingFaceModel:
 
     def _parameters(self, gradients: Mapping[str, np.ndarray]) -> Iterator[Event]:
         for rule in self.rules:
-            if all(name in gradients for name in rule.theirs):
-                arrays = rule.layout.to_ours([gradients[name] for name in rule.theirs])
-                for name, value in zip(rule.ours, arrays, strict=True):
+            if all(name in gradients for name in rule.hf_names):
+                arrays = rule.layout.from_hf([gradients[name] for name in rule.hf_names])
+                for name, value in zip(rule.names, arrays, strict=True):
                     path, _, leaf = name.rpartition(".")
                     yield Event("backward", path, f"gradient of {leaf}", value)
 
@@ -116,21 +116,21 @@ class HuggingFaceModel:
 def paths_of(
     rules: Sequence[Rule], n_layers: int, adding: Sequence[str] = ()
 ) -> dict[str, tuple[str, Mapping[str, str]]]:
-    """Returns {path of theirs: (path of ours, {tensor of theirs: of ours})}.
+    """Returns {their path: (our path, {their tensor: our tensor})}.
 
     Args:
-      adding: parts of a block whose outputs are not those of ours.
+      adding: parts of a block whose outputs differ from ours.
     """
     found: dict[str, tuple[str, Mapping[str, str]]] = {}
     for i in range(n_layers):
         for part, tensors in CONTAINERS.items():
             ours = f"layers.{i}.{part}".rstrip(".")
-            theirs = _common([name for rule in rules if rule.ours[0].startswith(f"{ours}.") for name in rule.theirs])
+            theirs = _common([name for rule in rules if rule.names[0].startswith(f"{ours}.") for name in rule.hf_names])
             shared = {"input": tensors["input"]} if part in adding else tensors
             found.setdefault(theirs, (ours, shared))
     for rule in rules:
-        if len(rule.ours) == len(rule.theirs) == 1 and rule.layout in ALIKE and rule.ours[0].endswith(".weight"):
-            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.ours, rule.theirs))
+        if len(rule.names) == len(rule.hf_names) == 1 and rule.layout in ALIKE and rule.names[0].endswith(".weight"):
+            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.names, rule.hf_names))
             if not ours.endswith(APART):
                 found[theirs] = ours, LAYER
     return found

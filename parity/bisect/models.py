@@ -1,4 +1,4 @@
-"""Two models side by side: anything that can be traced, and what is known of its modules."""
+"""Compares two models that can be traced, and says how their modules differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,30 +10,31 @@ from torch import nn
 
 import slm_flax.evaluator
 import slm_torch.evaluator
-from parity.bisect.divergence import TOLERANCES, Agreement, Divergence, trace_checks, walk
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Divergence, trace_comparisons, walk
 from parity.bisect.events import LOGITS, MODEL, Event
 from parity.bisect.sources import code_of
 from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
-from parity.errors import relative
+from parity.distances import relative
 from slm_flax.params import canonical
 
 MODEL_NAMES = ("model", LOGITS)
 Settings = Mapping[str, Any]
-"""{name: what a module computes with}: parameters and tables as arrays, options as they are."""
+"""{name: value that a module computes with}: parameters and tables as arrays, options as they are."""
 
 
 class Traceable(Protocol):
-    """A model that lists its tensors."""
+    """A model that can list its tensors."""
 
     name: str
-    complete: bool  # whether it lists every tensor of ours: what one side lacks then counts as different
+    complete: bool
+    """Whether it lists every tensor of ours. A tensor that one side lacks then counts as different."""
 
-    def trace(self, tokens: np.ndarray) -> list[Event]:
+    def trace(self, tokens: np.ndarray, /) -> list[Event]:
         """Returns the events of the loss of a batch, int32 [rows, length + 1], and of its gradient."""
 
     def settings(self, module: str) -> Settings:
-        """Returns what a module computes with, by the names of its attributes; {} if there is no such module."""
+        """Returns the settings of a module by the names of its attributes; {} if there is no such module."""
 
     def code(self, module: str) -> str:
         """Returns the name, file and line of a module's code; "" if there is no such module."""
@@ -46,7 +47,10 @@ class TorchTwin:
 
     def __init__(self, evaluator: slm_torch.evaluator.Evaluator, name: str = "PyTorch"):
         self.name, self.evaluator = name, evaluator
-        self.trace = TorchTracer(evaluator)
+        self._tracer = TorchTracer(evaluator)
+
+    def trace(self, tokens: np.ndarray) -> list[Event]:
+        return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
         own = self._own(module)
@@ -72,7 +76,10 @@ class FlaxTwin:
 
     def __init__(self, evaluator: slm_flax.evaluator.Evaluator, name: str = "Flax"):
         self.name, self.evaluator = name, evaluator
-        self.trace = FlaxTracer(evaluator)
+        self._tracer = FlaxTracer(evaluator)
+
+    def trace(self, tokens: np.ndarray) -> list[Event]:
+        return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
         own = self._own(module)
@@ -111,7 +118,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def differing(left: Settings, right: Settings) -> str:
-    """Returns what differs of two modules, in words: "weight differs by 3e-02, eps is 1e-06 against 1e-05"."""
+    """Says how two modules differ, as in "weight differs by 3e-02, eps is 1e-06 against 1e-05"."""
     found = []
     for name in (name for name in left if name in right):
         a, b = left[name], right[name]
@@ -127,7 +134,7 @@ def differing(left: Settings, right: Settings) -> str:
 
 
 def detailed(found: Agreement, left: Traceable, right: Traceable) -> Agreement:
-    """Returns a finding whose divergence says which parameters and settings of the module differ."""
+    """Returns an agreement whose divergence says which parameters and settings of the module differ."""
     divergence = found.divergence
     if divergence is None:
         return found
@@ -151,28 +158,28 @@ def _fitted(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def passes(
-    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Iterator[tuple[str, Agreement]]:
-    """Yields what "forward" and "backward" find, up to the first divergence."""
+    """Yields the stages "forward" and "backward" and their agreement, up to the first divergence."""
     own, other = left.trace(tokens), right.trace(tokens)
     if not (left.complete and right.complete):
         own, other = shared(own, other, order=own if left.complete else other)
     for stage in ("forward", "backward"):
-        found = detailed(walk(stage, trace_checks(stage, own, other), tolerance), left, right)
+        found = detailed(walk(stage, trace_comparisons(stage, own, other), tolerance), left, right)
         yield stage, found
         if found.divergence:
             return
 
 
 def bisect_models(
-    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TOLERANCES["float64"]
+    left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Divergence | None:
     """Returns the first tensor in which two models differ, forward, then backward; or None.
 
     Args:
       left: the model in doubt.
       right: the model that it should agree with; errors are relative to its tensors.
-      tokens: int32 [rows, length + 1]; column t + 1 is the target of column t, IGNORE counts not.
+      tokens: int32 [rows, length + 1]; column t + 1 is the target of column t; IGNORE does not count.
       tolerance: relative L2 error of a tensor that is still rounding.
     """
     return next((found.divergence for _, found in passes(left, right, tokens, tolerance) if found.divergence), None)

@@ -1,4 +1,4 @@
-"""The stages of a pair of twins, in order."""
+"""Takes a pair of twins through the stages of training and decoding, in order."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,32 +9,35 @@ from parity.bisect.passes import backward, forward, init, training
 from parity.bisect.twins import Twins, twins_of
 from parity.bisect.updates import state, steps, update
 from parity.pair import Pair
-from parity.port import snapshot
+from parity.state_transfer import snapshot
 
-STAGES: dict[str, tuple[Callable[[Twins], Agreement], int]] = {
-    "init": (init, 0),
-    "forward": (forward, 0),
-    "backward": (backward, 0),
-    "training": (training, 3),
-    "update": (update, 3),
-    "steps": (steps, 4),
-    "state": (state, 4),
-    "decode": (decode, 5),
+STAGES: dict[str, tuple[Callable[[Twins], Agreement], str]] = {
+    "init": (init, ""),
+    "forward": (forward, ""),
+    "backward": (backward, ""),
+    "training": (training, "update"),
+    "update": (update, "update"),
+    "steps": (steps, "loss_curve"),
+    "state": (state, "loss_curve"),
+    "decode": (decode, "decoding"),
 }
-"""{stage: (what compares, the rung that a cell must climb for it)}; each stage takes for granted what comes before."""
+"""{stage: (its function, the check that a case must have for it, "" for none)}.
+
+Each stage takes for granted what the stages before it prove.
+"""
 
 
 def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
-    """Yields each stage of a pair and what it found, up to the first divergence.
+    """Yields each stage of a pair and its agreement, up to the first divergence.
 
-    The twins end in the state in which they are.
+    Afterwards the twins are in the state in which they were before.
     """
     twins = twins_of(pair)
     states = {engine: snapshot(engine) for engine in (twins.torch, twins.flax)}
     sides = TorchTwin(pair.torch), FlaxTwin(pair.flax)
     try:
-        for name, (stage, rung) in STAGES.items():
-            if rung in (0, *pair.cell.rungs):
+        for name, (stage, check) in STAGES.items():
+            if check in ("", *pair.case.checks):
                 found = stage(twins)
                 if found.divergence and name != "init":  # parameters are then as both should have them
                     for engine in (twins.torch, twins.flax):
@@ -44,10 +47,10 @@ def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
                 if found.divergence:
                     return
     finally:
-        for engine, own in states.items():
-            engine.import_state(own)
+        for engine, before in states.items():
+            engine.import_state(before)
 
 
 def bisect_pair(pair: Pair) -> Divergence | None:
-    """Returns the first tensor in which a pair's twins differ, or None. Leaves the twins as they are."""
+    """Returns the first tensor in which a pair's twins differ, or None. Leaves the twins as they were."""
     return next((found.divergence for _, found in list(stages(pair)) if found.divergence), None)

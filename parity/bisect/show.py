@@ -1,4 +1,4 @@
-"""What the bisector prints: a line a stage, then the first divergence and what stands around it."""
+"""Prints a bisection: one line per stage, then the first divergence and the tensors around it."""
 
 import sys
 import time
@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from parity.bisect.divergence import Agreement, Divergence
 from parity.bisect.models import Traceable
-from parity.budgets import RUNGS
-from parity.ladder import Result
 from parity.report import number
+from parity.suite import Result
 
 STAGE, LABEL = 10, 10
 
 
 class Report:
-    """Prints the comparison of two models; in colour on a terminal."""
+    """Prints the comparison of two models, in colour on a terminal."""
 
     def __init__(self, left: Traceable, right: Traceable, about: str):
         from rich.console import Console
@@ -24,7 +23,7 @@ class Report:
         self._print(f"[bold]{_escaped(left.name)} against {_escaped(right.name)}[/]: {_escaped(about)}")
 
     def follow(self, stages: Iterable[tuple[str, Agreement]]) -> Divergence | None:
-        """Prints each stage as it is done, and at the end that nothing differs. Returns the divergence, if any."""
+        """Prints each stage as it ends, and at last that nothing differs. Returns the divergence, if any."""
         total, worst, where = 0, 0.0, ""
         for name, found, seconds in self._timed(stages):
             if found.divergence:
@@ -41,11 +40,11 @@ class Report:
         self._print(f"[green]no divergence[/]: {total:,} tensors agree, worst {number(worst)}{place}")
         return None
 
-    def conclude(self, divergence: Divergence, rungs: list[Result]) -> None:
+    def conclude(self, divergence: Divergence, checks: list[Result]) -> None:
         """Prints a divergence.
 
         Args:
-          rungs: of the ladder that were climbed with these models.
+          checks: results of these models.
         """
         shape = ", ".join(map(str, divergence.shape))
         code = [model.code(divergence.module) for model in (self.left, self.right)]
@@ -58,7 +57,7 @@ class Report:
             "differs": _escaped(divergence.detail),
             "before": _escaped("; ".join(divergence.before)),
             "next": _escaped("; ".join(divergence.after)),
-            "rungs": _rungs(rungs),
+            "checks": _checks(checks),
         }
         self._print("[red]first divergence[/]")
         for label, text in rows.items():
@@ -76,10 +75,10 @@ class Report:
         self.console.print(text, soft_wrap=True)
 
 
-def _rungs(results: list[Result]) -> str:
-    held = [f"{result.rung} {RUNGS[result.rung]}" for result in results if result.passed]
-    failed = [f"{result.rung} {RUNGS[result.rung]}" for result in results if not result.passed]
-    return f"still hold: {', '.join(held) or 'none'}; fail: {', '.join(failed) or 'none'}" if results else ""
+def _checks(results: list[Result]) -> str:
+    passed = [result.check for result in results if result.passed]
+    failed = [result.check for result in results if not result.passed]
+    return f"pass: {', '.join(passed) or 'none'}; fail: {', '.join(failed) or 'none'}" if results else ""
 
 
 def _escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Where the code of a module is."""
+"""Finds the file and line of a module's code."""
 
 import importlib
 import inspect
@@ -16,11 +16,11 @@ CODE = {
     "scaler": ("scaler", "LossScaler"),
     "decoder": ("generate", "Decoder"),
 }
-"""{what is broken that is no module: (file in either twin, its name there)}."""
+"""{broken part that is not a module: (file in either twin, its name there)}."""
 
 
 def code_of(module: str, framework: str, own: Any) -> str:
-    """Returns the name and place of what is broken: "RMSNorm, slm_torch/layers/rmsnorm.py:15"; "" if it is unknown.
+    """Returns the name and place of a broken part, as in "RMSNorm, slm_torch/layers/rmsnorm.py:15"; "" if unknown.
 
     Args:
       own: the module or optimizer of this name; None if it is something else.

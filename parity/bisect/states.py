@@ -1,17 +1,17 @@
-"""Checks of exported states and of gradients by name."""
+"""Compares exported states, and gradients by name."""
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from parity.bisect.divergence import Check
-from parity.budgets import GRADIENT_FLOOR
+from parity.bisect.divergence import Comparison
+from parity.tolerances import GRADIENT_FLOOR
 
 Arrays = Mapping[str, np.ndarray]
 
 
 def module_of(name: str) -> str:
-    """Returns what an entry of a state belongs to: a module's path, "optimizer" or "scaler"."""
+    """Returns the owner of an entry of a state: a module's path, "optimizer" or "scaler"."""
     part, _, rest = name.partition("/")
     return rest.rpartition(".")[0] or "model" if part == "params" else OWNERS[part]
 
@@ -20,10 +20,10 @@ ORDER = ("scaler", "optim", "params")
 OWNERS = {"optim": "optimizer", "scaler": "scaler"}
 
 
-def exact_checks(left: Arrays, right: Arrays, owner: Callable[[str], str]) -> list[Check]:
-    """Returns the checks of two states that should be the same bits."""
+def exact_comparisons(left: Arrays, right: Arrays, owner: Callable[[str], str]) -> list[Comparison]:
+    """Returns the comparisons of two states that should be the same bits."""
     return [
-        Check(owner(name), name, _same_dtype(left.get(name), right.get(name)), right.get(name), tolerance=0.0)
+        Comparison(owner(name), name, _same_dtype(left.get(name), right.get(name)), right.get(name), tolerance=0.0)
         for name in [*right, *(left.keys() - right.keys())]
     ]
 
@@ -32,9 +32,12 @@ def _same_dtype(value: np.ndarray | None, other: np.ndarray | None) -> np.ndarra
     return value if value is None or other is None or value.dtype == other.dtype else None
 
 
-def close_checks(left: Arrays, right: Arrays, owner: Callable[[str], str], tolerance: float | None) -> list[Check]:
-    """Returns the checks of two states after updates; an entry is measured against its part of the state, a count or
-    a scale must be equal.
+def close_comparisons(
+    left: Arrays, right: Arrays, owner: Callable[[str], str], tolerance: float | None
+) -> list[Comparison]:
+    """Returns the comparisons of two states after updates.
+
+    An entry is measured against its part of the state; a count or a scale must be equal.
 
     The scaler comes first and parameters last: those follow from the rest.
     """
@@ -43,21 +46,27 @@ def close_checks(left: Arrays, right: Arrays, owner: Callable[[str], str], toler
     for name, value in right.items():
         if np.ndim(value):
             norms[_part(name)] = float(np.hypot(norms.get(_part(name), 0.0), np.linalg.norm(value)))
-    checks = []
+    comparisons = []
     for name in names:
-        counted = name.startswith("scaler/") or np.issubdtype(right.get(name, left.get(name)).dtype, np.integer)
+        counted = name.startswith("scaler/") or np.issubdtype(
+            (right if name in right else left)[name].dtype, np.integer
+        )
         floor = GRADIENT_FLOOR * norms.get(_part(name), 0.0)
-        checks.append(Check(owner(name), name, left.get(name), right.get(name), floor, 0.0 if counted else tolerance))
-    return checks
+        comparisons.append(
+            Comparison(owner(name), name, left.get(name), right.get(name), floor, 0.0 if counted else tolerance)
+        )
+    return comparisons
 
 
 def _part(name: str) -> str:
-    """Returns "params", "optim/m", "scaler/scale", ...: entries that are of one size."""
+    """Returns the part of an entry, such as "params", "optim/m" or "scaler/scale": its entries are of one magnitude."""
     part, _, rest = name.partition("/")
     return f"{part}/{rest.partition('/')[0]}" if part != "params" else part
 
 
-def gradient_checks(left: Arrays, right: Arrays, module: str, how: str) -> list[Check]:
-    """Returns the checks of gradients by a parameter's name."""
+def gradient_comparisons(left: Arrays, right: Arrays, module: str, how: str) -> list[Comparison]:
+    """Returns the comparisons of gradients by a parameter's name."""
     floor = GRADIENT_FLOOR * float(np.linalg.norm([np.linalg.norm(value) for value in right.values()]))
-    return [Check(module, f"gradient of {name}, {how}", left.get(name), value, floor) for name, value in right.items()]
+    return [
+        Comparison(module, f"gradient of {name}, {how}", left.get(name), value, floor) for name, value in right.items()
+    ]

@@ -1,15 +1,15 @@
-"""The trace of the Flax twin: the calls of its modules are wrapped while one jitted function is traced.
+"""Traces the Flax twin: wraps the calls of its modules while JAX traces one jitted function.
 
-Values leave that function beside its result. A gradient is that of a zero that is added to the tensor: a tap.
+Values leave that function beside its result. The gradient at a tensor is that of a zero added to it, a tap.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from flax import nnx
 from jax import Array
 
 import slm_flax.layers.moe
+import slm_flax.loss
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
-from parity.bisect.replace import replaced
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_flax.evaluator import Evaluator
@@ -27,16 +27,17 @@ from slm_flax.layers.dropout import DropoutKey
 from slm_flax.layers.moe import ExpertLinear
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind, canonical, moving
+from slm_flax.trainer import Engine
 
 Taps = Mapping[int, Array]
-METHODS = {"__call__": "", "penalty": "penalty", "logits": LOGITS}
+METHODS = {"__call__": "", "auxiliary_loss": "auxiliary_loss", "logits": LOGITS}
 """{method that is recorded: its name in the trace}."""
 
 
 class FlaxTracer:
     """Traces the passes of an engine; each shape of a batch is compiled once, with dropout and without."""
 
-    def __init__(self, engine: Evaluator):
+    def __init__(self, engine: Evaluator | Engine):
         self.engine = engine
         self._programs: dict[tuple, tuple[Callable, list[Event], dict[int, np.ndarray]]] = {}
 
@@ -69,7 +70,7 @@ class FlaxTracer:
     def _compiled(
         self, values: Params, tokens: np.ndarray, key: Any
     ) -> tuple[Callable, list[Event], dict[int, np.ndarray]]:
-        """Returns the jitted gradient of `_objective`, what it records, and its taps."""
+        """Returns the jitted gradient of `_objective`, the events that it records, and its taps."""
         shapes = {}
 
         def shape_of(number: int, x: Array) -> Array:
@@ -92,18 +93,18 @@ class FlaxTracer:
         engine = self.engine
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, sys.modules[engine._loss_sums.__module__]), replaced(engine, "config", plain):
+        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", plain):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 
 
 _TRACED = object()
-"""In the place of a value that the compiled program gives."""
+"""Marks a value that the compiled program gives."""
 
 
 @contextmanager
 def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
-    """Wraps every module of the model that `home` binds, its penalties and its `logits`, until the context ends."""
+    """Wraps the modules of the model that `home` binds, its auxiliary losses and its `logits`."""
     with ExitStack() as stack:
         paths: dict[int, str] = {}
 
@@ -119,17 +120,17 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
                 if hasattr(kind, name)
             ]
             for kind, name, method, function in found:
-                stack.enter_context(replaced(kind, name, _wrapper(recorder, paths, method, function)))
+                stack.enter_context(patch.object(kind, name, _wrapper(recorder, paths, method, function)))
             return model
 
-        stack.enter_context(replaced(home, "bind", bound))
+        stack.enter_context(patch.object(home, "bind", bound))
         stack.enter_context(_pair_rows(recorder))
         yield
 
 
 def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function: Callable) -> Callable:
     def call(module: nnx.Module, *arguments: Any, **options: Any) -> Any:
-        if method == LOGITS:
+        if method == LOGITS and isinstance(module, Transformer):
             return _logits(recorder, module, function, *arguments)
         own, by_pair = partial(function, module), isinstance(module, ExpertLinear)
         return recorder.call(paths[id(module)], method, own, arguments, options, by_pair)
@@ -138,7 +139,7 @@ def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function
 
 
 def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: Array) -> Array:
-    """Calls a model's logits; tied embeddings are an input of theirs."""
+    """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Array, *tied: Array) -> Array:
         own = model.embed.weight.get_value()
@@ -161,7 +162,7 @@ def _pair_rows(recorder: Recorder) -> Iterator[None]:
         recorder.pair_rows = rows.row
         return rows
 
-    with replaced(slm_flax.layers.moe, "rows_by_expert", noted):
+    with patch.object(slm_flax.layers.moe, "rows_by_expert", noted):
         yield
 
 

@@ -1,10 +1,11 @@
-"""The trace of a PyTorch model: the calls of its modules are wrapped for the time of one pass."""
+"""Traces a PyTorch model: wraps the calls of its modules for one pass."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,19 +13,19 @@ from torch import Tensor, nn
 
 import slm_torch.layers.moe
 from parity.bisect.events import LOGITS, LOSS, Event, Recorder, finish
-from parity.bisect.replace import replaced
 from slm_core.config.fields import with_values
 from slm_core.model.dropout import site_keys
 from slm_torch.evaluator import Evaluator
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.layers.moe import ExpertLinear
 from slm_torch.model import Transformer
+from slm_torch.trainer import Engine
 
 
 class TorchTracer:
     """Traces the passes of an engine. The engine is as before when a pass is over."""
 
-    def __init__(self, engine: Evaluator):
+    def __init__(self, engine: Evaluator | Engine):
         self.engine = engine
 
     def __call__(self, tokens: np.ndarray, step: int | None = None, first_row: int = 0) -> list[Event]:
@@ -41,14 +42,12 @@ class TorchTracer:
         plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         with (
             recorded(recorder, engine.model),
-            replaced(engine, "config", plain),
-            replaced(engine.model, "remat", "none"),
+            patch.object(engine, "config", plain),
+            patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):
-            loss_sums = getattr(
-                engine, "loss_sums", engine._loss_sums
-            )  # what trains may be another than what evaluates
-            sums = recorder.call(LOSS, "", loss_sums, (engine._to_device(tokens), key), {}, False)
+            given = torch.from_numpy(tokens).to(engine.device, torch.int64), key
+            sums = recorder.call(LOSS, "", engine.loss_sums, given, {}, False)
             parameters = taps.gradients_of(sums.objective, engine.params)
         return finished(recorder, taps, parameters)
 
@@ -60,21 +59,21 @@ class TorchTracer:
 
 @contextmanager
 def recorded(recorder: Recorder, model: nn.Module) -> Iterator[None]:
-    """Wraps every module of a model, its penalties and its `logits`, if it has them, until the context ends."""
+    """Wraps every module of a model, its auxiliary losses and its `logits`, if it has them, until the context ends."""
     with ExitStack() as stack:
 
         def wrap(owner: Any, name: str, path: str, method: str, by_pair: bool = False) -> None:
             function = getattr(owner, name)
             wrapped = _wrapper(recorder, path, method, function, by_pair)
-            stack.enter_context(replaced(owner, name, wrapped))
+            stack.enter_context(patch.object(owner, name, wrapped))
 
         for path, module in model.named_modules():
             if type(module).forward is not nn.Module.forward and not isinstance(module, nn.ModuleList):
                 wrap(module, "forward", path, "", isinstance(module, ExpertLinear))
-            if hasattr(module, "penalty"):
-                wrap(module, "penalty", path, "penalty")
+            if hasattr(module, "auxiliary_loss"):
+                wrap(module, "auxiliary_loss", path, "auxiliary_loss")
         if isinstance(model, Transformer):
-            stack.enter_context(replaced(model, "logits", partial(_logits, recorder, model, model.logits)))
+            stack.enter_context(patch.object(model, "logits", partial(_logits, recorder, model, model.logits)))
         stack.enter_context(_pair_rows(recorder))
         yield
 
@@ -84,10 +83,11 @@ def _wrapper(recorder: Recorder, path: str, method: str, function: Callable, by_
 
 
 def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: Tensor) -> Tensor:
-    """Calls a model's logits; tied embeddings are an input of theirs."""
+    """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Tensor, *tied: Tensor) -> Tensor:
-        weights, own = model.embed._parameters, model.embed.weight
+        weights: dict[str, Any] = model.embed._parameters
+        own = model.embed.weight
         weights["weight"] = tied[0] if tied else own
         try:
             return function(hidden)
@@ -108,7 +108,7 @@ def _pair_rows(recorder: Recorder) -> Iterator[None]:
         recorder.pair_rows = rows.row
         return rows
 
-    with replaced(slm_torch.layers.moe, "rows_by_expert", noted):
+    with patch.object(slm_torch.layers.moe, "rows_by_expert", noted):
         yield
 
 
@@ -140,10 +140,11 @@ class Taps:
     def gradients_of(self, objective: Tensor, parameters: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
         """Runs the backward pass. Returns the gradients of parameters by name, and keeps those of the taps."""
         parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-        wanted = {**parameters, **self.constants}
-        found = torch.autograd.grad(objective, list(wanted.values()), allow_unused=True)
+        inputs: dict[str | int, Tensor] = {**parameters, **self.constants}
+        gradients = torch.autograd.grad(objective, list(inputs.values()), allow_unused=True)
         named = {
-            name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(wanted.items(), found, strict=True)
+            name: torch.zeros_like(x) if g is None else g
+            for (name, x), g in zip(inputs.items(), gradients, strict=True)
         }
         self.gradients |= {number: named[number] for number in self.constants}
         return {name: array(named[name]) for name in parameters}

@@ -1,9 +1,10 @@
-"""The two sides of a pair: traces and updates of each, those of the Flax twin kept."""
+"""Computes traces and updates of both sides of a pair, and keeps those of the Flax twin."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import jax
@@ -12,15 +13,15 @@ import numpy as np
 from torch import nn
 
 from parity.bisect.events import Event
-from parity.bisect.replace import replaced
 from parity.bisect.trace_flax import FlaxTracer
 from parity.bisect.trace_torch import TorchTracer, array
 from parity.pair import PERTURBATION, Pair
-from parity.port import State, perturbed, snapshot
+from parity.state_transfer import State, perturbed, snapshot
 from slm_core.model.dropout import site_keys
+from slm_core.protocols import Engine
 from slm_core.training.schedules import learning_rates
 from slm_flax.numerics import DTYPES
-from slm_flax.optim.clipping import clip_factor
+from slm_flax.trainer import clip_factor
 from slm_torch.trainer import Engine
 
 STEP, RATE = 3, 0.1  # of the one update: the optimizer's perturbed state is three updates old
@@ -43,7 +44,7 @@ class Update(NamedTuple):
       metrics: as fetched.
       state: exported after it.
       gradients: added up over the micro-batches, times the loss scale.
-      clipped: what the optimizer got; empty where that cannot be seen.
+      clipped: the gradients that the optimizer got; {} if they cannot be read.
     """
 
     metrics: Metrics
@@ -53,7 +54,7 @@ class Update(NamedTuple):
 
 
 class Twins:
-    """The engines of a pair, and what was computed with them; made by `twins_of`.
+    """The engines of a pair, and the traces and updates computed with them. Made by `twins_of`.
 
     Methods leave the engines in any state: each sets the one that it needs.
     """
@@ -62,7 +63,7 @@ class Twins:
         self.torch, self.flax = pair.torch, pair.flax
         self.trace_torch, self.trace_flax = TorchTracer(pair.torch), FlaxTracer(pair.flax)
         self.config, self.precision, self.tokens = pair.config, pair.precision, pair.tokens
-        engine = pair.flax  # what refers to the pair itself would keep it
+        engine = pair.flax  # a reference to the pair itself would keep it alive
         self._gradients = jax.jit(lambda remat, *given: engine._gradients(*given), static_argnums=0)
         self.batches = [pair.batch(step) for step in range(STEPS)]
         self.initial = pair.initial.get("flax") or snapshot(pair.flax)
@@ -114,7 +115,8 @@ class Twins:
         engine, remat = self.flax, self.flax.model.remat
         values = engine.parameters() if remat == "none" else engine.state["params"]
         total, gradients = jax.device_get(self._gradients(remat, values, *given))
-        return np.asarray(total), gradients if remat == "none" else engine.stack.unstacked(gradients)
+        single = gradients if remat == "none" else engine.stack.unstacked(gradients)
+        return np.asarray(total), {name: np.asarray(value) for name, value in single.items()}
 
     def update_flax(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
         """Returns the Flax twin's update of a state."""
@@ -126,7 +128,7 @@ class Twins:
             gradients.update(self._added(pieces, sites, state["scaler"]["scale"], count)[1])
             return own(state, pieces, lr, sites, count)
 
-        with replaced(engine, "update", update):
+        with patch.object(engine, "update", update):
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
         factor = float(clip_factor(jnp.asarray(metrics["grad_norm"]), self.config.optim.clip_norm))
         clipped = {name: gradients[name] * (factor / metrics["loss_scale"]) for name in engine.groups}
@@ -141,16 +143,16 @@ class Twins:
         with ExitStack() as stack:
             for owner, name, kept, params in (
                 (engine, "_update", gradients, engine.params),
-                (engine.optimizer, "update", clipped, engine.trained),
+                (engine.optimizer, "step", clipped, engine.trained),
             ):
-                stack.enter_context(replaced(owner, name, _keeping(getattr(owner, name), kept, params)))
+                stack.enter_context(patch.object(owner, name, _keeping(getattr(owner, name), kept, params)))
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
         return Update(metrics, snapshot(engine), gradients, clipped)
 
     @functools.cached_property
     def evaluated(self) -> list[Event]:
         """As `forward`, with the weights that are evaluated and decoded with."""
-        if not self.flax.optimizer.averages:
+        if not self.flax.averages:
             return self.forward
         self.flax.import_state(self.perturbed)
         return self.trace_flax(self.tokens, values=self.flax.evaluated())
@@ -180,7 +182,7 @@ _TWINS: WeakKeyDictionary[Pair, Twins] = WeakKeyDictionary()  # no entry refers 
 
 
 def twins_of(pair: Pair) -> Twins:
-    """Returns the two sides of a pair: the same object each time, so that what is sound is computed once."""
+    """Returns the two sides of a pair: the same object each time, so that the Flax side is computed once."""
     if pair not in _TWINS:
         _TWINS[pair] = Twins(pair)
     return _TWINS[pair]

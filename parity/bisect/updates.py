@@ -1,14 +1,14 @@
-"""The stages beyond one pass: an update, a schedule of them, and a state that goes from one twin to the other."""
+"""The stages beyond one pass: an update, a schedule of updates, and a state that goes from one twin to the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from parity.bisect.divergence import TOLERANCES, Agreement, Check, joined, trace_checks, walk
-from parity.bisect.states import close_checks, exact_checks, gradient_checks
+from parity.bisect.divergence import TENSOR_TOLERANCES, Agreement, Comparison, joined, trace_comparisons, walk
+from parity.bisect.states import close_comparisons, exact_comparisons, gradient_comparisons
 from parity.bisect.twins import RATE, STEP, Metrics, Twins, Update
-from parity.port import State, snapshot
+from parity.state_transfer import State, snapshot
 
 DRIFT = {"float64": 1e-6, "float32": 0.5, "float16": 10.0, "bfloat16": 10.0}
 """{precision: error of a state after a schedule of updates}: an optimizer divides by roots of rounding."""
@@ -18,86 +18,91 @@ STEPS_FACTOR = 10
 
 
 def update(twins: Twins) -> Agreement:
-    """One update of the perturbed state, with all its micro-batches: what comes of it in the order it is computed."""
+    """Compares one update of the perturbed state with all its micro-batches, in the order of computation."""
     twins.torch.import_state(twins.perturbed)
-    taken = walk("state", exact_checks(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
+    taken = walk("state", exact_comparisons(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
         return taken
     own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
-    return walk("update", _update_checks(twins, own, twins.update), TOLERANCES[twins.precision])
+    return walk("update", _update_comparisons(twins, own, twins.update), TENSOR_TOLERANCES[twins.precision])
 
 
-def _update_checks(twins: Twins, own: Update, sound: Update) -> list[Check]:
-    scale, loss, *norm = metric_checks(own.metrics, sound.metrics)
-    checks = [scale, loss, *gradient_checks(own.gradients, sound.gradients, "accumulation", "added up"), *norm]
-    checks += gradient_checks(own.clipped, sound.clipped, "clipping", "clipped")
-    return checks + close_checks(own.state, sound.state, _owner(twins), None)
+def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Comparison]:
+    scale, loss, *norm = metric_comparisons(own.metrics, sound.metrics)
+    comparisons = [
+        scale,
+        loss,
+        *gradient_comparisons(own.gradients, sound.gradients, "accumulation", "added up"),
+        *norm,
+    ]
+    comparisons += gradient_comparisons(own.clipped, sound.clipped, "clipping", "clipped")
+    return comparisons + close_comparisons(own.state, sound.state, _owner(twins), None)
 
 
 def steps(twins: Twins) -> Agreement:
-    """Updates from the initial state, by the schedule; each starts where the one before ended."""
-    tolerance, so_far, before = STEPS_FACTOR * TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
+    """Compares updates from the initial state, by the schedule. Each starts where the one before ended."""
+    tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
-    for step, ((metrics, state), (wanted, sound)) in enumerate(updates):
-        checks = metric_checks(metrics, wanted) + _drift_checks(twins, state, sound)
-        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in checks], tolerance)
+    for step, ((metrics, state), (expected, sound)) in enumerate(updates):
+        comparisons = metric_comparisons(metrics, expected) + _drift_comparisons(twins, state, sound)
+        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
         if found.divergence:
-            inside = found.divergence.module != "scaler" and not wanted["skipped"]
+            inside = found.divergence.module != "scaler" and not expected["skipped"]
             return (inside and _one_step(twins, before, step)) or found
         so_far, before = joined(so_far, found), sound
     return so_far
 
 
 def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
-    """Looks for what differs inside one update of the schedule: in its passes, then in what follows them."""
-    tokens, rate, tolerance = twins.batches[step], twins.rates[step], TOLERANCES[twins.precision]
+    """Looks for the difference inside one update of the schedule: in its passes, then in the steps after them."""
+    tokens, rate, tolerance = twins.batches[step], twins.rates[step], TENSOR_TOLERANCES[twins.precision]
     for engine in (twins.torch, twins.flax):
         engine.import_state(state)
-    checks = []
+    comparisons = []
     for first, piece in twins.split(tokens):
         own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
-        checks += trace_checks("forward", own, sound) + trace_checks("backward", own, sound)
-    found = walk("steps", checks, tolerance)
+        comparisons += trace_comparisons("forward", own, sound) + trace_comparisons("backward", own, sound)
+    found = walk("steps", comparisons, tolerance)
     if not found.divergence:
         updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)
-        found = walk("steps", _update_checks(twins, *updates), tolerance)
+        found = walk("steps", _update_comparisons(twins, *updates), tolerance)
     return found if found.divergence else None
 
 
 def state(twins: Twins) -> Agreement:
-    """The state after the schedule, handed over both ways, and an update of what arrived."""
+    """Compares the state after the schedule, transferred both ways, and an update of the transferred state."""
     torch, flax, owner = twins.torch, twins.flax, _owner(twins)
     trained = twins.curve[-1][1] | twins.grown
     torch.import_state(trained)
     exported = snapshot(torch)
     flax.import_state(exported)
-    checks = exact_checks(exported, trained, owner) + exact_checks(snapshot(flax), trained, owner)
-    found = walk("state", checks, 0.0)
+    comparisons = exact_comparisons(exported, trained, owner) + exact_comparisons(snapshot(flax), trained, owner)
+    found = walk("state", comparisons, 0.0)
     if found.divergence:
         return found
     metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
-    checks = metric_checks(*metrics) + _drift_checks(twins, snapshot(torch), snapshot(flax))
-    found = walk("state", checks, TOLERANCES[twins.precision])
+    comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
+    found = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
     if found.divergence and found.divergence.module != "scaler":
-        # Passes and updates agree from the same state: what differs is what the state did not hold.
+        # Passes and updates agree from the same state: the difference is in something that the state lacks.
         found = replace(found, divergence=replace(found.divergence, module="optimizer"))
     return found
 
 
-def _drift_checks(twins: Twins, left: State, right: State) -> list[Check]:
-    """Returns the checks of two states some updates on, without what only rounding moves."""
+def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:
+    """Returns the comparisons of two states after some updates, without entries that only rounding moves."""
     trusted = [name for name in right if name.split("/")[-1] not in twins.noise]
-    kept = ({name: state[name] for name in trusted if name in state} for state in (left, right))
-    return close_checks(*kept, _owner(twins), DRIFT[twins.precision])
+    a, b = ({name: state[name] for name in trusted if name in state} for state in (left, right))
+    return close_comparisons(a, b, _owner(twins), DRIFT[twins.precision])
 
 
-def metric_checks(left: Metrics, right: Metrics) -> list[Check]:
-    """Returns the checks of an update's metrics, in the order in which they are computed."""
-    return [Check(module, name, _metric(left, name), _metric(right, name)) for name, module in METRICS.items()]
+def metric_comparisons(left: Metrics, right: Metrics) -> list[Comparison]:
+    """Returns the comparisons of an update's metrics, in the order in which they are computed."""
+    return [Comparison(module, name, _metric(left, name), _metric(right, name)) for name, module in METRICS.items()]
 
 
 METRICS = {"loss_scale": "scaler", "loss": "accumulation", "grad_norm": "clipping", "skipped": "scaler"}
-"""{metric: what is broken if it differs though all before it agrees}."""
+"""{metric: what is broken if it differs though all metrics before it agree}."""
 
 
 def _metric(metrics: Mapping[str, float], name: str) -> np.ndarray:
@@ -105,7 +110,7 @@ def _metric(metrics: Mapping[str, float], name: str) -> np.ndarray:
 
 
 def _owner(twins: Twins) -> Callable[[str], str]:
-    """Returns the function from an entry of a state to what moves it."""
+    """Returns a function from an entry of a state to the part that moves it."""
 
     def owner(name: str) -> str:
         part, _, rest = name.partition("/")

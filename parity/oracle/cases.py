@@ -1,6 +1,6 @@
-"""Tiny models of every family, with every option of it that changes the function.
+"""Lists tiny models of every family, with every option of it that changes the function.
 
-Windows are shorter than the batch that is compared, and the contexts that rotary scaling starts from too.
+Windows, and the original contexts of rotary scaling, are shorter than the batch that is compared.
 """
 
 from dataclasses import dataclass

@@ -1,13 +1,13 @@
-"""The outside oracle: tiny models of Hugging Face transformers with random weights, built offline, against both twins.
+"""Measures both twins against the outside oracle: tiny models of Hugging Face transformers with random weights.
 
-Twins can be equal and both wrong; these classes are somebody else's. Each case goes the way of a user: the model is
-saved, its folder is imported, and what a twin computes is compared; then it is exported and loaded again.
+Twins can be equal and both wrong; others wrote these classes. Each case does what a user does: it saves the model,
+imports its folder, and compares a twin with it; then it exports the twin and loads the export. All of it is offline.
 """
 
 import operator
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ import transformers
 
 import slm_flax.trainer
 import slm_torch.trainer
-from parity.budgets import GRADIENT_FLOOR
-from parity.errors import largest, relative
+from parity.distances import largest, relative
 from parity.oracle.cases import Case
-from parity.probe import Probe, probe_flax, probe_torch
+from parity.probe import Probe, probe
+from parity.tolerances import GRADIENT_FLOOR
 from slm_core.config import Config, Model
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
@@ -30,17 +30,18 @@ from slm_core.hf.folder import read_tensors, write_config, write_tensors
 from slm_core.hf.importing import Imported, convert, open_folder
 from slm_core.protocols import Engine
 
-BUDGETS = {"float32": 1e-4, "float64": 1e-10}
-"""Of logits, which are of order 1, the largest difference; of gradients relative L2 a parameter, the worst."""
+TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
+"""{precision: tolerance} of the largest difference of logits, which are of order 1, and of the worst relative L2 error
+of a parameter's gradient."""
 HEAD = f"{'model':52}{'twin':7}{'dtype':9}{'logits':9}{'gradient':10}export"
 FEATURES_OFF = "    logits move without: {}"
-TWINS = {
-    "torch": (slm_torch.trainer.build, probe_torch),
-    "flax": (slm_flax.trainer.build, probe_flax),
+BUILD: dict[str, Callable[..., Engine]] = {
+    "torch": slm_torch.trainer.build,
+    "flax": slm_flax.trainer.build,
 }
 ROWS, LENGTH = 2, 48
 HIDDEN_SINK = -1e4
-"""A sink's score that leaves it no weight."""
+"""A score of a sink so low that the sink gets no weight."""
 FEATURES = {
     "window": {"attention.window": 0},
     "scaling": {"position.scaling": "none"},
@@ -58,7 +59,7 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One case in one twin and precision: errors against the Hugging Face class."""
+    """One case in one twin and precision: its errors against the Hugging Face class."""
 
     case: str
     twin: str
@@ -73,11 +74,11 @@ class Measured:
 
     @property
     def passed(self) -> bool:
-        return max(self.errors) <= BUDGETS[self.precision]
+        return max(self.errors) <= TOLERANCES[self.precision]
 
 
 def build(case: Case, precision: str) -> Any:
-    """Returns the transformers model of a case with random weights that hide nothing."""
+    """Builds the transformers model of a case, with random weights that hide no fault."""
     transformers.logging.set_verbosity_error()
     config = getattr(transformers, case.config)(**case.values)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
@@ -99,7 +100,7 @@ def tokens_of(vocab_size: int) -> np.ndarray:
 
 
 def reference(model: Any, tokens: np.ndarray) -> Probe:
-    """Returns logits, the sum of token losses, and its gradients by the names of a checkpoint."""
+    """Computes logits, the sum of token losses, and its gradients by the names of a checkpoint."""
     ids = torch.from_numpy(tokens).long()
     logits = model(ids[:, :-1], use_cache=False).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
@@ -108,7 +109,7 @@ def reference(model: Any, tokens: np.ndarray) -> Probe:
         weights = {name: p.detach().clone() for name, p in model.named_parameters()}
         for p in model.parameters():
             p.copy_(p.grad)
-        # A checkpoint of the gradients: whatever saving does to weights happens to them too.
+        # The gradients are saved like a checkpoint, so that saving changes them as it changes weights.
         model.save_pretrained(folder)
         gradients = dict(read_tensors(Path(folder)))
         for name, p in model.named_parameters():
@@ -120,16 +121,16 @@ def reference(model: Any, tokens: np.ndarray) -> Probe:
 def engine_with(
     twin: str, config: Config, vocab_size: int, weights: Mapping[str, np.ndarray], precision: str
 ) -> Engine:
-    """Returns a twin's engine that holds these weights."""
+    """Builds a twin's engine with these weights."""
     values = {"precision.params": precision, "precision.compute": precision, "run.device": "cpu"}
-    engine = TWINS[twin][0](with_values(config, values), vocab_size)
+    engine = BUILD[twin](with_values(config, values), vocab_size)
     state = engine.export_state()
     engine.import_state(state | {f"params/{name}": value for name, value in weights.items()})
     return engine
 
 
 def line(measured: Measured) -> str:
-    """Returns what a terminal shows under HEAD."""
+    """Returns the line of a terminal's table, under HEAD."""
     errors = (f"{error:.0e}".ljust(9 + (i == 1)) for i, error in enumerate(measured.errors))
     mark = "" if measured.passed else "  FAIL"
     return f"{measured.case[:51]:52}{measured.twin:7}{measured.precision:9}{''.join(errors)}{mark}".rstrip()
@@ -137,7 +138,7 @@ def line(measured: Measured) -> str:
 
 @dataclass(frozen=True)
 class Reference:
-    """A case's model, saved and imported, and what it computes on a batch."""
+    """A case's model after saving and importing, and its logits, loss and gradients on a batch."""
 
     imported: Imported
     weights: dict[str, np.ndarray]
@@ -157,36 +158,36 @@ def refer(case: Case, precision: str) -> Reference:
 
 
 def measure(case: Case, precision: str) -> Iterator[Measured]:
-    """Yields what each twin's errors are in one case."""
-    wanted = refer(case, precision)
-    for twin, (_, probe) in TWINS.items():
-        engine = engine_with(twin, wanted.imported.config, wanted.imported.vocab_size, wanted.weights, precision)
-        found = probe(engine, wanted.tokens)
-        again = exported_logits(wanted.imported, engine, wanted.tokens, precision)
-        logits = largest(found.logits, wanted.probe.logits)
-        gradient = gradient_error(wanted.imported, found, wanted.probe)
-        yield Measured(case.name, twin, precision, logits, gradient, largest(found.logits, again))
+    """Yields each twin's errors in one case."""
+    expected = refer(case, precision)
+    for twin in BUILD:
+        engine = engine_with(twin, expected.imported.config, expected.imported.vocab_size, expected.weights, precision)
+        probed = probe(engine, expected.tokens)
+        again = exported_logits(expected.imported, engine, expected.tokens, precision)
+        logits = largest(probed.logits, expected.probe.logits)
+        gradient = gradient_error(expected.imported, probed, expected.probe)
+        yield Measured(case.name, twin, precision, logits, gradient, largest(probed.logits, again))
 
 
 def sensitivity(case: Case) -> dict[str, float]:
-    """Returns how far the PyTorch twin's logits move when it lacks a feature of the case: what a mistake would show."""
-    wanted = refer(case, "float32")
-    model, moved = wanted.imported.config.model, {}
-    variants = {feature: (_without(model, fields), wanted.weights) for feature, fields in FEATURES.items()}
-    sinks = {name: value * 0 + HIDDEN_SINK for name, value in wanted.weights.items() if name.endswith(".sinks")}
-    variants["sinks"] = (model, wanted.weights | sinks)
+    """Returns how far the PyTorch twin's logits move if it lacks one feature of the case, as by a mistake."""
+    expected = refer(case, "float32")
+    model, moved = expected.imported.config.model, {}
+    variants = {feature: (_without(model, fields), expected.weights) for feature, fields in FEATURES.items()}
+    sinks = {name: value * 0 + HIDDEN_SINK for name, value in expected.weights.items() if name.endswith(".sinks")}
+    variants["sinks"] = (model, expected.weights | sinks)
     for feature, (other, weights) in variants.items():
         if other != model or (feature == "sinks" and sinks):
-            config = with_values(wanted.imported.config, {"model": other})
-            found = probe_torch(
-                engine_with("torch", config, wanted.imported.vocab_size, weights, "float32"), wanted.tokens
+            config = with_values(expected.imported.config, {"model": other})
+            probed = probe(
+                engine_with("torch", config, expected.imported.vocab_size, weights, "float32"), expected.tokens
             )
-            moved[feature] = largest(found.logits, wanted.probe.logits)
+            moved[feature] = largest(probed.logits, expected.probe.logits)
     return moved
 
 
 def _without(model: Model, fields: Mapping[str, Any]) -> Model:
-    """Returns a model with fields set in all layers, those of the pattern too; the same one where it has none of it."""
+    """Returns a model with fields set in all layers, also in its pattern; the same model if no layer differs."""
     for name, value in fields.items():
         leaf = operator.attrgetter(name)
         if any(leaf(layer) != value for layer in layer_specs(model)):
@@ -195,12 +196,12 @@ def _without(model: Model, fields: Mapping[str, Any]) -> Model:
     return model
 
 
-def gradient_error(imported: Imported, found: Probe, wanted: Probe) -> float:
-    """Returns the worst relative error of a gradient, against its own norm or a share of the norm of them all."""
-    gradients = dict(convert(imported, wanted.gradients))
+def gradient_error(imported: Imported, probed: Probe, expected: Probe) -> float:
+    """Returns the worst relative error of a gradient, against its own norm or a share of the norm of all gradients."""
+    gradients = dict(convert(imported, expected.gradients))
     floor = GRADIENT_FLOOR * np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients.values()))
-    names = [name for name in gradients if not name.endswith(".balance")]  # no optimizer's, a buffer of theirs
-    return max(relative(found.gradients[name], gradients[name], floor) for name in names)
+    names = [name for name in gradients if not name.endswith(".balance")]  # no optimizer trains it
+    return max(relative(probed.gradients[name], gradients[name], floor) for name in names)
 
 
 def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, precision: str) -> np.ndarray:

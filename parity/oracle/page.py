@@ -1,11 +1,11 @@
-"""What the outside oracle measured, as a page."""
+"""Writes the results of the outside oracle as a page."""
 
 from collections.abc import Iterable, Mapping
 
-from parity.oracle.measure import BUDGETS, LENGTH, ROWS, Measured
+from parity.oracle.measure import LENGTH, ROWS, TOLERANCES, Measured
 from parity.report import machine, number
 from slm_core.runs.provenance import versions
-from slm_core.studies.throughput import markdown_table
+from slm_core.studies.tables import markdown_table
 
 INTRODUCTION = """# The outside oracle
 
@@ -19,8 +19,8 @@ loaded again.
 - **export**: the largest difference of a twin's logits from those of the class that `AutoModelForCausalLM` loads from
   the exported folder.
 
-The budget of each is {float32:.0e} in float32 and {float64:.0e} in float64. float64 is there where the class computes
-in it throughout: most compute rotations and RMSNorm in float32, whatever their weights are.
+The tolerance of each is {float32:.0e} in float32 and {float64:.0e} in float64. A model has a row in float64 if its
+class computes in it throughout: most compute rotations and RMSNorm in float32, whatever their weights are.
 
 {summary}
 
@@ -30,7 +30,7 @@ in it throughout: most compute rotations and RMSNorm in float32, whatever their 
 FEATURES = """
 
 ## What these cases notice
-The largest change of the PyTorch twin's logits when it lacks one feature of the case: what a mistake would show.
+The largest change of the PyTorch twin's logits if it lacks one feature of the case, as a mistake would change them.
 
 """
 
@@ -41,13 +41,13 @@ def page(results: list[Measured], moved: Mapping[str, Mapping[str, float]], comm
     Args:
       results: of all cases, twins and precisions.
       moved: {case: {feature: change of logits without it}}.
-      command: what made them.
+      command: the command that gave the results.
     """
     shown = {name: version for name, version in versions().items() if name in ("torch", "jax", "flax")}
     shown["transformers"] = _transformers()
     text = INTRODUCTION.format(
         command=command, rows=ROWS, length=LENGTH, summary=_summary(results), machine=machine(),
-        versions=", ".join(f"{name} {version}" for name, version in shown.items()), **BUDGETS,
+        versions=", ".join(f"{name} {version}" for name, version in shown.items()), **TOLERANCES,
     )  # fmt: skip
     head = ["model", "twin", "dtype", "logits", "gradient", "export"]
     rows = [[r.case, r.twin, r.precision, *(_entry(e, r) for e in r.errors)] for r in results]
@@ -59,14 +59,14 @@ def page(results: list[Measured], moved: Mapping[str, Mapping[str, float]], comm
 
 def _entry(error: float, result: Measured) -> str:
     text = number(error)
-    return text if error <= BUDGETS[result.precision] else f"**{text}**"
+    return text if error <= TOLERANCES[result.precision] else f"**{text}**"
 
 
 def _summary(results: Iterable[Measured]) -> str:
     results = list(results)
     failed = [r for r in results if not r.passed]
     count = f"{len({r.case.partition(',')[0] for r in results})} families, {len({r.case for r in results})} models, "
-    return count + (f"**{len(failed)} over budget**." if failed else "all within their budgets.")
+    return count + (f"**{len(failed)} above their tolerance**." if failed else "all within their tolerances.")
 
 
 def _transformers() -> str:

@@ -25,8 +25,8 @@ def catalogue(command: str) -> str:
     Args:
       command: the command that writes the page.
     """
-    selectors = [info for info in field_table().values() if info.field.metadata["choices"]]
-    kinds = sum(len(info.field.metadata["choices"]) for info in selectors)
+    selectors = [info for info in field_table().values() if info.option.choices]
+    kinds = sum(len(info.option.choices) for info in selectors)
     head = [
         "# Components",
         "",
@@ -42,23 +42,23 @@ def _section(section: str) -> Iterator[str]:
     fields = [info for name, info in field_table().items() if name.rpartition(".")[0] == section]
     yield from (f"## {TITLES[section]}", "")
     for info in fields:
-        if info.field.metadata["choices"]:
-            yield from (f"`{info.name}`: {info.field.metadata['doc']} (default `{_default(info)}`)", "")
+        if info.option.choices:
+            yield from (f"`{info.name}`: {info.option.doc} (default `{_default(info)}`)", "")
             yield from _table(("kind", "meaning"), _kinds(info))
-    options = [_option(info) for info in fields if not info.field.metadata["choices"]]
+    options = [_option(info) for info in fields if not info.option.choices]
     if options:
         yield from _table(("option", "default", "meaning", "read by"), options)
 
 
 def _kinds(info: FieldInfo) -> list[tuple[str, ...]]:
-    return [(f"`{kind}`", meaning) for kind, meaning in info.field.metadata["choices"].items()]
+    return [(f"`{kind}`", meaning) for kind, meaning in info.option.choices.items()]
 
 
 def _option(info: FieldInfo) -> tuple[str, ...]:
-    rules = info.field.metadata["read_by"] or {}
+    rules = info.option.read_by
     readers = "; ".join(f"{selector} {', '.join(kinds)}" for selector, kinds in rules.items())
     name = info.name.rpartition(".")[2]
-    return f"`{name}` ({type_name(info.type)})", _default(info), info.field.metadata["doc"], readers or "all"
+    return f"`{name}` ({type_name(info.type)})", _default(info), info.option.doc, readers or "all"
 
 
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
@@ -70,5 +70,5 @@ def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str
 
 
 def _default(info: FieldInfo) -> str:
-    value = info.field.default
+    value = info.default
     return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

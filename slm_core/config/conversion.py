@@ -9,9 +9,9 @@ from slm_core.config.values import convert
 
 
 def to_config_dict(config: Config) -> Any:
-    """Returns the config as a locked `ml_collections.ConfigDict`, ready for `config_flags`.
+    """Converts the config to a locked `ml_collections.ConfigDict`, ready for `config_flags`.
 
-    Fields that may be None hold a typed placeholder, so that the command line can set them. Tuples stay tuples.
+    Fields that may be None become typed placeholders, so that `config_flags` can set them. Tuples stay tuples.
     """
     import ml_collections
 
@@ -35,11 +35,11 @@ def _reference(value: Any, annotation: Any) -> Any:
 
 
 def from_config_dict(values: Any) -> Config:
-    """Returns the Config of a ConfigDict or a nested mapping; fields that it lacks take the schema's defaults.
+    """Converts a ConfigDict, or a nested mapping, to a Config; fields that it lacks take the schema's defaults.
 
     Raises:
-      UserError: a name that isn't a field (with the nearest one), or a value of the wrong type. A whole number is
-        accepted for a float, a list for a tuple.
+      UserError: a name that is not a field, with the nearest one, or a value of the wrong type. A float may be a
+        whole number, and a tuple a list.
     """
     return _build(Config, values, "")
 

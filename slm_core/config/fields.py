@@ -93,7 +93,7 @@ def type_name(annotation: Any) -> str:
 
 
 def expected(annotation: Any) -> str:
-    """Returns what to give instead of a value of the wrong type, for an error message."""
+    """Describes the values of a type, for an error message."""
     plain = base_type(annotation)
     if plain is tuple:
         return f"{len(typing.get_args(annotation))} numbers with a comma between them"
@@ -101,7 +101,7 @@ def expected(annotation: Any) -> str:
 
 
 def nearest_field(name: str) -> str:
-    """Returns " (did you mean X?)" for the field closest to a dotted name that isn't one, or ""."""
+    """Returns " (did you mean X?)" for the field closest to a dotted name that is not one, or ""."""
     leaf = name.rpartition(".")[2]
     same_leaf = [field for field in field_table() if field.rpartition(".")[2] == leaf]
     if same_leaf:
@@ -114,7 +114,7 @@ def nearest_field(name: str) -> str:
 
 
 def unknown_field(name: str) -> UserError:
-    """Returns the error for a dotted name that isn't a field: a section, or a misspelling."""
+    """Returns the error for a dotted name that is not a field: a section, or a misspelling."""
     inside = [field.removeprefix(name + ".") for field in field_table() if field.startswith(name + ".")]
     if inside:
         return UserError(f"{name} is a section: set one of its fields, such as {name}.{inside[0]}")
@@ -141,12 +141,12 @@ def with_values(config: Any, values: Mapping[str, Any]) -> Any:
 
 
 def wrong_type(name: str, text: str, annotation: Any) -> UserError:
-    """Returns the error for a value, as the user wrote it, that the field's type cannot hold."""
+    """Returns the error for a value, as the user wrote it, that the field's type does not have."""
     return UserError(f"{name}={text} is of the wrong type: give {expected(annotation)}")
 
 
 def reads(section: Any, field: str) -> bool:
-    """Returns whether a config section, by the values of its selector fields, reads this field of its own."""
+    """Returns whether a section reads this field of its own, given the values of its selector fields."""
     rules = options(type(section))[field].read_by
     return all(selected(section, selector) in kinds and reads(section, selector) for selector, kinds in rules.items())
 

@@ -1,4 +1,4 @@
-"""The resolved model of every layer: the pattern's values in, and every width that was unset filled in."""
+"""The resolved model of each layer: the pattern is applied, and every unset width is filled in."""
 
 import dataclasses
 import functools
@@ -76,7 +76,7 @@ def _attention_widths(model: Model) -> dict[str, Any]:
 
 
 def _default_scale(model: Model, query: int) -> float:
-    """Under muP scores fall with the width, not with its root; at a width of 64 the two agree."""
+    """Under muP, scores are divided by the width instead of its root; at a width of 64 the two agree."""
     if model.attention.qk_norm == "l2":
         return query**0.5
     return 8 / query if model.mup_base_width else query**-0.5
@@ -99,7 +99,7 @@ def _round_up(number: int, multiple: int) -> int:
 
 
 def _without_unread(model: Model, entry: Entry) -> Model:
-    """Returns the layer's model with the fields that its kinds do not read back at their defaults."""
+    """Resets the fields that the layer's kinds do not read, unless the entry sets them."""
     for name, info in layer_fields().items():
         section, field = name.split(".")
         if name not in entry.values and not reads(getattr(model, section), field):
@@ -109,13 +109,12 @@ def _without_unread(model: Model, entry: Entry) -> Model:
 
 @functools.lru_cache(maxsize=256)
 def layer_specs(model: Model) -> tuple[LayerSpec, ...]:
-    """Returns the spec of each layer.
+    """Resolves each layer of a model. Equal layers are equal values.
 
-    `position.kind` of a layer may also be "learned" or "sinusoidal", as the model says: those act on the embedding, and
-    attention does nothing for them. Equal layers are equal values.
+    A layer keeps the model's `position.kind` even if it acts on the embedding: attention then does nothing for it.
 
     Raises:
-      UserError: naming model.pattern and the entry that is wrong.
+      UserError: an entry of model.pattern that is wrong; names it.
     """
     entries = layer_entries(model)
     resolved = {entry.text: resolve(_without_unread(overridden(model, entry), entry)) for entry in entries}

@@ -1,4 +1,4 @@
-"""How the fields of a model must fit each other."""
+"""Checks that the fields of a model fit each other."""
 
 from slm_core.config import Config, Model
 from slm_core.config.layers import layer_specs, resolve
@@ -8,7 +8,7 @@ from slm_core.errors import UserError
 
 
 def check_model(config: Config) -> None:
-    """Raises UserError for the first relation between model fields that does not hold, naming the layer's entry."""
+    """Checks every layer, then the whole model; raises UserError for the first relation that does not hold."""
     model = config.model
     seen: set[str] = set()
     for layer, entry in enumerate(layer_entries(model)):
@@ -31,9 +31,9 @@ def _check_heads(model: Model, where: str) -> None:
     attention = model.attention
     parts = attention.n_heads * (2 if attention.kind == "differential" else 1)
     if attention.head_dim is None and model.d_model % parts:
-        halves = " two maps for each of" if attention.kind == "differential" else ""
+        maps = " with two maps per head" if attention.kind == "differential" else ""
         raise UserError(
-            f"{where}model.attention.n_heads={attention.n_heads} does not divide{halves} model.d_model={model.d_model}:"
+            f"{where}model.attention.n_heads={attention.n_heads}{maps} does not divide model.d_model={model.d_model}:"
             f" use {nearest_divisor(model.d_model // (parts // attention.n_heads), attention.n_heads)} heads, or set"
             " model.attention.head_dim"
         )
@@ -74,7 +74,7 @@ def _check_buckets(model: Model, where: str) -> None:
     if position.kind == "t5" and position.max_distance <= position.buckets // 2:
         raise UserError(
             f"{where}model.position.max_distance={position.max_distance} must be more than half of"
-            f" buckets={position.buckets}, each of which holds one distance"
+            f" buckets={position.buckets}: that half holds one distance per bucket"
         )
 
 
@@ -102,7 +102,7 @@ _LAYER_CHECKS = (_check_heads, _check_rotation, _check_buckets, _check_experts)
 
 
 def _check_values_fit(model: Model) -> None:
-    """Layers whose values mix with the first layer's have values of its shape."""
+    """Checks that layers whose values are mixed with the first layer's have values of its shape."""
     layers = layer_specs(model)
     if model.attention.value_residual and len(layers) == 1:
         raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
@@ -111,12 +111,12 @@ def _check_values_fit(model: Model) -> None:
         own = value_shape(layer.attention)
         if layer.attention.value_residual and own != first:
             raise UserError(
-                f"model.attention.value_residual=True: layer {i} has {own[0]} value heads of {own[1]}, the first layer"
-                f" {first[0]} of {first[1]}: give both the same, or turn value_residual off in that layer"
+                f"model.attention.value_residual=True: layer {i} has {own[0]} value heads of width {own[1]}, the first"
+                f" layer {first[0]} of width {first[1]}: give both the same, or turn value_residual off in that layer"
             )
 
 
-def nearest_divisor(number: int, wanted: int) -> int:
-    """Returns the divisor of `number` closest to `wanted`."""
+def nearest_divisor(number: int, target: int) -> int:
+    """Returns the divisor of `number` that is closest to `target`."""
     divisors = [d for d in range(1, number + 1) if number % d == 0]
-    return min(divisors, key=lambda d: abs(d - wanted))
+    return min(divisors, key=lambda d: abs(d - target))

@@ -18,6 +18,7 @@ class Option:
       read_by: {selector field of the same section: its values under which this field is read}; empty means always.
       low, above, high, below: inclusive minimum, exclusive minimum, inclusive maximum, exclusive maximum.
       per_layer: whether model.pattern can set this field of attention, position, norm or mlp.
+      forms: valid values that are not listed, "WORD:NAME": the word and any name.
       whole_model: the choices that act once per model, so that model.pattern cannot set them.
     """
 
@@ -30,6 +31,7 @@ class Option:
     below: float | None
     per_layer: bool
     whole_model: tuple[str, ...]
+    forms: tuple[str, ...] = ()
 
 
 def option(
@@ -37,6 +39,7 @@ def option(
     doc: str,
     *,
     choices: Mapping[str, str] | None = None,
+    forms: tuple[str, ...] = (),
     read_by: Mapping[str, tuple[str, ...]] | None = None,
     low: float | None = None,
     above: float | None = None,
@@ -46,7 +49,7 @@ def option(
     whole_model: tuple[str, ...] = (),
 ) -> Any:
     """Declares one field of a config section, by its default and the fields of its `Option`."""
-    declared = Option(doc, choices or {}, read_by or {}, low, above, high, below, per_layer, whole_model)
+    declared = Option(doc, choices or {}, read_by or {}, low, above, high, below, per_layer, whole_model, forms)
     return dataclasses.field(default=default, metadata={_KEY: declared})
 
 

@@ -1,7 +1,7 @@
-"""`model.pattern`: per-layer overrides tiled over the stack, and the resolved model of every layer.
+"""`model.pattern`: overrides of the model per layer, tiled over the stack.
 
 Grammar: entries between "|", each `[N*](.|field=value[,field=value])`. Fields are dotted names inside `model.`; "." is
-a layer as the model says. `5*attention.window=256 | .` is five windowed layers, then a full one, and so on.
+a layer as the model says. `5*attention.window=256 | .` is five windowed layers, then a full one, and again.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def layer_fields() -> dict[str, FieldInfo]:
 
 
 def parse(pattern: str) -> tuple[Entry, ...]:
-    """Returns the entries of a pattern; one "." for an empty one. Raises UserError naming the entry that is wrong."""
+    """Parses a pattern into its entries; an empty one is ".". Raises UserError that names the first wrong entry."""
     if not pattern.strip():
         return (Entry(1, ".", {}),)
     return tuple(_parse_entry(text.strip()) for text in pattern.split("|"))
@@ -79,13 +79,13 @@ def _error(entry: str, message: str) -> UserError:
 
 
 def layer_entries(model: Model) -> tuple[Entry, ...]:
-    """Returns the entry of each of the n_layers layers: the pattern repeated, the last tile cut where need be."""
+    """Returns the entry of each of the n_layers layers: the pattern is repeated, and ends where the stack ends."""
     tile = [entry for entry in parse(model.pattern) for _ in range(entry.count)]
     return tuple(tile[layer % len(tile)] for layer in range(model.n_layers))
 
 
 def overridden(model: Model, entry: Entry) -> Model:
-    """Returns the model of a layer of this entry, with what is unset still None and an empty pattern."""
+    """Applies an entry: its values are set, the pattern is empty, and widths that are unset stay None."""
     return with_values(dataclasses.replace(model, pattern=""), entry.values)
 
 

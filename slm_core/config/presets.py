@@ -1,4 +1,4 @@
-"""Presets: Python files with `get_config(variant) -> ConfigDict`, found by path, loaded, listed."""
+"""Finds, loads and lists presets: Python files with `get_config(variant) -> ConfigDict`."""
 
 import inspect
 import re
@@ -17,14 +17,14 @@ DEFAULT = "configs/default.py"
 
 
 def choose(variants: Mapping[str, Callable[[], Config]], variant: str) -> Config:
-    """Returns the config that the function of this variant makes; raises UserError with the nearest variant."""
+    """Makes the config of a variant; raises UserError with the nearest one if there is none of this name."""
     if variant not in variants:
         raise UserError(f"'{variant}' is not a variant: choose from {', '.join(variants)}{nearest(variant, variants)}")
     return variants[variant]()
 
 
 def find(path: str) -> Path:
-    """Returns the file of a preset's path, looked up in the current directory, then beside the package."""
+    """Finds the file of a preset: in the current directory, or else in the repository."""
     for base in (Path.cwd(), ROOT):
         if (base / path).is_file():
             return base / path
@@ -48,7 +48,7 @@ def load(spec: str) -> tuple[Config, str]:
       The config, and its name: "llama-60m" for configs/llama.py:60m, "default" for configs/default.py.
 
     Raises:
-      UserError: no such file or variant, a file that fails, a field that isn't in the schema, a value of a wrong type.
+      UserError: no such file or variant, a file that fails, a field that the schema lacks, a value of a wrong type.
     """
     path, colon, variant = spec.partition(":")
     get_config = _run(path).get("get_config")
@@ -59,21 +59,25 @@ def load(spec: str) -> tuple[Config, str]:
         raise UserError(f"--config={spec}: {path} has no variants; use --config={path}")
     if not colon and default is inspect.Parameter.empty:
         raise UserError(f"--config={spec} needs a variant: use --config={path}:VARIANT")
-    try:
-        values = get_config(variant) if colon else get_config()
-        if not hasattr(values, "keys"):
-            raise UserError("get_config did not return a ConfigDict: return to_config_dict(Config(...))")
-        config = from_config_dict(values)
-    except UserError as error:
-        raise UserError(f"--config={spec}: {error}") from None
-    except Exception as error:
-        raise UserError(f"--config={spec} fails: {_summary(error)}") from error
+    config = _make(spec, get_config, [variant] if colon else [])
     words = [Path(path).stem, variant if colon else default or ""]
     return config, "-".join(re.sub(r"[^\w.+]+", "_", word) for word in words if word)
 
 
+def _make(spec: str, get_config: Callable[..., Any], arguments: list[str]) -> Config:
+    try:
+        values = get_config(*arguments)
+        if not hasattr(values, "keys"):
+            raise UserError("get_config did not return a ConfigDict: return to_config_dict(Config(...))")
+        return from_config_dict(values)
+    except UserError as error:
+        raise UserError(f"--config={spec}: {error}") from None
+    except Exception as error:
+        raise UserError(f"--config={spec} fails: {_summary(error)}") from error
+
+
 def default_variant(get_config: Callable[..., Any]) -> Any:
-    """Returns the default of get_config's variant; None if it takes none, Parameter.empty if it has no default."""
+    """Returns the default of get_config's variant; None if it takes none, Parameter.empty if there is no default."""
     parameters = list(inspect.signature(get_config).parameters.values())
     return parameters[0].default if parameters else None
 
@@ -106,7 +110,7 @@ class Listed(NamedTuple):
 
 
 def listing() -> list[Listed]:
-    """Returns the presets of `configs/` with the first line of their docstrings and of their variants' docstrings."""
+    """Lists the presets of `configs/`, with the first lines of their docstrings and of their variants' docstrings."""
     listed = []
     for file in preset_files():
         path = str(file.relative_to(ROOT))

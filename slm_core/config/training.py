@@ -65,7 +65,8 @@ class Optim:
 
     kind: str = option(
         "adamw",
-        "optimizer",
+        "optimizer; torch:NAME or flax:NAME: one that a user added to that twin alone",
+        forms=("torch:NAME", "flax:NAME"),
         choices={
             "adamw": "Adam with decoupled weight decay (Loshchilov 2019)",
             "sgd": "gradient descent with momentum (Sutskever 2013)",

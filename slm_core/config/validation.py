@@ -1,4 +1,4 @@
-"""What a config must satisfy before work starts. One error at a time: values, then unread fields, then relations."""
+"""Checks a config before work starts, and reports one error: values first, then unread fields, then relations."""
 
 import math
 from collections.abc import Collection
@@ -28,7 +28,7 @@ def validate(config: Config, explicit: Collection[str] = (), needs_data: bool = 
     Args:
       config: what the run would use.
       explicit: dotted names that the user has set; one that nothing reads is an error even at its default value.
-      needs_data: whether what the config says of its data must be complete.
+      needs_data: whether the fields of the data must be complete.
 
     Raises:
       UserError: the first mistake in schema order, with field, value and remedy.
@@ -38,10 +38,8 @@ def validate(config: Config, explicit: Collection[str] = (), needs_data: bool = 
     check_model(config)
     if needs_data:
         _check_data(config)
-    _check_optim(config)
-    _check_train(config)
-    _check_precision(config)
-    _check_run(config)
+    for check in (_check_optim, _check_train, _check_precision, _check_run):
+        check(config)
 
 
 def check_values(config: Config) -> None:
@@ -57,15 +55,16 @@ def _check_value(name: str, value: Any, info: FieldInfo) -> None:
         if isinstance(item, float) and not math.isfinite(item):
             raise UserError(f"{name}={item} must be a finite number")
     if info.option.choices:
-        _check_choice(name, value, tuple(info.option.choices))
+        _check_choice(name, value, tuple(info.option.choices), info.option.forms)
     for key, (holds, words) in _BOUNDS.items():
         bound = getattr(info.option, key)
         if bound is not None and value is not None and not holds(value, bound):
             raise UserError(f"{name}={value} {words} {bound}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, choices: tuple[str, ...], forms: tuple[str, ...]) -> None:
     heads = tuple(choice.removesuffix("PATH") for choice in choices if choice.endswith(":PATH"))
+    heads += tuple(form.removesuffix("NAME") for form in forms)
     if value not in choices and not (heads and value.startswith(heads) and value not in heads):
         raise UserError(f"{name}={value} is not one of {', '.join(choices)}{nearest(value, choices)}")
 
@@ -84,7 +83,7 @@ class Unread(NamedTuple):
 
 
 def unread(config: Config, name: str) -> Unread | None:
-    """Returns why nothing reads the field of this dotted name, or None when something reads it."""
+    """Returns why nothing reads the field of this dotted name, or None if something reads it."""
     section_name, _, field = name.rpartition(".")
     section: Any = config
     for part in section_name.split(".") if section_name else ():
@@ -106,14 +105,14 @@ def unread(config: Config, name: str) -> Unread | None:
 
 
 def _acts_outside_layers(model: Model, in_model: str) -> bool:
-    """Returns whether a section is also used outside the blocks: norms before and after them, an added position."""
+    """Returns whether a field's section also acts outside the blocks: the outer norms, a position on the embedding."""
     outer_norm = in_model.startswith("norm.") and (model.norm.placement != "post" or model.embed_norm)
     embedded = in_model.startswith("position.") and model.position.kind in _WHOLE_MODEL_POSITIONS
     return outer_norm or embedded
 
 
 def _decided(section_name: str, section: Any, field: str) -> Unread:
-    """Returns the selector that leaves `field` unread, and the values of it that would not."""
+    """Returns the selector that leaves `field` unread, and the values of the selector that would read it."""
     for selector, kinds in options(type(section))[field].read_by.items():
         if selected(section, selector) not in kinds:
             name = f"{section_name}.{selector}"
@@ -149,18 +148,18 @@ def _check_entries_read(model: Model) -> None:
 
 
 def drop_unread(preset: Config, config: Config, explicit: Collection[str]) -> tuple[Config, list[str]]:
-    """Resets what a preset has set and an override leaves unread, such as theta under another position.kind.
+    """Resets the fields that a preset sets and an override leaves unread, such as theta under another position.kind.
 
     Args:
-      preset: the preset as it was, without overrides.
-      config: the preset with overrides.
+      preset: the config without overrides.
+      config: the config with overrides.
       explicit: dotted names of the overrides.
 
     Returns:
       The config with those fields at their defaults, and one line about each.
 
     Raises:
-      UserError: a value that is no value of its field (see `check_values`).
+      UserError: a value that its field cannot have (see `check_values`).
     """
     check_values(config)
     notes = []
@@ -190,6 +189,11 @@ def _check_optim(config: Config) -> None:
         raise UserError(f"optim.betas={_text(optim.betas)} must each be at least 0 and less than 1")
     if optim.kind == "schedule_free" and optim.betas[0] == 0:
         raise UserError("optim.betas=0,... leaves optim.kind=schedule_free nothing to average: set the first above 0")
+    if ":" in optim.kind and config.model.mup_base_width:
+        raise UserError(
+            f"model.mup_base_width={config.model.mup_base_width}: no rule says how optim.kind={optim.kind} scales with"
+            " the width; set it to 0"
+        )
     if optim.warmup_steps >= steps:
         raise UserError(
             f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"

@@ -4,7 +4,7 @@ from slm_core.config.layers import AttentionSpec, LayerSpec
 
 
 def query_width(attention: AttentionSpec) -> int:
-    """Returns the width of one query: a score is a sum over that many products."""
+    """Returns the width of one query, which is the number of products in a score."""
     return attention.head_dim + attention.rope_dim if attention.kind == "mla" else attention.head_dim
 
 
@@ -17,8 +17,7 @@ def rotated(layer: LayerSpec) -> int:
 def value_shape(attention: AttentionSpec) -> tuple[int, int]:
     """Returns (value heads, width of one)."""
     shapes = {
-        "gqa": (attention.n_kv_heads, attention.head_dim),
         "mla": (attention.n_heads, attention.v_dim),
         "differential": (attention.n_kv_heads, 2 * attention.head_dim),
     }
-    return shapes[attention.kind]
+    return shapes.get(attention.kind, (attention.n_kv_heads, attention.head_dim))

@@ -109,9 +109,9 @@ def validation_batches(
 ) -> Iterator[np.ndarray]:
     """Yields the same validation batches at each call: int32 [batch_size, seq_len + 1].
 
-    If there are more windows than fit, the split is cut into as many equal parts as there are rows, and one window is
-    drawn at random from each. So no window counts twice, and every part of the text is represented. Rows of the last
-    batch that have no window are IGNORE throughout.
+    If there are more windows than rows, the split is cut into one equal part per row, and one window is drawn at random
+    from each. So no window counts twice, and every part of the text is represented. In the last batch, a row without a
+    window is IGNORE throughout.
 
     Raises:
       UserError: the split is shorter than one window.

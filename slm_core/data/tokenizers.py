@@ -5,13 +5,16 @@ In `byte` and `char` a document ends with NUL, which clean text never has.
 
 import codecs
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from slm_core.errors import UserError
+
+if TYPE_CHECKING:
+    import tokenizers
 
 END_OF_TEXT = "<|endoftext|>"
 _ENDS = (END_OF_TEXT, "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "<end_of_text>", "[EOS]", "[SEP]")
@@ -24,7 +27,7 @@ class Stream(Protocol):
         """Takes one token and returns the text that is certain now."""
 
     def flush(self) -> str:
-        """Returns what is still kept back, as U+FFFD if it is not a whole character."""
+        """Returns the rest of the text, with U+FFFD for a character that is not whole."""
 
 
 class Tokenizer(Protocol):
@@ -149,7 +152,7 @@ class _CharStream:
 class Library:
     """A tokenizer of the `tokenizers` library, trained here ("bpe") or given ("file")."""
 
-    def __init__(self, inner, kind: str):
+    def __init__(self, inner: "tokenizers.Tokenizer", kind: str):
         self.kind = kind
         self.inner = inner
         inner.no_truncation()
@@ -186,7 +189,7 @@ class Library:
 class _LibraryStream:
     """Decodes each token together with those just before it, because its text may depend on them."""
 
-    def __init__(self, decode):
+    def __init__(self, decode: Callable[[list[int]], str]):
         self._decode = decode
         self._tokens: list[int] = []
         self._shown = 0  # leading tokens whose text was returned
@@ -263,5 +266,5 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"tokenizer folder {str(folder)!r}: cannot be read ({reason}); restore it") from None
 
 
-def _write(folder: Path, stored: dict) -> None:
+def _write(folder: Path, stored: dict[str, Any]) -> None:
     (folder / "kind.json").write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")

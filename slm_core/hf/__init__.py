@@ -1,6 +1,6 @@
-"""Hugging Face checkpoints: folders of config.json and safetensors, to and from ours. No framework is needed.
+"""Imports and exports Hugging Face checkpoints: folders of config.json and safetensors. No framework is needed.
 
-A family is one file in `families`: which config fields and tensors of theirs are which of ours.
+A family is one file in `families`. It says how its config fields and tensors correspond to ours.
 """
 
 from slm_core.errors import UserError, nearest
@@ -28,14 +28,14 @@ FAMILIES = {
         GPT_NEOX, BLOOM, MPT,
     )
 }  # fmt: skip
-"""{model_type: Family}. An export takes the first that can express the config."""
+"""{model_type: Family}. An export takes the first family that can express the config."""
 
 
 def family_of(model_type: str) -> Family:
-    """Returns the family of a model_type. Raises UserError for one that is not there."""
+    """Looks up the family of a model_type. Raises UserError if there is none."""
     if model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise UserError(
-            f"model_type={model_type!r} is no family here{nearest(model_type, FAMILIES)}: use one of {known}"
+            f"model_type={model_type!r} is not a family here{nearest(model_type, FAMILIES)}: use one of {known}"
         )
     return FAMILIES[model_type]

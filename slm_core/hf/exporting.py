@@ -1,4 +1,4 @@
-"""From a run of either twin to a folder that transformers' AutoModelForCausalLM loads."""
+"""Makes the config.json and the tensors of a Hugging Face checkpoint from a run of either twin."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,41 +14,46 @@ from slm_core.hf.fields import Fields
 from slm_core.model.compare import Difference, differences
 
 
-def choose(config: Config, wanted: str = "") -> tuple[Family, dict[str, Any]]:
-    """Returns the first family that computes what a config computes, and the config.json for it.
+def choose(config: Config, model_type: str = "") -> tuple[Family, dict[str, Any]]:
+    """Chooses the first family that computes the same function as a config, and writes its config.json.
 
-    A family's config.json is read back: what it then stands for must be the same function. Biases and norm weights that
-    it has and the config lacks are no difference: they are written as zeros and ones.
+    The config.json is read back, and must then be the same function. Biases and norm weights that the family has and
+    the config lacks are not a difference: they are written as zeros and ones.
 
     Args:
-      wanted: the model_type to use; "": any.
+      model_type: the family to use; "": any.
 
     Raises:
-      UserError: naming the first field that no family expresses, or that the nearest one does not.
+      UserError: no family computes it; the first field that no family expresses, or that the nearest one does not, is
+        named.
     """
-    found: dict[str, list[Difference]] = {}
+    lacks: dict[str, list[Difference]] = {}
     for name, family in FAMILIES.items():
-        if name == wanted or not wanted:
+        if name == model_type or not model_type:
             written = family.write(config)
             try:
                 back = family.read(Fields(written, name))
             except UserError:  # shapes that the class refuses
-                if wanted:
+                if model_type:
                     raise
                 continue
-            found[name] = differences(config, back)
-            if not found[name]:
+            lacks[name] = differences(config, back)
+            if not lacks[name]:
                 return family, written
-    fields = [{difference.field for difference in lacking} for lacking in found.values()]
-    nearest = min(found, key=lambda name: len(found[name]))
-    nowhere = set.intersection(*fields)
-    lacking = next((d for d in found[nearest] if d.field in nowhere), found[nearest][0])
+    raise _refusal(lacks, model_type)
+
+
+def _refusal(lacks: dict[str, list[Difference]], model_type: str) -> UserError:
+    """Makes the error for {family: what it cannot express}, which is never empty."""
+    nearest = min(lacks, key=lambda name: len(lacks[name]))
+    nowhere = set.intersection(*({difference.field for difference in each} for each in lacks.values()))
+    lacking = next((d for d in lacks[nearest] if d.field in nowhere), lacks[nearest][0])
     where = "" if lacking.layer is None else f" (layer {lacking.layer})"
     if nowhere:
-        which = f"the {wanted} family lacks it" if wanted else "no family of Hugging Face models here has it"
-        raise UserError(f"{lacking.field}={_text(lacking)}{where} cannot be exported: {which}")
-    names = ", ".join(sorted(d.field for d in found[nearest]))
-    raise UserError(
+        which = f"the {model_type} family lacks it" if model_type else "no family of Hugging Face models here has it"
+        return UserError(f"{lacking.field}={_text(lacking)}{where} cannot be exported: {which}")
+    names = ", ".join(sorted(d.field for d in lacks[nearest]))
+    return UserError(
         f"{lacking.field}={_text(lacking)}{where} cannot be exported together with the rest: the nearest family,"
         f" {nearest}, lacks {names}"
     )
@@ -64,8 +69,8 @@ def convert(
     """Yields the tensors of a checkpoint by their names, one rule's in memory at a time."""
     config = family.read(Fields(written, family.model_type))
     for rule in family.rules(config):
-        arrays = rule.layout.to_theirs([_weight(name, weights, config) for name in rule.ours])
-        yield from zip(rule.theirs, arrays, strict=True)
+        arrays = rule.layout.to_hf([_weight(name, weights, config) for name in rule.names])
+        yield from zip(rule.hf_names, arrays, strict=True)
 
 
 NORMED = {
@@ -74,11 +79,11 @@ NORMED = {
     "attention.q_latent_norm": lambda a: a.q_rank,
     "attention.kv_latent_norm": lambda a: a.kv_rank,
 }
-"""{norm inside a layer: how many features it scales}; the others scale d_model."""
+"""{norm inside a layer: the number of features that it scales}. Other norms scale d_model features."""
 
 
 def _weight(name: str, weights: Mapping[str, np.ndarray], config: Config) -> np.ndarray:
-    """Returns a weight of ours, or what leaves the function as it is where the config has none."""
+    """Returns a weight; if the config has none of this name, values that leave the function as it is."""
     if name in weights:
         return weights[name]
     path, _, leaf = name.rpartition(".")

@@ -1,4 +1,4 @@
-"""What a family of Hugging Face models is: how its config and its tensors correspond to ours, both ways."""
+"""Defines a family of Hugging Face models: how its config and its tensors correspond to ours, in both directions."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from slm_core.hf.rules import Rule
 
 @dataclass(frozen=True)
 class Family:
-    """One model_type.
+    """The models of one model_type.
 
     Args:
       model_type, architecture: as config.json names them.
-      read: the model that a config.json stands for. Raises UserError for what the schema lacks.
-      write: the config.json of a config. It may leave out what the family cannot express: `exporting` reads it back
-        and compares.
-      rules: how the tensors of a config correspond.
-      prefix: what the names of tensors begin with, and older checkpoints leave out.
-      ignored: ends of the names of tensors that hold no weights.
-      unused: of a config, beginnings of the names of tensors that its logits do not depend on.
+      read: makes our config of a config.json. Raises UserError for what the schema cannot express.
+      write: makes a config.json of our config. It may leave out what the family cannot express: `exporting` reads it
+        back and compares.
+      rules: yields the rules of the tensors of a config.
+      prefix: beginning of the names of tensors, which older checkpoints leave out.
+      ignored: ends of the names of tensors that are not weights.
+      unused: returns, for a config, beginnings of the names of tensors that its logits do not depend on.
     """
 
     model_type: str
@@ -37,8 +37,13 @@ class Family:
 
 
 def imported(model: Model, layers: list[dict[str, Any]], context: int) -> Config:
-    """Returns the config of a model whose layers set these fields, dotted names inside `model.`."""
+    """Makes the config of a model.
+
+    Args:
+      layers: of each layer, the fields that it sets, by dotted names inside `model.`.
+      context: tokens.
+    """
     shared = {name: value for name, value in layers[0].items() if all(layer.get(name) == value for layer in layers)}
-    own = [{name: value for name, value in layer.items() if name not in shared} for layer in layers]
-    model = with_values(model, shared | {"n_layers": len(layers), "pattern": pattern_of(own)})
+    differing = [{name: value for name, value in layer.items() if name not in shared} for layer in layers]
+    model = with_values(model, shared | {"n_layers": len(layers), "pattern": pattern_of(differing)})
     return Config(model=model, data=Data(seq_len=context))

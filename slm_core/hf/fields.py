@@ -1,4 +1,4 @@
-"""Reading the config.json of a Hugging Face checkpoint, field by field."""
+"""Reads the config.json of a Hugging Face checkpoint, field by field."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +20,11 @@ NEUTRAL = {
     "summary_use_proj", "task_specific_params", "tokenizer_name", "torch_dtype", "transformers_version",
     "unk_token_id", "use_cache", "use_return_dict", "verbose", "vocab_size",
 }  # fmt: skip
-"""Fields that do not change the function of a model: token ids, training, bookkeeping, and what others repeat."""
+"""Fields that do not change the function of a model: token ids, training, bookkeeping, and repetitions of others."""
 
 
 class Fields:
-    """A config.json, which remembers what was asked of it."""
+    """A config.json that remembers which fields were read."""
 
     def __init__(self, values: Mapping[str, Any], family: str):
         self._values = values
@@ -32,25 +32,25 @@ class Fields:
         self._read = set(NEUTRAL)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Returns a field's value; `default` where it is absent or null."""
+        """Returns a field's value; `default` if it is absent or null."""
         self._read.add(name)
         value = self._values.get(name)
         return default if value is None else value
 
     def explicit(self, name: str, default: Any) -> Any:
-        """Returns a field's value, None where it is null; `default` only where it is absent."""
+        """Returns a field's value, None if it is null; `default` only if it is absent."""
         self._read.add(name)
         return self._values.get(name, default)
 
     def need(self, name: str) -> Any:
-        """Returns a field's value. Raises UserError where it is absent or null."""
+        """Returns a field's value. Raises UserError if it is absent or null."""
         value = self.get(name)
         if value is None:
             raise UserError(f"config.json has no {name}, which a {self._family} model needs: restore the file")
         return value
 
     def only(self, name: str, *supported: Any, default: Any = None) -> Any:
-        """Returns a field's value. Raises UserError where it is none of those that the schema can express."""
+        """Returns a field's value. Raises UserError unless it is one that the schema can express."""
         value = self.get(name, supported[0] if default is None else default)
         if value not in supported:
             words = " or ".join(map(repr, supported))
@@ -60,7 +60,7 @@ class Fields:
         return value
 
     def divides(self, part: str, whole: str) -> None:
-        """Raises UserError where the class would: one field must divide another."""
+        """Raises UserError unless one field divides another, as the class demands."""
         if self.need(whole) % self.need(part):
             raise UserError(
                 f"config.json: {part}={self.get(part)} does not divide {whole}={self.get(whole)}, as a {self._family}"
@@ -68,9 +68,9 @@ class Fields:
             )
 
     def section(self, name: str) -> "Fields":
-        """Returns a nested object as fields of its own, whose names nobody accounts for."""
+        """Returns a nested object as fields of its own. `unread` does not look into it."""
         return Fields(self.get(name, {}), f"{self._family} {name}")
 
     def unread(self) -> list[str]:
-        """Returns the fields that nothing has asked for, sorted: of a newer version, or of other code."""
+        """Lists the fields that nothing has read, sorted. They are of a newer version, or of other code."""
         return sorted(name for name, value in self._values.items() if name not in self._read and value is not None)

@@ -1,4 +1,4 @@
-"""A folder of a Hugging Face checkpoint on disk: config.json and safetensors in one file or in shards."""
+"""Reads and writes the folder of a Hugging Face checkpoint: config.json and safetensors, in one file or in shards."""
 
 import json
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 def read_tensors(folder: Path) -> Weights:
-    """Returns the tensors of a folder by name, float32 (float64 stays); each is read when it is asked for.
+    """Opens the tensors of a folder by name, as float32 (float64 stays). Each is read when it is asked for.
 
     Raises:
-      UserError: no safetensors, or a damaged or missing shard; where a tensor is read, one that is quantised.
+      UserError: there are no safetensors, or a shard is damaged or missing; or, when it is read, a tensor is quantised.
     """
     stored = open_safetensors(_safetensors(folder), "download it again")
 
@@ -53,22 +53,22 @@ def _safetensors(folder: Path) -> list[Path]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Returns a JSON object. Raises UserError where the file is missing or broken."""
+    """Reads a JSON object. Raises UserError if the file is missing or broken."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is not there: give the folder of a Hugging Face checkpoint") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}): restore it") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{file} is no JSON object: restore it")
-    return found
+    if not isinstance(values, dict):
+        raise UserError(f"{file} is not a JSON object: restore it")
+    return values
 
 
 def write_config(
     folder: Path, family: Family, written: dict[str, Any], vocab_size: int, tokens: dict[str, Any], dtype: str
 ) -> None:
-    """Writes config.json; `written` are the family's fields, `tokens` the ids of special tokens."""
+    """Writes config.json. `written` are the family's fields, `tokens` the ids of special tokens."""
     values = {"architectures": [family.architecture], "model_type": family.model_type, "vocab_size": vocab_size}
     values |= dict.fromkeys(SPECIAL) | tokens
     (folder / "config.json").write_text(json.dumps(values | {"dtype": dtype} | written, indent=2) + "\n")
@@ -77,7 +77,7 @@ def write_config(
 def write_tensors(
     folder: Path, items: Iterable[tuple[str, np.ndarray]], dtype: str, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes tensors into shards as they come, so that memory holds one shard; then the index of them all.
+    """Writes tensors into shards as they come, so that only one shard is in memory; then the index of all shards.
 
     Args:
       dtype: one of FLOATS.
@@ -93,7 +93,7 @@ def write_tensors(
     files = [f"model-{i + 1:05d}-of-{len(names):05d}.safetensors" for i in range(len(names))]
     for i, file in enumerate(files):
         (folder / _part(i)).rename(folder / file)
-    weight_map = {name: file for held, file in zip(names, files, strict=True) for name in held}
+    weight_map = {name: file for shard, file in zip(names, files, strict=True) for name in shard}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 

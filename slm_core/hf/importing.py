@@ -1,4 +1,4 @@
-"""From a Hugging Face checkpoint to the config and weights of either twin."""
+"""Makes the config and weights of either twin from a Hugging Face checkpoint."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -17,18 +17,19 @@ from slm_core.hf.fields import Fields
 from slm_core.hf.folder import SPECIAL, read_json, read_tensors
 
 CONTEXT = 2048
-"""Context of an imported model where its own is longer: the caches and tables of a run are made for all of it."""
+"""Largest context of an imported model: the caches and tables of a run are made for all of it."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A checkpoint as ours.
+    """A checkpoint, as our config and its notes.
 
     Args:
-      config: valid.
+      family: its family.
+      config: our config, validated.
       vocab_size: rows of the embedding.
-      tokens: those of SPECIAL that config.json has.
-      notes: what a user should know, one line each.
+      tokens: the fields of SPECIAL that config.json has.
+      notes: lines for the user.
     """
 
     family: Family
@@ -42,10 +43,10 @@ def read_config(folder: Path, context: int = 0) -> Imported:
     """Reads the config.json of a checkpoint.
 
     Args:
-      context: tokens; 0: the checkpoint's, at most CONTEXT. Learned positions keep theirs.
+      context: tokens; 0: the checkpoint's, at most CONTEXT. A model with learned positions keeps its own.
 
     Raises:
-      UserError: naming the field that the schema cannot express.
+      UserError: the schema cannot express a field, which is named.
     """
     values = read_json(folder / "config.json")
     values = values | values.get("text_config", {})
@@ -57,29 +58,34 @@ def read_config(folder: Path, context: int = 0) -> Imported:
     notes = []
     if unknown := fields.unread():
         notes.append(f"config.json: not read: {', '.join(unknown)}")
-    own = config.data.seq_len
-    if config.model.position.kind == "learned":
-        if context not in (0, own):
-            raise UserError(
-                f"--context={context}: this model has a learned vector for each of {own} positions; leave it out"
-            )
-    elif context > own:
-        raise UserError(f"--context={context}: this model is made for {own} tokens at most")
-    else:
-        length = context or min(own, CONTEXT)
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=length))
-        if length < own and not context:
-            notes.append(f"context {length} of {own}: --context={own} for all of it")
+    longest = config.data.seq_len
+    length = _context(config, context)
+    if length < longest and not context:
+        notes.append(f"context {length} of {longest}: --context={longest} for all of it")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=length))
     validate(config)
     tokens = {name: values[name] for name in SPECIAL if name in values}
     return Imported(family, config, fields.need("vocab_size"), tokens, notes)
+
+
+def _context(config: Config, context: int) -> int:
+    longest = config.data.seq_len
+    if config.model.position.kind == "learned":
+        if context not in (0, longest):
+            raise UserError(
+                f"--context={context}: this model has a learned vector for each of {longest} positions; leave it out"
+            )
+        return longest
+    if context > longest:
+        raise UserError(f"--context={context}: this model is made for {longest} tokens at most")
+    return context or min(longest, CONTEXT)
 
 
 def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields our weights by canonical name, one rule's tensors in memory at a time.
 
     Raises:
-      UserError: a tensor that is missing, or one that no rule accounts for.
+      UserError: a tensor is missing, or no rule takes it.
     """
     family, names = imported.family, {}
     for name in tensors:
@@ -88,12 +94,12 @@ def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[t
     unused = family.unused(imported.config)
     left = {name for name in tensors if not name.endswith(family.ignored) and not name.startswith(unused)}
     for rule in family.rules(imported.config):
-        for theirs in rule.theirs:
-            if theirs not in names:
-                raise UserError(f"tensor {theirs}, which config.json calls for, is not in the checkpoint: restore it")
-        left -= {names[theirs] for theirs in rule.theirs}
-        arrays = rule.layout.to_ours([tensors[names[theirs]] for theirs in rule.theirs])
-        yield from zip(rule.ours, map(np.ascontiguousarray, arrays), strict=True)
+        for name in rule.hf_names:
+            if name not in names:
+                raise UserError(f"tensor {name}, which config.json calls for, is not in the checkpoint: restore it")
+        left -= {names[name] for name in rule.hf_names}
+        arrays = rule.layout.from_hf([tensors[names[name]] for name in rule.hf_names])
+        yield from zip(rule.names, map(np.ascontiguousarray, arrays), strict=True)
     if imported.config.model.tie_embeddings:
         left = {name for name in left if name not in ("lm_head.weight", "embed_out.weight")}
     if left:
@@ -104,8 +110,8 @@ def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[t
 
 
 def open_folder(folder: Path, context: int = 0) -> tuple[Imported, Iterator[tuple[str, np.ndarray]]]:
-    """Returns a checkpoint's config and its weights, which are read as they are iterated. Raises UserError."""
+    """Opens a checkpoint: its config, and its weights, which are read as they are iterated. Raises UserError."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give the folder of a Hugging Face checkpoint")
+        raise UserError(f"{folder} is not a folder: give the folder of a Hugging Face checkpoint")
     imported = read_config(folder, context)
     return imported, convert(imported, read_tensors(folder))

@@ -1,4 +1,4 @@
-"""Layers of two types, as Hugging Face names them: those with a sliding window and those without."""
+"""Reads and writes the two types of layers that Hugging Face names: with a sliding window, and without."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,10 +15,10 @@ def read_layer_types(fields: Fields, sliding: Callable[[int], bool]) -> list[str
     """Returns the type of each layer.
 
     Args:
-      sliding: of the index of a layer, counted from 0: what the class assumes where `layer_types` is absent.
+      sliding: says of a layer's index, counted from 0, whether the class gives it a window if `layer_types` is absent.
 
     Raises:
-      UserError: a type that the schema lacks, or not one a layer.
+      UserError: the schema lacks a type, or their number is not that of the layers.
     """
     count = fields.need("num_hidden_layers")
     types = fields.get("layer_types", [SLIDING if sliding(i) else FULL for i in range(count)])
@@ -30,13 +30,13 @@ def read_layer_types(fields: Fields, sliding: Callable[[int], bool]) -> list[str
 
 
 def read_window(fields: Fields, default: int | None) -> int | None:
-    """Returns the window of a class that has use_sliding_window; None where that is off."""
+    """Returns the window of a class that has use_sliding_window; None if that is off."""
     window = fields.explicit("sliding_window", default)
     return window if fields.get("use_sliding_window", False) else None
 
 
 def read_windows(types: Sequence[str], window: int | None) -> list[dict[str, Any]]:
-    """Returns the fields inside `model.` of each layer. Raises UserError where a layer's window is not set."""
+    """Returns the fields inside `model.` of each layer. Raises UserError if a layer's window is not set."""
     if SLIDING in types and not window:
         raise UserError(
             f"config.json: sliding_window={window}, or use_sliding_window=False, but layer_types has {SLIDING!r}:"
@@ -46,7 +46,7 @@ def read_windows(types: Sequence[str], window: int | None) -> list[dict[str, Any
 
 
 def write_layer_types(config: Config) -> dict[str, Any]:
-    """Returns `layer_types` and `sliding_window`, which is null where no layer has one."""
+    """Returns `layer_types` and `sliding_window`, which is null if no layer has one."""
     windows = [layer.attention.window for layer in layer_specs(config.model)]
     return {
         "layer_types": [SLIDING if window else FULL for window in windows],

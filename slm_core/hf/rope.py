@@ -1,10 +1,10 @@
-"""Rotary positions as Hugging Face writes them: `rope_parameters`, or `rope_theta` beside `rope_scaling` before v5."""
+"""Reads and writes rotary positions: `rope_parameters`, or `rope_theta` beside `rope_scaling` before v5."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from slm_core.config import Model
+from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 from slm_core.errors import UserError
 from slm_core.hf.fields import Fields
@@ -15,11 +15,11 @@ KINDS = {"default": "none", "linear": "linear", "yarn": "yarn", "llama3": "llama
 
 
 def rope_parameters(fields: Fields, layer_type: str = "") -> dict[str, Any]:
-    """Returns the rotary parameters of all layers, or of one `layer_type` where those differ."""
+    """Returns the rotary parameters of all layers, or of one `layer_type` if those differ."""
     old = {"rope_theta": fields.get("rope_theta"), "partial_rotary_factor": fields.get("partial_rotary_factor")}
-    scaling, found = fields.get("rope_scaling", {}), fields.get("rope_parameters", {})
-    found = found.get(layer_type, found) if layer_type else found
-    given = {name: value for name, value in {**old, **scaling, **found}.items() if value is not None}
+    scaling, current = fields.get("rope_scaling", {}), fields.get("rope_parameters", {})
+    current = current.get(layer_type, current) if layer_type else current
+    given = {name: value for name, value in {**old, **scaling, **current}.items() if value is not None}
     given["rope_type"] = given.pop("type", None) or given.get("rope_type", "default")
     return given
 
@@ -28,12 +28,12 @@ def read_rope(parameters: Mapping[str, Any], context: int, theta: float = 10_000
     """Returns the fields of `model.position`.
 
     Args:
-      parameters: of `rope_parameters`.
-      context: their max_position_embeddings, which scalings start from that name no other.
+      parameters: from `rope_parameters`.
+      context: max_position_embeddings. A scaling starts from it unless it names another context.
       theta: the family's default.
 
     Raises:
-      UserError: a rope_type that the schema lacks.
+      UserError: the schema lacks the rope_type.
     """
     kind = parameters["rope_type"]
     if kind not in KINDS:
@@ -55,28 +55,30 @@ def read_rope(parameters: Mapping[str, Any], context: int, theta: float = 10_000
 def _number(parameters: Mapping[str, Any], name: str) -> float:
     if not isinstance(parameters.get(name), int | float):
         kind = parameters["rope_type"]
-        raise UserError(f"config.json: {name}={parameters.get(name)!r} of rope_type={kind!r} is no number: restore it")
+        raise UserError(
+            f"config.json: {name}={parameters.get(name)!r} of rope_type={kind!r} is not a number: restore it"
+        )
     return float(parameters[name])
 
 
 def _temperature(parameters: Mapping[str, Any]) -> float:
-    """YaRN's factor of cosines and sines; DeepSeek divides it by what the scores are multiplied with instead."""
+    """Returns YaRN's factor of cosines and sines. DeepSeek divides it by the factor of its scores."""
     if parameters.get("attention_factor"):
         return float(parameters["attention_factor"])
-    factor, own, all_dim = (parameters.get(name) for name in ("factor", "mscale", "mscale_all_dim"))
-    if own and all_dim:
-        return yarn_scale(factor, own) / yarn_scale(factor, all_dim)
+    factor = _number(parameters, "factor")
+    if parameters.get("mscale") and parameters.get("mscale_all_dim"):
+        return yarn_scale(factor, parameters["mscale"]) / yarn_scale(factor, parameters["mscale_all_dim"])
     return yarn_scale(factor)
 
 
 def yarn_scale(factor: float, multiplier: float = 1.0) -> float:
-    """Returns 0.1 m ln(s) + 1 (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.4)."""
+    """Computes 0.1 m ln(s) + 1 (Peng et al. 2023, https://arxiv.org/abs/2309.00071, section 3.4)."""
     return 0.1 * multiplier * math.log(factor) + 1 if factor > 1 else 1.0
 
 
-def write_rope(model: Model, context: int) -> dict[str, Any]:
-    """Returns `rope_parameters` of a layer's resolved model; NTK scaling is a larger theta."""
-    position, rotary = model.position, rotated(model)
+def write_rope(layer: LayerSpec, context: int) -> dict[str, Any]:
+    """Returns `rope_parameters` of a layer. NTK scaling is written as a larger theta."""
+    position, rotary = layer.position, rotated(layer)
     kinds = {scaling: kind for kind, scaling in KINDS.items()}
     written = {"rope_type": kinds.get(position.scaling, "default"), "rope_theta": position.theta}
     if position.scaling == "ntk" and rotary > 2:

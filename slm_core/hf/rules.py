@@ -1,7 +1,7 @@
-"""How tensors of a Hugging Face checkpoint correspond to ours, both ways, as data.
+"""Rules say, as data, how the tensors of a Hugging Face checkpoint correspond to our weights, in both directions.
 
-Ours: a linear weight is [in, out], an expert's [experts, in, out], queries and keys turn in half-split pairs. Theirs: a
-linear weight is [out, in], whatever is fused or interleaved is said by a rule's layout.
+Our linear weights are [in, out], those of experts [experts, in, out]; queries and keys turn in half-split pairs. In a
+checkpoint, linear weights are [out, in]. A rule's layout says what is fused or interleaved there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,17 +13,17 @@ Arrays = list[np.ndarray]
 
 
 class Layout(NamedTuple):
-    """What happens to the arrays of a rule on their way; each function undoes the other."""
+    """Rearranges the arrays of a rule in either direction. Each function undoes the other."""
 
-    to_ours: Callable[[Arrays], Arrays]
-    to_theirs: Callable[[Arrays], Arrays]
+    from_hf: Callable[[Arrays], Arrays]
+    to_hf: Callable[[Arrays], Arrays]
 
 
 class Rule(NamedTuple):
-    """Tensors of ours that are made of tensors of theirs, and the other way round."""
+    """Says which of our weights are made of which tensors of a checkpoint, and the other way round."""
 
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
+    names: tuple[str, ...]
+    hf_names: tuple[str, ...]
     layout: Layout
 
 
@@ -33,50 +33,50 @@ def _each(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Arrays], Ar
 
 SAME = Layout(list, list)
 TRANSPOSED = Layout(_each(lambda x: x.T), _each(lambda x: x.T))
-"""Also right for a bias, whose transpose it is itself."""
+"""Also right for a bias: a vector is its own transpose."""
 
 
 def then(first: Layout, second: Layout) -> Layout:
-    """Returns the layout that goes to ours by `first`, then by `second`."""
+    """Chains two layouts: from the checkpoint by `first`, then by `second`."""
     return Layout(
-        lambda arrays: second.to_ours(first.to_ours(arrays)), lambda arrays: first.to_theirs(second.to_theirs(arrays))
+        lambda arrays: second.from_hf(first.from_hf(arrays)), lambda arrays: first.to_hf(second.to_hf(arrays))
     )
 
 
 def split(sizes: Sequence[int], axis: int = -1) -> Layout:
-    """One array of theirs holds several of ours, one behind the other along an axis of ours."""
+    """Splits one array of the checkpoint into several weights, one behind the other along an axis of the weights."""
     edges = np.cumsum(sizes)[:-1]
     return Layout(lambda arrays: np.split(arrays[0], edges, axis), lambda arrays: [np.concatenate(arrays, axis)])
 
 
 def split_heads(heads: int, sizes: Sequence[int]) -> Layout:
-    """One array of theirs holds several of ours, whose last axes are mixed: head by head, each with all of them.
+    """Splits one array of the checkpoint, in which each head has the features of several weights, one after the other.
 
     Args:
-      heads: how many.
-      sizes: features of each array in one head.
+      heads: number of heads.
+      sizes: features of each weight in one head.
     """
     edges = np.cumsum(sizes)[:-1]
 
-    def to_ours(arrays: Arrays) -> Arrays:
+    def from_hf(arrays: Arrays) -> Arrays:
         lead = arrays[0].shape[:-1]
         pieces = np.split(arrays[0].reshape(*lead, heads, sum(sizes)), edges, -1)
         return [piece.reshape(*lead, -1) for piece in pieces]
 
-    def to_theirs(arrays: Arrays) -> Arrays:
+    def to_hf(arrays: Arrays) -> Arrays:
         lead = arrays[0].shape[:-1]
         pieces = [a.reshape(*lead, heads, size) for a, size in zip(arrays, sizes, strict=True)]
         return [np.concatenate(pieces, -1).reshape(*lead, -1)]
 
-    return Layout(to_ours, to_theirs)
+    return Layout(from_hf, to_hf)
 
 
 def half_split(heads: int, width: int, rotary: int) -> Layout:
-    """Their rotary features stand in pairs (0, 1), (2, 3), ...; ours are (0, n/2), (1, n/2 + 1), ... of the last axis.
+    """Reorders rotary features of the last axis from pairs (0, 1), (2, 3), ... to ours: (0, n/2), (1, n/2 + 1), ...
 
     Args:
       heads, width: the last axis is heads of this width.
-      rotary: how many features turn: the last ones of a head.
+      rotary: the number of features that turn: the last ones of a head.
     """
     order = np.arange(width)
     order[width - rotary :] = width - rotary + np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2)])
@@ -91,35 +91,35 @@ EVERY_OTHER = Layout(
     lambda arrays: [arrays[0][..., 0::2], arrays[0][..., 1::2]],
     lambda arrays: [np.stack(arrays, -1).reshape(*arrays[0].shape[:-1], -1)],
 )
-"""One array of theirs holds two of ours, feature by feature in turn."""
+"""Splits one array of the checkpoint into two weights, whose features alternate in it."""
 
 EXPERTS = Layout(lambda arrays: [np.stack(arrays)], lambda arrays: list(arrays[0]))
-"""Ours is one array of theirs that are one an expert."""
+"""Stacks the arrays of the checkpoint, one per expert, into one weight."""
 
 
-def tensor(ours: str, theirs: str, layout: Layout = SAME) -> Iterator[Rule]:
+def tensor(name: str, hf_name: str, layout: Layout = SAME) -> Iterator[Rule]:
     """Yields the rule of one tensor."""
-    yield Rule((ours,), (theirs,), layout)
+    yield Rule((name,), (hf_name,), layout)
 
 
-def linear(ours: str, theirs: str, bias: bool = False, layout: Layout = TRANSPOSED) -> Iterator[Rule]:
+def linear(path: str, hf_path: str, bias: bool = False, layout: Layout = TRANSPOSED) -> Iterator[Rule]:
     """Yields the rules of a linear layer: its weight and, with `bias`, its bias."""
     for part in ("weight", "bias") if bias else ("weight",):
-        yield Rule((f"{ours}.{part}",), (f"{theirs}.{part}",), layout)
+        yield Rule((f"{path}.{part}",), (f"{hf_path}.{part}",), layout)
 
 
-def fused(ours: Sequence[str], theirs: str, layout: Layout, bias: bool = False) -> Iterator[Rule]:
-    """Yields the rules of several linear layers of ours that are one of theirs."""
+def fused(paths: Sequence[str], hf_path: str, layout: Layout, bias: bool = False) -> Iterator[Rule]:
+    """Yields the rules of several linear layers that are one in the checkpoint."""
     for part in ("weight", "bias") if bias else ("weight",):
-        yield Rule(tuple(f"{name}.{part}" for name in ours), (f"{theirs}.{part}",), layout)
+        yield Rule(tuple(f"{path}.{part}" for path in paths), (f"{hf_path}.{part}",), layout)
 
 
-def norm(ours: str, theirs: str, bias: bool = False) -> Iterator[Rule]:
+def norm(path: str, hf_path: str, bias: bool = False) -> Iterator[Rule]:
     """Yields the rules of a norm: its weight and, with `bias`, its bias."""
-    yield from linear(ours, theirs, bias, SAME)
+    yield from linear(path, hf_path, bias, SAME)
 
 
-def experts(ours: str, theirs: str, count: int) -> Iterator[Rule]:
-    """Yields the rule of the linear layers of a mixture; `theirs` has {} where the expert's number stands."""
+def experts(path: str, hf_path: str, count: int) -> Iterator[Rule]:
+    """Yields the rule of one linear layer of all experts. `hf_path` has {} in the place of the expert's number."""
     layout = then(TRANSPOSED, EXPERTS)
-    yield Rule((f"{ours}.weight",), tuple(f"{theirs.format(e)}.weight" for e in range(count)), layout)
+    yield Rule((f"{path}.weight",), tuple(f"{hf_path.format(e)}.weight" for e in range(count)), layout)

@@ -1,4 +1,4 @@
-"""Whole runs, in and out: what `scripts/convert.py` does."""
+"""Imports a Hugging Face checkpoint as a run, and exports a run as a checkpoint, for `scripts/convert.py`."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ Progress = Callable[[Items, str], Items]
 
 
 def import_run(source: Path, run: Path, framework: str, context: int, progress: Progress) -> Imported:
-    """Makes a run of a Hugging Face checkpoint. The run's folder is complete, or not a run.
+    """Makes a run from a Hugging Face checkpoint. After an interruption its folder is not a run.
 
     Args:
       source: folder of the checkpoint.
       run: new folder, models/NAME.
-      framework: the twin that the run is of.
+      framework: the twin of the run.
       context: tokens; 0: the checkpoint's, at most `importing.CONTEXT`.
 
     Raises:
@@ -54,13 +54,13 @@ def import_run(source: Path, run: Path, framework: str, context: int, progress: 
 
 
 def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dtype: str, progress: Progress) -> Family:
-    """Writes the folder of a Hugging Face checkpoint; it appears when it is complete.
+    """Writes the folder of a Hugging Face checkpoint. It appears only when it is complete.
 
     Args:
-      weights: of the run, by canonical name.
+      weights: the run's weights, by canonical name.
       target: new folder.
       family: model_type to write; "": the first that expresses the config.
-      dtype: of the tensors.
+      dtype: the type of the tensors.
 
     Raises:
       UserError: no family expresses the config, or `target` is taken.

@@ -1,12 +1,12 @@
-"""Tokenizers travel along: the files of a checkpoint into a run, and any tokenizer of a run into a checkpoint."""
+"""Copies the tokenizer of a checkpoint into a run, and writes any tokenizer of a run into a checkpoint."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from slm_core.data.tokenizers import (
     END_OF_TEXT,
-    Byte,
     Char,
     Library,
     Tokenizer,
@@ -15,6 +15,9 @@ from slm_core.data.tokenizers import (
     save_tokenizer,
 )
 
+if TYPE_CHECKING:
+    import tokenizers
+
 COMPANIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
     "tokenizer.model", "chat_template.jinja", "generation_config.json",
@@ -22,28 +25,28 @@ COMPANIONS = (
 """Files that transformers reads beside tokenizer.json, and the settings of its `generate`."""
 
 UNKNOWN = "<unknown>"
-"""In no vocabulary of characters: one that is not there is an error, as it is here."""
+"""A token that no vocabulary of characters has, so that an unknown character is an error, as it is here."""
 
 
 def import_tokenizer(source: Path, target: Path) -> str:
     """Writes the tokenizer of a checkpoint into the tokenizer folder of a run.
 
     Returns:
-      What a user should know where there is none that can be read; else "".
+      A note for the user if there is none that can be read; else "".
 
     Raises:
-      UserError: a tokenizer.json that is broken.
+      UserError: tokenizer.json is broken.
     """
-    found = _read(source)
+    tokenizer = _read(source)
     target.mkdir(parents=True, exist_ok=True)
     for name in COMPANIONS:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
-    if found is not None:
-        save_tokenizer(found, target)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, target)
         return ""
-    what = "only a SentencePiece tokenizer.model" if (source / "tokenizer.model").is_file() else "no tokenizer"
-    return f"the checkpoint has {what}: the run can be exported, but generating and evaluating need a tokenizer.json"
+    given = "only a SentencePiece tokenizer.model" if (source / "tokenizer.model").is_file() else "no tokenizer"
+    return f"the checkpoint has {given}: the run can be exported, but generating and evaluating need a tokenizer.json"
 
 
 def _read(source: Path) -> Tokenizer | None:
@@ -55,7 +58,7 @@ def _read(source: Path) -> Tokenizer | None:
 
 
 def _byte_level(vocabulary: str, merges: str) -> Library:
-    """GPT-2's tokenizer from the two files that came before tokenizer.json."""
+    """Makes GPT-2's tokenizer from the two files that came before tokenizer.json."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -68,7 +71,7 @@ def _byte_level(vocabulary: str, merges: str) -> Library:
 
 
 def export_tokenizer(source: Path, target: Path, context: int) -> None:
-    """Writes the tokenizer of a run, of whichever kind, as files that AutoTokenizer reads.
+    """Writes the tokenizer of a run, of any kind, as files that AutoTokenizer reads.
 
     Args:
       source: the tokenizer folder of a run.
@@ -81,18 +84,24 @@ def export_tokenizer(source: Path, target: Path, context: int) -> None:
     if not (source / "kind.json").is_file():
         return
     tokenizer = load_tokenizer(source)
-    inner = _AS_LIBRARY[type(tokenizer)](tokenizer)
+    inner = _as_library(tokenizer)
     inner.save(str(target / "tokenizer.json"), pretty=False)
     if not (target / "tokenizer_config.json").is_file():
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
+        settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
         if tokenizer.end is not None:
             settings["eos_token"] = inner.id_to_token(tokenizer.end)
         settings["clean_up_tokenization_spaces"] = False
         (target / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def _from_bytes(tokenizer: Byte):
-    """One token a byte: a byte-level BPE without merges, whose ids are the bytes themselves."""
+def _as_library(tokenizer: Tokenizer) -> "tokenizers.Tokenizer":
+    if isinstance(tokenizer, Library):
+        return tokenizer.inner
+    return _from_characters(tokenizer) if isinstance(tokenizer, Char) else _from_bytes()
+
+
+def _from_bytes() -> "tokenizers.Tokenizer":
+    """Makes a tokenizer with one token per byte: a byte-level BPE without merges, whose ids are the bytes."""
     import tokenizers
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -106,8 +115,8 @@ def _from_bytes(tokenizer: Byte):
     return inner
 
 
-def _from_characters(tokenizer: Char):
-    """One token a character."""
+def _from_characters(tokenizer: Char) -> "tokenizers.Tokenizer":
+    """Makes a tokenizer with one token per character."""
     import tokenizers
     from tokenizers import Regex, decoders, models, pre_tokenizers
 
@@ -115,6 +124,3 @@ def _from_characters(tokenizer: Char):
     inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse()
     return inner
-
-
-_AS_LIBRARY = {Byte: _from_bytes, Char: _from_characters, Library: lambda tokenizer: tokenizer.inner}

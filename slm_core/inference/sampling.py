@@ -1,8 +1,8 @@
-"""Text from logits, in NumPy float64, so that both twins choose the same tokens.
+"""Samples tokens from logits, in NumPy float64, so that both twins choose the same tokens.
 
 The uniform number of the i-th new token depends on the seed and i alone (Philox, a counter-based generator: Salmon
-2011), and the token is found by inverting the cumulative distribution in vocabulary order. Logits that differ by
-rounding alone therefore give the same text.
+2011). The token is found by inverting the cumulative distribution in vocabulary order. So logits that differ by
+rounding alone give the same text.
 """
 
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ def _check(temperature: float, top_k: int, top_p: float) -> None:
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
-    """Returns the distribution that `sample` draws from, float64 [vocab], summing to 1.
+    """Computes the distribution that `sample` draws from, float64 [vocab], with a sum of 1.
 
-    Temperature divides the logits; then the `top_k` largest stay (0: all); then of those the fewest, largest first,
+    Temperature divides the logits. Then the `top_k` largest stay (0: all). Of those, the fewest stay, largest first,
     whose probabilities sum to `top_p` or more (nucleus sampling, Holtzman 2020). Of equal tokens the lower id stays.
     """
     logits = np.asarray(logits, np.float64)
@@ -44,12 +44,12 @@ def probabilities(logits: np.ndarray, temperature: float, top_k: int = 0, top_p:
 
 
 def sample(logits: np.ndarray, uniform: float, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> int:
-    """Returns one token id.
+    """Draws one token id.
 
     Args:
       logits: float [vocab]; -inf excludes a token.
       uniform: in [0, 1); the same number and logits give the same token.
-      temperature: 0 takes the largest logit, the lowest id of equals.
+      temperature: 0 takes the largest logit; of equal ones, that of the lowest id.
       top_k, top_p: as in `probabilities`; 0 and 1 turn them off.
 
     Raises:
@@ -63,12 +63,12 @@ def sample(logits: np.ndarray, uniform: float, temperature: float = 1.0, top_k: 
         return int(np.argmax(logits))
     cumulative = np.cumsum(probabilities(logits, temperature, top_k, top_p))
     token = np.searchsorted(cumulative, uniform * cumulative[-1], side="right")
-    # uniform * total can round up to the total; the last token of any probability is where the total is first reached.
+    # uniform * total can round up to the total, which is first reached at the last token of any probability.
     return int(min(token, np.searchsorted(cumulative, cumulative[-1])))
 
 
 def uniforms(seed: int) -> Iterator[float]:
-    """Yields numbers in [0, 1), multiples of 2**-53, from the Philox stream of `seed`; endless."""
+    """Yields numbers in [0, 1), multiples of 2**-53, from the endless Philox stream of `seed`."""
     bits = np.random.Philox(key=seed)
     while True:
         yield int(bits.random_raw() >> 11) * 2.0**-53
@@ -86,14 +86,14 @@ def generate(
 ) -> Iterator[int]:
     """Yields up to `max_tokens` token ids that continue `prompt`, each as soon as it is known.
 
-    A prompt longer than the decoder's context is read from its last `context` tokens. When the context is full, its
-    last half is read anew and decoding goes on, so the model always sees between half a context and a whole one.
+    Of a prompt longer than the decoder's context, the last `context` tokens are read. When the context is full, its
+    last half is read anew. So the model always sees between half a context and a whole one.
 
     Args:
-      stop: a token id that ends the text (it is not yielded); None: none does.
+      stop: a token id that ends the text and is not yielded; None: there is none.
 
     Raises:
-      UserError: at once, when the prompt is empty or an option is out of range.
+      UserError: at once, if the prompt is empty or an option is out of range.
     """
     _check(temperature, top_k, top_p)
     if not prompt:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model
 from slm_core.config.fields import flatten, reads
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.config.widths import rotated
 from slm_core.model.mup import logit_factor
 from slm_core.model.positions import attention_factor, frequencies
@@ -66,7 +66,7 @@ def _same(name: str, value: Any, other: dict[str, Any]) -> bool:
     return value == other[name] or (value, other[name]) == OPTIONAL_PARAMETERS.get(name)
 
 
-def _layer(config: Config, layer: Model) -> dict[str, Any]:
+def _layer(config: Config, layer: LayerSpec) -> dict[str, Any]:
     values = {}
     for section in SECTIONS:
         values |= _section(layer, section)

@@ -7,11 +7,12 @@ import math
 
 import numpy as np
 
-from slm_core.config import Model, Position
+from slm_core.config import Position
+from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 
 
-def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
+def rotation(layer: LayerSpec, context: int) -> tuple[np.ndarray, np.ndarray]:
     """Computes the cosines and sines of rotary positions (RoPE; Su et al. 2021, https://arxiv.org/abs/2104.09864).
 
     Pair i of features turns by t frequency[i] at position t. YaRN multiplies both tables by its attention factor.
@@ -19,17 +20,17 @@ def rotation(model: Model, context: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       float64 tables, each [context, rotated / 2].
     """
-    angle = np.outer(np.arange(context), frequencies(model, context))
-    factor = attention_factor(model.position)
+    angle = np.outer(np.arange(context), frequencies(layer, context))
+    factor = attention_factor(layer.position)
     return factor * np.cos(angle), factor * np.sin(angle)
 
 
-def frequencies(model: Model, context: int) -> np.ndarray:
+def frequencies(layer: LayerSpec, context: int) -> np.ndarray:
     """Computes how far each pair of features turns from one position to the next, radians, [rotated / 2].
 
     Without scaling that is theta^(-2i / rotated); position.scaling names how it changes.
     """
-    return _SCALING[model.position.scaling](model.position, rotated(model), context)
+    return _SCALING[layer.position.scaling](layer.position, rotated(layer), context)
 
 
 def _frequency(theta: float, width: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.planner.graph import Graph, Value
 from slm_core.planner.torch_attention import ATTENTION, Heads
 from slm_core.planner.torch_layers import Step, norm
-from slm_core.planner.torch_mlp import mlp, penalty
+from slm_core.planner.torch_mlp import mlp
 
 
 def dropout(graph: Graph, s: Step, model: Model, x: Value) -> Value:
@@ -47,10 +47,11 @@ def block(graph: Graph, s: Step, path: str, layer: LayerSpec, stream: Stream, gi
         return dropout(graph, s, layer, y)
 
     def feed(x: Value) -> Value:
-        if layer.mlp.kind == "moe":
-            stream.added.append(penalty(graph, s, f"{path}.mlp", layer.mlp, x))
-            graph.exports.append(stream.added[-1])
-        return dropout(graph, s, layer, mlp(graph, s, f"{path}.mlp", layer, x))
+        y, auxiliary_loss = mlp(graph, s, f"{path}.mlp", layer, x)
+        if auxiliary_loss is not None:
+            stream.added.append(auxiliary_loss)
+            graph.exports.append(auxiliary_loss)
+        return dropout(graph, s, layer, y)
 
     def add(x: Value, y: Value) -> Value:
         if layer.residual_multiplier != 1:

@@ -31,10 +31,11 @@ ACTIVATION = {"gelu": gelu, "relu2": relu2, "swiglu": swiglu, "geglu": swiglu, "
 """{kind: its activation, of the result of up_proj, or of those of gate_proj and up_proj}."""
 
 
-def mlp(graph: Graph, s: Step, path: str, layer: LayerSpec, x: Value) -> Value:
+def mlp(graph: Graph, s: Step, path: str, layer: LayerSpec, x: Value) -> tuple[Value, Value | None]:
+    """Adds an MLP and returns its output and its auxiliary loss, which dense kinds lack."""
     if layer.mlp.kind == "moe":
         return moe(graph, s, path, layer.mlp, x)
-    return dense(graph, s, path, layer.mlp.kind, x)
+    return dense(graph, s, path, layer.mlp.kind, x), None
 
 
 def dense(graph: Graph, s: Step, path: str, kind: str, x: Value) -> Value:
@@ -42,13 +43,7 @@ def dense(graph: Graph, s: Step, path: str, kind: str, x: Value) -> Value:
     return linear(graph, s, f"{path}.down_proj", ACTIVATION[kind](graph, *inner), s.tokens)
 
 
-def penalty(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
-    """Adds the terms that a mixture adds to the loss. Its router runs once more for them."""
-    logits = _router(graph, s, path, config, x)
-    return graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
-
-
-def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
+def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> tuple[Value, Value]:
     pairs = s.tokens * config.top_k
     logits = _router(graph, s, path, config, x)
     scores = graph.op([logits], logits.size, saves_output=True)
@@ -63,7 +58,8 @@ def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
     if config.shared_experts:
         shared = dense(graph, s, f"{path}.shared", config.expert, x)
         y = graph.op([y, shared], y.size, passes=(y, shared))
-    return y
+    auxiliary_loss = graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
+    return y, auxiliary_loss
 
 
 def _inputs(s: Step, path: str) -> list[str]:

@@ -8,11 +8,12 @@ what a library's kernel holds inside one operation, nor the allocator's gaps bet
 
 from collections.abc import Mapping
 
-from slm_core.config import Config, Model, Optim
+from slm_core.config import Config, Model
 from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.model.layer_groups import group_size
-from slm_core.model.mup import logit_factor
+from slm_core.model.mup import logit_factor, lr_multiplier
+from slm_core.model.parameter_groups import weight_decay
 from slm_core.planner.allocator import Allocator
 from slm_core.planner.declarations import Declare, Parameter
 from slm_core.planner.graph import Graph, Value
@@ -31,7 +32,7 @@ def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
     accumulated = micro < config.train.batch_size
     allocator = Allocator(dict.fromkeys(PARTS, 0) | fixed | {"gradients": always.gradients if accumulated else 0})
     Simulator(allocator, accumulated).run(_micro_batch(config, always, micro))
-    work = _update(config.optim, always.trained, always.stored)
+    work = _update(config, always.trained, always.stored)
     updating = fixed | {"gradients": always.gradients, "workspace": work}
     if sum(updating.values()) > allocator.peak_total:
         return Prediction(**(dict.fromkeys(PARTS, 0) | updating))
@@ -147,12 +148,12 @@ def _tables(config: Config) -> int:
     return 8 * count
 
 
-def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
+def _update(config: Config, trained: Mapping[str, Parameter], stored: int) -> int:
     """Returns the bytes that the optimizer's update needs beside weights, state and gradients."""
-    total = sum(p.size for p in trained.values()) * stored
+    optim = config.optim
     largest = max(p.size for p in trained.values()) * stored
     if optim.kind in ("lion", "schedule_free"):
-        return total  # the sign of a momentum, or the root of a second moment
+        return _largest_group(config, trained) * stored  # the sign of a momentum, or the root of a second moment
     if optim.kind == "adafactor":
         return 2 * largest  # a squared gradient and its divisor, then an update and its square
     if optim.kind == "muon":
@@ -161,6 +162,15 @@ def _update(optim: Optim, trained: Mapping[str, Parameter], stored: int) -> int:
     if optim.kind == "adamw8bit":
         return 6 * min(SLICE, largest // stored) * stored
     return 0
+
+
+def _largest_group(config: Config, trained: Mapping[str, Parameter]) -> int:
+    """Returns the numbers in the parameters of one learning rate multiplier and weight decay: PyTorch's groups."""
+    sizes: dict[tuple[float, float], int] = {}
+    for p in trained.values():
+        group = lr_multiplier(p.role, config), weight_decay(p.role, config.optim)
+        sizes[group] = sizes.get(group, 0) + p.size
+    return max(sizes.values())
 
 
 def _orthogonal(p: Parameter) -> int:

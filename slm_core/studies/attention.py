@@ -1,7 +1,7 @@
-"""One attention call, forward and backward, measured: time and memory of each kernel of each twin, by context.
+"""Measures one attention call, forward and backward: the time and memory of each kernel of each twin, by context.
 
-Every case has a process of its own. For time, the cases of one context take turns, so that what disturbs the machine
-disturbs all of them, and medians over the turns are reported. For memory, each process makes one call.
+Every case has a process of its own. For time, the cases of one context take turns: a disturbance of the machine
+disturbs all of them. Medians over the turns are reported. For memory, each process makes one call.
 """
 
 import math
@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm_core.errors import UserError
-from slm_core.studies.throughput import markdown_table, process_peak_bytes
+from slm_core.studies.machine import process_peak_bytes
+from slm_core.studies.tables import markdown_table
 
 TURN_S = 0.2
-"""A turn repeats calls shorter than this."""
+"""A turn lasts about this long: shorter calls are repeated."""
 MEASURES = {"ms": (1e3, "{:,.1f} ms"), "MB": (1e-6, "{:,.1f} MB")}
 """{unit: (factor from seconds or bytes, format)}."""
 
-Make = Callable[["Case"], Callable[[], None]]
-"""Prepares a case; what it returns makes one call, forward and backward, and comes back when all is computed."""
+Make = Callable[["Case"], Callable[[], object]]
+"""Prepares a case. Returns a function that makes one call, forward and backward, and waits until all is computed."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Case:
 
 @dataclass
 class Result:
-    """`values` has one number a turn, seconds or bytes; none, and `skipped` says why, if it was not measured."""
+    """The measurements of a case: one of `values` per turn, in seconds or bytes. `skipped` says why there are none."""
 
     case: Case
     values: list[float]
@@ -57,19 +58,19 @@ class Result:
 
 
 def times(makes: dict[str, Make], cases: Sequence[Case], rounds: int, say: Callable[[str], None]) -> list[Result]:
-    """Measures seconds a call; the cases of each context take turns, `rounds` each."""
+    """Measures seconds per call. The cases of each context take turns, `rounds` each."""
     results = []
     for context in dict.fromkeys(case.context for case in cases):
-        ours = [_result(case) for case in cases if case.context == context]
-        _take_turns(makes, [result for result in ours if not result.skipped], rounds)
-        for result in ours:
+        same_context = [_result(case) for case in cases if case.context == context]
+        _take_turns(makes, [result for result in same_context if not result.skipped], rounds)
+        for result in same_context:
             say(_line(result, "ms"))
-        results += ours
+        results += same_context
     return results
 
 
 def memory(makes: dict[str, Make], cases: Sequence[Case], say: Callable[[str], None]) -> list[Result]:
-    """Measures the peak of resident memory in a call, above what the process had before it, inputs included."""
+    """Measures the peak of resident memory in a call, minus the memory of the process before it, inputs included."""
     results = [_result(case) for case in cases]
     for result in results:
         if not result.skipped:
@@ -80,7 +81,7 @@ def memory(makes: dict[str, Make], cases: Sequence[Case], say: Callable[[str], N
 
 
 def table(results: Sequence[Result], unit: str, reference: str = "dot_product") -> str:
-    """Returns a Markdown table, one row a context and twin; in brackets how many times less than the reference."""
+    """Writes a Markdown table with one row per context and twin. In brackets: the reference's value over this one."""
     by_case = {(r.case.context, r.case.twin, r.case.kernel): r for r in results}
     kernels = list(dict.fromkeys(kernel for _, _, kernel in by_case))
     rows = []
@@ -106,7 +107,7 @@ def _line(result: Result, unit: str) -> str:
     return f"{case.twin}, {case.kernel}, context {case.context:,}: {result.skipped or _cell(result, None, unit)}"
 
 
-# What a call needs at once, as a multiple of all its scores: measured at 2,048 tokens, rounded up.
+# Memory of a call, as a multiple of the size of its scores: measured at 2,048 tokens, rounded up.
 _COPIES = {"dot_product": 6, "fused": 4}
 
 
@@ -137,12 +138,12 @@ def _take_turns(makes: dict[str, Make], results: Sequence[Result], rounds: int) 
                 result.values.append(_answer(process, result.case, _seconds, count))
 
 
-# The measured side: a process that holds one prepared case.
-_call: Callable[[], None]
+# In the process of a case: its prepared call.
+_call: Callable[[], object]
 
 
 def _process(makes: dict[str, Make], case: Case) -> Executor:
-    # Spawned, not forked: a fork would inherit whatever threads and settings this process has.
+    # Spawned, not forked: a fork would inherit the threads and settings of this process.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, context, initializer=_prepare, initargs=(makes[case.twin], case))
 
@@ -168,9 +169,9 @@ def _seconds(calls: int) -> float:
 
 
 def _peak() -> float:
-    """Returns how many bytes of resident memory a call adds at its peak."""
+    """Makes a call, and returns the bytes of resident memory that it adds at its peak."""
     linux = sys.platform == "linux"
-    if linux:  # elsewhere the peak cannot be set back: what importing and compiling took hides as much of the call's
+    if linux:  # elsewhere the peak cannot be set back, and that of importing and compiling hides part of the call's
         Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS") if linux else process_peak_bytes()
     _call()

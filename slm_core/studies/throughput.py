@@ -1,35 +1,31 @@
-"""Training speed, measured so that noise cannot decide it.
+"""Compares the training speed of contenders, such that noise cannot decide it.
 
-Every contender has a process of its own, and they take turns in short rounds, so that what disturbs the machine
-disturbs all of them. Medians, and ratios of speeds in the same round, are reported.
+Every contender has a process of its own. They take turns in short rounds, so that a disturbance of the machine disturbs
+all of them. Medians are reported, and ratios of speeds in the same round.
 """
 
 import multiprocessing
 import os
-import platform
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol
 
 from slm_core.config import Config
 from slm_core.errors import UserError
-from slm_core.protocols import Engine
+from slm_core.studies.tables import markdown_table
 
-WARM_UP_STEPS = 5
+WARM_UP_UPDATES = 5
 
 
 class Trainee(Protocol):
-    """A training loop that can be run a few updates at a time."""
+    """A training loop that can run a few updates at a time."""
 
     parameters: int
 
     def run(self, updates: int) -> list[float]:
-        """Does that many updates, from feeding the data to the finished weights, and returns their losses."""
+        """Does that many updates, from the feeding of data to the finished weights, and returns their losses."""
 
     def peak_memory_bytes(self) -> int:
         """Returns the peak memory so far."""
@@ -37,7 +33,7 @@ class Trainee(Protocol):
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured: `make(config)`, called in a process of its own, must be picklable."""
+    """A trainee to be measured. `make(config)` is called in a process of its own, so `make` must be picklable."""
 
     name: str
     make: Callable[[Config], Trainee]
@@ -46,7 +42,7 @@ class Contender:
 
 @dataclass
 class Measurement:
-    """What was found of one contender; `speeds` has the tokens a second of each round."""
+    """The measurements of one contender. `speeds` has the tokens per second of each round."""
 
     name: str
     parameters: int
@@ -59,53 +55,18 @@ class Measurement:
 
     @property
     def speed(self) -> float:
-        """Median tokens a second."""
+        """Median tokens per second."""
         return statistics.median(self.speeds)
 
     @property
     def update_ms(self) -> float:
-        """Median milliseconds an update."""
+        """Median milliseconds per update."""
         return 1e3 * self.tokens_per_update / self.speed
 
     @property
     def compile_s(self) -> float:
-        """Seconds that the first update took beyond a later one."""
+        """Seconds by which the first update took longer than a later one."""
         return max(self.first_update_s - self.update_ms / 1e3, 0.0)
-
-
-class TwinTrainee:
-    """One of our twins: the body of `slm_core.training.loop` without files and display."""
-
-    def __init__(self, config: Config, build: Callable[[Config, int], Engine]):
-        from slm_core import data
-        from slm_core.training.schedules import learning_rates
-
-        dataset = data.prepare(config.data)
-        self.engine = build(config, dataset.vocab_size)
-        self.batches = data.Batches(dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
-        self.rates = learning_rates(config.optim, config.train.steps)
-        self.step = 0
-        state = self.engine.export_state()
-        self.parameters = sum(value.size for name, value in state.items() if name.startswith("params/"))
-
-    def run(self, updates: int) -> list[float]:
-        losses, pending = [], None
-        for _ in range(updates):
-            lr = float(self.rates[min(self.step, len(self.rates) - 1)])
-            metrics = self.engine.train_step(next(self.batches), lr, self.step)
-            self.step += 1
-            if pending is not None:
-                losses.append(self.engine.fetch(pending)["loss"])
-            pending = metrics
-        return [*losses, self.engine.fetch(pending)["loss"]]
-
-    def peak_memory_bytes(self) -> int:
-        return self.engine.peak_memory_bytes()
-
-
-def process_peak_bytes() -> int:
-    """Returns the peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def compare(
@@ -114,16 +75,16 @@ def compare(
     updates: int,
     say: Callable[[str], None] = print,
 ) -> list[Measurement]:
-    """Measures contenders by turns.
+    """Measures contenders in turns.
 
     Args:
       contenders: at least one.
       rounds: turns of each.
-      updates: updates a turn.
-      say: takes a line of progress.
+      updates: updates per turn.
+      say: is called with each line of progress.
 
     Raises:
-      UserError: what a contender's `make` or `run` raised, with its name.
+      UserError: a contender's `make` or `run` raised an error.
     """
     processes = []
     try:
@@ -140,15 +101,15 @@ def compare(
 
 
 class _Process:
-    """The measuring side of one contender's process, which is warm when this returns."""
+    """Controls the process of one contender. The contender is warm when this returns."""
 
     def __init__(self, contender: Contender):
-        # Spawned, not forked: a fork would inherit whatever threads and settings this process has.
+        # Spawned, not forked: a fork would inherit the threads and settings of this process.
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(contender, theirs), daemon=True)
+        self._pipe, far_end = context.Pipe()
+        self._process = context.Process(target=_serve, args=(contender, far_end), daemon=True)
         self._process.start()
-        theirs.close()
+        far_end.close()
         self._name = contender.name
         try:
             self.measurement: Measurement = self._receive()
@@ -157,7 +118,7 @@ class _Process:
             raise
 
     def turn(self, updates: int) -> float:
-        """Lets it do `updates`; returns and records its tokens a second."""
+        """Lets the contender do `updates`. Returns and records its tokens per second."""
         self._pipe.send(updates)
         seconds, self.measurement.last_loss, self.measurement.peak_memory_bytes = self._receive()
         self.measurement.speeds.append(updates * self.measurement.tokens_per_update / seconds)
@@ -180,13 +141,13 @@ class _Process:
 
 
 def _serve(contender: Contender, pipe: Any) -> None:
-    """The measured side: warms up, then does as many updates as it is told, until it is stopped."""
+    """Runs in the contender's process: warms up, then does as many updates as it is told, until it is stopped."""
     try:
-        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # or the first update would not show the compilation
+        os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # else the first update might not show the compilation
         trainee = contender.make(contender.config)
         tokens = contender.config.train.batch_size * contender.config.data.seq_len
         seconds, losses = _timed(trainee, 1)
-        trainee.run(WARM_UP_STEPS)
+        trainee.run(WARM_UP_UPDATES)
         pipe.send(Measurement(contender.name, trainee.parameters, tokens, seconds, losses[0]))
         while True:
             seconds, losses = _timed(trainee, pipe.recv())
@@ -205,14 +166,14 @@ def _timed(trainee: Trainee, updates: int) -> tuple[float, list[float]]:
     return time.perf_counter() - began, losses
 
 
-def ratios(ours: Measurement, theirs: Measurement) -> tuple[float, float, float]:
-    """Returns the median, minimum and maximum over the rounds of our speed divided by theirs."""
-    pairs = [a / b for a, b in zip(ours.speeds, theirs.speeds, strict=True)]
-    return statistics.median(pairs), min(pairs), max(pairs)
+def speed_ratios(measured: Measurement, reference: Measurement) -> tuple[float, float, float]:
+    """Returns the median, minimum and maximum of one speed divided by another, over the rounds."""
+    ratios = [a / b for a, b in zip(measured.speeds, reference.speeds, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def table(measurements: Sequence[Measurement], reference: Measurement | None = None) -> str:
-    """Returns a Markdown table, one row a contender; the last column is the speed over the reference's."""
+    """Writes a Markdown table with one row per contender. The last column is its speed over the reference's."""
     head = [
         "contender",
         "parameters",
@@ -228,37 +189,8 @@ def table(measurements: Sequence[Measurement], reference: Measurement | None = N
         row = [m.name, f"{m.parameters:,}", f"{m.speed:,.0f}", f"{m.update_ms:,.0f}"]
         row += [f"{m.peak_memory_bytes / 1e9:.2f}", f"{m.compile_s:.1f}", loss]
         if reference:
-            row.append("1" if m is reference else "{:.3f} ({:.3f} to {:.3f})".format(*ratios(m, reference)))
+            row.append("1" if m is reference else "{:.3f} ({:.3f} to {:.3f})".format(*speed_ratios(m, reference)))
         rows.append(row)
     if reference:
         head.append(f"over {reference.name}, median (range)")
     return markdown_table(head, rows)
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table whose columns line up."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |" for line in lines
-    )
-
-
-def machine() -> str:
-    """Describes the machine and the libraries in one line, with its load: a busy machine measures nothing."""
-    libraries = []
-    for name in ("torch", "jax", "flax", "optax"):
-        try:
-            libraries.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{cpu_name()}, {os.cpu_count()} cores{load}, {', '.join(libraries)}"
-
-
-def cpu_name() -> str:
-    """Returns the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

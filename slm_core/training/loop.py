@@ -34,7 +34,7 @@ SAMPLE_PROMPT_TOKENS = 32
 
 @dataclass(frozen=True)
 class RunResult:
-    """How `train` ended."""
+    """The end of a call of `train`."""
 
     folder: Path
     step: int

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Progress:
-    """What the loop must remember across an interruption, beside the engine's state and the data's position."""
+    """The loop's own state, which a checkpoint keeps beside the engine's state and the data's position."""
 
     step: int = 0  # completed updates
     tokens: int = 0  # trained on so far

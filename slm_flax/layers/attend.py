@@ -1,8 +1,4 @@
-"""One softmax attention over given queries, keys and values: the kernel with all that acts on scores.
-
-Scores may be changed by the position (a bias by distance), a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118) and
-learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925); the window limits what is seen.
-"""
+"""Softmax attention over given queries, keys and values."""
 
 from collections.abc import Callable
 
@@ -17,6 +13,17 @@ from slm_flax.params import declare
 
 
 class Attend(nnx.Module):
+    """Applies the attention kernel together with everything that acts on scores.
+
+    The position may add a bias by distance. The config may add a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118),
+    learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925) and a window, which limits how far back a query sees.
+
+    Args:
+      layer: gives the scale, the window, the soft-cap and the number of sinks.
+      kernel: computes softmax attention: a value of `KERNEL`.
+      bias: a position that acts on scores, or None.
+    """
+
     def __init__(self, layer: LayerSpec, kernel: Callable[..., Array], bias: nnx.Module | None):
         """`bias` is a position that acts on scores."""
         attention = layer.attention

@@ -1,8 +1,6 @@
-"""The KV cache: what attention keeps of the positions that it has read.
+"""The KV cache: what attention keeps of the positions that it has read."""
 
-With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
-https://arxiv.org/abs/2310.06825).
-"""
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,22 +8,31 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim
 
 Cache = dict[str, Array]
-"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+"""{name: [batch, room, ...]}: keys and values, or the latents that give them."""
 
 
-def empty_cache(entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype) -> Cache:
-    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+def empty_cache(
+    entries: Mapping[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype
+) -> Cache:
+    """Returns a cache with room for `context` positions.
+
+    With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
+    https://arxiv.org/abs/2310.06825).
+
+    Args:
+      entries: {name: shape of one position}.
+    """
     room = min(context, window) if window else context
     return {name: jnp.zeros((batch, room, *shape), dtype) for name, shape in entries.items()}
 
 
 def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[Cache, int | Array]:
-    """Adds the positions start, start + 1, ... to a cache, in place; `trim` must follow, at the end of the step.
+    """Adds the positions start, start + 1, ... to a cache, in place; `trim` must follow at the end of the step.
 
     Returns:
-      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
-      a rolling cache is not full yet. Without a window that is the whole cache: shapes are static under jit, and the
-      kernel's mask hides what is not written yet.
+      All positions that the new ones may see, themselves included, and the position of the first. That position is
+      negative as long as a rolling cache is not full. Without a window this is the whole cache, since shapes are static
+      under jit: the kernel's mask hides what is not written yet.
     """
     if not window:
         for name, value in new.items():
@@ -38,9 +45,10 @@ def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[C
 
 
 def trim(cache: Cache, room: Cache, count: Array) -> Cache:
-    """Returns an extended cache with as many positions as `room` has: the newest of which `count` were added.
+    """Returns an extended cache, cut to the size of `room`: the newest positions up to the last of the `count` added
+    ones.
 
-    What was added may end in padding, which goes.
+    The added positions may end in padding, which is cut off.
     """
     return {
         name: value

@@ -1,7 +1,4 @@
-"""The two shapes of a dense MLP; a paper's file gives the activation.
-
-DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x), up(x)))
-"""
+"""The two forms of a dense MLP, with and without a gate."""
 
 from flax import nnx
 from jax import Array
@@ -13,19 +10,37 @@ from slm_flax.layers.linear import Linear
 
 
 class DenseMLP(nnx.Module):
+    """Two matrices with an activation between them; a subclass gives the activation f.
+
+        y = down(f(up(x)))
+
+    Args:
+      layer: gives d_model, mlp.hidden and mlp.bias.
+    """
+
     def __init__(self, layer: LayerSpec):
         mlp = layer.mlp
         self.up_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
         self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+        """Returns what the down projection reads."""
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+    def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nnx.Module):
+    """Three matrices, with an activation of the gate and the up projection; a subclass gives the activation f.
+
+        y = down(f(gate(x), up(x)))
+
+    Args:
+      layer: gives d_model, mlp.hidden and mlp.bias.
+    """
+
     def __init__(self, layer: LayerSpec):
         mlp = layer.mlp
         self.gate_proj = Linear(layer.d_model, mlp.hidden, matrix(layer), mlp.bias)
@@ -35,7 +50,9 @@ class GatedMLP(nnx.Module):
     def activation(
         self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
     ) -> Float[Array, "*batch hidden"]:
+        """Returns what the down projection reads."""
         raise NotImplementedError
 
-    def __call__(self, x: Float[Array, "*batch d_model"]) -> Float[Array, "*batch d_model"]:
-        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
+    def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

@@ -1,10 +1,4 @@
-"""Differential attention (Ye et al. 2024, https://arxiv.org/abs/2410.05258).
-
-    y[h] = (1 - init) norm((A1[h] - lambda A2[h]) v[h]),  A1, A2 the softmax maps of two halves of queries and keys
-    lambda = exp(lq1 . lk1) - exp(lq2 . lk2) + init,  init = 0.8 - 0.6 exp(-0.3 l) in layer l = 0, 1, ...
-
-A value head is as wide as both its queries. The norm is RMSNorm over each head.
-"""
+"""Differential attention: the difference of two softmax maps."""
 
 import math
 from collections.abc import Callable
@@ -30,8 +24,17 @@ LAMBDA = Spec("scalar", std=0.1)
 
 
 class DifferentialAttention(nnx.Module):
+    """Subtracts one softmax map from another (Ye et al. 2024, https://arxiv.org/abs/2410.05258).
+
+        y[h] = (1 - init) norm((A1[h] - lambda A2[h]) v[h])
+        lambda = exp(lq1 . lk1) - exp(lq2 . lk2) + init
+        init = 0.8 - 0.6 exp(-0.3 l) in layer l = 0, 1, ...
+
+    A1 and A2 are the softmax maps of two halves of the queries and keys. A value head is as wide as two query heads.
+    The norm is RMSNorm over each head. The arguments are those of `GroupedQueryAttention`.
+    """
+
     def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
-        """See `gqa.GroupedQueryAttention`."""
         attention, spec, bias = layer.attention, matrix(layer), layer.attention.bias
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
         width, kv_width = 2 * self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
@@ -59,12 +62,14 @@ class DifferentialAttention(nnx.Module):
         cache: Cache | None,
         first_values: Float[Array, "batch time kv_heads v_dim"] | None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time kv_heads v_dim"]]:
-        """See `gqa.GroupedQueryAttention`."""
+        """See `GroupedQueryAttention.forward`; v_dim is 2 head_dim."""
         q = self.q_proj(x).reshape(*x.shape[:-1], 2 * self.heads, self.head_dim)
         k = self.k_proj(x).reshape(*x.shape[:-1], 2 * self.kv_heads, self.head_dim)
         v = values = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, 2 * self.head_dim)
         if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
         if self.value_residual is not None:
@@ -86,5 +91,5 @@ class DifferentialAttention(nnx.Module):
         return empty_cache(entries, batch, context, self.window, dtype)
 
     def _lambda(self) -> Float[Array, ""]:
-        first = jnp.exp((self.lambda_q1 * self.lambda_k1).sum())
-        return first - jnp.exp((self.lambda_q2 * self.lambda_k2).sum()) + self.lambda_init.astype(first.dtype)
+        first = jnp.exp((self.lambda_q1[...] * self.lambda_k1[...]).sum())
+        return first - jnp.exp((self.lambda_q2[...] * self.lambda_k2[...]).sum()) + self.lambda_init.astype(first.dtype)

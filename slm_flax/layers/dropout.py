@@ -1,10 +1,4 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) with masks from a hash.
-
-    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
-
-`slm_core.model.dropout` specifies the hash. i is the flat index of the element in the global batch, and the key comes
-from (seed, step, site). So masks do not depend on the twin, on recomputation or on how the batch is split.
-"""
+"""Dropout with masks from a counter-based hash."""
 
 from dataclasses import dataclass
 
@@ -31,13 +25,16 @@ class DropoutKey:
 
 
 class Dropout(nnx.Module):
-    """Zeroes elements with probability `rate`, and divides the others by 1 - rate.
+    """Zeroes random elements of the input (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
 
-    See Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html. Without a key nothing is dropped.
+        y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+    `slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes
+    from (seed, step, site). So masks are the same in both twins, in recomputation and for every split of the batch.
 
     Args:
-      rate: probability that an element is dropped.
-      site: index of its key among the keys that it is given.
+      rate: probability that an element becomes 0.
+      site: index of this module's key in `DropoutKey.sites`.
     """
 
     def __init__(self, rate: float, site: int):
@@ -45,6 +42,7 @@ class Dropout(nnx.Module):
         self.site = site
 
     def __call__(self, x: Float[Array, "batch time width"], key: DropoutKey | None) -> Float[Array, "batch time width"]:
+        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
@@ -57,9 +55,9 @@ def layer_key(key: DropoutKey | None, layer: int | Array) -> DropoutKey | None:
 
 
 def keep_mask(
-    key: UInt32[Array, ""], shape: tuple[int, int, int], first_row: UInt32[Array, ""], rate: float
+    key: UInt32[Array, ""], shape: tuple[int, ...], first_row: UInt32[Array, ""], rate: float
 ) -> Bool[Array, "batch time width"]:
-    """Computes `slm_core.model.dropout.keep_mask` in uint32 arrays, which wrap around."""
+    """Computes `slm_core.model.dropout.keep_mask` on the device."""
     rows, time, width = shape
     index = jnp.arange(rows * time * width, dtype=jnp.uint32) + first_row * jnp.uint32(time * width)
     hashed = _mix(_mix(index) ^ key)

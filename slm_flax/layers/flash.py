@@ -1,20 +1,4 @@
-"""FlashAttention (Dao et al. 2022, https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691).
-
-The function is that of `dot_product`, computed in tiles of scores, so that memory is linear in the context. Forward,
-each tile of keys is mixed into what a tile of queries has so far: an output y, and the logarithm L of its softmax's
-sum.
-
-    s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
-    y' = exp(L - L') y + exp(l - L') softmax(s) v
-
-Backward makes the tiles again, from q, k and the last L:
-
-    p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
-
-A sink is a score that L starts from. A bias is numbers by distance that are added to s; the gradient of the bias at a
-distance is the sum of ds along that diagonal. Tiles without a visible key are left out: loops over tiles end where the
-mask begins, which may be known at run time only.
-"""
+"""FlashAttention: softmax attention in tiles."""
 
 from functools import partial
 from typing import NamedTuple
@@ -31,12 +15,12 @@ from slm_flax.layers.dot_product import MASKED
 from slm_flax.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
+"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
 
 Index = int | Array
 
 NOTHING = MASKED / 2
-"""L of no keys: far below that of any visible key, and far above that of masked keys, which so weigh exactly 0."""
+"""L of no keys: far below L of any visible key, and far above L of masked keys, so that these weigh exactly 0."""
 
 
 def flash(
@@ -52,6 +36,23 @@ def flash(
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
+    """Computes softmax attention in tiles of scores, so that memory is linear in the context.
+
+    The function and its arguments are those of `dot_product` (FlashAttention; Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691). The forward pass mixes one tile of
+    keys after the other into the result of a tile of queries: an output y, and the logarithm L of its softmax's sum.
+
+        s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
+        y' = exp(L - L') y + exp(l - L') softmax(s) v
+
+    The backward pass computes the tiles again, from q, k and the last L:
+
+        p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
+
+    L starts from the sink, or from the logarithm of almost nothing. A bias is numbers by distance that are added to s.
+    The gradient of the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left
+    out: loops over tiles end at the mask, whose place may be known at run time only.
+    """
     (batch, time, heads, _), (keys, kv_heads) = q.shape, k.shape[1:3]
     size = TILE if jax.default_backend() == "cpu" else GPU_TILE
     height = min(size, time)
@@ -67,6 +68,8 @@ def flash(
 
 
 class Options(NamedTuple):
+    """What stays the same for all tiles."""
+
     scale: float
     window: int
     softcap: float
@@ -135,7 +138,7 @@ def _backward(options, saved, dy):
         *so_far, dk, dv = fori_loop(*tiles.seeing(j, len(q)), add, (*so_far, *zeros))
         return so_far, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    zeros = jnp.zeros(q.shape, dtype), None if learned is None else jnp.zeros_like(tiles.table)
+    zeros = jnp.zeros(q.shape, dtype), None if learned is None or tiles.table is None else jnp.zeros_like(tiles.table)
     (dq, dtable), (dk, dv) = jax.lax.scan(columns, [*zeros], jnp.arange(len(k)))
     dbias = None if learned is None else tiles.bias_gradient(dtable, bias)
     dfirst = -(jnp.exp(first - log_sum) * mean).sum(0)
@@ -146,10 +149,10 @@ _attend.defvjp(_forward_and_save, _backward, symbolic_zeros=True)
 
 
 class Tiles:
-    """Which queries (rows) meet which keys (columns), and their scores.
+    """The tiles of scores: which queries (rows) meet which keys (columns), and their scores.
 
-    `table` is the bias, [heads, distances], with the largest distance first: so each row of a tile is a piece of it,
-    which lies one to the left of the row above's. Zeros on both sides are for the hidden part of tiles.
+    `table`, [heads, distances], is the bias. Its largest distance comes first. So each row of a tile is a slice of the
+    table, which starts one to the left of the slice above. Zeros on both sides are for the hidden part of tiles.
     """
 
     def __init__(self, options: Options, bias: Array | None, start: Index, unused: Index, dtype: np.dtype):
@@ -183,7 +186,7 @@ class Tiles:
             s, slope = softcap * s, 1 - s * s
         by_head = self._by_head(s)
         if self.table is not None:
-            by_head += self._diagonals(i, j)
+            by_head += self._diagonals(self.table, i, j)
         column = j * self.options.width + jnp.arange(self.options.width)
         distance = self.start + i * self.options.height + jnp.arange(self.options.height)[:, None] - column
         mask = (distance >= 0) & (column >= self.unused) & (column < self.options.keys)
@@ -191,10 +194,10 @@ class Tiles:
             mask &= distance < window
         return jnp.where(mask, by_head, MASKED).reshape(s.shape), slope
 
-    def _diagonals(self, i: Index, j: Index) -> Array:
+    def _diagonals(self, table: Array, i: Index, j: Index) -> Array:
         """Returns the bias of a tile."""
         height, width = self.options.height, self.options.width
-        piece = dynamic_slice_in_dim(self.table, self._corner(i, j), height + width, axis=1)
+        piece = dynamic_slice_in_dim(table, self._corner(table, i, j), height + width, axis=1)
         # Read in rows one shorter than they are written, each row lies one to the right of the row above.
         rows = jnp.broadcast_to(piece[:, None], (len(piece), height, height + width)).reshape(len(piece), -1)
         skewed = rows[:, : height * (height + width - 1)].reshape(len(piece), height, -1)
@@ -207,7 +210,7 @@ class Tiles:
         # Read in rows one longer than they are written, each row lies one to the left of the row above.
         rows = jnp.pad(ds, ((0, 0), (0, 0), (height - 1, 0))).reshape(len(ds), -1)
         skewed = jnp.pad(rows, ((0, 0), (0, height))).reshape(len(ds), height, height + width)
-        corner = self._corner(i, j)
+        corner = self._corner(dtable, i, j)
         sums = dynamic_slice_in_dim(dtable, corner, height + width, axis=1) + skewed.sum(1)
         return dynamic_update_slice_in_dim(dtable, sums, corner, axis=1)
 
@@ -216,11 +219,11 @@ class Tiles:
         hidden = self.options.height + self.options.width - 1
         return dtable[:, hidden:-hidden][:, ::-1].astype(bias.dtype)
 
-    def _corner(self, i: Index, j: Index) -> Array:
-        """Returns where in the table the distance of a tile's last query from its first key is."""
+    def _corner(self, table: Array, i: Index, j: Index) -> Index:
+        """Returns the index in the table of the distance of a tile's last query from its first key."""
         largest = self.start + (i + 1) * self.options.height - 1 - j * self.options.width
         hidden = self.options.height + self.options.width - 1
-        return self.table.shape[1] - hidden - 1 - largest
+        return table.shape[1] - hidden - 1 - largest
 
     def _by_head(self, s: Array) -> Array:
         """Returns [batch, heads, rows, columns]."""

@@ -1,9 +1,4 @@
-"""Softmax attention by JAX's own function (`jax.nn.dot_product_attention`).
-
-The function is that of `dot_product`. What JAX's cannot do, `flash` does, and says so once. On a GPU JAX 0.10 computes
-it by XLA, which holds every score there: `flash` does all of it. On a CPU XLA would compute what the mask hides as
-well: there a sequence goes through in blocks of queries, each with only the keys that it can see.
-"""
+"""Softmax attention by the framework's own kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +27,13 @@ def fused(
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
     # JAX's function wants values as wide as keys.
+    """Computes softmax attention by `jax.nn.dot_product_attention`.
+
+    The function and its arguments are those of `dot_product`. Options that JAX's function lacks go to `flash`, with one
+    message. On a GPU JAX 0.10 computes it by XLA, which keeps every score in memory: there `flash` does all of it. On a
+    CPU XLA would also compute what the mask hides: there a sequence is split into blocks of queries, each with only the
+    keys that it can see.
+    """
     lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
     lacking = lacking or ("values of another width than keys" if q.shape[-1] != v.shape[-1] else "")
     if lacking:

@@ -1,7 +1,4 @@
-"""Gated MLP with GELU (Shazeer 2020, https://arxiv.org/abs/2002.05202).
-
-y = down(gelu(gate(x)) * up(x)),  gelu as in `gelu`
-"""
+"""GEGLU: a gated MLP with GELU."""
 
 import jax
 from jax import Array
@@ -13,6 +10,13 @@ from slm_flax.layers.gelu import APPROXIMATE
 
 
 class GegluMLP(GatedMLP):
+    """Gated MLP with GELU (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+        y = down(gelu(gate(x)) * up(x))
+
+    `GeluMLP` says what gelu is.
+    """
+
     def __init__(self, layer: LayerSpec):
         super().__init__(layer)
         self.approximate = APPROXIMATE[layer.mlp.gelu]
@@ -20,11 +24,12 @@ class GegluMLP(GatedMLP):
     def activation(
         self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
     ) -> Float[Array, "*batch hidden"]:
+        """See `geglu`."""
         return geglu(gate, up, self.approximate)
 
 
 def geglu(
     gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"], approximate: bool = APPROXIMATE["erf"]
 ) -> Float[Array, "*batch hidden"]:
-    """Returns what the down projection reads."""
+    """Returns gelu(gate) * up."""
     return jax.nn.gelu(gate, approximate=approximate) * up

@@ -1,9 +1,4 @@
-"""Grouped-query attention (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245).
-
-    q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv;  y = gate(attention(q, k, v)) Wo
-
-n_kv_heads = n_heads is multi-head attention (Vaswani et al. 2017), n_kv_heads = 1 multi-query attention (Shazeer 2019).
-"""
+"""Grouped-query attention, with multi-head and multi-query attention as its limits."""
 
 from collections.abc import Callable
 
@@ -23,15 +18,23 @@ from slm_flax.layers.value_residual import value_residual
 
 
 class GroupedQueryAttention(nnx.Module):
-    def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
-        """Builds the attention of layer `index`.
+    """Attention in which groups of query heads share keys and values (Ainslie et al. 2023,
+    https://arxiv.org/abs/2305.13245).
 
-        Args:
-          layer: this layer's.
-          index: counted from 0.
-          kernel: computes softmax attention.
-          position: gives the component that acts on "heads" or on "scores", or None.
-        """
+        q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv
+        y = gate(attention(q, k, v)) Wo
+
+    n_kv_heads = n_heads is multi-head attention (Vaswani et al. 2017), n_kv_heads = 1 multi-query attention (Shazeer
+    2019).
+
+    Args:
+      layer: the layer's spec.
+      index: of the layer, counted from 0.
+      kernel: computes softmax attention: a value of `KERNEL`.
+      position: gives the component that acts on "heads" or on "scores", or None.
+    """
+
+    def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
         attention = layer.attention
         self.heads, self.kv_heads, self.head_dim = attention.n_heads, attention.n_kv_heads, attention.head_dim
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
@@ -54,15 +57,23 @@ class GroupedQueryAttention(nnx.Module):
         cache: Cache | None,
         first_values: Float[Array, "batch time kv_heads head_dim"] | None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time kv_heads head_dim"]]:
-        """Attends from positions start, start + 1, ...; with a cache, adds `x` to it in place and sees all of it.
+        """Attends from positions start, start + 1, ...
 
-        Returns the output and the values of these positions; `first_values` are those of the first layer.
+        Args:
+          start: position of the first row of `x`.
+          cache: if given, it gets the new positions, in place, and queries see all of it.
+          first_values: the values of the first layer, for the value residual.
+
+        Returns:
+          The output, and the values of these positions before the value residual.
         """
         q = self.q_proj(x).reshape(*x.shape[:-1], self.heads, self.head_dim)
         k = self.k_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
         v = values = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, self.head_dim)
         if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q = self.q_norm(q)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
         if self.position is not None:
             q, k = self.position(q, start), self.position(k, start)
         if self.value_residual is not None:

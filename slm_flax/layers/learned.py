@@ -1,7 +1,4 @@
-"""Learned positions (Radford et al. 2018, Improving language understanding by generative pre-training).
-
-x'[t] = x[t] + table[t]
-"""
+"""Learned positions."""
 
 from flax import nnx
 from jax import Array
@@ -14,10 +11,21 @@ from slm_flax.params import declare
 
 
 class LearnedPosition(nnx.Module):
+    """Adds a learned vector per position (Radford et al. 2018, Improving language understanding by generative
+    pre-training).
+
+        x'[t] = x[t] + table[t]
+
+    Args:
+      layer: gives d_model.
+      context: the number of positions in the table.
+    """
+
     site = "embedding"
 
     def __init__(self, layer: LayerSpec, context: int):
         self.weight = declare((context, layer.d_model), embedding(layer))
 
     def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..."""
         return x + dynamic_slice_in_dim(self.weight[...], start, x.shape[1]).astype(x.dtype)

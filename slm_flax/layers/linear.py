@@ -1,8 +1,4 @@
-"""Linear map and embedding table, the two layers that hold matrices.
-
-Parameters keep their own dtype (float32, or float64 for proofs) and are cast where they are used: the linear map
-follows its input, the embedding starts the compute dtype.
-"""
+"""Linear map and embedding table: the two layers that have matrices."""
 
 import numpy as np
 from flax import nnx
@@ -14,7 +10,10 @@ from slm_flax.params import declare
 
 
 class Linear(nnx.Module):
-    """y = x W + b, with W stored as [in, out]."""
+    """Linear map, y = x W + b, with W stored as [in, out].
+
+    Parameters keep their dtype (float32, or float64 for proofs). They are cast to the dtype of the input.
+    """
 
     def __init__(self, d_in: int, d_out: int, spec: Spec, bias: bool):
         self.shape = (d_in, d_out)
@@ -23,6 +22,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         # As rows: of a product with more axes XLA's CPU backend computes the weight's gradient half as fast.
+        """Returns x W + b."""
         y = self.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
@@ -32,11 +32,12 @@ class Linear(nnx.Module):
 
 
 class Embedding(nnx.Module):
-    """Rows of a table [vocab, width] by index, in the compute dtype."""
+    """Rows of a table [vocab, width] by index, cast to the compute dtype."""
 
     def __init__(self, vocab: int, width: int, spec: Spec, dtype: np.dtype):
         self.weight = declare((vocab, width), spec)
         self.dtype = dtype
 
     def __call__(self, index: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
+        """Returns the row of each index."""
         return self.weight[index].astype(self.dtype)

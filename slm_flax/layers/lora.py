@@ -1,9 +1,4 @@
-"""Low-rank adapters (LoRA; Hu et al. 2021, https://arxiv.org/abs/2106.09685) beside frozen matrices.
-
-    y = x W + (alpha / rank) (x A) B + b
-
-W may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). Only A and B train.
-"""
+"""Low-rank adapters beside frozen matrices."""
 
 from functools import reduce
 
@@ -22,9 +17,12 @@ from slm_flax.quantization.formats import product
 
 
 class FrozenLinear(Linear):
-    """y = x W + (alpha / rank) (x A) B + b with a frozen W, floating or quantised, with or without the adapter A, B.
+    """Linear layer with a frozen matrix and a low-rank adapter (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
 
-    Adapters are LoRA's (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+        y = x W + (alpha / rank) (x A) B + b
+
+    W is frozen, and may be quantised (QLoRA; Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). Only A and B
+    train. Without an adapter, A and B are None.
     """
 
     def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
@@ -51,6 +49,7 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
+        """Returns x W + (alpha / rank) (x A) B."""
         if self.stored_as == "float":
             y = Linear.product(self, x)
         else:

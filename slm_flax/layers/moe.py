@@ -1,22 +1,7 @@
-"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
-
-    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
-
-s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
-https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
-groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
-
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
-
-by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
-mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
-
-Every choice is computed: rows are sorted by expert, and each expert's filled up with zeros to whole blocks, so that
-shapes are static; a matrix product takes one block. (`jax.lax.ragged_dot` runs every expert on every row on a CPU.)
-"""
+"""Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +14,7 @@ from jaxtyping import Float, Int
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_flax.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
-from slm_flax.layers.dense import GatedMLP
+from slm_flax.layers.dense import DenseMLP, GatedMLP
 from slm_flax.layers.geglu import GegluMLP, geglu
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.linear import Linear
@@ -38,21 +23,21 @@ from slm_flax.layers.swiglu import SwigluMLP, swiglu
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
-EXPERT = {
+EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Array]]] = {
     "gelu": (GeluMLP, partial(jax.nn.gelu, approximate=False)),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),
     "geglu": (GegluMLP, geglu),
     "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
+"""{mlp.expert: (its dense MLP, its activation of up, or of gate and up)}."""
 SCORES = {"softmax": lambda logits: jax.nn.softmax(logits, -1), "sigmoid": jax.nn.sigmoid}
-TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+TINY = 1e-20  # avoids 0 / 0 if all sigmoids of a token underflow
 SMALLEST_BLOCK = 16
 
 
 class Routing(NamedTuple):
-    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+    """The router's result for each token, float32 or wider; `chosen` lists the experts, the best first."""
 
     logits: Float[Array, "tokens experts"]
     scores: Float[Array, "tokens experts"]
@@ -60,10 +45,10 @@ class Routing(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, sorted by expert and in blocks of one expert, for the pairs of a token and one of its choices.
+    """The rows of the experts, sorted by expert, in blocks of one expert; a pair is a token and one of its choices.
 
     Args:
-      pair: the pair in each row; past the last one in a row that fills up a block.
+      pair: the pair in each row; past the last pair in a row that fills up a block.
       row: the row of each pair.
       expert: the expert of each block.
     """
@@ -74,13 +59,14 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nnx.Module):
-    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         self.weight = declare((experts, d_in, d_out), spec)
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "rows in"], expert: Int[Array, "blocks"]) -> Float[Array, "rows out"]:
+        """Returns the product of each row with its expert's matrix; `expert` names the expert of each block of rows."""
         y = _blocks_matmul(x.reshape(len(expert), -1, x.shape[-1]), self.weight[...], expert)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[expert][:, None]
@@ -88,6 +74,29 @@ class ExpertLinear(nnx.Module):
 
 
 class MixtureOfExperts(nnx.Module):
+    """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+    s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+    https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
+    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+
+    The auxiliary loss per token is
+
+        balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
+
+    The first term is by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961): f_i is the share of the choices that fall
+    on expert i, and P_i its mean probability. The second is by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+    Rows are sorted by expert. Zeros fill up the rows of each expert to whole blocks, so that shapes are static, and
+    each matrix product takes one block. (`jax.lax.ragged_dot` runs every expert on every row on a CPU.)
+
+    Args:
+      layer: gives d_model, and in `mlp` the experts, the router and the losses.
+    """
+
     def __init__(self, layer: LayerSpec):
         mlp = layer.mlp
         dense, self.activation = EXPERT[mlp.expert]
@@ -106,19 +115,24 @@ class MixtureOfExperts(nnx.Module):
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
 
-    def __call__(self, x: Float[Array, "batch time d_model"]) -> Float[Array, "batch time d_model"]:
+    def __call__(
+        self, x: Float[Array, "batch time d_model"]
+    ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""]]:
+        """Returns the output, and the auxiliary loss per token."""
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).astype(y.dtype)[..., None]).sum(1).reshape(x.shape)
-        return y if self.shared is None else y + self.shared(x)
+        if self.shared is not None:
+            y = y + self.shared(x)[0]
+        return y, self.auxiliary_loss(routing)
 
-    def penalty(self, x: Float[Array, "batch time d_model"]) -> Float[Array, ""]:
-        """Returns what this layer adds to the loss a token, float32 or wider.
+    def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:
+        """Returns what this layer adds to the loss per token, float32 or wider.
 
-        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
-        logits, scores, chosen = self.route(x.reshape(-1, x.shape[-1]))
+        logits, scores, chosen = routing
         counts = (chosen[..., None] == jnp.arange(self.experts)).sum((0, 1)).astype(logits.dtype)
         total = jnp.zeros((), logits.dtype)
         if self.balance_loss:
@@ -135,7 +149,7 @@ class MixtureOfExperts(nnx.Module):
         return total
 
     def route(self, x: Float[Array, "tokens d_model"]) -> Routing:
-        """Returns each token's experts; of equal scores the lower expert comes first."""
+        """Returns the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.astype(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores if self.balance is None else scores + self.balance[...].astype(scores.dtype)
@@ -146,7 +160,7 @@ class MixtureOfExperts(nnx.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Array, "tokens top_k"]:
-        """Returns what each chosen expert's output is multiplied by."""
+        """Returns the factor of each chosen expert's output."""
         weights = jnp.take_along_axis(routing.scores, routing.chosen, 1)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdims=True) + TINY)
@@ -167,9 +181,9 @@ class MixtureOfExperts(nnx.Module):
 def in_best_groups(
     ranked: Float[Array, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Array, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
 
-    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.
     """
     grouped = ranked.reshape(len(ranked), groups, -1)
@@ -179,9 +193,10 @@ def in_best_groups(
 
 
 def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
-    """Returns the rows of pairs whose experts are `chosen`.
+    """Sorts pairs by their experts, `chosen`, and fills each expert's rows up to whole blocks.
 
-    A block is about a quarter of an expert's mean share: padding then costs at most a quarter, an eighth as a rule.
+    A block is about a quarter of an expert's mean share. So padding costs at most a quarter, and about an eighth on
+    average.
     """
     pairs = len(chosen)
     block = SMALLEST_BLOCK * max(1, pairs // (4 * experts * SMALLEST_BLOCK))
@@ -200,7 +215,9 @@ def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
 
 @jax.custom_vjp
 def _reorder(x: Array, index: Array, inverse: Array) -> Array:
-    """Returns the rows x[index], zeros where `index` is past the end; `inverse` takes the gradient back, row by row."""
+    """Returns the rows x[index], and zeros if an index is past the end; `inverse` takes the gradient back, row by
+    row.
+    """
     return x.at[index].get(mode="fill", fill_value=0)
 
 
@@ -220,9 +237,9 @@ _reorder.defvjp(_reorder_forward, _reorder_backward)
 def _blocks_matmul(
     x: Float[Array, "blocks size in"], weight: Float[Array, "experts in out"], expert: Int[Array, "blocks"]
 ) -> Float[Array, "blocks size out"]:
-    """Returns x[i] @ weight[expert[i]], one block after the other: no copy of a matrix for each block.
+    """Returns x[i] @ weight[expert[i]], one block after the other, so that no block copies a matrix.
 
-    JAX's own derivative would add a gradient of all experts for each block.
+    JAX's derivative would add up a gradient of all experts for each block.
     """
 
     def step(_: None, block: tuple[Array, Array]) -> tuple[None, Array]:

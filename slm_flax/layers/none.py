@@ -1,7 +1,4 @@
-"""No position (Kazemnejad et al. 2023, https://arxiv.org/abs/2305.19466): the causal mask alone tells tokens apart.
-
-q' = q,  k' = k
-"""
+"""No position."""
 
 from flax import nnx
 from jax import Array
@@ -11,6 +8,13 @@ from slm_core.config.layers import LayerSpec
 
 
 class NoPosition(nnx.Module):
+    """Leaves queries and keys as they are (Kazemnejad et al. 2023, https://arxiv.org/abs/2305.19466).
+
+        q' = q,  k' = k
+
+    Only the causal mask tells tokens apart by position.
+    """
+
     site = "heads"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -19,4 +23,5 @@ class NoPosition(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time heads head_dim"], start: int | Array
     ) -> Float[Array, "batch time heads head_dim"]:
+        """Returns `x`."""
         return x

@@ -1,7 +1,4 @@
-"""Sigmoid gate on the output of attention (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
-
-y' = y * sigmoid(x W),  one gate an element or one a head
-"""
+"""Sigmoid gate on the output of attention."""
 
 import jax
 from flax import nnx
@@ -14,6 +11,13 @@ from slm_flax.layers.linear import Linear
 
 
 class OutputGate(nnx.Module):
+    """Multiplies the output of attention by a gate (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
+
+        y' = y * sigmoid(x W)
+
+    attention.gate picks one gate per "element" or one per "head".
+    """
+
     def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
         self.gates = (heads, head_dim if layer.attention.gate == "element" else 1)
         self.gate_proj = Linear(layer.d_model, self.gates[0] * self.gates[1], matrix(layer), layer.attention.bias)
@@ -21,9 +25,10 @@ class OutputGate(nnx.Module):
     def __call__(
         self, y: Float[Array, "batch time heads head_dim"], x: Float[Array, "batch time d_model"]
     ) -> Float[Array, "batch time heads head_dim"]:
+        """Returns the gated `y`; the gate is computed from the layer's input `x`."""
         return y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*x.shape[:-1], *self.gates)
 
 
 def output_gate(layer: LayerSpec, heads: int, head_dim: int) -> OutputGate | None:
-    """Returns the gate, or None where the config has none."""
+    """Returns the gate, or None if attention.gate is "none"."""
     return None if layer.attention.gate == "none" else OutputGate(layer, heads, head_dim)

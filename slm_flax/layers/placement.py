@@ -1,48 +1,59 @@
-"""Where the norms of a block stand. Each function takes the block, the stream, and attention and MLP as functions.
-
-    pre              x + f(norm(x))                           Xiong et al. 2020, https://arxiv.org/abs/2002.04745
-    post             norm(x + f(x))                           Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
-    sandwich         x + norm'(f(norm(x)))                    Ding et al. 2021, https://arxiv.org/abs/2105.13290
-    output           x + norm(f(x))                           OLMo 2 2024, https://arxiv.org/abs/2501.00656
-    parallel         x + attention(norm(x)) + mlp(norm'(x))   GPT-NeoX 2022, https://arxiv.org/abs/2204.06745
-    parallel_shared  x + attention(norm(x)) + mlp(norm(x))    GPT-J 2021
-
-What is added to the stream is multiplied by model.residual_multiplier first: that is `block.add`.
-"""
+"""The places of the norms in a block: one function per value of norm.placement."""
 
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
-from flax import nnx
 from jax import Array
 
 Sublayer = Callable[[Array], Array]
+"""A half of a block, attention or MLP, or a norm: a function of the stream or of its like."""
 
 
-def pre(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+@runtime_checkable
+class Normed(Protocol):
+    """The block that a placement acts on: it has the norms that `PLACEMENT` names, and adds to the stream."""
+
+    attention_norm: Sublayer
+    attention_output_norm: Sublayer
+    mlp_norm: Sublayer
+    mlp_output_norm: Sublayer
+
+    def add(self, x: Array, y: Array) -> Array:
+        """Adds `y`, times model.residual_multiplier, to the stream `x`."""
+        ...
+
+
+def pre(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """x + f(norm(x)) for each half f of the block (Xiong et al. 2020, https://arxiv.org/abs/2002.04745)."""
     x = block.add(x, attend(block.attention_norm(x)))
     return block.add(x, feed(block.mlp_norm(x)))
 
 
-def post(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+def post(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """norm(x + f(x)) for each half f of the block (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
     x = block.attention_norm(block.add(x, attend(x)))
     return block.mlp_norm(block.add(x, feed(x)))
 
 
-def sandwich(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+def sandwich(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """x + norm'(f(norm(x))) for each half f of the block (Ding et al. 2021, https://arxiv.org/abs/2105.13290)."""
     x = block.add(x, block.attention_output_norm(attend(block.attention_norm(x))))
     return block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))
 
 
-def output(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+def output(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """x + norm(f(x)) for each half f of the block (OLMo 2 2024, https://arxiv.org/abs/2501.00656)."""
     x = block.add(x, block.attention_norm(attend(x)))
     return block.add(x, block.mlp_norm(feed(x)))
 
 
-def parallel(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+def parallel(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """x + attention(norm(x)) + mlp(norm'(x)) (GPT-NeoX 2022, https://arxiv.org/abs/2204.06745)."""
     return block.add(block.add(x, attend(block.attention_norm(x))), feed(block.mlp_norm(x)))
 
 
-def parallel_shared(block: nnx.Module, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+def parallel_shared(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
+    """x + attention(norm(x)) + mlp(norm(x)) (GPT-J 2021)."""
     y = block.attention_norm(x)
     return block.add(block.add(x, attend(y)), feed(y))
 

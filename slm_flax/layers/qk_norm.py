@@ -1,10 +1,4 @@
-"""Normalisation of queries and keys: RMSNorm (Dehghani et al. 2023, https://arxiv.org/abs/2302.05442, there LayerNorm)
-or length 1 (Henry et al. 2020, https://arxiv.org/abs/2010.04245).
-
-    rmsnorm: x' = RMSNorm(x),  l2: x' = x / sqrt(sum(x^2) + eps)
-
-over each head by itself (Gemma 3, Qwen3) or over all heads at once (OLMo 2).
-"""
+"""Normalisation of queries and keys."""
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +13,18 @@ from slm_flax.numerics import wide
 
 
 class L2Norm(nnx.Module):
+    """Scales each vector to length 1 (Henry et al. 2020, https://arxiv.org/abs/2010.04245).
+
+        y = x / sqrt(sum(x^2) + eps)
+
+    The sum is float32 or wider.
+    """
+
     def __init__(self, width: int, norm: Norm):
         self.eps = norm.eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Returns the normalised `x`, in its own dtype."""
         y = x.astype(wide(x.dtype))
         return (y * jax.lax.rsqrt(jnp.square(y).sum(-1, keepdims=True) + self.eps)).astype(x.dtype)
 
@@ -31,14 +33,21 @@ QK_NORM = {"rmsnorm": RMSNorm, "l2": L2Norm}
 
 
 class QKNorm(nnx.Module):
+    """Normalises queries or keys by RMSNorm or to length 1.
+
+    RMSNorm follows Dehghani et al. 2023 (https://arxiv.org/abs/2302.05442), who use LayerNorm. attention.qk_norm_over
+    picks each "head" by itself (Gemma 3, Qwen3) or the "whole" of all heads (OLMo 2).
+    """
+
     def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
         self.whole = layer.attention.qk_norm_over == "whole"
         self.norm = QK_NORM[layer.attention.qk_norm](heads * head_dim if self.whole else head_dim, layer.norm)
 
     def __call__(self, x: Float[Array, "batch time heads head_dim"]) -> Float[Array, "batch time heads head_dim"]:
+        """Returns the normalised heads."""
         return self.norm(x.reshape(*x.shape[:2], -1)).reshape(x.shape) if self.whole else self.norm(x)
 
 
 def qk_norm(layer: LayerSpec, heads: int, head_dim: int) -> QKNorm | None:
-    """Returns the norm of queries or keys, or None where the config has none."""
+    """Returns the norm of queries or keys, or None if attention.qk_norm is "none"."""
     return None if layer.attention.qk_norm == "none" else QKNorm(layer, heads, head_dim)

@@ -1,7 +1,4 @@
-"""MLP with squared ReLU (So et al. 2021, https://arxiv.org/abs/2109.08668).
-
-y = down(relu(up(x))^2)
-"""
+"""An MLP with squared ReLU."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +9,16 @@ from slm_flax.layers.dense import DenseMLP
 
 
 class Relu2MLP(DenseMLP):
+    """MLP with squared ReLU (So et al. 2021, https://arxiv.org/abs/2109.08668).
+
+    y = down(relu(up(x))^2)
+    """
+
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
+        """See `relu2`."""
         return relu2(x)
 
 
 def relu2(x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-    """Returns what the down projection reads."""
+    """Returns relu(x)^2."""
     return jnp.square(jax.nn.relu(x))

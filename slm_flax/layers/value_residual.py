@@ -1,7 +1,4 @@
-"""Value residual (Zhou et al. 2024, https://arxiv.org/abs/2410.17897, with learned weights).
-
-v' = a v + b v_1,  v_1 the values of the first layer, a and b starting at 1/2
-"""
+"""Value residual: later layers mix in the values of the first."""
 
 from flax import nnx
 from jax import Array
@@ -13,16 +10,24 @@ from slm_flax.params import declare
 
 
 class ValueResidual(nnx.Module):
+    """Mixes the first layer's values into this layer's (Zhou et al. 2024, https://arxiv.org/abs/2410.17897).
+
+        v' = a v + b v_1
+
+    v_1 are the values of the first layer. a and b are learned, and start at 1/2.
+    """
+
     def __init__(self):
         self.weight = declare((2,), HALF)
 
     def __call__(
         self, v: Float[Array, "batch time heads head_dim"], first: Float[Array, "batch time heads head_dim"]
     ) -> Float[Array, "batch time heads head_dim"]:
-        own, others = self.weight.astype(v.dtype)
-        return own * v + others * first
+        """Returns the mixed values."""
+        a, b = self.weight.astype(v.dtype)
+        return a * v + b * first
 
 
 def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:
-    """Returns the mixing of layer `index`; None in the first, and where the config has none."""
+    """Returns the mixing of layer `index`; None in the first layer, and if attention.value_residual is off."""
     return ValueResidual() if layer.attention.value_residual and index else None

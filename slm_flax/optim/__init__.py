@@ -8,8 +8,10 @@ schedule's. Under memory.remat such a chain sees each layer of a stack by itself
 from collections.abc import Callable
 
 from slm_core.config import Optim
+from slm_core.model.one_twin import check_kind
 from slm_flax.optim import adafactor, adamw, adamw8bit, lion, muon, schedule_free, sgd
 from slm_flax.optim.base import Groups, Optimizer, OptimState, Transformation
+from slm_flax.optim.base import scheduled as scheduled
 from slm_flax.params import Params
 
 OPTIMIZERS: dict[str, Callable[[Optim, Groups], Transformation]] = {
@@ -27,5 +29,6 @@ AVERAGED: dict[str, Callable[[Optim, Params, OptimState], Params]] = {"schedule_
 
 
 def make(optim: Optim, groups: Groups) -> Optimizer:
-    """Returns the optimizer that a config asks for."""
+    """Returns the optimizer that a config asks for. Raises UserError if this twin has none of that kind."""
+    check_kind(optim.kind, "flax", OPTIMIZERS)
     return Optimizer(OPTIMIZERS[optim.kind](optim, groups))

@@ -1,13 +1,13 @@
 """Adafactor: second moments kept as one row and one column."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
 from slm_core.config import Optim
-from slm_flax.optim.base import Groups, Transformation, by_group
+from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 from slm_flax.params import Params
 
 
@@ -55,7 +55,7 @@ def scale_by_factored_rms(power: float, eps: float = 1e-30) -> optax.GradientTra
             jnp.zeros((), jnp.int32),
         )
 
-    def update(grads: Params, state: Any, params: Any = None, *, lr: Array, **extra: Any) -> tuple[Params, Factored]:
+    def update(grads: Params, state: Factored, params: Params, lr: Array) -> tuple[Params, Factored]:
         new, directions = Factored({}, {}, {}, state.count + 1), {}
         share = new.count.astype(lr.dtype) ** -power
         for name, g in grads.items():
@@ -71,7 +71,7 @@ def scale_by_factored_rms(power: float, eps: float = 1e-30) -> optax.GradientTra
             directions[name] = g * root
         return directions, new
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateful(init, update)
 
 
 def _toward(old: Array, new: Array, share: Array) -> Array:

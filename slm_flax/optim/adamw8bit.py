@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
@@ -11,7 +12,7 @@ from jax import Array, lax
 from slm_core.config import Optim
 from slm_core.quantization.blockwise import n_blocks, signed_code, unsigned_code
 from slm_flax.optim.adamw import one_minus_power
-from slm_flax.optim.base import Groups, Transformation, by_group
+from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 from slm_flax.params import Params
 from slm_flax.quantization.blockwise import Quantiser
 
@@ -56,23 +57,24 @@ def scale_by_adam8bit(optim: Optim) -> optax.GradientTransformationExtraArgs:
         large, small = split(params)
         codes = [{name: jnp.full_like(p, q.zero, dtype=jnp.uint8) for name, p in large.items()} for q in (m, v)]
         scales = {name: jnp.ones(n_blocks(p.size, optim.quantised_block), p.dtype) for name, p in large.items()}
-        return Moments(adam.init(small), codes[0], scales, codes[1], {name: jnp.copy(x) for name, x in scales.items()})
+        return Moments(adam.init(small), codes[0], scales, codes[1], jax.tree.map(jnp.copy, scales))
 
-    def update(grads: Params, state: Any, params: Any = None, *, lr: Array, **extra: Any) -> tuple[Params, Moments]:
+    def update(grads: Params, state: Moments, params: Params, lr: Array) -> tuple[Params, Moments]:
         large, small = split(grads)
         directions, small_state = adam.update(small, state.small)
-        corrections = [one_minus_power(beta, small_state.count, lr) for beta in optim.betas]
+        found: Any = directions
         new = Moments(small_state, {}, {}, {}, {})
+        corrections = [one_minus_power(beta, new.small.count, lr) for beta in optim.betas]
         step = functools.partial(_step, optim, m, v, corrections)
         for name, g in large.items():
-            held = [g, *(part[name] for part in state[1:])]
-            found = _in_slices(step, optim.quantised_block, [x.reshape(-1) for x in held])
-            directions[name], *moments = (x.reshape(old.shape) for x, old in zip(found, held, strict=True))
-            for part, value in zip(new[1:], moments, strict=True):
-                part[name] = value
-        return directions, new
+            held = [g, state.m[name], state.m_scale[name], state.v[name], state.v_scale[name]]
+            flat = _in_slices(step, optim.quantised_block, [x.reshape(-1) for x in held])
+            parts = (found, new.m, new.m_scale, new.v, new.v_scale)
+            for part, value, old in zip(parts, flat, held, strict=True):
+                part[name] = value.reshape(old.shape)
+        return found, new
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateful(init, update)
 
 
 def _in_slices(step: Callable[..., list[Array]], block: int, held: list[Array]) -> list[Array]:
@@ -93,7 +95,8 @@ def _step(
     """
     n, first = n_blocks(size, optim.quantised_block), at * optim.quantised_block
     sizes, starts = (size, size, n, size, n), (first, first, at, first, at)
-    g, *moments = (lax.dynamic_slice_in_dim(x, *where) for x, *where in zip(held, starts, sizes, strict=True))
+    slices = zip(held, starts, sizes, strict=True)
+    g, *moments = (lax.dynamic_slice_in_dim(x, start, length) for x, start, length in slices)
     (b1, b2), (correction1, correction2) = optim.betas, corrections
     m = b1 * m_codes.dequantise(*moments[:2]) + (1 - b1) * g
     v = b2 * v_codes.dequantise(*moments[2:]) + (1 - b2) * jnp.square(g)

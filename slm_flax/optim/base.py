@@ -1,8 +1,8 @@
 """What the optimizers share: the end of each chain, and the names of its state."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -12,6 +12,7 @@ from jax.tree_util import GetAttrKey, keystr
 from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.params import Params
 
+State = TypeVar("State")
 Groups = Mapping[str, ParameterGroup]
 Transformation = optax.GradientTransformation | optax.GradientTransformationExtraArgs
 
@@ -43,7 +44,8 @@ class Optimizer:
         entries = names(like)
         before = jax.tree.unflatten(jax.tree.structure(like), [state[name] for name in entries])
         updates, after = self.transformation.update(grads, before, params, lr=lr)
-        return optax.apply_updates(params, updates), dict(zip(entries, jax.tree.leaves(after), strict=True))
+        updated: Any = optax.apply_updates(params, updates)
+        return updated, dict(zip(entries, jax.tree.leaves(after), strict=True))
 
 
 def names(tree: Any) -> list[str]:
@@ -64,24 +66,37 @@ def names(tree: Any) -> list[str]:
     return found
 
 
+def stateful(
+    init: Callable[[Any], State], update: Callable[[Any, State, Any, Array], tuple[Any, State]]
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the optax transformation of update(grads, state, params, lr)."""
+
+    def begin(params: Any) -> Any:
+        return init(params)
+
+    def call(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Any]:
+        return update(updates, state, params, extra_args["lr"])
+
+    return optax.GradientTransformationExtraArgs(begin, call)
+
+
+def stateless(update: Callable[[Params, Params, Array], Params]) -> optax.GradientTransformationExtraArgs:
+    """Returns the optax transformation of update(grads, params, lr)."""
+    return stateful(optax.init_empty_state, lambda grads, state, params, lr: (update(grads, params, lr), state))
+
+
 def by_group(groups: Groups) -> optax.GradientTransformationExtraArgs:
     """Makes of directions u the updates -lr (lr_multiplier u + decay p): the end of an optimizer's chain."""
 
-    def update(directions: Params, state: Any, params: Params | None = None, **extra: Any) -> tuple[Params, Any]:
-        assert params is not None
-        lr = extra["lr"]
+    def update(directions: Params, params: Params, lr: Array) -> Params:
         return {
             name: -lr * groups[name].decay * params[name] - lr * groups[name].lr_multiplier * u
             for name, u in directions.items()
-        }, state
+        }
 
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+    return stateless(update)
 
 
 def scheduled(transformation: Transformation) -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates of a transformation by the schedule's learning rate: give it a rate of 1 of its own."""
-    end = optax.GradientTransformationExtraArgs(
-        optax.init_empty_state,
-        lambda updates, state, params=None, *, lr, **_: (jax.tree.map(lambda u: lr * u, updates), state),
-    )
-    return optax.chain(transformation, end)
+    return optax.chain(transformation, stateless(lambda updates, params, lr: jax.tree.map(lambda u: lr * u, updates)))

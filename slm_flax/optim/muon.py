@@ -1,5 +1,6 @@
 """Muon: orthogonalised momentum."""
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Optim
-from slm_flax.optim.base import Groups, Transformation, by_group
+from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 
 SCALES = {
     "rms": lambda d_in, d_out: 0.2 * max(d_in, d_out) ** 0.5,
@@ -34,7 +35,10 @@ def muon(optim: Optim, groups: Groups) -> Transformation:
 
     State: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
     """
-    kinds = {"matrix": scale_by_muon(optim), "rest": optax.scale_by_adam(*optim.betas, optim.eps)}
+    kinds: dict[Hashable, Transformation] = {
+        "matrix": scale_by_muon(optim),
+        "rest": optax.scale_by_adam(*optim.betas, optim.eps),
+    }
 
     def kind(name: str, value: Array) -> str:
         return "matrix" if groups[name].role == "matrix" and value.ndim >= 2 else "rest"
@@ -49,7 +53,7 @@ class Momentum(NamedTuple):
     m: Any
 
 
-def scale_by_muon(optim: Optim) -> optax.GradientTransformation:
+def scale_by_muon(optim: Optim) -> optax.GradientTransformationExtraArgs:
     """Makes of gradients their orthogonalised momentum, times the scale of the matrix's shape."""
     mu, scale = optim.momentum, SCALES[optim.muon_scale]
 
@@ -57,11 +61,11 @@ def scale_by_muon(optim: Optim) -> optax.GradientTransformation:
         u = g + mu * (m - g) if optim.nesterov else m
         return scale(*u.shape[-2:]) * orthogonal(u, optim.newton_schulz_steps)
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Momentum]:
+    def update(grads: Any, state: Momentum, params: Any, lr: Array) -> tuple[Any, Momentum]:
         m = jax.tree.map(lambda g, m: m + (1 - mu) * (g - m), grads, state.m)
         return jax.tree.map(direction, grads, m), Momentum(m)
 
-    return optax.GradientTransformation(lambda params: Momentum(optax.tree.zeros_like(params)), update)
+    return stateful(lambda params: Momentum(optax.tree.zeros_like(params)), update)
 
 
 def orthogonal(u: Float[Array, "*experts in out"], steps: int) -> Float[Array, "*experts in out"]:

@@ -1,15 +1,14 @@
 """Schedule-free AdamW: averaging instead of a schedule."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from slm_core.config import Optim
 from slm_flax.optim.adamw import one_minus_power
-from slm_flax.optim.base import Groups, OptimState, Transformation
+from slm_flax.optim.base import Groups, OptimState, Transformation, stateful
 from slm_flax.params import Params
 
 
@@ -42,12 +41,9 @@ def schedule_free(optim: Optim, groups: Groups) -> Transformation:
     def init(params: Params) -> Averaging:
         z = jax.tree.map(jnp.array, params)  # copies: the step donates both
         dtype = next(iter(params.values())).dtype
-        return Averaging(z, optax.tree.zeros_like(params), jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
+        return Averaging(z, jax.tree.map(jnp.zeros_like, params), jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
 
-    def update(
-        grads: Params, state: Any, params: Params | None = None, *, lr: Array, **extra: Any
-    ) -> tuple[Params, Averaging]:
-        assert params is not None
+    def update(grads: Params, state: Averaging, params: Params, lr: Array) -> tuple[Params, Averaging]:
         new = Averaging({}, {}, state.weight_sum + jnp.square(lr), state.count + 1)
         c = jnp.square(lr) / new.weight_sum
         correction = jnp.sqrt(one_minus_power(b2, new.count, lr))
@@ -60,7 +56,7 @@ def schedule_free(optim: Optim, groups: Groups) -> Transformation:
             updates[name] = c * (z - y) - lr * (1 - b1 * (1 - c)) * d
         return updates, new
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return stateful(init, update)
 
 
 def averaged(optim: Optim, params: Params, state: OptimState) -> Params:

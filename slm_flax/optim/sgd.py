@@ -1,13 +1,13 @@
 """Gradient descent with momentum."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
 from jax import Array
 
 from slm_core.config import Optim
-from slm_flax.optim.base import Groups, Transformation, by_group
+from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 
 
 def sgd(optim: Optim, groups: Groups) -> Transformation:
@@ -25,10 +25,9 @@ class _Count(NamedTuple):
     count: Array
 
 
-def _counted() -> optax.GradientTransformation:
+def _counted() -> optax.GradientTransformationExtraArgs:
     """Counts updates, which optax's momentum does not."""
-
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _Count]:
-        return updates, _Count(state.count + 1)
-
-    return optax.GradientTransformation(lambda params: _Count(jnp.zeros((), jnp.int32)), update)
+    return stateful(
+        lambda params: _Count(jnp.zeros((), jnp.int32)),
+        lambda grads, state, params, lr: (grads, _Count(state.count + 1)),
+    )

@@ -1,20 +1,30 @@
-"""The KV cache: what attention keeps of the positions that it has read.
+"""The KV cache: what attention keeps of the positions that it has read."""
 
-With a window only the newest `window` positions are kept, oldest first (a rolling cache; Jiang et al. 2023,
-https://arxiv.org/abs/2310.06825).
-"""
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 Cache = dict[str, Tensor]
-"""{name: [batch, room, ...]}: keys and values, or what they are made from."""
+"""{name: [batch, room, ...]}: keys and values, or the latents that give them."""
 
 
 def empty_cache(
-    entries: dict[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: torch.dtype, device: torch.device
+    entries: Mapping[str, tuple[int, ...]],
+    batch: int,
+    context: int,
+    window: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Cache:
-    """Returns a cache for entries {name: shape of one position}, with room for `context` positions or a window."""
+    """Returns a cache with room for `context` positions.
+
+    With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
+    https://arxiv.org/abs/2310.06825).
+
+    Args:
+      entries: {name: shape of one position}.
+    """
     room = min(context, window) if window else context
     return {name: torch.zeros(batch, room, *shape, dtype=dtype, device=device) for name, shape in entries.items()}
 
@@ -23,8 +33,8 @@ def extend(cache: Cache, new: Cache, start: int, window: int) -> tuple[Cache, in
     """Adds the positions start, start + 1, ... to a cache, in place.
 
     Returns:
-      All positions that the new ones may see, themselves included, and the position of the first; it is negative where
-      a rolling cache is not full yet.
+      All positions that the new ones may see, themselves included, and the position of the first. That position is
+      negative as long as a rolling cache is not full.
     """
     time = next(iter(new.values())).shape[1]
     if not window:

@@ -1,10 +1,4 @@
-"""Gated MLP with clipped inputs (gpt-oss; OpenAI 2025, https://arxiv.org/abs/2508.10925).
-
-    y = down(g sigmoid(1.702 g) (1 + u)),  g = min(gate(x), 7),  u = clip(up(x), -7, 7)
-
-x sigmoid(1.702 x) is the approximation of GELU by Hendrycks and Gimpel 2016 (https://arxiv.org/abs/1606.08415). The
-gradient of a value that is exactly at a bound passes.
-"""
+"""Clipped SwiGLU, the MLP of gpt-oss."""
 
 import torch
 from jaxtyping import Float
@@ -17,15 +11,24 @@ LIMIT = 7.0  # bound of the inputs
 
 
 class ClippedSwigluMLP(GatedMLP):
+    """Gated MLP with clipped inputs (gpt-oss; OpenAI 2025, https://arxiv.org/abs/2508.10925).
+
+        y = down(g sigmoid(1.702 g) (1 + u)),  g = min(gate(x), 7),  u = clip(up(x), -7, 7)
+
+    x sigmoid(1.702 x) is the approximation of GELU by Hendrycks and Gimpel 2016 (https://arxiv.org/abs/1606.08415). The
+    gradient of a value that is exactly at a bound passes.
+    """
+
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch hidden"]:
+        """See `clipped_swiglu`."""
         return clipped_swiglu(gate, up)
 
 
 def clipped_swiglu(
     gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
 ) -> Float[Tensor, "*batch hidden"]:
-    """Returns what the down projection reads."""
+    """Returns g sigmoid(1.702 g) (1 + u), with g and u the clipped `gate` and `up`."""
     gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
     return gate * torch.sigmoid(STEEPNESS * gate) * (1 + up)

@@ -1,7 +1,4 @@
-"""The two shapes of a dense MLP; a paper's file gives the activation.
-
-DenseMLP: y = down(f(up(x)));  GatedMLP: y = down(f(gate(x), up(x)))
-"""
+"""The two forms of a dense MLP, with and without a gate."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +9,14 @@ from slm_torch.layers.linear import Linear
 
 
 class DenseMLP(nn.Module):
+    """Two matrices with an activation between them; a subclass gives the activation f.
+
+        y = down(f(up(x)))
+
+    Args:
+      layer: gives d_model, mlp.hidden and mlp.bias.
+    """
+
     def __init__(self, layer: LayerSpec):
         super().__init__()
         mlp = layer.mlp
@@ -19,13 +24,23 @@ class DenseMLP(nn.Module):
         self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Returns what the down projection reads."""
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        return self.down_proj(self.activation(self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nn.Module):
+    """Three matrices, with an activation of the gate and the up projection; a subclass gives the activation f.
+
+        y = down(f(gate(x), up(x)))
+
+    Args:
+      layer: gives d_model, mlp.hidden and mlp.bias.
+    """
+
     def __init__(self, layer: LayerSpec):
         super().__init__()
         mlp = layer.mlp
@@ -36,7 +51,9 @@ class GatedMLP(nn.Module):
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch hidden"]:
+        """Returns what the down projection reads."""
         raise NotImplementedError
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x)))
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

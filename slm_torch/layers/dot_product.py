@@ -1,13 +1,4 @@
-"""Scaled dot-product attention, written out (Vaswani et al. 2017, section 3.2.1, https://arxiv.org/abs/1706.03762).
-
-    y = softmax(mask(cap tanh(q k^T scale / cap) + bias)) v
-
-Query t stands at position start + t, key j at keys_start + j; a query at position p sees the keys at positions in
-(p - window, p] that are not negative: those do not exist. Each group of heads / kv_heads query heads shares one key and
-value head. `bias` adds a score by head and distance. `sinks` adds a score a head to the softmax that attends to nothing
-(gpt-oss, https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453). Scores, mask and
-softmax are float32 or wider.
-"""
+"""Scaled dot-product attention, written out: the reference for the other kernels."""
 
 import torch
 from einops import rearrange
@@ -33,6 +24,24 @@ def dot_product(
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
+    """Computes softmax attention with all scores in memory (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762,
+    3.2.1).
+
+        y = softmax(mask(cap tanh(q k^T scale / cap) + bias)) v
+
+    Query t stands at position start + t, and key j at keys_start + j. A query at position p sees the keys at positions
+    in (p - window, p]. Keys at negative positions do not exist, so they are hidden. Each group of heads / kv_heads
+    query heads shares one key and value head. Scores, mask and softmax are float32 or wider.
+
+    Args:
+      start, keys_start: positions of the first query and of the first key.
+      scale: multiplies q k^T.
+      window: how many positions a query sees, itself included; 0: all.
+      softcap: the cap; 0: none.
+      bias: is added to the score of each head by distance p - c.
+      sinks: one score per head that takes part in the softmax but has no value (gpt-oss,
+        https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
+    """
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
     scores = (q @ k.mT).to(wide(q.dtype)) * scale

@@ -1,10 +1,4 @@
-"""Dropout (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html) with masks from a hash.
-
-    y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
-
-`slm_core.model.dropout` specifies the hash. i is the flat index of the element in the global batch, and the key comes
-from (seed, step, site). So masks do not depend on the twin, on recomputation or on how the batch is split.
-"""
+"""Dropout with masks from a counter-based hash."""
 
 from dataclasses import dataclass
 
@@ -29,13 +23,16 @@ class DropoutKey:
 
 
 class Dropout(nn.Module):
-    """Zeroes elements with probability `rate`, and divides the others by 1 - rate.
+    """Zeroes random elements of the input (Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html).
 
-    See Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html. Without a key nothing is dropped.
+        y = x * keep / (1 - rate),  keep[i] = hash(i, key) >= rate * 2^32
+
+    `slm_core.model.dropout` specifies the hash. i is the element's flat index in the global batch, and the key comes
+    from (seed, step, site). So masks are the same in both twins, in recomputation and for every split of the batch.
 
     Args:
-      rate: probability that an element is dropped.
-      site: index of its key among the keys that it is given.
+      rate: probability that an element becomes 0.
+      site: index of this module's key in `DropoutKey.sites`.
     """
 
     def __init__(self, rate: float, site: int):
@@ -46,6 +43,7 @@ class Dropout(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time width"], key: DropoutKey | None
     ) -> Float[Tensor, "batch time width"]:
+        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)
@@ -58,7 +56,7 @@ def layer_key(key: DropoutKey | None, layer: int) -> DropoutKey | None:
 
 
 def keep_mask(key: Int[Tensor, ""], shape: torch.Size, first_row: int, rate: float) -> Bool[Tensor, "batch time width"]:
-    """Computes `slm_core.model.dropout.keep_mask` in int32 tensors, which wrap around as unsigned ones do."""
+    """Computes `slm_core.model.dropout.keep_mask` on the device."""
     rows, time, width = shape
     index = torch.arange(rows * time * width, dtype=torch.int64, device=key.device) + first_row * time * width
     hashed = _mix(_mix(index.to(torch.int32)) ^ key)
@@ -76,10 +74,10 @@ def _mix(x: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
 
 
 def _shift(x: Int[Tensor, "n"], by: int) -> Int[Tensor, "n"]:
-    """Shifts right without copying the sign: the arithmetic shift, with the copied sign bits masked off."""
+    """Shifts right without the sign: the arithmetic shift, with the copied sign bits masked off."""
     return (x >> by) & ((1 << (32 - by)) - 1)
 
 
 def _signed(value: int) -> int:
-    """Converts an unsigned 32-bit integer to the int32 of the same bits."""
+    """Returns the int32 with the bits of an unsigned 32-bit integer."""
     return value - 2**32 if value >= 2**31 else value

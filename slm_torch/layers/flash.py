@@ -1,19 +1,4 @@
-"""FlashAttention (Dao et al. 2022, https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691).
-
-The function is that of `dot_product`, computed in tiles of scores, so that memory is linear in the context. Forward,
-each tile of keys is mixed into what a tile of queries has so far: an output y, and the logarithm L of its softmax's
-sum.
-
-    s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
-    y' = exp(L - L') y + exp(l - L') softmax(s) v
-
-Backward makes the tiles again, from q, k and the last L:
-
-    p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
-
-A sink is a score that L starts from. Bias and mask are numbers by distance that are added to s; the gradient of the
-bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left out.
-"""
+"""FlashAttention: softmax attention in tiles."""
 
 from typing import NamedTuple
 
@@ -27,10 +12,10 @@ from slm_torch.layers.dot_product import MASKED
 from slm_torch.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: small where it should stay in cache, large where each operation is a launch."""
+"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
 
 NOTHING = MASKED / 2
-"""L of no keys: far below that of any visible key, and far above that of masked keys, which so weigh exactly 0."""
+"""L of no keys: far below L of any visible key, and far above L of masked keys, so that these weigh exactly 0."""
 
 
 def flash(
@@ -46,12 +31,32 @@ def flash(
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
+    """Computes softmax attention in tiles of scores, so that memory is linear in the context.
+
+    The function and its arguments are those of `dot_product` (FlashAttention; Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135; Dao 2023, https://arxiv.org/abs/2307.08691). The forward pass mixes one tile of
+    keys after the other into the result of a tile of queries: an output y, and the logarithm L of its softmax's sum.
+
+        s = q k^T scale;  l = log sum exp(s);  L' = log(exp(L) + exp(l))
+        y' = exp(L - L') y + exp(l - L') softmax(s) v
+
+    The backward pass computes the tiles again, from q, k and the last L:
+
+        p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
+
+    L starts from the sink, or from the logarithm of almost nothing. Bias and mask are numbers by distance that are
+    added to s. The gradient of the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key
+    are left out.
+    """
     unused = max(-keys_start, 0)  # keys at positions before 0 are hidden
     options = Options(start - keys_start - unused, scale, window, softcap)
+    # pyrefly: ignore[bad-return]  torch declares no type for `apply`
     return _Flash.apply(q, k[:, unused:], v[:, unused:], bias, sinks, options)
 
 
 class Options(NamedTuple):
+    """What stays the same for all tiles."""
+
     start: int
     """Position of the first query; the first key stands at 0."""
     scale: float
@@ -75,10 +80,10 @@ class _Flash(torch.autograd.Function):
             for columns in tiles.seen_by(rows):
                 s, _ = tiles.scores(query, keys[:, columns], rows, columns)
                 p = torch.softmax(s, dim=-1)
-                found = s.amax(-1, keepdim=True) - torch.log(p.amax(-1, keepdim=True))  # sum = exp(max s) / max p
-                both = torch.logaddexp(so_far, found)
+                added = s.amax(-1, keepdim=True) - torch.log(p.amax(-1, keepdim=True))  # sum = exp(max s) / max p
+                both = torch.logaddexp(so_far, added)
                 mixed *= torch.exp(so_far - both)
-                mixed += torch.exp(found - both) * (p.to(v.dtype) @ values[:, columns])
+                mixed += torch.exp(added - both) * (p.to(v.dtype) @ values[:, columns])
                 so_far = both
                 del s, p  # before the next tile's
             y[:, :, rows] = mixed.view(y[:, :, rows].shape)
@@ -90,6 +95,7 @@ class _Flash(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    # pyrefly: ignore[bad-override]  torch declares that it takes any gradients
     def backward(ctx, dy):
         q, k, v, bias, sinks, y, log_sum = ctx.saved_tensors
         batch, dtype = q.shape[0], wide(q.dtype)
@@ -127,10 +133,11 @@ class _Flash(torch.autograd.Function):
 
 
 class Tiles:
-    """Which queries (rows) meet which keys (columns), and their scores.
+    """The tiles of scores: which queries (rows) meet which keys (columns), and their scores.
 
-    `table` is what is added to scores, [heads or 1, distances]: the bias, if any, and MASKED where the mask hides. The
-    largest distance comes first: so each row of a tile is a piece of it, which lies one to the left of the row above's.
+    `table`, [heads or 1, distances], is added to the scores: the bias, if any, and MASKED for hidden keys. Its largest
+    distance comes first. So each row of a tile is a slice of the table, which starts one to the left of the slice
+    above.
     """
 
     def __init__(self, q: Tensor, k: Tensor, bias: Tensor | None, options: Options):
@@ -145,14 +152,14 @@ class Tiles:
         self.visible = slice(self.largest + 1 - visible, self.largest + 1)
         shape = (q.shape[2] if self.biased else 1, self.largest + height + width)
         self.table = q.new_full(shape, MASKED, dtype=wide(q.dtype))
-        self.table[:, self.visible] = bias[:, :visible].flip(-1).to(self.table.dtype) if self.biased else 0
+        self.table[:, self.visible] = 0 if bias is None else bias[:, :visible].flip(-1).to(self.table.dtype)
 
     def seen_by(self, rows: slice) -> list[slice]:
-        """Returns the keys that queries see, by tile."""
+        """Returns the tiles of keys that the queries `rows` see."""
         return [columns for columns in self.columns if self._meet(rows, columns)]
 
     def seeing(self, columns: slice) -> list[slice]:
-        """Returns the queries that see keys, by tile."""
+        """Returns the tiles of queries that see the keys `columns`."""
         return [rows for rows in self.rows if self._meet(rows, columns)]
 
     def scores(self, query: Tensor, key: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor | None]:

@@ -1,8 +1,4 @@
-"""Softmax attention by PyTorch's own kernels (`torch.nn.functional.scaled_dot_product_attention`).
-
-The function is that of `dot_product`. PyTorch picks the kernel: FlashAttention or memory-efficient attention where the
-device has them. What they cannot do, `flash` does, and says so once.
-"""
+"""Softmax attention by the framework's own kernels."""
 
 import torch
 from jaxtyping import Float
@@ -14,7 +10,7 @@ from slm_torch.layers.dot_product import MASKED, distances, visible
 from slm_torch.layers.flash import flash
 
 FLASH_CAPABILITY = (8, 0)
-"""Compute capability from which on PyTorch has FlashAttention."""
+"""The lowest compute capability for which PyTorch has FlashAttention."""
 
 
 def fused(
@@ -30,6 +26,12 @@ def fused(
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
+    """Computes softmax attention by `torch.nn.functional.scaled_dot_product_attention`.
+
+    The function and its arguments are those of `dot_product`. PyTorch picks the kernel: FlashAttention or
+    memory-efficient attention, if the device has them. Options that PyTorch's function lacks go to `flash`, with one
+    message.
+    """
     lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
     if lacking:
         say_once(f"model.attention.kernel=fused cannot apply {lacking} in PyTorch: flash computes those layers")
@@ -47,9 +49,9 @@ def fused(
 
 
 def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
-    """Returns whether a kernel of PyTorch's that holds no scores takes several query heads to a key head.
+    """Returns whether a memory-saving kernel of PyTorch lets several query heads share a key head.
 
-    On GPUs FlashAttention alone does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
+    On GPUs only FlashAttention does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
     """
     if q.device.type == "cpu":
         return True
@@ -58,10 +60,13 @@ def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
 
 
 def _mask(time: int, keys: int, start: int, keys_start: int, window: int, bias: Tensor | None, q: Tensor) -> Tensor:
-    """Returns which keys are seen, bool [time, keys]; with a bias what is added to the scores, [heads, time, keys]."""
+    """Returns the mask: which keys are seen, bool [time, keys].
+
+    With a bias it is what is added to the scores, [heads, time, keys].
+    """
     distance = distances(time, keys, start - keys_start, q.device)
     mask = visible(distance, start, window)
     if bias is None:
         return mask
-    # Beyond the range of float16 a hidden key's score is -inf there; a query always sees itself.
+    # MASKED is -inf in float16. That is safe, since a query always sees itself.
     return torch.where(mask, bias[:, distance.clamp(0, bias.shape[1] - 1)], MASKED).to(q.dtype)

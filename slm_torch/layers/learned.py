@@ -1,7 +1,4 @@
-"""Learned positions (Radford et al. 2018, Improving language understanding by generative pre-training).
-
-x'[t] = x[t] + table[t]
-"""
+"""Learned positions."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +9,16 @@ from slm_torch.params import declare
 
 
 class LearnedPosition(nn.Module):
+    """Adds a learned vector per position (Radford et al. 2018, Improving language understanding by generative
+    pre-training).
+
+        x'[t] = x[t] + table[t]
+
+    Args:
+      layer: gives d_model.
+      context: the number of positions in the table.
+    """
+
     site = "embedding"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -19,4 +26,5 @@ class LearnedPosition(nn.Module):
         self.weight = declare((context, layer.d_model), embedding(layer))
 
     def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..."""
         return x + self.weight[start : start + x.shape[1]].to(x.dtype)

@@ -1,8 +1,4 @@
-"""Linear map and embedding table, the two layers that hold matrices.
-
-Parameters keep their own dtype (float32, or float64 for proofs) and are cast where they are used: the linear map
-follows its input, the embedding starts the compute dtype.
-"""
+"""Linear map and embedding table: the two layers that have matrices."""
 
 import torch
 from jaxtyping import Float, Int
@@ -13,7 +9,10 @@ from slm_torch.params import declare
 
 
 class Linear(nn.Module):
-    """y = x W + b, with W stored as [in, out]."""
+    """Linear map, y = x W + b, with W stored as [in, out].
+
+    Parameters keep their dtype (float32, or float64 for proofs). They are cast to the dtype of the input.
+    """
 
     def __init__(self, d_in: int, d_out: int, spec: Spec, bias: bool):
         super().__init__()
@@ -22,6 +21,7 @@ class Linear(nn.Module):
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Returns x W + b."""
         y = self.product(x)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
@@ -31,7 +31,7 @@ class Linear(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Rows of a table [vocab, width] by index, in the compute dtype."""
+    """Rows of a table [vocab, width] by index, cast to the compute dtype."""
 
     def __init__(self, vocab: int, width: int, spec: Spec, dtype: torch.dtype):
         super().__init__()
@@ -39,4 +39,5 @@ class Embedding(nn.Module):
         self.dtype = dtype
 
     def forward(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        """Returns the row of each index."""
         return nn.functional.embedding(index, self.weight).to(self.dtype)

@@ -1,12 +1,4 @@
-"""Multi-head latent attention (DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434, section 2.1).
-
-    c = norm(x Wdkv),  k[h] = [c Wuk[h]; position(x Wkr)],  v[h] = c Wuv[h]
-    q[h] = [c' Wuq[h]; position(c' Wqr[h])],  c' = norm(x Wdq), or x without q_rank
-    y = gate(attention(q, k, v)) Wo
-
-The rotary part of a key is one for all heads (decoupled RoPE), so that the KV cache holds just c and that part. QK-norm
-acts on the parts without position. The norms of the latents are RMSNorm.
-"""
+"""Multi-head latent attention."""
 
 from collections.abc import Callable
 
@@ -26,8 +18,19 @@ from slm_torch.layers.value_residual import value_residual
 
 
 class LatentAttention(nn.Module):
+    """Attention whose keys and values come from a small latent (DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434,
+    2.1).
+
+        c = norm(x Wdkv),  k[h] = [c Wuk[h]; position(x Wkr)],  v[h] = c Wuv[h]
+        q[h] = [c' Wuq[h]; position(c' Wqr[h])],  c' = norm(x Wdq), or x without q_rank
+        y = gate(attention(q, k, v)) Wo
+
+    All heads share the rotary part of a key (decoupled RoPE). So the KV cache needs only c and that part. QK-norm acts
+    on the parts without position. The norms of the latents are RMSNorm. The arguments are those of
+    `GroupedQueryAttention`.
+    """
+
     def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Tensor], position: Callable):
-        """See `gqa.GroupedQueryAttention`."""
         super().__init__()
         attention, spec, bias = layer.attention, matrix(layer), layer.attention.bias
         self.heads, self.head_dim = attention.n_heads, attention.head_dim
@@ -57,7 +60,7 @@ class LatentAttention(nn.Module):
         cache: Cache | None,
         first_values: Float[Tensor, "batch time heads v_dim"] | None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time heads v_dim"]]:
-        """See `gqa.GroupedQueryAttention`."""
+        """See `GroupedQueryAttention.forward`; kv_heads is heads, and head_dim of the values is v_dim."""
         q, q_rope = self._queries(x)
         latent = self.kv_latent_norm(self.kv_down_proj(x))
         k_rope = self.k_rope_proj(x).unflatten(-1, (1, self.rope_dim))
@@ -90,7 +93,9 @@ class LatentAttention(nn.Module):
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.q_down_proj is not None:
-            x = self.q_latent_norm(self.q_down_proj(x))
+            x = self.q_down_proj(x)
+        if self.q_latent_norm is not None:
+            x = self.q_latent_norm(x)
         q = self.q_up_proj(x).unflatten(-1, (self.heads, self.head_dim + self.rope_dim))
         q, q_rope = q[..., : self.head_dim], q[..., self.head_dim :]
         return (q if self.q_norm is None else self.q_norm(q)), q_rope

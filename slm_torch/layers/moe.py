@@ -1,21 +1,7 @@
-"""Mixture of experts, dropless (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
-
-    y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
-
-s are the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
-https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664) and the
-shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). A token may be kept to the best
-groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437). Each token adds to the loss
-
-    balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
-
-by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961), f_i the share of the choices that fall on expert i and P_i its
-mean probability, and by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
-
-Every choice is computed: rows are sorted by expert, and each matrix product takes one expert's rows.
-"""
+"""Mixture of experts, without a limit on the tokens of an expert."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,7 +12,7 @@ from torch.nn.functional import gelu
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import BIAS, Spec, matrix, residual_matrix
 from slm_torch.layers.clipped_swiglu import ClippedSwigluMLP, clipped_swiglu
-from slm_torch.layers.dense import GatedMLP
+from slm_torch.layers.dense import DenseMLP, GatedMLP
 from slm_torch.layers.geglu import GegluMLP, geglu
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.linear import Linear
@@ -35,20 +21,20 @@ from slm_torch.layers.swiglu import SwigluMLP, swiglu
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
-EXPERT = {
+EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Tensor]]] = {
     "gelu": (GeluMLP, gelu),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),
     "geglu": (GegluMLP, geglu),
     "clipped_swiglu": (ClippedSwigluMLP, clipped_swiglu),
 }
-"""{mlp.expert: (its dense MLP, its activation, of gate and up where that is gated)}."""
+"""{mlp.expert: (its dense MLP, its activation of up, or of gate and up)}."""
 SCORES = {"softmax": lambda logits: torch.softmax(logits, -1), "sigmoid": torch.sigmoid}
-TINY = 1e-20  # keeps a sum of sigmoids that all underflow from dividing 0 by 0
+TINY = 1e-20  # avoids 0 / 0 if all sigmoids of a token underflow
 
 
 class Routing(NamedTuple):
-    """What the router says of each token, float32 or wider; `chosen` are its experts, the best first."""
+    """The router's result for each token, float32 or wider; `chosen` lists the experts, the best first."""
 
     logits: Float[Tensor, "tokens experts"]
     scores: Float[Tensor, "tokens experts"]
@@ -56,7 +42,7 @@ class Routing(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows, sorted by expert, for the pairs of a token and one of its choices.
+    """The rows of the experts, sorted by expert; a pair is a token and one of its choices.
 
     Args:
       pair: the pair in each row.
@@ -70,7 +56,7 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nn.Module):
-    """y = x W_e + b_e, each row with the matrix of its own expert e; W is stored as [experts, in, out]."""
+    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         super().__init__()
@@ -78,6 +64,7 @@ class ExpertLinear(nn.Module):
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "rows in"], sizes: list[int]) -> Float[Tensor, "rows out"]:
+        """Returns the product of each row with its expert's matrix; `sizes` counts the rows of each expert."""
         biases = [None] * len(sizes) if self.bias is None else self.bias.unbind()
         pieces = []
         for piece, weight, bias in zip(x.split(sizes), self.weight.unbind(), biases, strict=True):
@@ -88,6 +75,28 @@ class ExpertLinear(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
+    """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
+
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+
+    s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
+    https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
+    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+
+    The auxiliary loss per token is
+
+        balance_loss experts sum_i f_i P_i + router_z_loss mean(logsumexp(l)^2)
+
+    The first term is by Fedus et al. 2021 (https://arxiv.org/abs/2101.03961): f_i is the share of the choices that fall
+    on expert i, and P_i its mean probability. The second is by Zoph et al. 2022 (https://arxiv.org/abs/2202.08906).
+
+    Rows are sorted by expert, and each matrix product takes the rows of one expert.
+
+    Args:
+      layer: gives d_model, and in `mlp` the experts, the router and the losses.
+    """
+
     def __init__(self, layer: LayerSpec):
         super().__init__()
         mlp = layer.mlp
@@ -107,20 +116,26 @@ class MixtureOfExperts(nn.Module):
         self.renormalise, self.routed_scale = mlp.renormalise, mlp.routed_scale
         self.balance_loss, self.router_z_loss = mlp.balance_loss, mlp.router_z_loss
 
-    def forward(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, "batch time d_model"]:
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"]
+    ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
+        """Returns the output, and the auxiliary loss per token, which is 0 if no gradient is recorded."""
         tokens = x.flatten(0, 1)
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).to(y.dtype)[..., None]).sum(1).view_as(x)
-        return y if self.shared is None else y + self.shared(x)
+        if self.shared is not None:
+            y = y + self.shared(x)[0]
+        # Evaluation and decoding read no auxiliary loss.
+        return y, self.auxiliary_loss(routing) if torch.is_grad_enabled() else 0.0
 
-    def penalty(self, x: Float[Tensor, "batch time d_model"]) -> Float[Tensor, ""]:
-        """Returns what this layer adds to the loss a token, float32 or wider.
+    def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:
+        """Returns what this layer adds to the loss per token, float32 or wider.
 
-        The balance bias adds exactly 0, but its gradient is each expert's load minus the mean load.
+        The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
-        logits, scores, chosen = self.route(x.flatten(0, 1))
-        experts = torch.arange(self.experts, device=x.device)
+        logits, scores, chosen = routing
+        experts = torch.arange(self.experts, device=chosen.device)
         counts = (chosen[..., None] == experts).sum((0, 1)).to(logits.dtype)
         total = logits.new_zeros(())
         if self.balance_loss:
@@ -137,7 +152,7 @@ class MixtureOfExperts(nn.Module):
         return total
 
     def route(self, x: Float[Tensor, "tokens d_model"]) -> Routing:
-        """Returns each token's experts; of equal scores the lower expert comes first."""
+        """Returns the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.to(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores.detach() if self.balance is None else (scores + self.balance.to(scores.dtype)).detach()
@@ -147,19 +162,19 @@ class MixtureOfExperts(nn.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Tensor, "tokens top_k"]:
-        """Returns what each chosen expert's output is multiplied by."""
+        """Returns the factor of each chosen expert's output."""
         weights = routing.scores.gather(1, routing.chosen)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
         return weights if self.routed_scale == 1 else self.routed_scale * weights
 
-    @torch.compiler.disable  # the sizes of groups differ from batch to batch, and each would be compiled anew
+    @torch.compiler.disable  # each batch has other sizes, and each size would be compiled anew
     def expert(
         self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
     ) -> Float[Tensor, "tokens top_k d_model"]:
         """Returns the output of each token's chosen experts."""
         rows = rows_by_expert(chosen.flatten(), self.experts)
-        # Both reorderings are permutations: a gradient never adds up in an order of its own.
+        # Both reorderings are permutations, so that no gradient is a sum in an arbitrary order.
         x = x.repeat_interleave(self.top_k, 0).index_select(0, rows.pair)
         h = self.up_proj(x, rows.sizes)
         h = self.activation(h) if self.gate_proj is None else self.activation(self.gate_proj(x, rows.sizes), h)
@@ -170,9 +185,9 @@ class MixtureOfExperts(nn.Module):
 def in_best_groups(
     ranked: Float[Tensor, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Tensor, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside each token's best groups (DeepSeek-V3 2024).
+    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
 
-    A group is `experts / groups` experts in a row, and as good as its two best scores together; of equal groups the
+    A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.
     """
     grouped = ranked.unflatten(1, (groups, -1))
@@ -182,7 +197,7 @@ def in_best_groups(
 
 
 def rows_by_expert(chosen: Int[Tensor, "pairs"], experts: int) -> Rows:
-    """Returns the rows of pairs whose experts are `chosen`."""
+    """Sorts pairs by their experts, `chosen`."""
     pair = chosen.argsort(stable=True)
     counts = (chosen[:, None] == torch.arange(experts, device=chosen.device)).sum(0)
     return Rows(pair, pair.argsort(), counts.tolist())

@@ -1,7 +1,4 @@
-"""No position (Kazemnejad et al. 2023, https://arxiv.org/abs/2305.19466): the causal mask alone tells tokens apart.
-
-q' = q,  k' = k
-"""
+"""No position."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,6 +7,13 @@ from slm_core.config.layers import LayerSpec
 
 
 class NoPosition(nn.Module):
+    """Leaves queries and keys as they are (Kazemnejad et al. 2023, https://arxiv.org/abs/2305.19466).
+
+        q' = q,  k' = k
+
+    Only the causal mask tells tokens apart by position.
+    """
+
     site = "heads"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -18,4 +22,5 @@ class NoPosition(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time heads head_dim"], start: int
     ) -> Float[Tensor, "batch time heads head_dim"]:
+        """Returns `x`."""
         return x

@@ -1,7 +1,4 @@
-"""Sigmoid gate on the output of attention (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
-
-y' = y * sigmoid(x W),  one gate an element or one a head
-"""
+"""Sigmoid gate on the output of attention."""
 
 import torch
 from jaxtyping import Float
@@ -13,6 +10,13 @@ from slm_torch.layers.linear import Linear
 
 
 class OutputGate(nn.Module):
+    """Multiplies the output of attention by a gate (Qiu et al. 2025, https://arxiv.org/abs/2505.06708).
+
+        y' = y * sigmoid(x W)
+
+    attention.gate picks one gate per "element" or one per "head".
+    """
+
     def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
         super().__init__()
         self.gates = (heads, head_dim if layer.attention.gate == "element" else 1)
@@ -21,9 +25,10 @@ class OutputGate(nn.Module):
     def forward(
         self, y: Float[Tensor, "batch time heads head_dim"], x: Float[Tensor, "batch time d_model"]
     ) -> Float[Tensor, "batch time heads head_dim"]:
+        """Returns the gated `y`; the gate is computed from the layer's input `x`."""
         return y * torch.sigmoid(self.gate_proj(x)).unflatten(-1, self.gates)
 
 
 def output_gate(layer: LayerSpec, heads: int, head_dim: int) -> OutputGate | None:
-    """Returns the gate, or None where the config has none."""
+    """Returns the gate, or None if attention.gate is "none"."""
     return None if layer.attention.gate == "none" else OutputGate(layer, heads, head_dim)

@@ -1,12 +1,4 @@
-"""Rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864), half-split layout.
-
-    angle[t, i] = t frequency[i],  frequency[i] = theta^(-2i / rotary) unless scaled,  i < rotary / 2
-    (x[i], x[i + rotary/2])' = (x[i] cos - x[i + rotary/2] sin, x[i + rotary/2] cos + x[i] sin)
-
-The first rotary = round(fraction * width) features of a head turn, the rest pass (GPT-NeoX,
-https://arxiv.org/abs/2204.06745). Angles and their scaling (linear, NTK-aware, YaRN, Llama 3) are in
-`slm_core.model.positions`, float64 on the host.
-"""
+"""Rotary position embedding."""
 
 import torch
 from jaxtyping import Float
@@ -19,6 +11,21 @@ from slm_torch.numerics import wide
 
 
 class RoPE(nn.Module):
+    """Rotates pairs of features by an angle that grows with the position (Su et al. 2021,
+    https://arxiv.org/abs/2104.09864).
+
+        angle[t, i] = t frequency[i],  frequency[i] = theta^(-2i / rotary) unless scaled,  i < rotary / 2
+        (x[i], x[i + rotary/2])' = (x[i] cos - x[i + rotary/2] sin, x[i + rotary/2] cos + x[i] sin)
+
+    Pairs are in the half-split layout. The first rotary = round(fraction * width) features of a head turn, and the rest
+    pass (GPT-NeoX, https://arxiv.org/abs/2204.06745). `slm_core.model.positions` computes the angles and their scaling
+    (linear, NTK-aware, YaRN, Llama 3), in float64 on the host.
+
+    Args:
+      layer: gives the width of a head, theta, the fraction and the scaling.
+      context: the largest number of positions.
+    """
+
     site = "heads"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -31,6 +38,7 @@ class RoPE(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time heads head_dim"], start: int
     ) -> Float[Tensor, "batch time heads head_dim"]:
+        """Rotates the heads at positions start, start + 1, ..."""
         dtype = wide(x.dtype)
         window = slice(start, start + x.shape[1])
         cos, sin = self.cos[window, None].to(dtype), self.sin[window, None].to(dtype)

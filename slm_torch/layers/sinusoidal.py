@@ -1,7 +1,4 @@
-"""Sinusoidal positions (Vaswani et al. 2017, section 3.5, https://arxiv.org/abs/1706.03762).
-
-x'[t, 2i] = x[t, 2i] + sin(t theta^(-2i / d_model)),  x'[t, 2i + 1] = x[t, 2i + 1] + cos(t theta^(-2i / d_model))
-"""
+"""Sinusoidal positions."""
 
 import numpy as np
 import torch
@@ -12,6 +9,16 @@ from slm_core.config.layers import LayerSpec
 
 
 class SinusoidalPosition(nn.Module):
+    """Adds sines and cosines of the position (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5).
+
+        x'[t, 2i] = x[t, 2i] + sin(t theta^(-2i / d_model))
+        x'[t, 2i + 1] = x[t, 2i + 1] + cos(t theta^(-2i / d_model))
+
+    Args:
+      layer: gives d_model and theta.
+      context: the largest number of positions.
+    """
+
     site = "embedding"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -22,4 +29,5 @@ class SinusoidalPosition(nn.Module):
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
 
     def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..."""
         return x + self.table[start : start + x.shape[1]].to(x.dtype)

@@ -1,7 +1,4 @@
-"""Gated MLP with SiLU (Shazeer 2020, https://arxiv.org/abs/2002.05202).
-
-y = down(silu(gate(x)) * up(x)),  silu(x) = x sigmoid(x)
-"""
+"""SwiGLU: a gated MLP with SiLU."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,12 +8,18 @@ from slm_torch.layers.dense import GatedMLP
 
 
 class SwigluMLP(GatedMLP):
+    """Gated MLP with SiLU (Shazeer 2020, https://arxiv.org/abs/2002.05202).
+
+    y = down(silu(gate(x)) * up(x)),  silu(x) = x sigmoid(x)
+    """
+
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch hidden"]:
+        """See `swiglu`."""
         return swiglu(gate, up)
 
 
 def swiglu(gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-    """Returns what the down projection reads."""
+    """Returns silu(gate) * up."""
     return silu(gate) * up

@@ -1,9 +1,4 @@
-"""Relative position bias (Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1).
-
-    score[h, p, c] += weight[bucket(p - c), h]
-
-The buckets are in `slm_core.model.positions`. Each layer has a table of its own (T5 itself shares one).
-"""
+"""The relative position bias of T5."""
 
 import torch
 from jaxtyping import Float
@@ -16,6 +11,18 @@ from slm_torch.params import declare
 
 
 class T5Bias(nn.Module):
+    """Adds a learned score per head and bucket of distances (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
+    2.1).
+
+        score[h, p, c] += weight[bucket(p - c), h]
+
+    `slm_core.model.positions` computes the buckets. Each layer has its own table (T5 shares one).
+
+    Args:
+      layer: gives the heads, the number of buckets and the largest distance.
+      context: the largest number of positions.
+    """
+
     site = "scores"
 
     def __init__(self, layer: LayerSpec, context: int):
@@ -26,4 +33,5 @@ class T5Bias(nn.Module):
         self.register_buffer("bucket", torch.from_numpy(buckets), persistent=False)
 
     def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:
+        """Returns the bias of each distance 0, 1, ..., context - 1."""
         return self.weight[self.bucket].T.to(dtype)

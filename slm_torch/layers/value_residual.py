@@ -1,7 +1,4 @@
-"""Value residual (Zhou et al. 2024, https://arxiv.org/abs/2410.17897, with learned weights).
-
-v' = a v + b v_1,  v_1 the values of the first layer, a and b starting at 1/2
-"""
+"""Value residual: later layers mix in the values of the first."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,6 +9,13 @@ from slm_torch.params import declare
 
 
 class ValueResidual(nn.Module):
+    """Mixes the first layer's values into this layer's (Zhou et al. 2024, https://arxiv.org/abs/2410.17897).
+
+        v' = a v + b v_1
+
+    v_1 are the values of the first layer. a and b are learned, and start at 1/2.
+    """
+
     def __init__(self):
         super().__init__()
         self.weight = declare((2,), HALF)
@@ -19,10 +23,11 @@ class ValueResidual(nn.Module):
     def forward(
         self, v: Float[Tensor, "batch time heads head_dim"], first: Float[Tensor, "batch time heads head_dim"]
     ) -> Float[Tensor, "batch time heads head_dim"]:
-        own, others = self.weight.to(v.dtype).unbind()
-        return own * v + others * first
+        """Returns the mixed values."""
+        a, b = self.weight.to(v.dtype).unbind()
+        return a * v + b * first
 
 
 def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:
-    """Returns the mixing of layer `index`; None in the first, and where the config has none."""
+    """Returns the mixing of layer `index`; None in the first layer, and if attention.value_residual is off."""
     return ValueResidual() if layer.attention.value_residual and index else None

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from slm_core.config import Optim
+from slm_core.model.one_twin import check_kind
 from slm_torch.optim import adafactor, adamw, adamw8bit, lion, muon, schedule_free, sgd
 from slm_torch.optim.base import Groups, Params
+from slm_torch.optim.base import param_groups as param_groups
 
 OPTIMIZERS: dict[str, Callable[[Optim, Params, Groups], torch.optim.Optimizer]] = {
     "adamw": adamw.AdamW,
@@ -31,5 +33,6 @@ AVERAGED: dict[str, Callable[[Optim, Params, Mapping[str, Tensor]], dict[str, Te
 
 
 def make(optim: Optim, params: Params, groups: Groups) -> torch.optim.Optimizer:
-    """Returns the optimizer that a config asks for."""
+    """Returns the optimizer that a config asks for. Raises UserError if this twin has none of that kind."""
+    check_kind(optim.kind, "torch", OPTIMIZERS)
     return OPTIMIZERS[optim.kind](optim, params, groups)

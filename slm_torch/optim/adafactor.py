@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from slm_core.config import Optim
@@ -32,10 +31,8 @@ class Adafactor(Optimizer):
             shapes = {"row": p.shape[:-1], "col": p.shape[:-2] + p.shape[-1:]} if p.ndim >= 2 else {"v": p.shape}
             self.state[p] = {part: p.new_zeros(shape) for part, shape in shapes.items()}
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
-        share = float(self.state["count"]) ** -self.power
+    def update(self) -> None:
+        share = float(self.shared["count"]) ** -self.power
         for group in self.own_groups:
             sizes = [rms(p).clamp(min=self.min_rms) for p in group["params"]]
             decay(group)

@@ -37,11 +37,9 @@ class AdamW8bit(Optimizer):
                 self.state[p][part] = torch.full_like(p, quantiser.zero, dtype=torch.uint8)
                 self.state[p][f"{part}_scale"] = p.new_ones(n_blocks(p.numel(), self.block))
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+    def update(self) -> None:
         self.small.step()
-        corrections = [1 - beta ** float(self.state["count"]) for beta in self.betas]
+        corrections = [1 - beta ** float(self.shared["count"]) for beta in self.betas]
         n = max(SLICE // self.block, 1)
         for group in self.own_groups:
             decay(group)
@@ -49,9 +47,11 @@ class AdamW8bit(Optimizer):
                 held = [p.view(-1), *(self.state[p][part].view(-1) for part in ("m", "m_scale", "v", "v_scale"))]
                 grad = p.grad.reshape(-1)
                 for at in range(0, n_blocks(len(grad), self.block), n):
-                    self.step_blocks(grad, group["lr"], corrections, at, n, held)
+                    self.update_blocks(grad, group["lr"], corrections, at, n, held)
 
-    def step_blocks(self, g: Tensor, lr: float, corrections: list[float], at: int, n: int, held: list[Tensor]) -> None:
+    def update_blocks(
+        self, g: Tensor, lr: float, corrections: list[float], at: int, n: int, held: list[Tensor]
+    ) -> None:
         """Updates a parameter, the codes and scales of m, those of v, all flat: at most `n` blocks from `at` on."""
         (b1, b2), values, scales = self.betas, slice(at * self.block, (at + n) * self.block), slice(at, at + n)
         places = (values, values, scales, values, scales)

@@ -1,6 +1,6 @@
 """What the optimizers share: groups of parameters, and the names of their state."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 
 
 class Optimizer(torch.optim.Optimizer):
-    """An optimizer of ours: a kind names its `parts` and defines `step`, which may overwrite the gradients.
+    """An optimizer of ours: a kind names its `parts` and defines `update`, which may overwrite the gradients.
 
-    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"count": the updates done}.
+    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates}}.
     """
 
     parts: tuple[str, ...] = ()
@@ -29,10 +29,25 @@ class Optimizer(torch.optim.Optimizer):
         self.own_groups = self.param_groups
         for p in params.values():
             self.state[p] = {part: torch.zeros_like(p) for part in self.parts}
-        self.state["count"] = torch.zeros((), dtype=torch.int32)
+        self.shared = {"count": torch.zeros((), dtype=torch.int32)}
+        self.state["shared"] = self.shared  # pyrefly: ignore[unsupported-operation]  (torch types tensors as keys alone)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.shared["count"] += 1
+        self.update()
+        return loss
+
+    def update(self) -> None:
+        """Does one update, the count of which is already up."""
+        raise NotImplementedError
 
     def join(self, other: torch.optim.Optimizer) -> None:
-        """Lists the groups and the state of an optimizer of other parameters, which `step` drives, with its own."""
+        """Lists the groups and the state of an optimizer of other parameters, which `update` drives, with its own."""
         self.param_groups = [*self.own_groups, *other.param_groups]
         self.state |= other.state
 
@@ -51,13 +66,7 @@ def param_groups(params: Params, groups: Groups) -> list[dict[str, Any]]:
         multiplier, decay = groups[name].lr_multiplier, groups[name].decay
         group = {"params": [], "lr_multiplier": multiplier, "weight_decay": decay / multiplier}
         found.setdefault((multiplier, decay), group)["params"].append(p)
-    return list(found.values()) or [{"params": []}]
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Sets the learning rate of the next update: the schedule's, times the multiplier of each group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_multiplier", 1.0)
+    return list(found.values()) or [{"params": [], "lr_multiplier": 1.0, "weight_decay": 0.0}]
 
 
 def grads(group: dict[str, Any]) -> list[Tensor]:
@@ -76,11 +85,11 @@ def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, l
 
     PyTorch counts updates in "step", one tensor per parameter. All of these are "count".
     """
-    names = {p: name for name, p in params.items()}
+    names: dict[Tensor, str] = {p: name for name, p in params.items()}
     found: dict[str, list[Tensor]] = {}
     for key, held in optimizer.state.items():
-        own = names[key] if isinstance(key, Tensor) else None
-        for part, tensor in held.items() if own else ((key, held),):
+        own = names.get(key)
+        for part, tensor in held.items():
             name = "count" if part == "step" else f"{PARTS.get(part, part)}/{own}" if own else part
             assert name == "count" or name not in found, f"two tensors of the optimizer's state are called {name}"
             found.setdefault(name, []).append(torch.as_tensor(tensor))
@@ -88,14 +97,16 @@ def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, l
 
 
 def create_state(optimizer: torch.optim.Optimizer, params: Params, state: Mapping[str, np.ndarray]) -> None:
-    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`."""
-    theirs = {ours: part for part, ours in PARTS.items()}
-    made: dict[str, dict[str, Tensor]] = {name: {} for name in params}
+    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`.
+
+    PyTorch's `load_state_dict` would change dtypes. Single numbers are on the CPU, unless the group is fused.
+    """
+    theirs = {"count": "step"} | {ours: part for part, ours in PARTS.items()}
+    fused = {p for group in optimizer.param_groups for p in group["params"] if group.get("fused")}
+    optimizer.state.clear()
     for entry, array in state.items():
         part, _, own = entry.partition("/")
-        for name in [own] if own else params:
-            made[name]["step" if part == "count" else theirs.get(part, part)] = torch.tensor(array)
-    packed, names = optimizer.state_dict(), {p: name for name, p in params.items()}
-    order = [names[p] for group in optimizer.param_groups for p in group["params"]]
-    states = {index: made[name] for index, name in enumerate(order) if made[name]}
-    optimizer.load_state_dict({"state": states, "param_groups": packed["param_groups"]})
+        for p in [params[own]] if own else params.values():
+            device = p.device if array.ndim or p in fused else "cpu"
+            dtype = torch.float32 if part == "count" else None
+            optimizer.state[p][theirs.get(part, part)] = torch.tensor(array, dtype=dtype, device=device)

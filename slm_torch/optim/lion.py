@@ -20,9 +20,7 @@ class Lion(Optimizer):
         super().__init__(params, groups)
         self.betas = optim.betas
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+    def update(self) -> None:
         b1, b2 = self.betas
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")

@@ -42,9 +42,7 @@ class Muon(Optimizer):
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
         self.steps, self.scale = optim.newton_schulz_steps, SCALES[optim.muon_scale]
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+    def update(self) -> None:
         self.rest.step()
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")

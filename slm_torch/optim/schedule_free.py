@@ -31,17 +31,15 @@ class ScheduleFree(Optimizer):
         self.betas, self.eps = optim.betas, optim.eps
         for p in params.values():
             self.state[p]["z"].copy_(p.detach())
-        self.state["weight_sum"] = torch.zeros((), dtype=next(iter(params.values())).dtype)
+        self.shared["weight_sum"] = torch.zeros((), dtype=next(iter(params.values())).dtype)
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def update(self) -> None:
         b1, b2 = self.betas
         first = self.own_groups[0]
         lr = first["lr"] / first["lr_multiplier"]
-        self.state["count"] += 1
-        self.state["weight_sum"] += lr**2
-        c = lr**2 / float(self.state["weight_sum"])
-        correction = (1 - b2 ** int(self.state["count"])) ** 0.5
+        self.shared["weight_sum"] += lr**2
+        c = lr**2 / float(self.shared["weight_sum"])
+        correction = (1 - b2 ** int(self.shared["count"])) ** 0.5
         for group in self.own_groups:
             y, z, v, d = group["params"], self.part(group, "z"), self.part(group, "v"), grads(group)
             torch._foreach_mul_(v, b2)

@@ -23,9 +23,7 @@ class SGD(Optimizer):
         super().__init__(params, groups)
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:
-        self.state["count"] += 1
+    def update(self) -> None:
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")
             torch._foreach_mul_(m, self.momentum)

@@ -61,7 +61,7 @@ def test_an_evaluator_computes_what_its_engine_computes(twin, name):
     needed = ("params/", "optim/z/") if averages else ("params/",)
     assert asked == {name for name in state if name.startswith(needed)}
     assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")
-    assert not {"optim", "scaler"} & set(getattr(other, "state", {}))
+    assert engine.framework == "torch" or not hasattr(other, "state")
     expected, found = engine.decoder(), other.decoder()
     # XLA multiplies by a reciprocal where NumPy divides, so averages may differ in their last bit.
     close = {"rtol": 1e-12 if averages else 0, "atol": 0}

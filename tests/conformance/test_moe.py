@@ -64,7 +64,7 @@ def inputs(layer: LayerSpec, shape: tuple[int, int], seed: int = 1) -> tuple[np.
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_output_and_penalty_are_the_formula(twin, name):
+def test_output_and_auxiliary_loss_are_the_formula(twin, name):
     """They are those of loops over tokens and experts."""
     check_formula(twin, name, (2, 20))
 
@@ -77,9 +77,9 @@ def test_any_number_of_tokens_is_the_formula(twin, shape):
 def check_formula(twin, name: str, shape: tuple[int, int]) -> None:
     layer = build(**CASES[name])
     weights, (x, dy) = random_weights(layer), inputs(layer, shape)
-    y, penalty, _ = twin.mixture(layer, weights, x, dy)
+    y, auxiliary_loss, _ = twin.mixture(layer, weights, x, dy)
     np.testing.assert_allclose(y, reference.layer(layer.mlp, weights, x), **TOLERANCE)
-    np.testing.assert_allclose(penalty, reference.penalty(layer.mlp, weights, x), **TOLERANCE)
+    np.testing.assert_allclose(auxiliary_loss, reference.auxiliary_loss(layer.mlp, weights, x), **TOLERANCE)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -95,7 +95,7 @@ def test_gradients_are_the_slopes_of_the_formula(twin, name):
     def objective(changed: dict[str, np.ndarray]) -> float:
         every = weights | changed
         x = every.pop("x", values["x"])
-        return np.sum(reference.layer(mlp, every, x) * dy) + reference.penalty(mlp, every, x)
+        return np.sum(reference.layer(mlp, every, x) * dy) + reference.auxiliary_loss(mlp, every, x)
 
     rng, step = np.random.default_rng(2), 1e-6
     for name, value in values.items():
@@ -165,9 +165,9 @@ def test_the_routing_bias_learns_from_the_load_alone(twin):
     """The routing bias adds nothing to the loss, and its gradient is the load's deviation from the mean."""
     layer = build(balance_bias=0.1, balance_loss=0.0)
     weights, (x, dy) = random_weights(layer), inputs(layer, (3, 20))
-    _, penalty, gradients = twin.mixture(layer, weights, x, dy)
+    _, auxiliary_loss, gradients = twin.mixture(layer, weights, x, dy)
     load = reference.load(layer.mlp, weights, x)
-    assert penalty == 0
+    assert auxiliary_loss == 0
     np.testing.assert_allclose(gradients["balance"], load - load.mean(), **TOLERANCE)
     assert np.ptp(load) > 0.3
 
@@ -190,7 +190,7 @@ def test_half_precisions_route_as_float32_does(twin, dtype):
         twin.mixture(layer, weights, x, dy, dtype),
         twin.mixture(layer, weights, x.astype(float), dy.astype(float)),
     )
-    # The penalty is computed from x and the router alone.
+    # The auxiliary loss is computed from x and the router alone.
     np.testing.assert_allclose(found[1], exact[1], rtol=1e-5)
     tolerance = {"float16": 5e-3, "bfloat16": 4e-2}[dtype]
     pairs = {"y": (found[0], exact[0])} | {name: (found[2][name], exact[2][name]) for name in exact[2]}

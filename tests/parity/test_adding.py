@@ -76,11 +76,12 @@ def test_it_is_in_the_help_the_schema_and_the_validation(copy):
     assert negative.returncode == 2 and "must be more than 0" in negative.stderr
 
 
-def test_it_is_in_the_ladder(copy):
+def test_it_is_in_the_suite(copy):
     code = (
-        "from parity.cells import cells, select\n"
-        "found = cells()\n"
-        "print(*(c.name for c in select(found, 'squash')), *(c.name for c in select(found) if 'squash' in c.about))"
+        "from parity.cases import cases, select\n"
+        "entries = cases()\n"
+        "quick = [c for c in select(entries) if 'squash' in c.about]\n"
+        "print(*(c.name for c in [*select(entries, 'squash'), *quick]))"
     )
     assert run(copy, "-c", code).stdout.split() == ["norm.kind=squash", "steepness=0.25", "norm.kind=squash"]
 
@@ -93,6 +94,6 @@ def test_the_planner_counts_it_as_another_and_says_so(copy):
 
 @pytest.mark.slow
 def test_it_is_proven(copy):
-    done = run(copy, "scripts/parity.py", "--component=squash", "--jobs=2", "--json=")
+    done = run(copy, "scripts/check_parity.py", "--component=squash", "--jobs=2", "--json=")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "norm.kind=squash" in done.stdout and "steepness=0.25" in done.stdout and "28 passed" in done.stdout

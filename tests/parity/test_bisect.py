@@ -1,6 +1,5 @@
 """The bisector: sound models agree, a fault is named by its module, and the command says so."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,13 @@ import torch
 
 from parity.bisect import bisect_models, bisect_pair
 from parity.bisect.command import bisect_folders
-from parity.bisect.divergence import Check, walk
+from parity.bisect.divergence import Comparison, walk
 from parity.bisect.folders import open_source
 from parity.bisect.huggingface import paths_of
 from parity.bisect.models import FlaxTwin, TorchTwin, differing
 from parity.bisect.pairs import STAGES, stages
 from parity.bisect.trace_torch import TorchTracer
-from parity.cells import BASE, Cell
+from parity.cases import BASE, Case
 from parity.pair import Pair, release
 from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
@@ -27,7 +26,6 @@ from slm_torch.layers.cache import extend
 from slm_torch.layers.placement import pre
 from slm_torch.trainer import Engine
 
-ROOT = Path(__file__).parents[2]
 CONFIG = with_values(
     BASE,
     {
@@ -48,7 +46,7 @@ CONFIG = with_values(
 
 @pytest.fixture(scope="module")
 def pair():
-    yield Pair(Cell("bisected", CONFIG, optimized=False), "float64")
+    yield Pair(Case("bisected", CONFIG, optimized=False), "float64")
     release()
 
 
@@ -84,14 +82,14 @@ def norm_without_gradient_of_its_mean_square(engine: Engine, patch: pytest.Monke
 
 
 def last_chunk_dropped(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    from slm_torch.evaluator import loss_sums
+    from slm_torch.loss import loss_sums
 
-    def whole_chunks(model, hidden, penalty, targets, chunk):
+    def whole_chunks(model, hidden, auxiliary_loss, targets, chunk):
         end = targets.numel() // chunk * chunk if chunk else targets.numel()
         kept = hidden.flatten(0, 1)[None, :end], targets.flatten()[None, :end]
-        return loss_sums(model, kept[0], penalty, kept[1], chunk)
+        return loss_sums(model, kept[0], auxiliary_loss, kept[1], chunk)
 
-    patch.setattr("slm_torch.evaluator.loss_sums", whole_chunks)
+    patch.setattr("slm_torch.loss.loss_sums", whole_chunks)
 
 
 def dropout_site_off_by_one(engine: Engine, patch: pytest.MonkeyPatch) -> None:
@@ -120,7 +118,8 @@ def last_micro_batch_alone(engine: Engine, patch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_beta(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(engine.optimizer, "betas", (0.9, 0.951))
+    for group in engine.optimizer.param_groups:
+        patch.setitem(group, "betas", (0.9, 0.951))
 
 
 def balance_backwards(engine: Engine, patch: pytest.MonkeyPatch) -> None:
@@ -135,8 +134,8 @@ def count_that_an_import_forgets(engine: Engine, patch: pytest.MonkeyPatch) -> N
 
 
 def warmup_forgotten(engine: Engine, patch: pytest.MonkeyPatch) -> None:
-    sound = engine.optimizer.update
-    patch.setattr(engine.optimizer, "update", lambda lr: sound(max(lr, 3e-3)))
+    sound = engine._update
+    patch.setattr(engine, "_update", lambda lr, scale: sound(max(lr, 3e-3), scale))
 
 
 def rolling_cache_one_position_late(engine: Engine, patch: pytest.MonkeyPatch) -> None:
@@ -219,7 +218,7 @@ def test_two_checkpoints(pair):
     weights = {name: p.detach().numpy() for name, p in pair.torch.params.items()}
     name = "layers.0.attention.k_proj.weight"
     changed = weights | {name: weights[name] * 1.01}
-    first, second = (TorchTwin(Evaluator(pair.config, pair.cell.vocab_size, w)) for w in (changed, weights))
+    first, second = (TorchTwin(Evaluator(pair.config, pair.case.vocab_size, w)) for w in (changed, weights))
     found = bisect_models(first, second, pair.tokens)
     assert (found.stage, found.module, found.detail) == (
         "forward",
@@ -231,8 +230,8 @@ def test_two_checkpoints(pair):
 
 def test_walk_counts_what_is_missing_as_different():
     a, b = np.ones(2), np.ones(3)
-    checks = [Check("x", "same", a, a), Check("y", "lost", None, a), Check("z", "other", a, b)]
-    found = walk("forward", checks, 1.0)
+    comparisons = [Comparison("x", "same", a, a), Comparison("y", "lost", None, a), Comparison("z", "other", a, b)]
+    found = walk("forward", comparisons, 1.0)
     assert (found.divergence.module, found.divergence.error, found.divergence.after) == ("y", np.inf, ("other",))
     assert differing({"a": 1, "b": "x"}, {"a": 2, "b": True}) == "a is 1 against 2"
 
@@ -245,7 +244,7 @@ def run(pair, tmp_path):
         pair.start()
         weights = {name: p.detach().numpy() for name, p in pair.torch.params.items()}
         write_weights(make_imported(tmp_path / name), (weights | changes).items())
-        describe_imported(tmp_path / name, pair.config, "torch", "test", pair.cell.vocab_size, {})
+        describe_imported(tmp_path / name, pair.config, "torch", "test", pair.case.vocab_size, {})
         return tmp_path / name
 
     return make
@@ -259,13 +258,13 @@ def test_folders(pair, run, capsys, framework):
     assert "no divergence" in capsys.readouterr().out
     assert not bisect_folders(str(first), str(checkpoint), framework, "float64")
     out = capsys.readouterr().out
-    assert "final_norm" in out and "weight differs by 3e-01" in out and "fail: 1 logits, 2 gradient" in out
+    assert "final_norm" in out and "weight differs by 3e-01" in out and "fail: logits, gradients" in out
     assert f"slm_{framework}/layers/rmsnorm.py" in out and max(map(len, out.splitlines())) < 200
 
 
 @pytest.fixture(scope="module")
 def hugging_face(tmp_path_factory) -> str:
-    """Returns the folder of a tiny Llama whose norms are no ones."""
+    """Returns the folder of a tiny Llama whose norm weights are not 1."""
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
         vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
@@ -318,11 +317,10 @@ def test_paths_of_a_hugging_face_model_come_from_the_rules_of_its_weights():
 
 @pytest.fixture(scope="module")
 def command():
-    """Returns a function that calls scripts/parity.py with arguments."""
-    spec = importlib.util.spec_from_file_location("parity_script", ROOT / "scripts" / "parity.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return lambda *words: main(script.run, "", script.FLAGS, argv=["--bisect", *words])
+    """Returns a function that calls scripts/bisect_models.py with arguments."""
+    from scripts import bisect_models
+
+    return lambda *words: main(bisect_models.run, "", bisect_models.FLAGS, argv=list(words))
 
 
 def test_the_command_bisects_the_twins_of_a_config(command, capsys):
@@ -363,8 +361,8 @@ def test_folders_that_cannot_be_compared(pair, run, tmp_path):
         open_source("run", str(tmp_path / "nowhere"))
     first = run("first")
     config = with_values(pair.config, {"model.mlp.experts": 3})
-    other = Evaluator(config, pair.cell.vocab_size)
+    other = Evaluator(config, pair.case.vocab_size)
     write_weights(make_imported(tmp_path / "other"), ((n, p.detach().numpy()) for n, p in other.params.items()))
-    describe_imported(tmp_path / "other", config, "torch", "test", pair.cell.vocab_size, {})
+    describe_imported(tmp_path / "other", config, "torch", "test", pair.case.vocab_size, {})
     with pytest.raises(UserError, match=r"parameter layers.0.mlp.balance is \[3\] there and \[4\] in"):
         bisect_folders(str(first), str(tmp_path / "other"), "", "float64")

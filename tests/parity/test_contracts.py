@@ -37,9 +37,3 @@ def test_the_core_starts_no_framework(module):
     code = f"import sys, {module}; print([name for name in ('jax', 'torch', 'flax') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_the_parity_script_is_not_hidden_by_its_own_name():
-    command = [sys.executable, "scripts/parity.py", "--component", "nothing"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "--component=nothing" in done.stderr

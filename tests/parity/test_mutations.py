@@ -1,5 +1,5 @@
-"""A proof that cannot fail is a defect: one fault at a time in one twin, the rung that must find it and the module
-that the bisector must name. The faults are in `faults`, their score is printed by `mutation_score`.
+"""A proof that cannot fail is a defect. So one fault at a time is put into one twin: a check must find it, and the
+bisector must name its module. The faults are in `faults`, and `mutation_score` prints their score.
 """
 
 import copy
@@ -12,17 +12,17 @@ import pytest
 import torch
 from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT, generated
 from faults.equivalent import EQUIVALENT
-from faults.pairs import HANDED, UPDATES
+from faults.pairs import HANDED_OVER, UPDATES
 from torch import nn
 
 import slm_torch.trainer
 from parity.bisect import bisect_pair
-from parity.cells import REGISTRIES, numerics
-from parity.errors import of_order_one
-from parity.ladder import measure, rungs_of
+from parity.cases import REGISTRIES, numerics
+from parity.distances import of_order_one
 from parity.pair import PERTURBATION, Pair, release
-from parity.port import perturbed, snapshot
 from parity.probe import Probe, probe_torch
+from parity.state_transfer import perturbed, snapshot
+from parity.suite import checks_of, measure
 from slm_core.config.fields import field_table
 
 CASES = [
@@ -31,7 +31,8 @@ CASES = [
 IN_FLAX = [name for name, fault in FAULTS.items() if fault.twin == "flax"]
 SECTION = {name: section for section, faults in SECTIONS.items() for name in faults}
 PLACE = {name: i for i, name in enumerate(FAULTS)}
-PROBED = {1, 2, 5}  # rungs that look at `Pair.probes`
+PROBED = {"logits", "gradients", "decoding"}
+"""Checks that read `Pair.probes`."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -39,7 +40,7 @@ def built(name: str) -> Pair:
     """Returns a pair of twins; the one before it is dropped, because JAX's precision is a setting of the process."""
     release()
     tiny = CONFIGS[name]
-    pair = Pair(tiny.cell(name), tiny.precision)
+    pair = Pair(tiny.case(name), tiny.precision)
     pair.initial = pair.initial or {name: snapshot(engine) for name, engine in pair.engines.items()}
     return pair
 
@@ -63,30 +64,30 @@ def small_sizes(monkeypatch):
     """Few updates, and tiles of 4, of which the models' 16 tokens fill several. Other tests check the signatures: in
     thousands of small passes that takes half of the time.
     """
-    monkeypatch.setattr("parity.rungs.UPDATES", UPDATES)
-    monkeypatch.setattr("parity.rungs.HANDED", HANDED)
+    monkeypatch.setattr("parity.checks.UPDATES", UPDATES)
+    monkeypatch.setattr("parity.checks.HANDED_OVER", HANDED_OVER)
     monkeypatch.setattr("parity.bisect.twins.STEPS", UPDATES)
     monkeypatch.setattr(import_module("slm_torch.layers.flash"), "TILE", 4)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def rungs(pair: Pair) -> list[int]:
-    return rungs_of(pair.cell, pair.precision)
+def checks(pair: Pair) -> list[int]:
+    return checks_of(pair.case, pair.precision)
 
 
-def first_failure(pair: Pair) -> int | None:
-    return next((result.rung for result in measure(pair, rungs(pair)) if not result.passed), None)
+def first_failure(pair: Pair) -> str | None:
+    return next((result.check for result in measure(pair, checks(pair)) if not result.passed), None)
 
 
 def sound_probe(pair: Pair) -> Probe | None:
-    """Returns what the Flax twin makes of the tokens, if a rung asks for it. The pair starts anew."""
-    probe = pair.probes[1] if PROBED & set(rungs(pair)) else None
+    """Returns what the Flax twin makes of the tokens, if a check asks for it. The pair starts anew."""
+    probe = pair.probes[1] if PROBED & set(checks(pair)) else None
     pair.start()
     return probe
 
 
-def first_failure_of_a_broken_twin(pair: Pair, sound: Probe | None) -> int | None:
-    """Climbs with a PyTorch twin that is broken since `sound` was made."""
+def first_failure_of_a_broken_twin(pair: Pair, sound: Probe | None) -> str | None:
+    """Runs the suite with a PyTorch twin that is broken since `sound` was made."""
     if sound is not None:
         started = snapshot(pair.torch)
         pair.torch.import_state(perturbed(started, PERTURBATION))
@@ -102,25 +103,25 @@ def break_twin(pair: Pair, name: str, patch: pytest.MonkeyPatch) -> None:
     """Makes a fault in the PyTorch twin, which then starts with what the seed gives it."""
     fault = FAULTS[name]
     fault.apply(pair.torch, patch)
-    if fault.rung == 0:
-        anew = slm_torch.trainer.build(pair.config, pair.cell.vocab_size)
+    if fault.check == "initial_weights":
+        anew = slm_torch.trainer.build(pair.config, pair.case.vocab_size)
         patch.setitem(pair.initial, "torch", snapshot(anew))
         pair.torch.import_state(pair.initial["torch"])
 
 
 def record(record_property, name: str, proof: str) -> None:
     fault = FAULTS[name]
-    told = {"section": SECTION[name], "about": fault.about, "rung": fault.rung, "module": fault.module}
+    told = {"section": SECTION[name], "about": fault.about, "check": fault.check, "module": fault.module}
     record_property("mutation", {"place": PLACE[name], "fault": name, "proof": proof, **told})
 
 
 @pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
-def test_the_ladder_finds_a_fault_at_its_rung(pair, name, monkeypatch, record_property):
+def test_a_check_finds_a_fault(pair, name, monkeypatch, record_property):
     record(record_property, name, "caught")
     sound = sound_probe(pair)
     with monkeypatch.context() as patch:
         break_twin(pair, name, patch)
-        assert first_failure_of_a_broken_twin(pair, sound) == FAULTS[name].rung
+        assert first_failure_of_a_broken_twin(pair, sound) == FAULTS[name].check
 
 
 @pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
@@ -142,7 +143,7 @@ def test_a_fault_of_the_flax_twin_is_found_and_named(name, monkeypatch, record_p
         with monkeypatch.context() as patch:
             fault.apply(None, patch)
             pair = built(fault.pair)
-            assert first_failure(pair) == fault.rung
+            assert first_failure(pair) == fault.check
             pair.start()
             found = bisect_pair(pair)
         assert found is not None and found.module == fault.module
@@ -152,7 +153,7 @@ def test_a_fault_of_the_flax_twin_is_found_and_named(name, monkeypatch, record_p
 
 
 @pytest.mark.parametrize("pair", CONFIGS, indirect=True)
-def test_a_sound_pair_climbs_to_the_top(pair):
+def test_a_sound_pair_passes_every_check(pair):
     assert first_failure(pair) is None
 
 
@@ -162,11 +163,11 @@ def test_a_sound_pair_has_nothing_to_name(pair):
 
 
 @pytest.mark.parametrize("pair", ["dense"], indirect=True)
-def test_other_initial_weights_fail_at_the_bottom(pair):
+def test_other_initial_weights_fail_the_first_check(pair):
     name, parameter = next(iter(pair.torch.params.items()))
     with torch.no_grad():
         parameter.view(-1)[0] += 1e-16 + parameter.view(-1)[0].abs() * 1e-15
-    assert first_failure(pair) == 0
+    assert first_failure(pair) == "initial_weights"
     assert isinstance(parameter, nn.Parameter) and name
 
 
@@ -202,13 +203,13 @@ def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
 
 
 def is_caught(pair: Pair, sound: Probe | None) -> bool:
-    """Returns whether the ladder fails with a PyTorch twin that is built while it is broken, or the twin itself.
+    """Returns whether the suite fails with a PyTorch twin that is built while it is broken, or the twin itself.
 
     Each gets a twin of its own: what an exception leaves behind, such as gradients, would fail the next one.
     """
     try:
         broken = copy.copy(pair)
-        broken.torch = slm_torch.trainer.build(pair.config, pair.cell.vocab_size)
+        broken.torch = slm_torch.trainer.build(pair.config, pair.case.vocab_size)
         broken.engines = pair.engines | {"torch": broken.torch}
         broken.initial = pair.initial | {"torch": snapshot(broken.torch)}
         broken.start()
@@ -217,27 +218,27 @@ def is_caught(pair: Pair, sound: Probe | None) -> bool:
         return True
 
 
-def wanted() -> set[str]:
+def subjects() -> set[str]:
     """Returns what must have a fault: every component, choice, field with arithmetic, and rule."""
-    found = {rule for rules in RULES.values() for rule in rules}
+    names = {rule for rules in RULES.values() for rule in rules}
     scaler = {name for name in field_table() if name.startswith("precision.loss_scale")}
     for name in numerics() | scaler:
         choices, leaf = field_table()[name].option.choices, name.rpartition(".")[2]
         short = name.removeprefix("model.")
         if name in REGISTRIES:
-            found |= set(choices)
+            names |= set(choices)
         elif choices:
-            found |= {f"{leaf}={choice}" for choice in choices if choice not in OFF}
+            names |= {f"{leaf}={choice}" for choice in choices if choice not in OFF}
         elif short not in SIZES | SPLIT:
-            found.add(short)
-    return found
+            names.add(short)
+    return names
 
 
 def test_everything_has_a_fault():
-    assert wanted() - {fault.about for fault in FAULTS.values()} == set()
+    assert subjects() - {fault.about for fault in FAULTS.values()} == set()
 
 
 def test_every_fault_is_about_something_known():
-    assert {fault.about for fault in FAULTS.values()} - wanted() == set()
+    assert {fault.about for fault in FAULTS.values()} - subjects() == set()
     assert sum(len(faults) for faults in SECTIONS.values()) == len(FAULTS)
     assert {fault.pair for fault in FAULTS.values()} == set(CONFIGS)

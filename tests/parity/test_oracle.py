@@ -12,10 +12,10 @@ transformers = pytest.importorskip("transformers")
 
 import slm_torch.trainer  # noqa: E402
 from parity.bisect.command import bisect_folders  # noqa: E402
-from parity.cells import BASE, cells  # noqa: E402
+from parity.cases import BASE, cases  # noqa: E402
 from parity.oracle.cases import CASES  # noqa: E402
 from parity.oracle.measure import build, measure, sensitivity  # noqa: E402
-from parity.port import perturbed  # noqa: E402
+from parity.state_transfer import perturbed  # noqa: E402
 from slm_core.config.fields import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf import FAMILIES, exporting  # noqa: E402
@@ -28,7 +28,7 @@ SOME = [
     pytest.param(case, id=case.name, marks=[] if case.name in RICHEST.values() else pytest.mark.slow) for case in CASES
 ]
 SMALL = {
-    cell.name: cell.config for cell in cells() if not cell.large and cell.section not in ("half precisions", "presets")
+    case.name: case.config for case in cases() if not case.large and case.section not in ("half precisions", "presets")
 }
 
 

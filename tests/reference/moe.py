@@ -76,7 +76,7 @@ def load(mlp: Mlp, weights, x):
     return counts / len(tokens)
 
 
-def penalty(mlp: Mlp, weights, x):
+def auxiliary_loss(mlp: Mlp, weights, x):
     """Computes what the layer adds to the loss, per token."""
     tokens = x.reshape(-1, x.shape[-1])
     probabilities = [scores(mlp, weights, token) / scores(mlp, weights, token).sum() for token in tokens]

@@ -12,7 +12,7 @@ SMALL = ("--contexts=16", "--twins=PyTorch", "--rounds=1", "--head-dim=8")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "benchmark_attention.py"), *arguments]
+    command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / "attention.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 

@@ -83,9 +83,9 @@ def test_mistakes_are_one_line(work, tmp_path):
 
     assert "--import FOLDER and --export" in error("--run", work / "run")
     assert "already holds config.json" in error("--import", work / "hf", "--run", work / "run")
-    assert "is no folder" in error("--import", tmp_path / "nothing", "--run", tmp_path / "run")
+    assert "is not a folder" in error("--import", tmp_path / "nothing", "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    assert "is no family here" in error("--export", tmp_path / "x", "--run", work / "run", "--family", "lama")
+    assert "is not a family here" in error("--export", tmp_path / "x", "--run", work / "run", "--family", "lama")
     assert "no such run" in error("--export", tmp_path / "x", "--run", tmp_path / "run")
     assert "--context=65" in error("--import", work / "hf", "--run", tmp_path / "run", "--context", 65)
     assert not (tmp_path / "x").exists()

@@ -48,14 +48,14 @@ def rules(config: Config) -> Iterator[Rule]:
     yield from tensor("embed.weight", "transformer.word_embeddings.weight")
     yield from norm("embed_norm", "transformer.word_embeddings_layernorm", bias=True)
     for i in range(config.model.n_layers):
-        ours, theirs = f"layers.{i}", f"transformer.h.{i}"
-        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        yield from norm(f"{ours}.attention_norm", f"{theirs}.input_layernorm", bias=True)
-        yield from fused(parts, f"{theirs}.self_attention.query_key_value", layout, bias=True)
-        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.self_attention.dense", bias=True)
-        yield from norm(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm", bias=True)
-        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.mlp.dense_h_to_4h", bias=True)
-        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.mlp.dense_4h_to_h", bias=True)
+        path, hf_path = f"layers.{i}", f"transformer.h.{i}"
+        parts = [f"{path}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from norm(f"{path}.attention_norm", f"{hf_path}.input_layernorm", bias=True)
+        yield from fused(parts, f"{hf_path}.self_attention.query_key_value", layout, bias=True)
+        yield from linear(f"{path}.attention.o_proj", f"{hf_path}.self_attention.dense", bias=True)
+        yield from norm(f"{path}.mlp_norm", f"{hf_path}.post_attention_layernorm", bias=True)
+        yield from linear(f"{path}.mlp.up_proj", f"{hf_path}.mlp.dense_h_to_4h", bias=True)
+        yield from linear(f"{path}.mlp.down_proj", f"{hf_path}.mlp.dense_4h_to_h", bias=True)
     yield from norm("final_norm", "transformer.ln_f", bias=True)
     if not config.model.tie_embeddings:
         yield from linear("head", "lm_head")

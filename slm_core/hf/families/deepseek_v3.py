@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from slm_core.config import Attention, Config, Mlp, Model
+from slm_core.config import Attention, Config, Mlp
 from slm_core.config.fields import with_values
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.config.widths import query_width
 from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.families.mixtral import read_expert
@@ -33,11 +33,11 @@ ONLY = {
     "attention_bias": False, "mlp_bias": False, "rope_interleave": True, "scoring_func": "sigmoid",
     "topk_method": "noaux_tc", "moe_layer_freq": 1,
 }  # fmt: skip
-"""{field: the one value that can be expressed}"""
+"""{field: the only value that can be expressed}"""
 LATENT_EPS = 1e-6
-"""Of the norms of latents, whatever rms_norm_eps says."""
+"""The class's epsilon in the norms of latents, whatever rms_norm_eps is."""
 BALANCE_STEP = 0.001
-"""mlp.balance_bias in the paper; config.json does not say."""
+"""mlp.balance_bias in the paper; config.json does not have it."""
 
 
 def read(fields: Fields) -> Config:
@@ -51,6 +51,7 @@ def read(fields: Fields) -> Config:
 
 def _read_attention(fields: Fields) -> Attention:
     heads, head_dim = fields.need("num_attention_heads"), fields.get("qk_nope_head_dim", 128)
+    rope_dim = fields.get("qk_rope_head_dim", 64)
     fields.only("num_key_value_heads", heads)
     attention = Attention(
         kind="mla",
@@ -58,14 +59,14 @@ def _read_attention(fields: Fields) -> Attention:
         head_dim=head_dim,
         q_rank=fields.explicit("q_lora_rank", 1536),
         kv_rank=fields.get("kv_lora_rank", 512),
-        rope_dim=fields.get("qk_rope_head_dim", 64),
+        rope_dim=rope_dim,
         v_dim=fields.get("v_head_dim", 128),
     )
     rope = rope_parameters(fields)
     if rope["rope_type"] == "default" or not rope.get("mscale_all_dim"):
         return attention
     temperature = yarn_scale(rope["factor"], rope["mscale_all_dim"])
-    return with_values(attention, {"scale": query_width(attention) ** -0.5 * temperature**2})
+    return with_values(attention, {"scale": (head_dim + rope_dim) ** -0.5 * temperature**2})
 
 
 def _read_mixture(fields: Fields) -> Mlp:
@@ -112,8 +113,8 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-def _write_rope(layer: Model, context: int) -> dict[str, Any]:
-    """A scale of scores other than 1 / sqrt(width) is the square of a temperature, which scaled rotation has."""
+def _write_rope(layer: LayerSpec, context: int) -> dict[str, Any]:
+    """Writes the rotation. A scale of scores other than 1 / sqrt(width) becomes a temperature of scaled rotation."""
     written, attention = write_rope(layer, context), layer.attention
     if written.get("factor", 1.0) <= 1:
         return written
@@ -130,43 +131,43 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from norm_rules(i, NORMS)
 
 
-def _attention_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+def _attention_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
     attention = layer.attention
     heads, rope = attention.n_heads, attention.rope_dim
     queries = then(TRANSPOSED, half_split(heads, query_width(attention), rope))
     # A latent s times as large, normed with s^2 eps, is the latent normed with eps.
     larger = (layer.norm.eps / LATENT_EPS) ** 0.5
     if attention.q_rank:
-        yield from linear(f"{ours}.q_down_proj", f"{theirs}.q_a_proj", layout=then(TRANSPOSED, times(larger)))
-        yield from norm(f"{ours}.q_latent_norm", f"{theirs}.q_a_layernorm")
-    yield from linear(f"{ours}.q_up_proj", f"{theirs}.{'q_b_proj' if attention.q_rank else 'q_proj'}", layout=queries)
+        yield from linear(f"{path}.q_down_proj", f"{hf_path}.q_a_proj", layout=then(TRANSPOSED, times(larger)))
+        yield from norm(f"{path}.q_latent_norm", f"{hf_path}.q_a_layernorm")
+    yield from linear(f"{path}.q_up_proj", f"{hf_path}.{'q_b_proj' if attention.q_rank else 'q_proj'}", layout=queries)
     turned = then(TRANSPOSED, half_split(1, attention.kv_rank + rope, rope))
     down = then(then(turned, split([attention.kv_rank, rope])), times(larger, 1.0))
-    yield from fused([f"{ours}.kv_down_proj", f"{ours}.k_rope_proj"], f"{theirs}.kv_a_proj_with_mqa", down)
-    yield from norm(f"{ours}.kv_latent_norm", f"{theirs}.kv_a_layernorm")
+    yield from fused([f"{path}.kv_down_proj", f"{path}.k_rope_proj"], f"{hf_path}.kv_a_proj_with_mqa", down)
+    yield from norm(f"{path}.kv_latent_norm", f"{hf_path}.kv_a_layernorm")
     up = then(TRANSPOSED, split_heads(heads, [attention.head_dim, attention.v_dim]))
-    yield from fused([f"{ours}.k_up_proj", f"{ours}.v_up_proj"], f"{theirs}.kv_b_proj", up)
-    yield from linear(f"{ours}.o_proj", f"{theirs}.o_proj")
+    yield from fused([f"{path}.k_up_proj", f"{path}.v_up_proj"], f"{hf_path}.kv_b_proj", up)
+    yield from linear(f"{path}.o_proj", f"{hf_path}.o_proj")
 
 
 def times(*factors: float) -> Layout:
-    """Each array of ours is a factor times theirs."""
+    """Multiplies each array of the checkpoint by a factor."""
     return Layout(
         lambda arrays: [array * factor for array, factor in zip(arrays, factors, strict=True)],
         lambda arrays: [array / factor for array, factor in zip(arrays, factors, strict=True)],
     )
 
 
-def _mlp_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
-    yield from sparse_or_dense_rules(layer, ours, theirs)
+def _mlp_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+    yield from sparse_or_dense_rules(layer, path, hf_path)
     if layer.mlp.kind == "moe":
-        yield from tensor(f"{ours}.balance", f"{theirs}.gate.e_score_correction_bias")
+        yield from tensor(f"{path}.balance", f"{hf_path}.gate.e_score_correction_bias")
         if layer.mlp.shared_experts:
-            yield from mlp_rules(layer, f"{ours}.shared", f"{theirs}.shared_experts")
+            yield from mlp_rules(layer, f"{path}.shared", f"{hf_path}.shared_experts")
 
 
 def unused(config: Config) -> tuple[str, ...]:
-    """Returns where the layer that predicts a second token stands, and shared experts of no width."""
+    """Returns the place of the layer that predicts a second token, and of shared experts without a width."""
     layers = layer_specs(config.model)
     empty = [i for i, layer in enumerate(layers) if not layer.mlp.shared_experts]
     return f"model.layers.{len(layers)}.", *(f"model.layers.{i}.mlp.shared_experts." for i in empty)

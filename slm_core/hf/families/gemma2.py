@@ -16,7 +16,7 @@ from slm_core.hf.fields import Fields
 from slm_core.hf.layer_types import read_layer_types, read_windows, write_layer_types
 
 WINDOW = 4096
-"""sliding_window that the class assumes."""
+"""The class's own sliding_window."""
 NORMS = {
     "attention_norm": "input_layernorm",
     "attention_output_norm": "post_attention_layernorm",
@@ -36,7 +36,7 @@ def read(fields: Fields) -> Config:
 
 
 def read_model(fields: Fields) -> Model:
-    """Returns what Gemma 2 and 3 share."""
+    """Reads the fields that Gemma 2 and 3 share."""
     fields.divides("num_attention_heads", "hidden_size")
     fields.only("use_bidirectional_attention", False)
     fields.only("mlp_bias", False)
@@ -57,7 +57,7 @@ def write(config: Config) -> dict[str, Any]:
 
 
 def write_model(config: Config) -> dict[str, Any]:
-    """Returns what Gemma 2 and 3 share."""
+    """Writes the fields that Gemma 2 and 3 share."""
     layer, types = layer_specs(config.model)[0], write_layer_types(config)
     written = write_llama(config)
     del written["hidden_act"]

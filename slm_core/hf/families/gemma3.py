@@ -1,5 +1,5 @@
 """Gemma 3 (Gemma Team 2025, https://arxiv.org/abs/2503.19786): Gemma 2 with normed queries and keys in place of the
-soft-cap of scores, five windowed layers for each full one, and rotary positions of its own in each of the two."""
+soft-cap of scores. It has five windowed layers for each full one, and another rotation in each of the two types."""
 
 import dataclasses
 from functools import partial
@@ -17,7 +17,7 @@ from slm_core.hf.layer_types import FULL, SLIDING, read_layer_types, read_window
 from slm_core.hf.rope import read_rope, rope_parameters, write_rope
 
 THETA = {FULL: 1e6, SLIDING: 10_000.0}
-"""rope_theta that the class assumes."""
+"""{layer type: the class's own rope_theta}"""
 
 
 def read(fields: Fields) -> Config:
@@ -40,15 +40,18 @@ def read(fields: Fields) -> Config:
 
 
 def _read_positions(fields: Fields) -> dict[str, Position]:
-    """Before v5, rope_theta and rope_scaling were those of full layers, rope_local_base_freq of windowed ones."""
+    """Reads the position of each layer type.
+
+    Before v5, rope_theta and rope_scaling were those of full layers, and rope_local_base_freq that of windowed ones.
+    """
     context, given = fields.need("max_position_embeddings"), fields.get("rope_parameters", {})
     local = {"rope_type": "default", "rope_theta": fields.get("rope_local_base_freq", THETA[SLIDING])}
-    found = {FULL: rope_parameters(fields, FULL), SLIDING: local | (given.get(SLIDING) or {})}
-    return {kind: Position(**read_rope(found[kind], context, THETA[kind])) for kind in found}
+    rope = {FULL: rope_parameters(fields, FULL), SLIDING: local | (given.get(SLIDING) or {})}
+    return {kind: Position(**read_rope(rope[kind], context, THETA[kind])) for kind in rope}
 
 
 def _changes(position: Position, base: Position) -> dict[str, Any]:
-    """Returns the fields inside `model.` that a position sets otherwise than `base`."""
+    """Returns the fields inside `model.` in which a position differs from `base`."""
     names = [field.name for field in dataclasses.fields(position) if reads(position, field.name)]
     return {f"position.{n}": getattr(position, n) for n in names if getattr(position, n) != getattr(base, n)}
 

@@ -36,7 +36,7 @@ def read(fields: Fields) -> Config:
 
 def write(config: Config) -> dict[str, Any]:
     layer = layer_specs(config.model)[0]
-    activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    activations = {value: hf_name for hf_name, value in reversed(ACTIVATIONS.items())}
     return {
         "n_embd": layer.d_model,
         "n_layer": layer.n_layers,
@@ -54,15 +54,15 @@ def rules(config: Config) -> Iterator[Rule]:
     yield from tensor("embed.weight", "transformer.wte.weight")
     yield from tensor("position.weight", "transformer.wpe.weight")
     for i in range(model.n_layers):
-        ours, theirs = f"layers.{i}", f"transformer.h.{i}"
-        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        yield from norm(f"{ours}.attention_norm", f"{theirs}.ln_1", bias=True)
-        # Their Conv1D stores [in, out], as we do.
-        yield from fused(parts, f"{theirs}.attn.c_attn", split([model.d_model] * 3), bias=True)
-        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.attn.c_proj", True, SAME)
-        yield from norm(f"{ours}.mlp_norm", f"{theirs}.ln_2", bias=True)
-        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.mlp.c_fc", True, SAME)
-        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.mlp.c_proj", True, SAME)
+        path, hf_path = f"layers.{i}", f"transformer.h.{i}"
+        parts = [f"{path}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from norm(f"{path}.attention_norm", f"{hf_path}.ln_1", bias=True)
+        # The class's Conv1D stores [in, out], as we do.
+        yield from fused(parts, f"{hf_path}.attn.c_attn", split([model.d_model] * 3), bias=True)
+        yield from linear(f"{path}.attention.o_proj", f"{hf_path}.attn.c_proj", True, SAME)
+        yield from norm(f"{path}.mlp_norm", f"{hf_path}.ln_2", bias=True)
+        yield from linear(f"{path}.mlp.up_proj", f"{hf_path}.mlp.c_fc", True, SAME)
+        yield from linear(f"{path}.mlp.down_proj", f"{hf_path}.mlp.c_proj", True, SAME)
     yield from norm("final_norm", "transformer.ln_f", bias=True)
     if not model.tie_embeddings:
         yield from linear("head", "lm_head")

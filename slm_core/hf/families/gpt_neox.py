@@ -42,7 +42,7 @@ def read(fields: Fields) -> Config:
 
 def write(config: Config) -> dict[str, Any]:
     layer = layer_specs(config.model)[0]
-    activations = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    activations = {value: hf_name for hf_name, value in reversed(ACTIVATIONS.items())}
     rope = write_rope(layer, config.data.seq_len)
     return {
         "hidden_size": layer.d_model,
@@ -60,7 +60,7 @@ def write(config: Config) -> dict[str, Any]:
 
 
 def _share(turned: int, width: int) -> float:
-    """Returns the share of a head that turns; the class rounds share times width down."""
+    """Returns the share of a head that turns, for a class that rounds share times width down."""
     share = turned / width
     return share if int(width * share) == turned else math.nextafter(share, 1.0)
 
@@ -68,15 +68,15 @@ def _share(turned: int, width: int) -> float:
 def rules(config: Config) -> Iterator[Rule]:
     yield from tensor("embed.weight", "gpt_neox.embed_in.weight")
     for i, layer in enumerate(layer_specs(config.model)):
-        ours, theirs, attention = f"layers.{i}", f"gpt_neox.layers.{i}", layer.attention
-        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        path, hf_path, attention = f"layers.{i}", f"gpt_neox.layers.{i}", layer.attention
+        parts = [f"{path}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         layout = then(TRANSPOSED, split_heads(attention.n_heads, [attention.head_dim] * 3))
-        yield from norm(f"{ours}.attention_norm", f"{theirs}.input_layernorm", bias=True)
-        yield from fused(parts, f"{theirs}.attention.query_key_value", layout, attention.bias)
-        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.attention.dense", attention.bias)
-        yield from norm(f"{ours}.mlp_norm", f"{theirs}.post_attention_layernorm", bias=True)
-        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.mlp.dense_h_to_4h", bias=True)
-        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.mlp.dense_4h_to_h", bias=True)
+        yield from norm(f"{path}.attention_norm", f"{hf_path}.input_layernorm", bias=True)
+        yield from fused(parts, f"{hf_path}.attention.query_key_value", layout, attention.bias)
+        yield from linear(f"{path}.attention.o_proj", f"{hf_path}.attention.dense", attention.bias)
+        yield from norm(f"{path}.mlp_norm", f"{hf_path}.post_attention_layernorm", bias=True)
+        yield from linear(f"{path}.mlp.up_proj", f"{hf_path}.mlp.dense_h_to_4h", bias=True)
+        yield from linear(f"{path}.mlp.down_proj", f"{hf_path}.mlp.dense_4h_to_h", bias=True)
     yield from norm("final_norm", "gpt_neox.final_layer_norm", bias=True)
     if not config.model.tie_embeddings:
         yield from linear("head", "embed_out")

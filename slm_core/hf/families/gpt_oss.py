@@ -24,12 +24,12 @@ from slm_core.hf.rope import read_rope, rope_parameters
 from slm_core.hf.rules import EVERY_OTHER, SAME, Rule, linear, tensor
 
 WINDOW = 128
-"""sliding_window that the class assumes."""
+"""The class's own sliding_window."""
 YARN = {
     "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
     "original_max_position_embeddings": 4096,
 }  # fmt: skip
-"""rope_parameters that the class assumes."""
+"""The class's own rope_parameters."""
 
 
 def read(fields: Fields) -> Config:
@@ -85,13 +85,13 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from norm_rules(i, NORMS)
 
 
-def _mixture_rules(ours: str, theirs: str) -> Iterator[Rule]:
-    """Their experts are one tensor, stored [experts, in, out] as ours; its name is that of the layer or of the bias."""
-    yield from linear(f"{ours}.router", f"{theirs}.router", bias=True)
+def _mixture_rules(path: str, hf_path: str) -> Iterator[Rule]:
+    """Yields the rules of a mixture. A checkpoint has the experts in one tensor, stored [experts, in, out] as here."""
+    yield from linear(f"{path}.router", f"{hf_path}.router", bias=True)
     for part, suffix in {"weight": "", "bias": "_bias"}.items():
-        gate_up = (f"{ours}.gate_proj.{part}", f"{ours}.up_proj.{part}")
-        yield Rule(gate_up, (f"{theirs}.experts.gate_up_proj{suffix}",), EVERY_OTHER)
-        yield Rule((f"{ours}.down_proj.{part}",), (f"{theirs}.experts.down_proj{suffix}",), SAME)
+        gate_up = (f"{path}.gate_proj.{part}", f"{path}.up_proj.{part}")
+        yield Rule(gate_up, (f"{hf_path}.experts.gate_up_proj{suffix}",), EVERY_OTHER)
+        yield Rule((f"{path}.down_proj.{part}",), (f"{hf_path}.experts.down_proj{suffix}",), SAME)
 
 
 GPT_OSS = Family("gpt_oss", "GptOssForCausalLM", read, write, rules)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
@@ -28,10 +28,10 @@ def read(fields: Fields) -> Config:
 def read_model(
     fields: Fields, *, tied: bool = False, eps: float = 1e-6, theta: float = 10_000.0, head_dim: int = 0
 ) -> Model:
-    """Returns what the families that descend from Llama share.
+    """Reads the fields that the families that descend from Llama share.
 
     Args:
-      tied, eps, theta, head_dim: what the class assumes for a field that is absent; head_dim 0: the width over heads.
+      tied, eps, theta, head_dim: the class's value of a field that is absent; head_dim 0: the width over heads.
     """
     width, heads = fields.need("hidden_size"), fields.need("num_attention_heads")
     rope = rope_parameters(fields)
@@ -56,7 +56,7 @@ def read_model(
 
 
 def read_mlp(fields: Fields, name: str = "hidden_act", default: str = "silu") -> Mlp:
-    """Returns a gated MLP whose activation the field `name` says."""
+    """Reads a gated MLP, whose activation the field `name` says."""
     kind, gelu = GATED[fields.only(name, *GATED, default=default)]
     return Mlp(kind=kind, gelu=gelu, hidden=fields.need("intermediate_size"), bias=fields.get("mlp_bias", False))
 
@@ -67,7 +67,7 @@ def write(config: Config) -> dict[str, Any]:
 
 
 def write_model(config: Config) -> dict[str, Any]:
-    """Returns what the families that descend from Llama share."""
+    """Writes the fields that the families that descend from Llama share."""
     layer = layer_specs(config.model)[0]
     return {
         "hidden_size": layer.d_model,
@@ -86,12 +86,12 @@ def write_model(config: Config) -> dict[str, Any]:
 
 def hidden_act(mlp: Mlp) -> str:
     """Returns the name of the activation of a gated MLP; "silu" for any other."""
-    names = {ours: theirs for theirs, ours in reversed(GATED.items())}
+    names = {value: hf_name for hf_name, value in reversed(GATED.items())}
     return names.get((mlp.kind, mlp.gelu), "silu")
 
 
-def attention_bias(layer: Model) -> bool:
-    """Returns whether any projection of a layer's attention has a bias: theirs have one in all or in none."""
+def attention_bias(layer: LayerSpec) -> bool:
+    """Returns whether any projection of a layer's attention has a bias. The class has one in all of them or in none."""
     return bool(layer.attention.bias or layer.attention.output_bias)
 
 
@@ -99,7 +99,7 @@ NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layern
 
 
 def rules(config: Config, norms: Mapping[str, str] = NORMS) -> Iterator[Rule]:
-    """Yields the rules of a model whose layers have these norms, {ours: theirs}."""
+    """Yields the rules of a model whose layers have these norms, {name: hf_name}."""
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i)
@@ -108,34 +108,34 @@ def rules(config: Config, norms: Mapping[str, str] = NORMS) -> Iterator[Rule]:
 
 
 def outer_rules(config: Config) -> Iterator[Rule]:
-    """Yields the rules of what is outside the layers."""
+    """Yields the rules of the tensors outside the layers."""
     yield from tensor("embed.weight", "model.embed_tokens.weight")
     yield from norm("final_norm", "model.norm")
     if not config.model.tie_embeddings:
         yield from linear("head", "lm_head")
 
 
-def attention_rules(layer: Model, i: int) -> Iterator[Rule]:
+def attention_rules(layer: LayerSpec, i: int) -> Iterator[Rule]:
     """Yields the rules of the attention of layer i."""
-    ours, theirs, bias = f"layers.{i}.attention", f"model.layers.{i}.self_attn", layer.attention.bias
+    path, hf_path, bias = f"layers.{i}.attention", f"model.layers.{i}.self_attn", layer.attention.bias
     for name in ("q_proj", "k_proj", "v_proj"):
-        yield from linear(f"{ours}.{name}", f"{theirs}.{name}", bias)
-    yield from linear(f"{ours}.o_proj", f"{theirs}.o_proj", layer.attention.output_bias)
+        yield from linear(f"{path}.{name}", f"{hf_path}.{name}", bias)
+    yield from linear(f"{path}.o_proj", f"{hf_path}.o_proj", layer.attention.output_bias)
     if layer.attention.qk_norm == "rmsnorm":
         for name in ("q_norm", "k_norm"):
-            yield from norm(f"{ours}.{name}.norm", f"{theirs}.{name}")
+            yield from norm(f"{path}.{name}.norm", f"{hf_path}.{name}")
 
 
-def mlp_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+def mlp_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
     """Yields the rules of a gated MLP."""
     for name in ("gate_proj", "up_proj", "down_proj"):
-        yield from linear(f"{ours}.{name}", f"{theirs}.{name}", layer.mlp.bias)
+        yield from linear(f"{path}.{name}", f"{hf_path}.{name}", layer.mlp.bias)
 
 
 def norm_rules(i: int, names: Mapping[str, str]) -> Iterator[Rule]:
-    """Yields the rules of the norms of layer i, {ours: theirs}."""
-    for ours, theirs in names.items():
-        yield from norm(f"layers.{i}.{ours}", f"model.layers.{i}.{theirs}")
+    """Yields the rules of the norms of layer i, {name: hf_name}."""
+    for name, hf_name in names.items():
+        yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}")
 
 
 LLAMA = Family("llama", "LlamaForCausalLM", read, write, rules)

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from slm_core.config import Config, Mlp, Model
+from slm_core.config import Config, Mlp
 from slm_core.config.fields import with_values
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.hf.families.llama import NORMS, attention_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields
@@ -14,7 +14,7 @@ from slm_core.hf.rules import Rule, experts, linear
 EXPERT = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu"}
 """{hidden_act: mlp.expert}"""
 PROJECTIONS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-"""Of an expert, {ours: theirs}."""
+"""{linear layer of an expert: its name in a checkpoint}"""
 
 
 def read(fields: Fields) -> Config:
@@ -34,17 +34,17 @@ def read(fields: Fields) -> Config:
 
 
 def read_experts(fields: Fields, default: int) -> int:
-    """Returns how many routed experts there are, by either of the field's names."""
+    """Reads the number of routed experts, under either of the field's names."""
     return fields.get("num_local_experts", fields.get("num_experts", default))
 
 
 def read_expert(fields: Fields) -> str:
-    """Returns mlp.expert. Raises UserError for an activation that a dense MLP has and an expert lacks."""
+    """Reads mlp.expert. Raises UserError for an activation that a dense MLP has and an expert lacks."""
     return EXPERT[fields.only("hidden_act", *EXPERT)]
 
 
 def balance_loss(fields: Fields, default: float = 0.001) -> float:
-    """Returns mlp.balance_loss; the class adds that loss only where it also returns the router's logits."""
+    """Reads mlp.balance_loss. The class adds that loss only if it also returns the router's logits."""
     coefficient = fields.get("router_aux_loss_coef", default)
     return coefficient if fields.get("output_router_logits", False) else 0.0
 
@@ -61,7 +61,7 @@ def write(config: Config) -> dict[str, Any]:
 
 
 def write_routing(mlp: Mlp) -> dict[str, Any]:
-    """Returns what the families with a mixture and a balancing loss share."""
+    """Writes the fields that the families with a mixture and a balancing loss share."""
     return {
         "num_experts_per_tok": mlp.top_k,
         "output_router_logits": mlp.balance_loss > 0,
@@ -71,7 +71,7 @@ def write_routing(mlp: Mlp) -> dict[str, Any]:
 
 def expert_act(mlp: Mlp) -> str:
     """Returns the name of the activation of a gated expert; "silu" for any other."""
-    names = {ours: theirs for theirs, ours in reversed(EXPERT.items())}
+    names = {value: hf_name for hf_name, value in reversed(EXPERT.items())}
     return names.get(mlp.expert, "silu")
 
 
@@ -83,11 +83,11 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from norm_rules(i, NORMS)
 
 
-def mixture_rules(layer: Model, ours: str, theirs: str, projections: Mapping[str, str]) -> Iterator[Rule]:
-    """Yields the rules of a router and its experts, whose projections are {ours: theirs}."""
-    yield from linear(f"{ours}.router", f"{theirs}.gate")
-    for name, other in projections.items():
-        yield from experts(f"{ours}.{name}", f"{theirs}.experts.{{}}.{other}", layer.mlp.experts)
+def mixture_rules(layer: LayerSpec, path: str, hf_path: str, linears: Mapping[str, str]) -> Iterator[Rule]:
+    """Yields the rules of a router and its experts, whose linear layers are {name: hf_name}."""
+    yield from linear(f"{path}.router", f"{hf_path}.gate")
+    for name, hf_name in linears.items():
+        yield from experts(f"{path}.{name}", f"{hf_path}.experts.{{}}.{hf_name}", layer.mlp.experts)
 
 
 MIXTRAL = Family("mixtral", "MixtralForCausalLM", read, write, rules)

@@ -11,7 +11,7 @@ from slm_core.hf.fields import Fields
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split, tensor, then
 
 EXPANSION = 4
-"""Inner width of an MLP over d_model, whatever expansion_ratio says."""
+"""Inner width of an MLP over d_model, whatever expansion_ratio is."""
 
 
 def read(fields: Fields) -> Config:
@@ -35,7 +35,7 @@ def read(fields: Fields) -> Config:
 
 
 def _read_scale(attention: Fields) -> float | None:
-    """Returns attention.scale. Raises UserError for any other attention than the class has."""
+    """Reads attention.scale. Raises UserError for any other attention than the class has."""
     attention.only("attn_type", "multihead_attention")
     attention.only("alibi", True)
     attention.only("alibi_bias_max", 8)
@@ -63,14 +63,14 @@ def rules(config: Config) -> Iterator[Rule]:
     layout = then(TRANSPOSED, split([config.model.d_model] * 3))
     yield from tensor("embed.weight", "transformer.wte.weight")
     for i in range(config.model.n_layers):
-        ours, theirs = f"layers.{i}", f"transformer.blocks.{i}"
-        parts = [f"{ours}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
-        yield from norm(f"{ours}.attention_norm", f"{theirs}.norm_1")
-        yield from fused(parts, f"{theirs}.attn.Wqkv", layout)
-        yield from linear(f"{ours}.attention.o_proj", f"{theirs}.attn.out_proj")
-        yield from norm(f"{ours}.mlp_norm", f"{theirs}.norm_2")
-        yield from linear(f"{ours}.mlp.up_proj", f"{theirs}.ffn.up_proj")
-        yield from linear(f"{ours}.mlp.down_proj", f"{theirs}.ffn.down_proj")
+        path, hf_path = f"layers.{i}", f"transformer.blocks.{i}"
+        parts = [f"{path}.attention.{name}" for name in ("q_proj", "k_proj", "v_proj")]
+        yield from norm(f"{path}.attention_norm", f"{hf_path}.norm_1")
+        yield from fused(parts, f"{hf_path}.attn.Wqkv", layout)
+        yield from linear(f"{path}.attention.o_proj", f"{hf_path}.attn.out_proj")
+        yield from norm(f"{path}.mlp_norm", f"{hf_path}.norm_2")
+        yield from linear(f"{path}.mlp.up_proj", f"{hf_path}.ffn.up_proj")
+        yield from linear(f"{path}.mlp.down_proj", f"{hf_path}.ffn.down_proj")
     yield from norm("final_norm", "transformer.norm_f")
     if not config.model.tie_embeddings:
         yield from linear("head", "lm_head")

@@ -18,7 +18,7 @@ def read(fields: Fields) -> Config:
 
 
 def read_layers(fields: Fields) -> list[dict[str, Any]]:
-    """Returns the windows of the layers: those from max_window_layers on, where `layer_types` says no other."""
+    """Reads the windows of the layers. Without `layer_types`, the layers from max_window_layers on have one."""
     window, first = read_window(fields, 4096), fields.get("max_window_layers", 28)
     types = read_layer_types(fields, lambda i: window is not None and i >= first)
     return read_windows(types, window)

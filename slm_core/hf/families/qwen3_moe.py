@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config import Config, Mlp, Model
 from slm_core.config.fields import with_values
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.hf.families.llama import (
     NORMS,
     attention_bias,
@@ -32,7 +32,7 @@ from slm_core.hf.layer_types import read_window
 from slm_core.hf.rules import Rule
 
 PROJECTIONS = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
-"""Of an expert, {ours: theirs}."""
+"""{linear layer of an expert: its name in a checkpoint}"""
 
 
 def read(fields: Fields) -> Config:
@@ -46,14 +46,14 @@ def read(fields: Fields) -> Config:
         renormalise=fields.get("norm_topk_prob", False),
         balance_loss=balance_loss(fields),
     )
-    # The class knows no layer_types: all layers have the window, or none.
+    # The class does not have layer_types: all layers have the window, or none.
     values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields, 4096) or 0}
     model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
     return imported(model, layers, fields.need("max_position_embeddings"))
 
 
 def _sparse(fields: Fields, experts: int) -> list[bool]:
-    """Returns whether each layer has a mixture."""
+    """Reads whether each layer has a mixture."""
     dense, step = fields.get("mlp_only_layers", []), fields.get("decoder_sparse_step", 1)
     count = fields.need("num_hidden_layers")
     return [experts > 0 and i not in dense and (i + 1) % step == 0 for i in range(count)]
@@ -84,13 +84,13 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-def mixture_of(layers: Sequence[Model]) -> Mlp:
-    """Returns the first mixture; the first MLP where there is none."""
+def mixture_of(layers: Sequence[LayerSpec]) -> Mlp:
+    """Returns the first mixture; the first MLP if there is none."""
     return next((layer.mlp for layer in layers if layer.mlp.kind == "moe"), layers[0].mlp)
 
 
-def write_hidden(layers: Sequence[Model]) -> dict[str, Any]:
-    """Returns the widths and the activation of dense MLPs and experts."""
+def write_hidden(layers: Sequence[LayerSpec]) -> dict[str, Any]:
+    """Writes the widths and the activation of dense MLPs and experts."""
     mixture = mixture_of(layers)
     dense = next((layer.mlp for layer in layers if layer.mlp.kind != "moe"), mixture)
     return {
@@ -108,12 +108,12 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from norm_rules(i, NORMS)
 
 
-def sparse_or_dense_rules(layer: Model, ours: str, theirs: str) -> Iterator[Rule]:
+def sparse_or_dense_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
     """Yields the rules of a mixture or of a gated MLP."""
     if layer.mlp.kind == "moe":
-        yield from mixture_rules(layer, ours, theirs, PROJECTIONS)
+        yield from mixture_rules(layer, path, hf_path, PROJECTIONS)
     else:
-        yield from mlp_rules(layer, ours, theirs)
+        yield from mlp_rules(layer, path, hf_path)
 
 
 QWEN3_MOE = Family("qwen3_moe", "Qwen3MoeForCausalLM", read, write, rules)

@@ -17,7 +17,7 @@ from slm_core.hf.rope import write_rope
 def read(fields: Fields) -> Config:
     model = read_model(fields, tied=True, theta=2e6)
     count, interval = fields.need("num_hidden_layers"), fields.get("no_rope_layer_interval", 4)
-    # Against what its name says, a layer of no_rope_layers with 1 has rope.
+    # In spite of the field's name, a layer with a 1 in no_rope_layers has rope.
     turned = fields.get("no_rope_layers", [(i + 1) % interval != 0 for i in range(count)])[:count]
     if len(turned) < count:
         raise UserError(

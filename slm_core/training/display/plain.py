@@ -18,7 +18,7 @@ class Display(Protocol):
         """A train line of metrics.jsonl was written."""
 
     def evaluated(self, step: int, loss: float | None) -> None:
-        """The validation loss is known, in nats a token; None: it is not finite."""
+        """The validation loss is known, in nats per token; None: it is not finite."""
 
     def sample(self, step: int, text: str) -> None:
         """The model wrote a text."""

@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from slm_core.config import Config
@@ -20,6 +21,7 @@ from slm_flax.loss import loss_sums, sums
 from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
 from slm_flax.numerics import DTYPES
+from slm_flax.optim import OPTIMIZERS, scheduled
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.quantization.blockwise import Quantiser
 from slm_flax.quantization.formats import MATRIX
@@ -27,7 +29,7 @@ from slm_flax.quantization.formats import product as product_with
 from slm_flax.trainer import LossScaler, build
 from slm_flax.trainer import clip_factor as factor
 
-__all__ = ["Evaluator", "PLACEMENT", "build"]
+__all__ = ["Evaluator", "OPTIMIZERS", "PLACEMENT", "build"]
 
 NAME = "flax"
 FLOAT64 = jnp.dtype("float64")
@@ -49,7 +51,8 @@ def array(value):
 
 def apply(registry, kind, arguments, weights, *inputs):
     """Builds a component with its arguments, gives it weights {name: array} and calls it on the inputs."""
-    return np.asarray(_filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs)))
+    y = _filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs))
+    return np.asarray(y[0] if registry == "MLP" else y)  # beside its output, an MLP has an auxiliary loss
 
 
 def attention(layer, index, weights, x, first_values):
@@ -139,7 +142,7 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
 
 
 def mixture(layer, weights, x, dy, dtype="float64"):
-    """Returns the output, the penalty, and {name: gradient of sum(output * dy) + penalty}, with that of "x"."""
+    """Returns the output, the auxiliary loss and {name: gradient of sum(output * dy) + the loss}, with that of "x"."""
     assert weights.keys() == params.specs(MixtureOfExperts(layer)).keys()
     stored = jnp.dtype("float64" if dtype == "float64" else "float32")
     weights = {name: jnp.asarray(value, stored) for name, value in weights.items()}
@@ -153,12 +156,12 @@ def _mixture_gradients(layer, weights, x, dy):
 
     def objective(weights, x):
         module = params.bind(MixtureOfExperts(layer), weights)
-        y, penalty = module(x), module.penalty(x)
-        assert y.dtype == x.dtype and penalty.dtype == stored
-        return (y * dy).sum().astype(stored) + penalty, (y, penalty)
+        y, auxiliary_loss = module(x)
+        assert y.dtype == x.dtype and auxiliary_loss.dtype == stored
+        return (y * dy).sum().astype(stored) + auxiliary_loss, (y, auxiliary_loss)
 
-    (_, (y, penalty)), (dw, dx) = jax.value_and_grad(objective, (0, 1), has_aux=True)(weights, x)
-    return y, penalty, dw | {"x": dx}
+    (_, (y, auxiliary_loss)), (dw, dx) = jax.value_and_grad(objective, (0, 1), has_aux=True)(weights, x)
+    return y, auxiliary_loss, dw | {"x": dx}
 
 
 # --- quantization and adapters
@@ -230,6 +233,11 @@ def optimized(config, groups, values, grads, lrs):
 
 def parameters(values):
     return {name: jnp.asarray(value) for name, value in values.items()}
+
+
+def library_optimizer(config, groups):
+    """Returns an optimizer of optax that no twin has."""
+    return scheduled(optax.adabelief(1.0))
 
 
 def orthogonal(config, u):

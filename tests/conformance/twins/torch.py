@@ -19,7 +19,8 @@ from slm_torch.loss import loss_sums, sums
 from slm_torch.loss import token_losses as losses_of_tokens
 from slm_torch.model import Transformer, position_at
 from slm_torch.numerics import DTYPES
-from slm_torch.optim.base import named_state
+from slm_torch.optim import OPTIMIZERS
+from slm_torch.optim.base import named_state, param_groups
 from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
 from slm_torch.quantization.blockwise import Quantiser
 from slm_torch.quantization.formats import MATRIX, TABLES
@@ -27,7 +28,7 @@ from slm_torch.quantization.formats import product as product_with
 from slm_torch.trainer import LossScaler, build
 from slm_torch.trainer import clip_factor as factor
 
-__all__ = ["Evaluator", "PLACEMENT", "build"]
+__all__ = ["Evaluator", "OPTIMIZERS", "PLACEMENT", "build"]
 
 NAME = "torch"
 FLOAT64 = torch.float64
@@ -49,7 +50,8 @@ def array(value):
 
 def apply(registry, kind, arguments, weights, *inputs):
     """Builds a component with its arguments, gives it weights {name: array} and calls it on the inputs."""
-    return _filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs)).detach().numpy()
+    y = _filled(getattr(layers, registry)[kind](*arguments), weights)(*map(array, inputs))
+    return (y[0] if registry == "MLP" else y).detach().numpy()  # beside its output, an MLP has an auxiliary loss
 
 
 def attention(layer, index, weights, x, first_values):
@@ -128,18 +130,18 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
 
 
 def mixture(layer, weights, x, dy, dtype="float64"):
-    """Returns the output, the penalty, and {name: gradient of sum(output * dy) + penalty}, with that of "x"."""
+    """Returns the output, the auxiliary loss and {name: gradient of sum(output * dy) + the loss}, with that of "x"."""
     stored = FLOAT64 if dtype == "float64" else torch.float32
     module = params.initialise(MixtureOfExperts(layer), 0, stored, CPU)
     named = dict(module.named_parameters())
     assert named.keys() == weights.keys()
     params.load(named, weights)
     x = torch.from_numpy(x).to(DTYPES[dtype]).requires_grad_()
-    y, penalty = module(x), module.penalty(x)
-    assert y.dtype == x.dtype and penalty.dtype == stored
-    ((y * torch.from_numpy(dy).to(y.dtype)).sum().to(stored) + penalty).backward()
+    y, auxiliary_loss = module(x)
+    assert y.dtype == x.dtype and auxiliary_loss.dtype == stored
+    ((y * torch.from_numpy(dy).to(y.dtype)).sum().to(stored) + auxiliary_loss).backward()
     gradients = {name: p.grad.double().numpy() for name, p in {**named, "x": x}.items()}
-    return y.detach().double().numpy(), penalty.item(), gradients
+    return y.detach().double().numpy(), auxiliary_loss.item(), gradients
 
 
 # --- quantization and adapters
@@ -210,6 +212,11 @@ def updates(tensors, grads, lrs, update):
         for name, p in tensors.items():
             p.grad = torch.from_numpy(grad[name].copy())
         update(lr)
+
+
+def library_optimizer(config, params, groups):
+    """Returns an optimizer of PyTorch that no twin has."""
+    return torch.optim.NAdam(param_groups(params, groups))
 
 
 def orthogonal(config, u):

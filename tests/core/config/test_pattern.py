@@ -10,6 +10,7 @@ from slm_core.config import Attention, Mlp, Model, Norm, Position
 from slm_core.config.fields import reads
 from slm_core.config.layers import layer_specs
 from slm_core.config.pattern import layer_fields, parse
+from slm_core.config.widths import value_shape
 from slm_core.errors import UserError
 
 
@@ -46,6 +47,12 @@ def test_what_is_unset_is_filled_in(kind, d_model, hidden):
     (layer,) = layer_specs(Model(d_model=d_model, n_layers=1, attention=Attention(n_heads=1), mlp=Mlp(kind=kind)))
     assert layer.mlp.hidden == hidden
     assert (layer.attention.n_kv_heads, layer.attention.head_dim) == (1, d_model)
+
+
+def test_a_new_kind_has_the_widths_of_the_usual_one():
+    model = Model(d_model=64, n_layers=1, attention=Attention(kind="new", n_heads=4), mlp=Mlp(kind="new"))
+    (layer,) = layer_specs(model)
+    assert layer.mlp.hidden == 256 and value_shape(layer.attention) == (4, 16)
 
 
 def test_what_is_set_stays():

@@ -106,7 +106,7 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.pattern": "attention.window=-1"}, "attention.window=-1 must be at least 0"),
         ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, "),
         ({"model.pattern": "mlp.kind=swigl"}, "geglu, clipped_swiglu, moe (did you mean swiglu?)"),
-        ({"model.attention.kind": "differential", "model.d_model": 36}, "does not divide two maps for each of"),
+        ({"model.attention.kind": "differential", "model.d_model": 36}, "two maps per head does not divide"),
         ({"model.attention.kind": "mla", "model.attention.rope_dim": 5}, "rotates 5 of 5 elements"),
         ({"model.mlp.kind": "moe", "model.mlp.experts": 2, "model.mlp.top_k": 3}, "model.mlp.top_k=3 must be at most"),
         ({"model.mlp.kind": "moe", "model.mlp.groups": 3}, "mlp.groups=3 must divide experts=8 into groups of two"),
@@ -171,13 +171,13 @@ def test_values_come_before_what_reads_them():
 def test_drop_unread_resets_what_the_preset_set():
     preset = with_values(Config(), {"model.position.theta": 5.0, "model.position.scaling": "linear"})
     config = with_values(preset, {"model.position.kind": "learned"})
-    kept, notes = drop_unread(preset, config, {"model.position.kind"})
-    assert kept == with_values(Config(), {"model.position.kind": "learned"})
+    reset, notes = drop_unread(preset, config, {"model.position.kind"})
+    assert reset == with_values(Config(), {"model.position.kind": "learned"})
     assert notes == [
         "model.position.theta=5.0 of the preset is not read by model.position.kind=learned; left at its default",
         "model.position.scaling=linear of the preset is not read by model.position.kind=learned; left at its default",
     ]
-    validate(kept, {"model.position.kind"})
+    validate(reset, {"model.position.kind"})
 
 
 def test_drop_unread_leaves_the_users_own_and_the_presets_own_mistakes():

@@ -32,7 +32,7 @@ def test_scores_of_scaled_latent_attention_have_the_square_of_a_temperature():
 def test_latents_are_normed_with_an_epsilon_of_their_own(eps):
     """The class norms latents with 1e-6; ours, with norm.eps, gives the same for the weights that the rule makes."""
     config = read({"rms_norm_eps": eps})
-    rules = {name: rule for rule in DEEPSEEK_V3.rules(config) for name in rule.ours}
+    rules = {name: rule for rule in DEEPSEEK_V3.rules(config) for name in rule.names}
     generator = np.random.default_rng(0)
     x = 1e-3 * generator.standard_normal((5, 32))
 
@@ -42,9 +42,9 @@ def test_latents_are_normed_with_an_epsilon_of_their_own(eps):
     for name, rows, rank in (("q_down_proj", 16, 16), ("kv_down_proj", 20, 12)):
         rule = rules[f"layers.0.attention.{name}.weight"]
         theirs = generator.standard_normal((rows, 32))
-        ours = rule.layout.to_ours([theirs])
+        ours = rule.layout.from_hf([theirs])
         np.testing.assert_allclose(normed(x @ ours[0], eps), normed(x @ theirs[:rank].T, 1e-6), rtol=1e-12)
-        np.testing.assert_allclose(rule.layout.to_theirs(ours)[0], theirs, rtol=1e-14)
+        np.testing.assert_allclose(rule.layout.to_hf(ours)[0], theirs, rtol=1e-14)
 
 
 def test_what_the_logits_do_not_depend_on_may_be_in_a_checkpoint():

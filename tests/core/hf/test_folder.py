@@ -107,7 +107,7 @@ def test_what_holds_no_weights_is_passed_over(folder, tensors):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "lama"}, r"model_type='lama' is no family here \(did you mean llama\?\)"),
+        ({"model_type": "lama"}, r"model_type='lama' is not a family here \(did you mean llama\?\)"),
         ({"hidden_act": "relu"}, "hidden_act='relu' of a llama model cannot be expressed: only 'silu'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type='dynamic' cannot be expressed"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set"),
@@ -122,7 +122,7 @@ def test_a_config_that_is_not_ours_is_refused(folder, change, message):
 
 
 def test_files_that_are_missing_or_broken(folder, tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         open_folder(tmp_path / "nowhere")
     (folder / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(UserError, match="cannot be read"):

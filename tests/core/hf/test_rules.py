@@ -22,22 +22,22 @@ LAYOUTS = {
 def test_a_layout_is_undone(name):
     layout, shapes = LAYOUTS[name]
     theirs = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
-    back = layout.to_theirs(layout.to_ours(theirs))
+    back = layout.to_hf(layout.from_hf(theirs))
     assert len(back) == len(theirs)
     assert all(np.array_equal(a, b) for a, b in zip(back, theirs, strict=True))
 
 
 def test_heads_hold_all_parts_each():
     # Two heads, queries of 2 features and keys of 1: q q k, q q k.
-    q, k = split_heads(2, [2, 1]).to_ours([np.arange(6)])
+    q, k = split_heads(2, [2, 1]).from_hf([np.arange(6)])
     assert q.tolist() == [0, 1, 3, 4] and k.tolist() == [2, 5]
 
 
 def test_pairs_become_halves():
     """A head of 2 plain features and 2 rotary pairs (2, 3), (4, 5): the firsts come first, then the seconds."""
-    assert half_split(1, 6, 4).to_ours([np.arange(6)])[0].tolist() == [0, 1, 2, 4, 3, 5]
+    assert half_split(1, 6, 4).from_hf([np.arange(6)])[0].tolist() == [0, 1, 2, 4, 3, 5]
 
 
 def test_every_other():
-    gate, up = EVERY_OTHER.to_ours([np.arange(6)])
+    gate, up = EVERY_OTHER.from_hf([np.arange(6)])
     assert gate.tolist() == [0, 2, 4] and up.tolist() == [1, 3, 5]

@@ -6,14 +6,17 @@ import pytest
 
 from slm_core.config import Config, Data, Finetune, Optim
 from slm_core.errors import UserError
-from slm_core.studies.optimizers import Curve, draw, table, with_optimizer
+from slm_core.studies.optimizers import LossCurve, draw, table, with_optimizer
 
 CONFIG = Config(data=Data(source="text", path="some.txt"))
 
 
-def curves(updates: int) -> list[Curve]:
+def curves(updates: int) -> list[LossCurve]:
     first = [5.0 - step / 100 for step in range(updates)]
-    return [Curve("adamw", first, 8_000, 1_000), Curve("adamw8bit", [loss + 0.25 for loss in first], 2_040, 1_000)]
+    return [
+        LossCurve("adamw", first, 8_000, 1_000),
+        LossCurve("adamw8bit", [loss + 0.25 for loss in first], 2_040, 1_000),
+    ]
 
 
 @pytest.mark.parametrize(("updates", "last"), [(1, 5.0), (100, 4.055), (600, -0.745)])  # means of 1, 10 and 50

@@ -1,4 +1,4 @@
-"""Mistakes that a porter makes, each in one twin alone: the ladder must catch and the bisector name them."""
+"""Mistakes that a porter makes, each in one twin alone: the suite must catch it, and the bisector must name it."""
 
 from faults import attention, decoding, finetune, kernels, mlps, model, norms, optimizers, positions, stacks, training
 from faults.fault import Fault

@@ -8,7 +8,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.flash Tiles.scores: -1 -> +1",
         "layers.gqa GroupedQueryAttention.forward: -2 -> +2",
         "layers.mla LatentAttention.forward: -2 -> +2",
-        "layers.moe MixtureOfExperts.penalty: -1 -> +1",
+        "layers.moe MixtureOfExperts.auxiliary_loss: -1 -> +1",
         "layers.moe MixtureOfExperts.route: -1 -> +1",
         "layers.moe MixtureOfExperts.weights: -1 -> +1",
         "layers.moe in_best_groups: -1 -> +1",
@@ -79,9 +79,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
     ),
     "how much is worked on at once": ("optim.adamw8bit AdamW8bit.update: 1 -> 2",),
     "a product of the longer side: the same matrix, later": (
-        "optim.muon Muon.orthogonal: -1 -> +1",
-        "optim.muon Muon.orthogonal: 1 -> 2",
-        "optim.muon Muon.orthogonal: u.shape[-2] > u.shape[-1] -> u.shape[-2] >= u.shape[-1]",
+        "optim.muon orthogonal: -1 -> +1",
+        "optim.muon orthogonal: 1 -> 2",
+        "optim.muon orthogonal: u.shape[-2] > u.shape[-1] -> u.shape[-2] >= u.shape[-1]",
     ),
     "a flag of checks, of speed, of gradients that nobody asks for, or of the order of equals": (
         "quantization.blockwise Quantiser.quantise: True -> False",
@@ -93,15 +93,14 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "loss loss_sums: True -> False",
         "model Transformer.forward: True -> False",
         "optim.adafactor Adafactor.update: True -> False",
-        "optim.adamw8bit AdamW8bit.step: True -> False",
-        "optim.adamw8bit AdamW8bit.update: True -> False",
-        "optim.base Optimizer.decay: True -> False",
+        "optim.adamw8bit AdamW8bit.update_blocks: True -> False",
         "optim.muon Muon.update: True -> False",
         "trainer Engine.evaluated: False -> True",
         "trainer Engine.export_state: True -> False",
     ),
+    "an auxiliary loss without a gradient, which nothing reads": ("layers.moe MixtureOfExperts.forward: 0.0 -> 1.0",),
     "1e-20 beside scores far larger": (
-        "layers.moe MixtureOfExperts.penalty: scores.sum(-1, keepdim=True) + TINY"
+        "layers.moe MixtureOfExperts.auxiliary_loss: scores.sum(-1, keepdim=True) + TINY"
         " -> scores.sum(-1, keepdim=True) - TINY",
         "layers.moe MixtureOfExperts.weights: weights.sum(-1, keepdim=True) + TINY"
         " -> weights.sum(-1, keepdim=True) - TINY",
@@ -112,10 +111,12 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "model Block.add: 1 -> 2",
         "model Transformer.forward: 1 -> 2",
         "model Transformer.logits: 1 -> 2",
-        "scaler LossScaler.update: 1 -> 2",
+        "trainer LossScaler.update: 1 -> 2",
         "trainer Engine._update: 1 -> 2",
     ),
+    "every group has a multiplier": ("trainer Engine._update: 1.0 -> 2.0",),
+    "every group has the schedule's rate": ("optim.schedule_free ScheduleFree.update: 0 -> 1",),
     "one group holds every expert": ("layers.moe MixtureOfExperts.route: self.groups > 1 -> self.groups >= 1",),
-    "both are 1 at the bound": ("optim.clipping clip_factor: norm > limit -> norm >= limit",),
+    "both are 1 at the bound": ("trainer clip_factor: norm > limit -> norm >= limit",),
 }
 """{why: mutants, as `faults.generated` names them}."""

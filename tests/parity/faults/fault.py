@@ -1,7 +1,6 @@
-"""What a fault is, and the two ways to make one: other source text, or another value."""
+"""Defines a fault, and the two ways to make one: an edit of a function's syntax tree, or another value."""
 
 import inspect
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from faults import edits
 from slm_torch.trainer import Engine
 
 Apply = Callable[[Engine, pytest.MonkeyPatch], None]
@@ -24,7 +24,7 @@ class Fault:
       apply: makes it, until the patch is undone.
       about: a component ("rope"), a choice ("qk_norm=l2"), a field ("attention.window") or a rule of `faults.rules`.
       pair: the model that has that part, a key of `faults.pairs.CONFIGS`.
-      rung: the first rung of the ladder that fails.
+      check: the first check of the suite that fails.
       module: what the bisector names.
       twin: that it is in. What is compiled of the Flax twin stays as it is, so that its faults come before its engine:
         their targets are functions of modules.
@@ -33,29 +33,30 @@ class Fault:
     apply: Apply
     about: str
     pair: str
-    rung: int
+    check: str
     module: str
     twin: str = "torch"
 
 
 def edited(target: str, old: str, new: str) -> Apply:
-    """Returns a fault that replaces `old` by `new` in the source text of a function.
+    """Returns a fault that replaces `old` by `new` in the syntax tree of a function.
 
     Args:
       target: the function: "model.layers.0.mlp.forward" of the engine, of that object only, or "slm_torch.loss:sums",
         wherever its module calls it.
-      old: stands in its source once: a fault must not outlive the code that it breaks.
+      old: an expression or whole statements, which the function has exactly once: a fault must not outlive the code
+        that it breaks.
+      new: likewise.
     """
 
     def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
         owner, name = _owner(engine, target)
         function = getattr(owner, name)
         plain = inspect.unwrap(function)
-        source = textwrap.dedent(inspect.getsource(plain))
-        assert source.count(old) == 1, f"{target} has {old!r} {source.count(old)} times: write the fault anew"
-        made: dict[str, Any] = {}
-        exec(compile(source.replace(old, new), f"<{target}>", "exec"), plain.__globals__, made)
-        broken = made[plain.__name__]
+        tree = edits.tree_of(plain)
+        places = edits.replace(tree, old, new)
+        assert places == 1, f"{target} has {old!r} {places} times: write the fault anew"
+        broken = edits.compiled(tree, plain, f"<{target}>")
         patch.setattr(owner, name, MethodType(broken, owner) if inspect.ismethod(function) else broken)
 
     return apply

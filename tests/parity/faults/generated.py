@@ -15,7 +15,7 @@ from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 
 PACKAGES = ("slm_torch.layers", "slm_torch.optim", "slm_torch.quantization")
-MODULES = ("params", "remat", "loss", "model", "trainer", "scaler", "generate")
+MODULES = ("params", "remat", "loss", "model", "trainer", "generate")
 NOT_NUMBERS = {"__init__", "empty_cache"}  # a model of another shape fails at once
 
 SWAPPED = {

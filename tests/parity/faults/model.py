@@ -25,154 +25,160 @@ def in_the_order_of_construction(initialise):
 
 
 FAULTS = {
-    # Parameters. Rung 0: the engine is built again.
+    # Parameters. Faults of initial weights: the engine is built again.
     "weights in the order of construction": Fault(
-        changed("slm_torch.params:initialise", in_the_order_of_construction), "init by name", "dense", 0, "embed",
+        changed("slm_torch.params:initialise", in_the_order_of_construction),
+        "init by name", "dense", "initial_weights", "embed",
     ),
     "weights drawn in float32": Fault(
-        edited("slm_torch.params:initialise", "initial_value(name, shape, spec, seed))",
-               "initial_value(name, shape, spec, seed).astype('float32'))"),
-        "init in float64", "dense", 0, "embed",
+        edited("slm_torch.params:initialise", "initial_value(name, shape, spec, seed)",
+               "initial_value(name, shape, spec, seed).astype('float32')"),
+        "init in float64", "dense", "initial_weights", "embed",
     ),
     "the framework's embeddings": Fault(
         changed("slm_torch.model:embedding", lambda own: lambda model: Spec("embedding", std=1.0)),
-        "init_std", "dense", 0, "embed",
+        "init_std", "dense", "initial_weights", "embed",
     ),
     "projections into the stream as any other": Fault(
         changed("slm_torch.layers.dense:residual_matrix", lambda own: matrix),
-        "depth_scaled_init", "dense", 0, "layers.0.mlp.down_proj",
+        "depth_scaled_init", "dense", "initial_weights", "layers.0.mlp.down_proj",
     ),
     "1 + w from 1": Fault(
-        option("slm_torch.layers.norm_weight:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
-        "init of norms", "catalogue", 0, "final_norm",
+        option("slm_torch.layers.rmsnorm:NORM_WEIGHT", "one_plus", Spec("norm", constant=1.0)),
+        "init of norms", "catalogue", "initial_weights", "final_norm",
     ),
     "mixing weights of 1": Fault(
         changed("slm_torch.layers.value_residual:HALF", lambda own: Spec("scalar", constant=1.0)),
-        "init of scalars", "dense", 0, "layers.1.attention.value_residual",
+        "init of scalars", "dense", "initial_weights", "layers.1.attention.value_residual",
     ),
     "muP's widths forgotten": Fault(
         changed("slm_torch.layers.dense:matrix", lambda own: lambda model: Spec("matrix", std=model.init_std)),
-        "muP init", "adamw", 0, "layers.0.mlp.up_proj",
+        "muP init", "adamw", "initial_weights", "layers.0.mlp.up_proj",
     ),
     # Precision: float32 where the rule is "float32 or wider".
     "norm in float32": Fault(
         edited("model.layers.0.mlp_norm.forward", "x.to(wide(x.dtype))", "x.float()"),
-        "wide norms", "catalogue", 1, "layers.0.mlp_norm",
+        "wide norms", "catalogue", "logits", "layers.0.mlp_norm",
     ),
     "norm in float16": Fault(
         changed("slm_torch.layers.rmsnorm:wide", lambda own: lambda dtype: dtype),
-        "wide norms", "half", 4, "layers.0.attention_norm",
+        "wide norms", "half", "loss_curve", "layers.0.attention_norm",
     ),
     "softmax in float32": Fault(
-        edited("model.layers.0.attention.attend.kernel", ".to(wide(q.dtype)) * scale", ".float() * scale"),
-        "wide softmax", "dense", 1, "layers.0.attention.attend",
+        edited("model.layers.0.attention.attend.kernel", "(q @ k.mT).to(wide(q.dtype))", "(q @ k.mT).float()"),
+        "wide softmax", "dense", "logits", "layers.0.attention.attend",
     ),
     "rotation in float32": Fault(
         edited("model.layers.0.attention.position.forward", "dtype = wide(x.dtype)", "dtype = torch.float32"),
-        "wide rotation", "dense", 1, "layers.0.attention.position",
+        "wide rotation", "dense", "logits", "layers.0.attention.position",
     ),
     "router in float32": Fault(
         edited("model.layers.1.mlp.route", "x.to(wide(x.dtype))", "x.float()"),
-        "wide router", "mixtures", 1, "layers.1.mlp",
+        "wide router", "mixtures", "logits", "layers.1.mlp",
     ),
     "logits in float32": Fault(
         edited("model.logits", "logits.to(wide(logits.dtype))", "logits.float()"),
-        "wide logits", "dense", 1, "logits",
+        "wide logits", "dense", "logits", "logits",
     ),
     "loss in float32": Fault(
-        edited(f"{LOSS}:token_losses", "apply(logits,", "apply(logits.float(),"),
-        "wide loss", "dense", 2, "loss",
+        edited(f"{LOSS}:token_losses", "_TokenLosses.apply(logits, targets)",
+               "_TokenLosses.apply(logits.float(), targets)"),
+        "wide loss", "dense", "gradients", "loss",
     ),
     # The stream.
     "embedding not scaled": Fault(
-        changed("model.embed_scale", lambda own: 1), "embed_scale", "dense", 1, "model",
+        changed("model.embed_scale", lambda own: 1), "embed_scale", "dense", "logits", "model",
     ),
     "embedding not normed": Fault(
         edited(STREAM, "x = self.embed_norm(x)", "x = x * self.embed_norm.weight + self.embed_norm.bias"),
-        "embed_norm", "dense", 1, "model",
+        "embed_norm", "dense", "logits", "model",
     ),
     "embedding added twice": Fault(
         edited(STREAM, "x = self.position(x, start)", "x = x + self.position(x, start)"),
-        "embedding", "catalogue", 1, "model",
+        "embedding", "catalogue", "logits", "model",
     ),
     "dropout before the position": Fault(
         edited(STREAM, "    if self.position is not None:\n        x = self.position(x, start)\n"
                "    stream = Stream(self.dropout(x, key), None, 0.0)",
                "    stream = Stream(self.position(self.dropout(x, key), start), None, 0.0)"),
-        "embedding", "catalogue", 3, "model",
+        "embedding", "catalogue", "update", "model",
     ),
     "embedding's rows cut off from the gradient": Fault(
         edited(STREAM, "x = self.embed(tokens)", "x = self.embed(tokens).detach()"),
-        "embedding", "dense", 2, "model",
+        "embedding", "dense", "gradients", "model",
     ),
     "a layer without its pattern": Fault(
         option("model.layers.2.attention.attend.options", "window", 0),
-        "pattern", "catalogue", 1, "layers.2.attention.attend",
+        "pattern", "catalogue", "logits", "layers.2.attention.attend",
     ),
     "no final norm": Fault(
         edited(STREAM, "self.final_norm(stream.x)", "stream.x * (1 + self.final_norm.weight)"),
-        "final norm", "catalogue", 1, "model",
+        "final norm", "catalogue", "logits", "model",
     ),
     "a head of its own for the gradient": Fault(
         edited("model.logits", "self.embed.weight.to(hidden.dtype)", "self.embed.weight.detach()"),
-        "tie_embeddings", "dense", 2, "logits",
+        "tie_embeddings", "dense", "gradients", "logits",
     ),
     "logit multiplier forgotten": Fault(
-        changed("model.logit_factor", lambda own: 1), "logit_multiplier", "dense", 1, "logits",
+        changed("model.logit_factor", lambda own: 1), "logit_multiplier", "dense", "logits", "logits",
     ),
     "multiplied after the cap": Fault(
         edited("model.logits", "torch.tanh(logits / self.logit_softcap)",
                "torch.tanh(logits / self.logit_factor / self.logit_softcap) * self.logit_factor"),
-        "logit_softcap", "dense", 1, "logits",
+        "logit_softcap", "dense", "logits", "logits",
     ),
     "cap of the logits forgotten": Fault(
-        changed("model.logit_softcap", lambda own: 0.0), "logit_softcap", "dense", 1, "logits",
+        changed("model.logit_softcap", lambda own: 0.0), "logit_softcap", "dense", "logits", "logits",
     ),
     "muP logits not scaled": Fault(
-        changed("model.logit_factor", lambda own: 1), "muP logits", "lion", 1, "logits",
+        changed("model.logit_factor", lambda own: 1), "muP logits", "lion", "logits", "logits",
     ),
     # Recomputation: what a backward pass computes again.
     "a block computed again with another input": Fault(
         edited("model.layers.0.mlp.forward", "self.up_proj(x)",
                "self.up_proj(x * (1 + 1e-6 * (__import__('torch')._C._current_graph_task_id() != -1)))"),
-        "remat=block", "lion", 2, "model",
+        "remat=block", "lion", "gradients", "model",
     ),
     "dropout drawn anew in recomputation": Fault(
         edited("model.layers.1.mlp_dropout.forward", "key.sites[self.site]",
                "key.sites[self.site - (torch._C._current_graph_task_id() != -1)]"),
-        "remat=full", "dense", 3, "model",
+        "remat=full", "dense", "update", "model",
     ),
     "another dropout beside products that are kept": Fault(
         edited("model.layers.1.attention_dropout.forward", "key.sites[self.site]",
                "key.sites[self.site + (torch._C._current_graph_task_id() != -1)]"),
-        "remat=attention", "catalogue", 3, "model",
+        "remat=attention", "catalogue", "update", "model",
     ),
     # The loss.
     "targets not shifted": Fault(
-        edited("loss_sums", "tokens[:, 1:]", "tokens[:, :-1]"), "targets", "dense", 2, "loss",
+        edited("slm_torch.trainer:batch_losses", "tokens[:, 1:]", "tokens[:, :-1]"),
+        "targets", "dense", "gradients", "loss",
     ),
     "IGNORE counted": Fault(
-        edited(f"{LOSS}:token_losses", "(logits, targets)", "(logits, targets.clamp(min=0))"),
-        "IGNORE", "dense", 2, "loss",
+        edited(f"{LOSS}:token_losses", "_TokenLosses.apply(logits, targets)",
+               "_TokenLosses.apply(logits, targets.clamp(min=0))"),
+        "IGNORE", "dense", "gradients", "loss",
     ),
-    "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", 2, "loss"),
+    "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", "gradients", "loss"),
     "z-loss of tokens without a target": Fault(
         edited(f"{LOSS}:sums", "torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())",
                "logits.logsumexp(-1).square()"),
-        "z_loss", "dense", 2, "loss",
+        "z_loss", "dense", "gradients", "loss",
     ),
-    "penalty of tokens without a target": Fault(
-        edited("slm_torch.evaluator:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
-        "penalties", "catalogue", 2, "loss",
+    "auxiliary loss of tokens without a target": Fault(
+        edited(f"{LOSS}:loss_sums", "(targets != IGNORE).sum()", "targets.numel()"),
+        "auxiliary losses", "catalogue", "gradients", "loss",
     ),
-    "penalty of the last layer only": Fault(
-        edited("model.layers.3.forward", "penalty = penalty + self.mlp.penalty(y)",
-               "penalty = self.mlp.penalty(y)"),
-        "penalties", "mixtures", 2, "layers.3",
+    "auxiliary loss of the last layer only": Fault(
+        edited("model.layers.3.forward", "auxiliary_loss = auxiliary_loss + mlp_loss", "auxiliary_loss = mlp_loss"),
+        "auxiliary losses", "mixtures", "gradients", "layers.3",
     ),
     "the last chunk dropped": Fault(
-        edited("slm_torch.evaluator:loss_sums", "for h, t in pieces]", "for h, t in list(pieces)[:-1]]"),
-        "memory.loss_chunk", "dense", 2, "loss",
+        edited(f"{LOSS}:loss_sums",
+               "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]",
+               "[checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in"
+               " list(pieces)[:-1]]"),
+        "memory.loss_chunk", "dense", "gradients", "loss",
     ),
 }  # fmt: skip
 """{what is wrong: the fault}."""

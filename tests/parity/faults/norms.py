@@ -28,86 +28,88 @@ FAULTS = {
     "no gradient through the mean": Fault(
         changed(f"{MLP_NORM}.forward", written_out(
             lambda x, eps: (x - mean(x).detach()) * (mean((x - mean(x)).square()) + eps).rsqrt())),
-        "layernorm", "dense", 2, "layers.0.mlp_norm",
+        "layernorm", "dense", "gradients", "layers.0.mlp_norm",
     ),
     "no mean subtracted": Fault(
         changed(f"{MLP_NORM}.forward", written_out(lambda x, eps: x * (mean(x.square()) + eps).rsqrt())),
-        "layernorm", "dense", 1, "layers.0.mlp_norm",
+        "layernorm", "dense", "logits", "layers.0.mlp_norm",
     ),
     "the unbiased variance": Fault(
         changed(f"{MLP_NORM}.forward", written_out(
             lambda x, eps: (x - mean(x)) * (x.var(-1, keepdim=True) + eps).rsqrt())),
-        "layernorm", "dense", 1, "layers.0.mlp_norm",
+        "layernorm", "dense", "logits", "layers.0.mlp_norm",
     ),
     "another epsilon": Fault(
         changed("model.layers.1.mlp_norm.eps", lambda eps: eps / 10),
-        "norm.eps", "dense", 1, "layers.1.mlp_norm",
+        "norm.eps", "dense", "logits", "layers.1.mlp_norm",
     ),
     "epsilon added to the root": Fault(
         edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
                "1 / (y.square().mean(-1, keepdim=True).sqrt() + self.eps)"),
-        "rmsnorm", "catalogue", 1, "layers.0.mlp_norm",
+        "rmsnorm", "catalogue", "logits", "layers.0.mlp_norm",
     ),
     "the sum of squares": Fault(
-        edited("model.final_norm.forward", ".mean(", ".sum("),
-        "rmsnorm", "catalogue", 1, "final_norm",
+        edited("model.final_norm.forward", "y.square().mean", "y.square().sum"),
+        "rmsnorm", "catalogue", "logits", "final_norm",
     ),
     "no gradient through the statistics": Fault(
-        edited("model.layers.0.mlp_norm.forward", "+ self.eps)", "+ self.eps).detach()"),
-        "rmsnorm", "catalogue", 2, "layers.0.mlp_norm",
+        edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
+               "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps).detach()"),
+        "rmsnorm", "catalogue", "gradients", "layers.0.mlp_norm",
     ),
     "weight forgotten": Fault(
         edited("model.layers.0.mlp_norm.forward", "y * scale", "y * (scale * 0 + 1)"),
-        "weight=scale", "zoo", 1, "layers.0.mlp_norm",
+        "weight=scale", "zoo", "logits", "layers.0.mlp_norm",
     ),
     "1 + w forgotten": Fault(
         changed("model.layers.1.mlp_norm.form", lambda form: "scale"),
-        "weight=one_plus", "catalogue", 1, "layers.1.mlp_norm",
+        "weight=one_plus", "catalogue", "logits", "layers.1.mlp_norm",
     ),
     "bias forgotten": Fault(
         edited("model.layers.1.attention_norm.forward", "_cast(self.bias, dtype)", "_cast(0 * self.bias, dtype)"),
-        "norm.bias", "dense", 1, "layers.1.attention_norm",
+        "norm.bias", "dense", "logits", "layers.1.attention_norm",
     ),
     "one alpha for tanh and weight": Fault(
-        edited("model.layers.3.mlp_norm.forward", "* self.weight", "* self.weight / self.alpha"),
-        "dyt", "zoo", 1, "layers.3.mlp_norm",
+        edited("model.layers.3.mlp_norm.forward", "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight",
+               "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight / self.alpha"),
+        "dyt", "zoo", "logits", "layers.3.mlp_norm",
     ),
     "alpha never learned": Fault(
-        edited("model.layers.4.mlp_norm.forward", "self.alpha *", "(self.alpha.detach() + 0 * self.alpha) *"),
-        "norm.alpha", "zoo", 2, "layers.4.mlp_norm",
+        edited("model.layers.4.mlp_norm.forward", "self.alpha", "self.alpha.detach() + 0 * self.alpha"),
+        "norm.alpha", "zoo", "gradients", "layers.4.mlp_norm",
     ),
     "the norm after the sum": Fault(
         changed("model.layers.0.placement", lambda own: post),
-        "placement=pre", "dense", 1, "layers.0",
+        "placement=pre", "dense", "logits", "layers.0",
     ),
     "the norm before the sum": Fault(
         changed("model.layers.1.placement", lambda own: output),
-        "placement=post", "rotations", 1, "layers.1",
+        "placement=post", "rotations", "logits", "layers.1",
     ),
     "norms of the outputs after the sum": Fault(
         edited("model.layers.1.placement", "block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))",
                "block.mlp_output_norm(block.add(x, feed(block.mlp_norm(x))))"),
-        "placement=sandwich", "catalogue", 1, "layers.1",
+        "placement=sandwich", "catalogue", "logits", "layers.1",
     ),
     "the norm of the inputs": Fault(
         changed("model.layers.1.placement", lambda own: pre),
-        "placement=output", "zoo", 1, "layers.1",
+        "placement=output", "zoo", "logits", "layers.1",
     ),
     "one after the other": Fault(
         changed("model.layers.0.placement", lambda own: pre),
-        "placement=parallel", "mixtures", 1, "layers.0",
+        "placement=parallel", "mixtures", "logits", "layers.0",
     ),
     "the MLP without a norm": Fault(
         edited("model.layers.0.placement", "feed(y)", "feed(x)"),
-        "placement=parallel_shared", "lion", 1, "layers.0",
+        "placement=parallel_shared", "lion", "logits", "layers.0",
     ),
     "residual multiplier forgotten": Fault(
         changed("model.layers.1.residual_multiplier", lambda multiplier: 1),
-        "residual_multiplier", "dense", 1, "layers.1",
+        "residual_multiplier", "dense", "logits", "layers.1",
     ),
     "the stream multiplied, too": Fault(
         edited("model.layers.0.add", "x + self.residual_multiplier * y", "self.residual_multiplier * (x + y)"),
-        "residual_multiplier", "dense", 1, "layers.0",
+        "residual_multiplier", "dense", "logits", "layers.0",
     ),
 }  # fmt: skip
 """{what is wrong: the fault}."""

@@ -1,41 +1,42 @@
-"""The tiny models that faults are put into: together they have every part that one of them breaks."""
+"""The tiny models that faults are put into. Together they have every part that a fault breaks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from parity.cells import BASE, Cell
+from parity.cases import BASE, Case
 from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
 
-FORWARD = (0, 1, 2)
-TRAINED = (0, 3, 4)
-DECODED = (0, 1, 2, 3, 4, 5)
+FORWARD = ("initial_weights", "logits", "gradients")
+TRAINED = ("initial_weights", "update", "loss_curve")
+DECODED = (*FORWARD, "update", "loss_curve", "decoding")
 
-WARMUP, UPDATES, HANDED = 4, 8, 3  # of a curve and of a hand-off: enough for a fault, and a twelfth of the time
+WARMUP, UPDATES, HANDED_OVER = 4, 8, 3
+"""Updates of a warm-up, a loss curve and a cross-framework resume: enough for a fault, in a twelfth of the time."""
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model as overrides of BASE; few rungs and layers, because compiling takes most of the time.
+    """A model as overrides of BASE; few checks and layers, because compiling takes most of the time.
 
     Args:
       overrides: fields; "model." may be left out.
-      rungs: those that its faults can fail, and that a bisection goes through.
+      checks: those that its faults can fail, and that a bisection goes through.
       precision: of both twins.
     """
 
     overrides: Mapping[str, Any]
-    rungs: tuple[int, ...] = FORWARD
+    checks: tuple[str, ...] = FORWARD
     precision: str = "float64"
 
-    def cell(self, name: str) -> Cell:
-        """Returns the cell of a pair of twins."""
+    def case(self, name: str) -> Case:
+        """Returns the case of a pair of twins."""
         sections = ("optim", "memory", "precision", "train", "data", "finetune")
         full = {f if f.startswith(sections) else f"model.{f}": value for f, value in self.overrides.items()}
         config = with_values(BASE, {"optim.warmup_steps": WARMUP} | full)
         validate(config, full)
-        return Cell(name, config, rungs=self.rungs, precisions=(self.precision,), optimized=False)
+        return Case(name, config, checks=self.checks, precisions=(self.precision,), optimized=False)
 
 
 SMALL = {
@@ -75,7 +76,7 @@ CONFIGS: dict[str, Tiny] = {
             "position.scaling=yarn,position.scaling_factor=4,position.theta=100,mlp.kind=moe,mlp.balance_bias=0.01 |"
             " position.kind=t5,position.buckets=6,position.max_distance=10,attention.window=5,attention.sinks=true",
         },
-        (0, 1, 2, 3, 5),
+        (*FORWARD, "update", "decoding"),
     ),
     "zoo": Tiny(
         {
@@ -97,7 +98,7 @@ CONFIGS: dict[str, Tiny] = {
             " position.kind=none,attention.qk_norm=rmsnorm,attention.qk_norm_over=whole,"
             "attention.bias=1,attention.output_bias=0",
         },
-        (*FORWARD, 5),
+        (*FORWARD, "decoding"),
     ),
     "rotations": Tiny(
         {
@@ -123,7 +124,7 @@ CONFIGS: dict[str, Tiny] = {
             "n_layers": 4, "dropout": 0.1, "attention.kind": "differential", "attention.value_residual": True,
             "memory.remat": "full",
         },
-        (0, 1, 2, 3),
+        (*FORWARD, "update"),
     ),
     "adamw": Tiny(
         SMALL | {
@@ -149,7 +150,7 @@ CONFIGS: dict[str, Tiny] = {
             "memory.remat": "block",
             "attention.bias": False,  # that of keys has a gradient of rounding alone, whose sign is chance
         },
-        (0, 1, 2, 3, 4),
+        (*FORWARD, "update", "loss_curve"),
     ),
     "muon": Tiny(  # whose AdamW treats one parameter, the embedding, unlike all others
         SMALL | EXPERTS | {
@@ -167,10 +168,12 @@ CONFIGS: dict[str, Tiny] = {
         TRAINED,
     ),
     "schedule_free": Tiny(
-        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant"}, (*TRAINED, 5)
+        SMALL | {"optim.kind": "schedule_free", "optim.schedule": "constant", "mup_base_width": 8},
+        (*TRAINED, "decoding"),
     ),
     "lora": Tiny(
-        SMALL | {"finetune.kind": "lora", "finetune.rank": 3, "finetune.targets": r".*\.(q|v|up)_proj"}, (0, 1, 2, 3)
+        SMALL | {"finetune.kind": "lora", "finetune.rank": 3, "finetune.targets": r".*\.(q|v|up)_proj"},
+        (*FORWARD, "update"),
     ),
     "int8": Tiny(SMALL | {"finetune.kind": "lora", "finetune.frozen": "int8"}),
     "nf4": Tiny(  # with a block that is not full, and a matrix of an odd width
@@ -180,6 +183,6 @@ CONFIGS: dict[str, Tiny] = {
         HALF | {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_backoff": 1e-8}, TRAINED, "float16"
     ),
     "capped": Tiny(
-        HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, (*TRAINED, 6), "float16"
+        HALF | {"precision.loss_scale_init": 8.0, "precision.loss_scale_max": 32.0}, (*TRAINED, "resume"), "float16"
     ),
 }  # fmt: skip

@@ -35,48 +35,50 @@ def buckets(number: int, max_distance: int) -> Apply:
     return apply
 
 
-YARN = ("rotations", 1, "layers.0.attention.position")
+YARN = ("rotations", "logits", "layers.0.attention.position")
 SINES = "model.position.table"
 
 FAULTS = {
     "interleaved pairs": Fault(
         edited("model.layers.0.attention.position.forward", "turned.chunk(2, dim=-1)",
                "(turned[..., 0::2], turned[..., 1::2])"),
-        "rope", "dense", 1, "layers.0.attention.position",
+        "rope", "dense", "logits", "layers.0.attention.position",
     ),
     "turned the other way": Fault(
         changed("model.layers.0.attention.position.sin", lambda sin: -sin),
-        "rope", "dense", 1, "layers.0.attention.position",
+        "rope", "dense", "logits", "layers.0.attention.position",
     ),
     "the keys not turned": Fault(
         edited("model.layers.0.attention.forward", "self.position(k, start)", "k"),
-        "rope", "dense", 1, "layers.0.attention",
+        "rope", "dense", "logits", "layers.0.attention",
     ),
-    "another theta": Fault(turned(0, theta=10_001.0), "position.theta", "dense", 1, "layers.0.attention.position"),
+    "another theta": Fault(
+        turned(0, theta=10_001.0), "position.theta", "dense", "logits", "layers.0.attention.position",
+    ),
     "the last features turn": Fault(
         edited("model.layers.3.attention.position.forward",
                "x[..., : self.rotary].to(dtype), x[..., self.rotary :]",
                "x[..., self.rotary :].to(dtype), x[..., : self.rotary]"),
-        "position.fraction", "zoo", 1, "layers.3.attention.position",
+        "position.fraction", "zoo", "logits", "layers.3.attention.position",
     ),
     "positions not divided": Fault(
-        turned(3, scaling="none", scaling_factor=1.0), "scaling=linear", "zoo", 1, "layers.3.attention.position",
+        turned(3, scaling="none", scaling_factor=1.0), "scaling=linear", "zoo", "logits", "layers.3.attention.position",
     ),
     "positions divided twice": Fault(
-        turned(3, scaling_factor=16.0), "position.scaling_factor", "zoo", 1, "layers.3.attention.position",
+        turned(3, scaling_factor=16.0), "position.scaling_factor", "zoo", "logits", "layers.3.attention.position",
     ),
     "theta times the factor": Fault(
         turned(1, scaling="none", scaling_factor=1.0, theta=40_000.0),
-        "scaling=ntk", "zoo", 1, "layers.1.attention.position",
+        "scaling=ntk", "zoo", "logits", "layers.1.attention.position",
     ),
     "frequencies divided, not mixed": Fault(
-        turned(2, scaling="linear"), "scaling=llama3", "zoo", 1, "layers.2.attention.position",
+        turned(2, scaling="linear"), "scaling=llama3", "zoo", "logits", "layers.2.attention.position",
     ),
     "the paper's bound of low frequencies": Fault(
-        turned(2, low_freq_factor=1.0), "position.low_freq_factor", "zoo", 1, "layers.2.attention.position",
+        turned(2, low_freq_factor=1.0), "position.low_freq_factor", "zoo", "logits", "layers.2.attention.position",
     ),
     "the paper's bound of high frequencies": Fault(
-        turned(2, high_freq_factor=4.0), "position.high_freq_factor", "zoo", 1, "layers.2.attention.position",
+        turned(2, high_freq_factor=4.0), "position.high_freq_factor", "zoo", "logits", "layers.2.attention.position",
     ),
     "frequencies divided, temperature kept": Fault(turned(0, scaling="linear"), "scaling=yarn", *YARN),
     "temperature by the formula": Fault(turned(0, attention_factor=None), "position.attention_factor", *YARN),
@@ -85,44 +87,45 @@ FAULTS = {
     "the paper's beta_slow": Fault(turned(0, beta_slow=0.9), "position.beta_slow", *YARN),
     "bounds rounded": Fault(turned(0, truncate=True), "position.truncate", *YARN),
     "no temperature": Fault(
-        turned(1, attention_factor=1.0), "position.attention_factor", "catalogue", 1, "layers.1.attention.position",
+        turned(1, attention_factor=1.0),
+        "position.attention_factor", "catalogue", "logits", "layers.1.attention.position",
     ),
     "slopes of the next head": Fault(
         changed("model.layers.0.attention.attend_2.bias.table", lambda table: table.roll(1, dims=0)),
-        "alibi", "catalogue", 1, "layers.0.attention.attend_2.bias",
+        "alibi", "catalogue", "logits", "layers.0.attention.attend_2.bias",
     ),
     "farther keys preferred": Fault(
         changed("model.layers.4.attention.attend.bias.table", lambda table: -table),
-        "alibi", "zoo", 1, "layers.4.attention.attend.bias",
+        "alibi", "zoo", "logits", "layers.4.attention.attend.bias",
     ),
     "bucket off by one": Fault(
         changed("model.layers.2.attention.attend.bias.bucket", lambda bucket: (bucket + 1).clamp(max=5)),
-        "t5", "catalogue", 1, "layers.2.attention.attend.bias",
+        "t5", "catalogue", "logits", "layers.2.attention.attend.bias",
     ),
     "half as many exact buckets": Fault(
-        buckets(4, 10), "position.buckets", "catalogue", 1, "layers.2.attention.attend.bias"
+        buckets(4, 10), "position.buckets", "catalogue", "logits", "layers.2.attention.attend.bias"
     ),
     "buckets up to less than half the distance": Fault(
-        buckets(6, 4), "position.max_distance", "catalogue", 1, "layers.2.attention.attend.bias",
+        buckets(6, 4), "position.max_distance", "catalogue", "logits", "layers.2.attention.attend.bias",
     ),
     "learned positions in the reverse order": Fault(
         edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
                "self.weight.flip(0)[start : start + x.shape[1]]"),
-        "learned", "catalogue", 1, "position",
+        "learned", "catalogue", "logits", "position",
     ),
     "learned positions from 0 in each call": Fault(
         edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
                "self.weight[: x.shape[1]]"),
-        "learned", "catalogue", 5, "position",
+        "learned", "catalogue", "decoding", "position",
     ),
     "sines and cosines in halves": Fault(
         changed(SINES, lambda table: torch.cat([table[:, 0::2], table[:, 1::2]], dim=1)),
-        "sinusoidal", "zoo", 1, "position",
+        "sinusoidal", "zoo", "logits", "position",
     ),
     "scaled by the position": Fault(
         edited("model.layers.5.attention.position.forward", "return x",
                "return x * (1 + x.new_ones(x.shape[1]).cumsum(0)[:, None, None] / 100)"),
-        "none", "zoo", 1, "layers.5.attention.position",
+        "none", "zoo", "logits", "layers.5.attention.position",
     ),
 }  # fmt: skip
 """{what is wrong: the fault}."""

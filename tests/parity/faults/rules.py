@@ -11,7 +11,7 @@ RULES = {
     ),
     "5 layers": (
         "default scale", "mask", "position after QK-norm", "KV cache", "rolling cache", "cache of the latent",
-        "embedding", "final norm", "order of experts", "penalties",
+        "embedding", "final norm", "order of experts", "auxiliary losses",
     ),
     "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
     "7 loss": ("loss sum", "targets", "IGNORE", "accumulation"),
@@ -23,7 +23,7 @@ RULES = {
 """{section of docs/numerics.md: its rules that no field switches}.
 
 Left out is what both twins take from slm_core, the batches of section 2 and the draws of section 11, and what changes
-no number that the ladder sees: equal scores, rows that see nothing, and where half precisions are rounded.
+no number that the suite sees: equal scores, rows that see nothing, and where half precisions are rounded.
 """
 
 SIZES = {

@@ -1,0 +1,138 @@
+"""Measures the attention kernels of both twins: time or memory of one call, forward and backward, by context."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from slm_core.studies.attention import Case
+
+DESCRIPTION = """Measures one causal attention call, forward and backward, in float32 on the CPU, for each kernel of
+both twins and each context; each case in its own process. Prints median milliseconds of alternating turns or, with
+--memory, the peak of memory above that of the process before; in brackets how many times less than dot_product."""
+
+FLAGS = [
+    Flag("contexts", str, "", "tokens, with commas; empty: 256,512,1024,2048,4096, or 1024 to 16384 with --memory"),
+    Flag("kernels", str, "dot_product,flash,fused", "model.attention.kernel, with commas"),
+    Flag("twins", str, "PyTorch,Flax", "with commas"),
+    Flag("memory", bool, False, "measure memory instead of time"),
+    Flag("batch", int, 1, "sequences"),
+    Flag("heads", int, 6, "query heads"),
+    Flag("kv-heads", int, 0, "key/value heads; 0: as many as query heads"),
+    Flag("head-dim", int, 64, "width of a head"),
+    Flag("window", int, 0, "sliding window, tokens; 0: all"),
+    Flag("softcap", float, 0.0, "soft-cap of scores; 0: off"),
+    Flag("rounds", int, 7, "turns of each case"),
+    Flag("json", str, "", "file for all numbers, as JSON"),
+]
+TIME_CONTEXTS, MEMORY_CONTEXTS = "256,512,1024,2048,4096", "1024,2048,4096,8192,16384"
+
+
+def torch_call(case: "Case", keep_freed: bool = True) -> Callable[[], object]:
+    import torch
+
+    from slm_torch.device import keep_freed_memory
+    from slm_torch.layers import KERNEL
+
+    if keep_freed:  # as in training
+        keep_freed_memory()
+    kernel = KERNEL[case.kernel]
+    options = dict(start=0, scale=case.head_dim**-0.5, window=case.window, softcap=case.softcap)
+
+    def prepared(context: int) -> Callable[[], object]:
+        shapes = [(case.batch, context, heads, case.head_dim) for heads in (case.heads, case.kv_heads, case.kv_heads)]
+        inputs = [torch.randn(shape).requires_grad_() for shape in shapes]
+        dy = torch.randn(shapes[0])
+        return lambda: torch.autograd.grad(kernel(*inputs, **options), inputs, dy)
+
+    prepared(16)()  # starts threads and libraries
+    return prepared(case.context)
+
+
+def flax_call(case: "Case") -> Callable[[], object]:
+    import jax
+
+    from slm_flax.layers import KERNEL
+
+    jax.config.update("jax_default_matmul_precision", "highest")
+    options = dict(start=0, scale=case.head_dim**-0.5, window=case.window, softcap=case.softcap)
+    kernel = functools.partial(KERNEL[case.kernel], **options)
+
+    def forward_backward(q, k, v, dy):
+        y, backward = jax.vjp(kernel, q, k, v)
+        return y, backward(dy)
+
+    heads = (case.heads, case.kv_heads, case.kv_heads, case.heads)
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = [(case.batch, case.context, h, case.head_dim) for h in heads]
+    inputs = [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+    compiled = jax.jit(forward_backward).lower(*inputs).compile()
+    return lambda: jax.block_until_ready(compiled(*inputs))
+
+
+TWINS: dict[str, Callable[["Case"], Callable[[], object]]] = {"PyTorch": torch_call, "Flax": flax_call}
+
+
+def cases(flags: dict) -> list:
+    from slm_core.config.fields import field_table
+    from slm_core.studies.attention import Case
+
+    kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].option.choices))
+    twins = _words(flags, "twins", tuple(TWINS))
+    contexts = flags["contexts"] or (MEMORY_CONTEXTS if flags["memory"] else TIME_CONTEXTS)
+    if not all(word.isdecimal() and int(word) for word in contexts.split(",")):
+        raise UserError(f"--contexts={contexts} must be numbers of tokens with commas, like {TIME_CONTEXTS}")
+    for name, low in dict(batch=1, heads=1, kv_heads=0, head_dim=1, window=0, softcap=0, rounds=1).items():
+        if flags[name] < low:
+            raise UserError(f"--{name.replace('_', '-')}={flags[name]} must be at least {low}")
+    kv_heads = flags["kv_heads"] or flags["heads"]
+    if flags["heads"] % kv_heads:
+        raise UserError(f"--kv-heads={kv_heads} must divide --heads={flags['heads']}")
+    shape = {name: flags[name] for name in ("batch", "heads", "head_dim", "window", "softcap")}
+    return [
+        Case(twin=twin, kernel=kernel, context=int(context), kv_heads=kv_heads, **shape)
+        for context in contexts.split(",")
+        for twin in twins
+        for kernel in kernels
+    ]
+
+
+def _words(flags: dict, name: str, known: tuple[str, ...]) -> list[str]:
+    words = flags[name].split(",")
+    for word in words:
+        if word not in known:
+            raise UserError(f"--{name}: {word!r} is not one of {', '.join(known)}{nearest(word, known)}")
+    return words
+
+
+def run(invocation: Invocation) -> None:
+    from slm_core.studies import attention
+    from slm_core.studies.machine import machine
+
+    flags = invocation.flags
+    chosen = cases(flags)
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    say = functools.partial(print, flush=True)
+    say(machine())
+    if os.getloadavg()[0] > 0.5:
+        say("note: something else is running on this machine; trust the ratios more than the times")
+    if flags["memory"]:
+        makes = TWINS | {"PyTorch": functools.partial(torch_call, keep_freed=False)}
+        results = attention.memory(makes, chosen, say)
+    else:
+        results = attention.times(TWINS, chosen, flags["rounds"], say)
+    say(f"\n{attention.table(results, 'MB' if flags['memory'] else 'ms')}")
+    if flags["json"]:
+        numbers = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}
+        Path(flags["json"]).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS, takes_config=False)

@@ -1,0 +1,184 @@
+"""Measures training speed: both twins in any config, or each twin beside nanoGPT and nanoDO."""
+
+import dataclasses
+import functools
+import json
+import os
+from pathlib import Path
+
+from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.errors import UserError
+
+DESCRIPTION = """Measures training speed in tokens per second: contenders take turns in short rounds, each in its own
+process. Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins
+with both attention kernels. With --config: that config in both twins. With --nanogpt or --nanodo: each twin
+beside its peer."""
+
+FLAGS = [
+    Flag(
+        "nanogpt",
+        str,
+        "",
+        "checkout of github.com/karpathy/nanoGPT; the PyTorch twin is measured beside it",
+    ),
+    Flag(
+        "nanodo",
+        str,
+        "",
+        "checkout of github.com/google-deepmind/nanodo; the Flax twin is measured beside it",
+    ),
+    Flag("rounds", int, 7, "turns of each contender"),
+    Flag("updates", int, 10, "updates per turn"),
+    Flag("json", str, "", "file for all numbers, as JSON"),
+]
+
+
+def torch_twin(config):
+    from slm_core.studies.twin_trainee import TwinTrainee
+    from slm_torch.trainer import build
+
+    return TwinTrainee(config, build)
+
+
+def flax_twin(config):
+    from slm_core.studies.twin_trainee import TwinTrainee
+    from slm_flax.trainer import build
+
+    return TwinTrainee(config, build)
+
+
+TWINS = {"PyTorch twin": torch_twin, "Flax twin": flax_twin}
+
+
+def setting(gelu: str = "erf", kernel: str = "fused"):
+    """The setting of docs/benchmarks.md, in the shape that nanoGPT (erf) and nanoDO (tanh) share."""
+    from slm_core.config import (
+        Attention,
+        Config,
+        Data,
+        Mlp,
+        Model,
+        Norm,
+        Optim,
+        Position,
+        Precision,
+        Run,
+        Train,
+    )
+
+    return Config(
+        model=Model(
+            d_model=384,
+            n_layers=6,
+            attention=Attention(n_heads=6, kernel=kernel),
+            position=Position(kind="learned"),
+            norm=Norm(kind="layernorm"),
+            mlp=Mlp(kind="gelu", gelu=gelu),
+        ),
+        data=Data(seq_len=256),
+        optim=Optim(
+            lr=1e-3,
+            decay_embeddings=True,
+            clip_norm=1.0,
+            schedule="cosine",
+            warmup_steps=10,
+        ),
+        train=Train(steps=10_000, batch_size=8),
+        precision=Precision(compute="float32"),
+        run=Run(device="cpu"),
+    )
+
+
+def contests(invocation: Invocation):
+    """Returns {title: contenders}; the last contender of a contest is the one that the others are compared with."""
+    from slm_core.studies.throughput import Contender
+
+    flags = invocation.flags
+    if invocation.config_given or invocation.overrides:
+        if flags["nanogpt"] or flags["nanodo"]:
+            raise UserError(
+                "--config with --nanogpt or --nanodo: peers are measured in one setting, leave --config out"
+            )
+        return {invocation.preset: [Contender(name, make, invocation.config) for name, make in TWINS.items()]}
+    found = {}
+    if flags["nanogpt"]:
+        from scripts.benchmarks._peers import nanogpt
+
+        config = setting("erf")
+        peer = Contender("nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config)
+        found["PyTorch: exact GELU"] = [
+            Contender("PyTorch twin", torch_twin, config),
+            peer,
+        ]
+    if flags["nanodo"]:
+        from scripts.benchmarks._peers import nanodo, nanodo_bare
+
+        config = setting("tanh")
+        bare = Contender(
+            "nanoDO, no statistics",
+            functools.partial(nanodo_bare, checkout=flags["nanodo"]),
+            config,
+        )
+        peer = Contender("nanoDO", functools.partial(nanodo, checkout=flags["nanodo"]), config)
+        found["Flax: tanh GELU"] = [
+            Contender("Flax twin", flax_twin, config),
+            bare,
+            peer,
+        ]
+    return found or {
+        "twins and kernels": [
+            Contender(f"{name}, {kernel}", make, setting(kernel=kernel))
+            for name, make in TWINS.items()
+            for kernel in ("fused", "dot_product")
+        ]
+    }
+
+
+def run(invocation: Invocation) -> None:
+    from slm_core import data
+    from slm_core.hardware.devices import quiet_jax
+    from slm_core.studies import throughput
+    from slm_core.studies.machine import machine
+
+    flags = invocation.flags
+    for name in ("rounds", "updates"):
+        if flags[name] < 1:
+            raise UserError(f"--{name}={flags[name]} must be at least 1")
+    quiet_jax()
+    print(machine(), flush=True)
+    if os.getloadavg()[0] > 0.5:
+        print(
+            "note: something else is running on this machine; trust the ratios more than the speeds",
+            flush=True,
+        )
+    results = {}
+    for title, contenders in contests(invocation).items():
+        data.prepare(contenders[0].config.data)
+        print(f"\n{title}", flush=True)
+        measured = throughput.compare(
+            contenders,
+            flags["rounds"],
+            flags["updates"],
+            functools.partial(print, flush=True),
+        )
+        print(f"\n{throughput.table(measured, measured[-1])}", flush=True)
+        _check_equal_work(measured)
+        results[title] = [dataclasses.asdict(m) for m in measured]
+    if flags["json"]:
+        Path(flags["json"]).write_text(json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n")
+
+
+def _check_equal_work(measured) -> None:
+    """Says so when contenders did not do the same work, or did not learn."""
+    if len({m.parameters for m in measured}) > 1:
+        print(
+            "note: parameter counts differ, so these speeds are not of the same work",
+            flush=True,
+        )
+    for m in measured:
+        if not m.last_loss < m.first_loss:
+            print(f"note: the loss of {m.name} did not fall", flush=True)
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS)

@@ -1,0 +1,35 @@
+"""The whole schema is covered, and a field set under a choice that does not read it is refused."""
+
+import pytest
+from sensitivity_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, others, unread_contexts, values_of
+
+from parity.fields import selectors
+from slm_core.cli.command_line import parse
+from slm_core.config.fields import field_table, flatten
+from slm_core.errors import UserError
+
+
+def test_every_field_is_perturbed():
+    assert {*TWINS, *RUNS, *MACHINE} == set(field_table())
+
+
+@pytest.mark.parametrize("name", field_table())
+def test_every_choice_that_reads_a_field_has_another_value_of_it(name):
+    reading = {(name, context) for context, _ in contexts(name, all_choices=True)}
+    found = list(cases(name, all_choices=True))
+    assert reading - ONLY_VALUES == {(name, case.context) for case in found}
+    assert {flatten(config)[name] for case in found for config in (case.base, case.other)} >= set(values_of(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "selector", "value"), [(name, *context) for name in field_table() for context in unread_contexts(name)]
+)
+def test_it_is_refused_where_it_is_not_read(name, selector, value):
+    given = others(name, field_table()[name].default)[0]
+    text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
+    with pytest.raises(UserError) as caught:
+        parse([f"--config.{selector}={value.replace('PATH', 'x.json')}", f"--config.{name}={text}"])
+    message = str(caught.value)
+    assert message.startswith(f"{name}=") and "\n" not in message
+    assert f"is not read by {selector}={value.replace('PATH', 'x.json')}: " in message
+    assert message.endswith(f"set {selector} to {' or '.join(selectors(name)[selector])}")

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-FAILING = {"raises", "warns", "fail", "validate"}
-"""Functions whose call is an assertion: pytest's, and the validation of a config, which raises an error."""
+FAILING = {"raises", "warns", "fail", "validate", "apply"}
+"""Functions whose call is an assertion.
+
+They are pytest's, the validation of a config, and the applying of a fault, which fails if its place is missing.
+"""
 
 
 def functions(tree: ast.Module) -> dict[str, ast.FunctionDef]:

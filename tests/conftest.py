@@ -1,11 +1,11 @@
-"""What every test runs under: one thread, JAX on the CPU unless GPU tests are asked for, and checked signatures."""
+"""Settings of every test: one thread, JAX on the CPU unless GPU tests are asked for, and checked signatures."""
 
 import os
 
 import pytest
 
 CHECKED = ("slm_torch", "slm_flax")
-pytest_plugins = ["mutation_score"]
+pytest_plugins = ["tests.mutation_score"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

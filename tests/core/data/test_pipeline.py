@@ -1,4 +1,4 @@
-"""Batches: every window once an epoch, restartable anywhere, the same rows however many processes share them."""
+"""Batches: every window once per epoch, a restart from anywhere, the same rows for any number of processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Preparation: found again, resumable, one core or many, two at once, clear when refused."""
+"""Preparation: it is found again, resumes, runs on any number of cores and twice at once, and is refused clearly."""
 
 import json
 import os

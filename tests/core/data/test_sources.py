@@ -1,4 +1,4 @@
-"""Sources: the same documents whatever holds them, in chunks that lose nothing; mistakes named with their place."""
+"""Sources: the same documents from any format, in chunks that lose nothing; errors name the place of a mistake."""
 
 import gzip
 import json

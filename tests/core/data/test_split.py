@@ -1,4 +1,4 @@
-"""The split: nothing on both sides, nothing lost, stable when documents come, never empty for one long document."""
+"""The split: no document on both sides, none lost, stable when documents are added, never empty for a long document."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the tests of all families do: a config.json to ours, and ours to a config.json and back."""
+"""Reads a family's config.json, and writes a config and reads it again."""
 
 from typing import Any
 
@@ -18,5 +18,5 @@ def checked(family: str, values: dict[str, Any]) -> Config:
 
 
 def again(family: str, config: Config) -> Config:
-    """Returns what a config is after it was written and read."""
+    """Writes a config as a config.json and reads it again."""
     return FAMILIES[family].read(Fields(FAMILIES[family].write(config), family))

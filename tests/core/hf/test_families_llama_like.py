@@ -4,7 +4,6 @@ import itertools
 from operator import attrgetter
 
 import pytest
-from family_checks import again, checked
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values
@@ -13,6 +12,7 @@ from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, exporting
 from slm_core.hf.layer_types import FULL, SLIDING
 from slm_core.model.compare import differences
+from tests.core.hf.family_checks import again, checked
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,

@@ -59,14 +59,14 @@ def test_a_folder_becomes_ours(folder, tensors):
 
 
 def test_shards_and_names_without_the_prefix_are_the_same_model(folder, tensors, tmp_path):
-    wanted = dict(open_folder(folder)[1])
+    expected = dict(open_folder(folder)[1])
     (folder / "model.safetensors").unlink()
     names = {name.removeprefix("model."): value for name, value in tensors.items()}
     write_tensors(folder, names.items(), "float32", shard_bytes=600)
     assert len(json.loads((folder / INDEX).read_text())["weight_map"]) == len(tensors)
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
     found = dict(open_folder(folder)[1])
-    assert all(np.array_equal(found[name], value) for name, value in wanted.items())
+    assert all(np.array_equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])

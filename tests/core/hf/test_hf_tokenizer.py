@@ -23,11 +23,11 @@ def test_an_exported_tokenizer_encodes_the_same(kind, tmp_path):
     save_tokenizer(tokenizer, tmp_path / "run")
     (tmp_path / "hf").mkdir()
     export_tokenizer(tmp_path / "run", tmp_path / "hf", 128)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    ids = theirs(TEXT, add_special_tokens=False).input_ids
+    exported = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = exported(TEXT, add_special_tokens=False).input_ids
     assert ids == tokenizer.encode(TEXT)
-    assert theirs.decode(ids) == TEXT
-    assert theirs.eos_token_id == tokenizer.end
+    assert exported.decode(ids) == TEXT
+    assert exported.eos_token_id == tokenizer.end
     assert import_tokenizer(tmp_path / "hf", tmp_path / "back") == ""
     assert load_tokenizer(tmp_path / "back").encode(TEXT) == ids
 

@@ -1,0 +1,80 @@
+"""Losses and decoding without an optimizer: an evaluator computes what its engine computes."""
+
+import numpy as np
+import pytest
+
+from slm_core.config.fields import with_values
+from slm_core.errors import UserError
+from slm_core.model.weights import Lazy
+from slm_core.protocols import IGNORE
+from slm_core.runs.weights import evaluated, without_adapters
+from tests.conformance.small_engine import CONFIG, VOCAB, batch
+
+EVALUATED = {
+    "adamw": {},
+    "averages": {"optim.kind": "schedule_free", "optim.schedule": "constant"},
+    "averages beside a balance": {
+        "optim.kind": "schedule_free", "optim.schedule": "constant",
+        "model.mlp.kind": "moe", "model.mlp.experts": 4, "model.mlp.top_k": 2, "model.mlp.balance_bias": 0.01,
+    },
+    "loss chunks": {"memory.loss_chunk": 5},
+    "bfloat16": {"precision.params": "float32", "precision.compute": "bfloat16"},
+}  # fmt: skip
+"""Overrides under which an evaluator must compute what its engine computes."""
+
+
+def test_targets_to_ignore_do_not_count(twin):
+    """Targets that are IGNORE, rows of them included, neither add to the loss nor to the number."""
+    engine = twin.build(CONFIG, VOCAB)
+    total, count = engine.eval_step(batch())
+    rows = [engine.eval_step(np.repeat(row[None], 4, 0)) for row in batch(ignored=False)]
+    assert count == 3 + 6 + 6
+    assert engine.eval_step(np.full((4, 7), IGNORE, np.int32)) == (0.0, 0)
+    whole = sum(total for total, _ in rows[1:3]) / 4
+    assert whole < total < whole + rows[0][0] / 4
+
+
+def test_half_precisions_decode_close_to_float32(twin):
+    """Either kernel decodes in either half precision: prefill and steps, close to float32."""
+    for kernel in ("dot_product", "fused"):
+        single = {"precision.params": "float32", "model.attention.kernel": kernel}
+        logits = {}
+        for compute in ("float32", "float16", "bfloat16"):
+            decoder = twin.build(with_values(CONFIG, single | {"precision.compute": compute}), VOCAB).decoder()
+            logits[compute] = np.stack([decoder.prefill([1, 2, 3]), decoder.step(4)]).astype(np.float32)
+        for half in ("float16", "bfloat16"):
+            np.testing.assert_allclose(logits[half], logits["float32"], atol=2e-3)
+
+
+@pytest.mark.parametrize("name", EVALUATED)
+def test_an_evaluator_computes_what_its_engine_computes(twin, name):
+    """An evaluator with an engine's weights computes the same numbers, bitwise, without an optimizer."""
+    config = with_values(CONFIG, EVALUATED[name])
+    averages = config.optim.kind == "schedule_free"
+    engine = twin.build(config, VOCAB)
+    for step in range(3):
+        engine.train_step(batch(), 1e-2, step)
+    asked = set()
+    state = {name: np.array(value) for name, value in engine.export_state().items()}
+    stored = Lazy({name: lambda name=name: asked.add(name) or state[name] for name in state})
+    other = twin.Evaluator(without_adapters(config), VOCAB, evaluated(stored, config))
+    needed = ("params/", "optim/z/") if averages else ("params/",)
+    assert asked == {name for name in state if name.startswith(needed)}
+    assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")
+    assert engine.framework == "torch" or not hasattr(other, "state")
+    expected, found = engine.decoder(), other.decoder()
+    # XLA multiplies by a reciprocal where NumPy divides, so averages may differ in their last bit.
+    close = {"rtol": 1e-12 if averages else 0, "atol": 0}
+    np.testing.assert_allclose(other.eval_step(batch()), engine.eval_step(batch()), **close)
+    np.testing.assert_allclose(found.prefill([1, 2, 3]), expected.prefill([1, 2, 3]), **close)
+    np.testing.assert_allclose(found.step(4), expected.step(4), **close)
+    same = ("framework", "device", "parameters", "compute")
+    assert [other.facts()[name] for name in same] == [engine.facts()[name] for name in same]
+
+
+def test_weights_of_another_model_are_refused(twin):
+    """Weights of another model are refused, naming one; without weights they are the initial ones."""
+    with pytest.raises(UserError, match="entry final_norm.weight is absent, this model has") as caught:
+        twin.Evaluator(CONFIG, VOCAB, {"embed.weight": np.zeros((VOCAB, 8))})
+    assert "\n" not in str(caught.value)
+    assert twin.Evaluator(CONFIG, VOCAB).eval_step(batch()) == twin.Evaluator(CONFIG, VOCAB).eval_step(batch())

@@ -1,0 +1,266 @@
+"""The command line: overrides, presets, notes, errors of one line and status 2, help."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slm_core.cli.command_line import Flag, main, parse
+from slm_core.cli.help import lines, painter
+from slm_core.config import Config, presets
+from slm_core.config.fields import fields, with_values
+from slm_core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+FLAGS = (
+    Flag("max-tokens", int, 200, "tokens to write"),
+    Flag("framework", str, "torch", "which twin", choices=("torch", "flax")),
+    Flag("greedy", bool, False, "take the likeliest token"),
+)
+
+
+def _config(*words):
+    return parse(words)[0].config
+
+
+def _fail(capsys, *words, flags=FLAGS, **options):
+    with pytest.raises(SystemExit) as caught:
+        main(lambda invocation: None, "Tests.", flags, argv=words, **options)
+    captured = capsys.readouterr()
+    assert caught.value.code == 2 and captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err.removeprefix("error: ").strip()
+
+
+def test_no_arguments_give_the_default():
+    invocation, notes = parse([])
+    assert (invocation.config, invocation.preset, invocation.config_given) == (Config(), "default", False)
+    assert invocation.overrides == {} and notes == []
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["--config.train.steps=70"], {"train.steps": 70}),
+        (["--config.train.steps", "70"], {"train.steps": 70}),
+        (["-config.train.steps=70"], {"train.steps": 70}),
+        (["--", "--config.train.steps=70"], {"train.steps": 70}),
+        (["--config.train.steps=70", "--config.train.steps=80"], {"train.steps": 80}),
+        (["--config.optim.betas=0.5,0.75"], {"optim.betas": (0.5, 0.75)}),
+        (["--config.optim.betas", "(0.5, 0.75)"], {"optim.betas": (0.5, 0.75)}),
+        (["--config.optim.betas=0.5,0.75", "--config.optim.betas=0,0.25"], {"optim.betas": (0.0, 0.25)}),
+        (["--config.optim.lr=1"], {"optim.lr": 1.0}),
+        (["--config.model.mlp.hidden=96"], {"model.mlp.hidden": 96}),
+        (["--config.model.mlp.hidden=96", "--config.model.mlp.hidden=none"], {"model.mlp.hidden": None}),
+        (["--config.run.compile"], {"run.compile": True}),
+        (["--config.run.compile", "--config.seed=1"], {"run.compile": True, "seed": 1}),
+        (["--config.run.resume", "false"], {"run.resume": False}),
+        (["--config.run.resume=0"], {"run.resume": False}),
+        (["--noconfig.run.resume"], {"run.resume": False}),
+        (["--config.run.name=a=b c"], {"run.name": "a=b c"}),
+        (["--config.run.name="], {"run.name": ""}),
+        (["--config.model.pattern=5*attention.window=256 | ."], {"model.pattern": "5*attention.window=256 | ."}),
+        (["--config.data.tokenizer=file:a/b.json"], {"data.tokenizer": "file:a/b.json"}),
+    ],
+)
+def test_overrides(words, values):
+    invocation, notes = parse(words)
+    assert invocation.overrides == values and notes == []
+    assert invocation.config == with_values(Config(), values)
+
+
+def test_overrides_may_stand_before_the_preset():
+    config = _config("--config.model.attention.n_kv_heads=1", "--config", "configs/llama.py:tiny")
+    assert (config.model.d_model, config.model.attention.n_kv_heads) == (64, 1)
+
+
+@pytest.mark.parametrize("name", [info.name for info in fields()])
+def test_every_field_can_be_set(name):
+    """Whatever its type, a field takes its own default back from the command line; unread ones say so."""
+    default = {info.name: info.default for info in fields()}[name]
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    try:
+        invocation, _ = parse([f"--config.{name}={text}"])
+    except UserError as error:
+        assert f"{name}={default} is not read by" in str(error)
+    else:
+        assert invocation.overrides == {name: default} and invocation.config == Config()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--config.model.attention.n_kv_head=2"], "did you mean model.attention.n_kv_heads?"),
+        (["--noconfig.run.resum"], "did you mean run.resume?"),
+        (["--config.model.attention=2"], "model.attention is a section"),
+        (["--config.lr=2"], "did you mean optim.lr?"),
+        (["--config.train.steps=1e3"], "train.steps=1e3 is of the wrong type: give a whole number"),
+        (["--config.run.resume=maybe"], "run.resume=maybe is of the wrong type: give true or false"),
+        (["--config.optim.betas=0.9"], "optim.betas=0.9 is of the wrong type: give 2 numbers"),
+        (["--config.optim.betas=a,b"], "optim.betas=a,b is of the wrong type"),
+        (["--config.optim.betas="], "optim.betas= is of the wrong type"),
+        (["--config.optim.lr=fast"], "optim.lr=fast is of the wrong type: give a number"),
+        (["--config.model.mlp.hidden=x"], "give a whole number or none"),
+        (["--config.model.position.kind=rop"], "did you mean rope?"),
+        (["--config.model.position.kind=learned", "--config.model.position.theta=10000"], "theta=10000.0 is not"),
+        (["--config.train.steps"], "--config.train.steps has no value"),
+        (["--config.train.steps", "--config.seed=1"], "--config.train.steps has no value"),
+        (["--config"], "--config has no value"),
+        (["--confg=x"], "did you mean --config?"),
+        (["--steps=3"], "did you mean --config.train.steps?"),
+        (["--max-token=3"], "did you mean --max_tokens?"),
+        (["train.steps=3"], "unexpected argument 'train.steps=3'"),
+        (["--config.train.steps=70", "80"], "unexpected argument '80'"),
+        (["-x"], "--x is not a flag of this command"),
+        (["--max-tokens=many"], "--max-tokens=many is of the wrong type"),
+        (["--framework=flx"], "--framework=flx is not one of torch, flax (did you mean flax?)"),
+        (["--config=configs/lama.py"], "did you mean configs/llama.py?"),
+        (["--config=configs/llama.py:6m"], "did you mean 60m?"),
+        (["--config=configs/llama.py:"], "'' is not a variant"),
+        (["--config=configs/default.py:big"], "configs/default.py has no variants"),
+        (["--config=configs"], "--config=configs is not a file"),
+        (["--config=configs/gpt2.py:nanogpt_cpu"], "data.path is empty"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_status_2(capsys, words, message):
+    assert message in _fail(capsys, *words)
+
+
+def _preset(tmp_path, body):
+    path = tmp_path / "mine.py"
+    path.write_text(f"from slm_core.config import *\nfrom slm_core.config.conversion import to_config_dict\n{body}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("get_config = 3", "has no get_config"),
+        ("", "has no get_config"),
+        ("def get_config(:", "fails: SyntaxError: invalid syntax, line 3"),
+        ("import missing_module", "fails: ModuleNotFoundError: No module named 'missing_module'"),
+        ("def get_config():\n  raise KeyError('x\\ny')", "fails: KeyError: 'x\\ny' (mine.py, line 4)"),
+        ("def get_config():\n  raise ValueError('x\\ny')", "fails: ValueError: x y (mine.py, line 4)"),
+        ("def get_config(variant): pass", "needs a variant"),
+        ("def get_config(): return {'model': {'d_modl': 3}}", "did you mean model.d_model?"),
+        ("def get_config(): return {'train': {'steps': 'x'}}", "train.steps='x' is of the wrong type"),
+        ("def get_config(): return None", "did not return a ConfigDict"),
+        ("def get_config(): return to_config_dict(Config(mlp=3))", "fails: TypeError"),
+        ("def get_config(): return to_config_dict(Config(model=Model(position=Position(kind='none', theta=5.0))))",
+         "model.position.theta=5.0 is not read by model.position.kind=none"),
+    ],
+)  # fmt: skip
+def test_a_preset_that_fails_is_one_line(capsys, tmp_path, body, message):
+    assert message in _fail(capsys, "--config", _preset(tmp_path, body))
+
+
+def test_presets_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse(["--config=configs/llama.py"])[0].preset == "llama-tiny"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "llama.py").write_text("def get_config(v='mine/1'): return {'seed': 7}")
+    invocation, _ = parse(["--config=configs/llama.py"])
+    assert (invocation.preset, invocation.config.seed) == ("llama-mine_1", 7)
+    assert parse([])[0].preset == "default"
+
+
+def test_names_of_presets():
+    assert [parse(["--config", spec])[0].preset for spec in ("configs/llama.py:60m", "configs/default.py")] == [
+        "llama-60m",
+        "default",
+    ]
+
+
+def test_a_preset_field_left_unread_by_an_override_is_noted(capsys):
+    seen = []
+    main(seen.append, "Tests.", argv=["--config=configs/gpt2.py:tiny", "--config.model.mlp.kind=swiglu"])
+    assert seen[0].config.model.mlp.gelu == "erf"
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == (
+        "note: model.mlp.gelu=tanh of the preset is not read by model.mlp.kind=swiglu; left at its default\n"
+    )
+
+
+def test_own_flags():
+    words = ["--max_tokens", "7", "--greedy", "--framework=flax"]
+    assert parse(words, FLAGS)[0].flags == {"max_tokens": 7, "framework": "flax", "greedy": True}
+    assert parse(["--nogreedy"], FLAGS)[0].flags == {"max_tokens": 200, "framework": "torch", "greedy": False}
+
+
+def test_a_command_without_config(capsys):
+    required = (Flag("run", str, None, "folder of the run", required=True),)
+    assert _fail(capsys, "--config=x", flags=required, takes_config=False).startswith("--config is not a flag")
+    assert _fail(capsys, flags=required, takes_config=False) == "--run is missing: folder of the run"
+    assert parse(["--run=models/a"], required, takes_config=False)[0].flags == {"run": "models/a"}
+
+
+def test_errors_inside_the_script(capsys):
+    def fail(invocation):
+        raise UserError("data.path=x is not there:\ngive another")
+
+    with pytest.raises(SystemExit) as caught:
+        main(fail, "Tests.", argv=[])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: data.path=x is not there: give another\n"
+
+
+def test_ctrl_c_is_quiet(capsys):
+    def interrupt(invocation):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        main(interrupt, "Tests.", argv=[])
+    assert caught.value.code == 130 and capsys.readouterr().err == ""
+
+
+def test_other_exceptions_are_not_hidden():
+    def fail(invocation):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main(fail, "Tests.", argv=[])
+
+
+def test_help_names_everything(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(lambda invocation: None, "Tests.", FLAGS, argv=["--config.x=1", "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    words = set(text.split())
+    for info in fields():
+        assert info.name.rpartition(".")[2] in words
+        assert set(info.option.doc.split()) | set(info.option.choices) <= words, info.name
+    for listed in presets.listing():
+        assert listed.path in words and {f":{variant}" for variant in listed.variants} <= words
+    assert "--max-tokens" in words and "\033" not in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_help_fits_the_terminal(width):
+    printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, painter(False), width))
+    assert max(len(line) for line in printed if not line.startswith("  uv run")) <= width
+    assert all(line == line.rstrip() for line in printed)
+
+
+def test_help_without_config_has_no_config():
+    text = "\n".join(lines("scripts/x.py", "Tests.", FLAGS, False, painter(False), 100))
+    assert "--config" not in text
+
+
+@pytest.mark.parametrize("script", ["train_torch.py", "train_flax.py"])
+def test_scripts_answer_mistakes_without_heavy_imports(script, tmp_path):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['x', '--config.train.steps=0']\n"
+        f"try: runpy.run_path({str(ROOT / 'scripts' / script)!r}, run_name='__main__')\n"
+        "except SystemExit as e: status = e.code\n"
+        "print(status, *sorted({'torch', 'jax', 'flax', 'grain', 'rich', 'numpy'} & set(sys.modules)))\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2\n"
+    assert done.stderr == "error: train.steps=0 must be at least 1\n"

@@ -1,0 +1,100 @@
+"""The loss of a run on disk, as sums and per byte, with a model that needs no framework."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slm_core.data import prepare, validation_batches
+from slm_core.data.tokenizers import Byte, Char, train_bpe
+from slm_core.errors import UserError
+from slm_core.inference.evaluation import VALIDATION_SEED, Measured, measure, text_bytes
+from slm_core.inference.text import open_text
+from slm_core.protocols import IGNORE
+from slm_core.runs.saved import load_run
+from slm_core.training.loop import train
+from tests.core.fake_engine import BigramEngine, make_config
+
+TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
+
+
+def test_units():
+    found = Measured(nats=6.0, tokens=3, text_bytes=4)
+    assert found.loss == 2 and found.perplexity == pytest.approx(math.exp(2))
+    assert found.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
+    assert Measured(1e6, 1, 1).perplexity == math.inf
+
+
+@pytest.mark.parametrize("kind", ["byte", "char", "bpe"])
+def test_bytes_of_the_targets(kind):
+    make = {"byte": Byte, "char": lambda: Char(sorted(set(TEXT))), "bpe": lambda: train_bpe([TEXT] * 3, 300)}
+    tokenizer = make[kind]()
+    tokens = tokenizer.encode(TEXT)
+    first = len(tokenizer.decode(tokens[:1]).encode())
+    assert text_bytes(tokenizer, np.array(tokens, np.int32)) == len(TEXT.encode()) - first
+
+
+def test_what_stands_for_no_text():
+    tokenizer = Byte()
+    assert text_bytes(tokenizer, np.array([97, 98, 0, 99], np.int32)) == 2  # 0 ends a document
+    assert text_bytes(tokenizer, np.array([0, 98, 99], np.int32)) == 2
+    assert text_bytes(tokenizer, np.array([97, 98, IGNORE], np.int32)) == 1
+    assert text_bytes(tokenizer, np.array([97, 0xE6, 0x97], np.int32)) == 2  # a character that is cut
+    assert text_bytes(tokenizer, np.full(3, IGNORE, np.int32)) == 0
+
+
+def test_a_run_measures_what_training_measured(tmp_path):
+    """On the run's own text, in pieces of any size, and the same on that text when it is named."""
+    config = make_config(tmp_path, steps=4)
+    result = train(config, BigramEngine, "torch")
+    saved = load_run(result.folder)
+    engine = BigramEngine(config, saved.vocab_size)
+    engine.restore(saved.checkpoint / "state")
+    given = {"source": "text", "path": config.data.path, "split": "tail"}
+    for text, rows in (({}, 4), ({}, 3), (given, 1)):
+        dataset = open_text(saved, text, config.data.seq_len)
+        batches = validation_batches(dataset, config.data.seq_len, 4, config.train.eval_batches, VALIDATION_SEED)
+        told = []
+        found = measure(engine, batches, dataset.tokenizer, rows, told.append)
+        assert found.loss == pytest.approx(result.eval_loss, rel=1e-12)
+        assert found.text_bytes == found.tokens and told[-1] == found and len(told) > 2
+
+
+def test_another_text_is_read_with_the_run_s_own_tokenizer(tmp_path):
+    config = make_config(tmp_path, steps=2)
+    data = dataclasses.replace(config.data, tokenizer="bpe", vocab_size=280)
+    saved = load_run(train(dataclasses.replace(config, data=data), BigramEngine, "torch").folder)
+    (tmp_path / "other.txt").write_text("a lazy fox and the dog\n" * 100)
+    dataset = open_text(saved, {"source": "text", "path": str(tmp_path / "other.txt"), "split": "tail"}, 8)
+    text = "the lazy dogs"
+    assert dataset.vocab_size == saved.vocab_size == 280
+    assert dataset.tokenizer.encode(text) == prepare(data).tokenizer.encode(text)
+
+
+def refusal(*arguments) -> str:
+    with pytest.raises(UserError) as error:
+        open_text(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_text_that_cannot_be_used(tmp_path):
+    config = make_config(tmp_path, steps=2)
+    saved = load_run(train(config, BigramEngine, "torch").folder)
+    assert refusal(saved, {"path": "x", "source": "stdlib"}, 8).startswith("data.path")
+    assert "data.path" in refusal(saved, {"source": "text", "path": str(tmp_path / "nothing")}, 8)
+    assert "data.source" in refusal(saved, {"source": "txt"}, 8)
+    assert "data.seq_len=9999" in refusal(saved, {}, 9999)
+    path = Path(config.data.path)
+    path.write_text(path.read_text().replace("fox", "cat"))
+    assert "the text changed since" in refusal(saved, {}, 8)
+
+
+def test_characters_of_another_text(tmp_path):
+    config = make_config(tmp_path, steps=2)
+    data = dataclasses.replace(config.data, tokenizer="char")
+    saved = load_run(train(dataclasses.replace(config, data=data), BigramEngine, "torch").folder)
+    assert open_text(saved, {}, 8).vocab_size == saved.vocab_size
+    assert "data.tokenizer='char'" in refusal(saved, {"split": "hash"}, 8)

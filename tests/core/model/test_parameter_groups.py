@@ -1,0 +1,20 @@
+"""Which parameters decay, and which no optimizer sees."""
+
+from slm_core.config import Config
+from slm_core.config.fields import with_values
+from slm_core.model.initialization import Spec
+from slm_core.model.parameter_groups import DECAYS, balance_steps, parameter_groups, weight_decay
+
+
+def test_weight_decay_goes_by_role():
+    """Weight decay by role; a scalar never decays; no optimizer sees a balance or what is frozen."""
+    specs = {role: Spec(role) for role in DECAYS} | {"balance": Spec("balance", step=0.25)}
+    every = {f"optim.decay_{kind}": True for kind in ("embeddings", "norms", "biases")}
+    for overrides, decayed in (({}, {"matrix", "head"}), (every, set(DECAYS) - {"scalar", "balance", "frozen"})):
+        config = with_values(Config(), overrides)
+        found = parameter_groups(specs, config)
+        assert found.keys() == specs.keys() - {"balance", "frozen"}
+        assert {role for role, group in found.items() if group.decay} == decayed
+        assert {group.decay for group in found.values()} == {0.0, config.optim.weight_decay}
+        assert not weight_decay("balance", config.optim)
+    assert balance_steps(specs) == {"balance": 0.25}

@@ -1,0 +1,370 @@
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from slm_core.errors import UserError
+from slm_core.runs.checkpoints import list_checkpoints
+from slm_core.training.loop import train
+from slm_core.training.metrics import FIELDS, read_metrics
+from tests.core.fake_engine import BigramEngine, change, make_config
+
+TIMES = {"tokens_per_second", "peak_memory_bytes"}
+
+
+class Interrupted(Exception):
+    """Stands for a crash in the middle of an update."""
+
+
+def run(config, prepare_engine=lambda engine: None, **kwargs):
+    engines = []
+
+    def build(config, vocab_size, weights):
+        engines.append(BigramEngine(config, vocab_size))
+        prepare_engine(engines[-1])
+        return engines[-1]
+
+    result = train(config, build, kwargs.pop("framework", "torch"), **kwargs)
+    return result, engines[-1] if engines else None
+
+
+def crash_at(step):
+    def prepare_engine(engine):
+        original = engine.train_step
+
+        def train_step(tokens, lr, done):
+            if done == step:
+                raise Interrupted
+            return original(tokens, lr, done)
+
+        engine.train_step = train_step
+
+    return prepare_engine
+
+
+def signal_at(step):
+    """Asks for a stop during the update after `step`."""
+
+    def prepare_engine(engine):
+        original = engine.train_step
+
+        def train_step(tokens, lr, done):
+            if done == step:
+                signal.raise_signal(signal.SIGINT)
+            return original(tokens, lr, done)
+
+        engine.train_step = train_step
+
+    return prepare_engine
+
+
+def lines(result):
+    rows = read_metrics(result.folder / "metrics.jsonl")
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of 20 steps."""
+    return run(make_config(tmp_path_factory.mktemp("whole")))
+
+
+def test_every_due_line_is_there_in_order(whole):
+    rows = lines(whole[0])
+    assert [row["step"] for row in rows if row["split"] == "train"] == [1, 3, 6, 9, 12, 15, 18, 20]
+    assert [row["step"] for row in rows if row["split"] == "eval"] == [5, 10, 15, 20]
+    assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+    assert all(row["tokens"] == row["step"] * 4 * 16 for row in rows)
+
+
+def test_lines_have_exactly_the_documented_fields(whole):
+    for line in (whole[0].folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert tuple(row) == FIELDS
+        empty = {name for name, value in row.items() if value is None}
+        expected = (
+            {"lr", "grad_norm", "tokens_per_second", "loss_scale", "skipped"} if row["split"] == "eval" else set()
+        )
+        assert empty == expected
+
+
+def test_it_learns_and_says_how_it_ended(whole):
+    result, engine = whole
+    rows = lines(result)
+    assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
+    assert result.finished and result.step == 20 and result.eval_loss == rows[-1]["loss"]
+    loss_sum, tokens = map(sum, zip(*(engine.eval_step(batch) for batch in _validation(result)), strict=True))
+    assert result.eval_loss == loss_sum / tokens
+
+
+def _validation(result):
+    from slm_core import data
+
+    config = make_config(result.folder.parent.parent)
+    return data.validation_batches(data.prepare(config.data), 16, 4, 3, 0)
+
+
+def test_metrics_are_fetched_one_update_late_unless_something_is_due(whole):
+    calls = [call for call in whole[1].calls if call[0] in ("train", "fetch")]
+    assert calls[:6] == [("train", 0), ("train", 1), ("fetch", 0), ("train", 2), ("fetch", 1), ("train", 3)]
+    assert calls.index(("fetch", 4)) < calls.index(("train", 5))  # step 5 evaluates, so it is waited for
+
+
+def test_checkpoints_and_samples(whole):
+    folder = whole[0].folder
+    assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step-00000014", "step-00000020"]
+    assert (folder / "checkpoints" / "latest").read_text() == "step-00000020\n"
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["step-00000010.txt", "step-00000020.txt"]
+    from slm_core import data
+
+    dataset = data.prepare(make_config(folder.parent.parent).data)
+    prompt = dataset.tokenizer.decode([int(token) for token in dataset.tokens("validation")[:4]])
+    texts = [(folder / "samples" / f"step-000000{step}.txt").read_text() for step in (10, 20)]
+    assert all(text.startswith(prompt) and len(text) > len(prompt) for text in texts)
+    assert any((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 6, 7, 10, 13, 19])
+def test_a_crash_at_any_step_leaves_no_trace_in_the_metrics(whole, tmp_path, step):
+    config = make_config(tmp_path)
+    with pytest.raises(Interrupted):
+        run(config, crash_at(step))
+    result, engine = run(config)
+    assert engine.calls[0] == ("train", step // 7 * 7)
+    assert lines(result) == lines(whole[0])
+    assert (engine.weights == whole[1].weights).all()
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 4, 6, 9, 13, 18])
+def test_a_signal_at_any_step_saves_there_and_resumes_exactly(whole, tmp_path, step):
+    config = make_config(tmp_path)
+    result, _ = run(config, signal_at(step))
+    assert (result.step, result.finished) == (step + 1, False)
+    assert lines(result) == [row for row in lines(whole[0]) if row["step"] <= step + 1]
+    result, engine = run(config)
+    assert engine.calls[0] == ("train", step + 1)
+    assert result.finished and lines(result) == lines(whole[0])
+    assert (engine.weights == whole[1].weights).all()
+
+
+def test_a_signal_in_the_last_update_finishes_the_run(tmp_path):
+    result, _ = run(make_config(tmp_path), signal_at(19))
+    assert result.finished
+
+
+def test_samples_and_checkpoints_do_not_change_the_curve(whole, tmp_path):
+    result, _ = run(make_config(tmp_path, sample_every=0, checkpoint_every=3, keep_checkpoints=1))
+    assert lines(result) == lines(whole[0])
+    assert not (result.folder / "samples").exists()
+    assert len(list_checkpoints(result.folder / "checkpoints")) == 1
+
+
+def test_the_second_signal_aborts_at_once(tmp_path):
+    def twice(engine):
+        signal_at(3)(engine)
+        first = engine.train_step
+
+        def train_step(tokens, lr, done):
+            metrics = first(tokens, lr, done)
+            if done == 3:
+                signal.raise_signal(signal.SIGINT)
+            return metrics
+
+        engine.train_step = train_step
+
+    before = signal.getsignal(signal.SIGTERM)
+    config = make_config(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, twice)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not list_checkpoints(tmp_path / "models" / "run" / "checkpoints")
+    assert run(config)[0].finished
+
+
+def test_it_trains_outside_the_main_thread(tmp_path):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(run(make_config(tmp_path, steps=4))[0]))
+    thread.start()
+    thread.join()
+    assert results[0].finished
+
+
+def test_a_complete_run_says_so_without_building_an_engine(tmp_path, capsys):
+    config = make_config(tmp_path, steps=4)
+    first, _ = run(config)
+    capsys.readouterr()
+    result, engine = run(config)
+    assert engine is None and result == first
+    assert "already complete (4 steps)" in capsys.readouterr().out
+
+
+def test_a_new_run_is_made_beside_the_old_one(tmp_path):
+    config = make_config(tmp_path, steps=4)
+    run(config)
+    anew = change(config, run__resume=False)
+    assert run(anew)[0].folder.name == "run-2"
+    assert run(anew)[0].folder.name == "run-3"
+
+
+@pytest.mark.parametrize("bad", ["loss", "grad_norm"])
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, bad):
+    def prepare_engine(engine):
+        engine.metrics_at[13] = {bad: math.nan}
+
+    with pytest.raises(UserError, match=rf"optim.lr=0.01: {bad} became nan at step 14; lower .*step-00000007") as error:
+        run(make_config(tmp_path), prepare_engine)
+    assert "\n" not in str(error.value)
+    checkpoints = list_checkpoints(tmp_path / "models" / "run" / "checkpoints")
+    assert [path.name for path in checkpoints] == ["step-00000007"]
+
+
+def skip(steps, **values):
+    def prepare_engine(engine):
+        for step in steps:
+            engine.metrics_at[step] = {"skipped": 1.0, "grad_norm": math.inf} | values
+
+    return prepare_engine
+
+
+def test_skipped_updates_are_counted_across_a_resume(tmp_path):
+    config = change(make_config(tmp_path), precision__compute="float16")
+    skipping = skip([1, 2, 11], loss=math.inf)
+
+    def prepare_engine(engine):
+        skipping(engine)
+        signal_at(5)(engine)
+
+    run(config, prepare_engine)
+    rows = {row["step"]: row for row in lines(run(config, skipping)[0]) if row["split"] == "train"}
+    assert [rows[step]["skipped"] for step in (1, 3, 9, 12, 20)] == [0, 2, 2, 3, 3]
+    assert rows[3]["loss"] is None and rows[3]["grad_norm"] is None  # JSON has neither NaN nor infinity
+
+
+def test_many_skipped_updates_in_a_row_stop_the_run(tmp_path):
+    config = change(make_config(tmp_path, steps=80, checkpoint_every=20), precision__compute="float16")
+    with pytest.raises(UserError, match="50 updates in a row .* at step 55"):
+        run(config, skip(range(5, 80)))
+
+
+@pytest.mark.parametrize("compute", ["bfloat16", "auto"])
+def test_a_skipped_update_excuses_no_other_precision(tmp_path, compute):
+    config = change(make_config(tmp_path), precision__compute=compute)
+    with pytest.raises(UserError, match="grad_norm became inf at step 2"):
+        run(config, skip([1]))
+
+
+def test_evaluation_goes_by_micro_batches(whole, tmp_path):
+    result, engine = run(make_config(tmp_path, micro_batch_size=2))
+    assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
+    ours, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
+    assert ours == pytest.approx(reference, rel=1e-14)
+
+
+def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):
+    built = []
+
+    def resolve_auto(micro_batch_size):
+        def prepare_engine(engine):
+            built.append(engine.config.train.micro_batch_size)
+            if not built[-1]:
+                engine.config = change(engine.config, train__micro_batch_size=micro_batch_size)
+            if len(built) < 3:
+                crash_at(8)(engine)
+
+        return prepare_engine
+
+    config = make_config(tmp_path)
+    for micro_batch_size in (2, 4):
+        with pytest.raises(Interrupted):
+            run(config, resolve_auto(micro_batch_size))
+        description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
+        assert description["resolved"] == {"train.micro_batch_size": 2}
+        assert description["config"]["train"]["micro_batch_size"] == 0
+    result, engine = run(config, resolve_auto(4))
+    assert built == [0, 2, 2] and result.finished
+    assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
+    assert (engine.weights == whole[1].weights).all()
+
+
+def test_what_no_longer_fits_is_resolved_anew_but_for_the_dtype(tmp_path, capsys):
+    def fits(most, begun):
+        def prepare_engine(engine):
+            given = engine.config
+            if given.train.micro_batch_size > most:
+                raise UserError("it does not fit")
+            assert given.precision.compute == begun
+            engine.config = change(given, train__micro_batch_size=most, precision__compute="float32")
+
+        return prepare_engine
+
+    def then_stops(engine):
+        fits(4, "auto")(engine)
+        crash_at(8)(engine)
+
+    config = make_config(tmp_path)
+    with pytest.raises(Interrupted):
+        run(config, then_stops)
+    assert run(config, fits(2, "float32"))[0].finished
+    printed = capsys.readouterr().out
+    assert "does not fit here now: it is resolved anew" in printed and "2 (as resolved before)" in printed
+    description = json.loads((tmp_path / "models" / "run" / "config.json").read_text())
+    assert description["resolved"] == {"precision.compute": "float32", "train.micro_batch_size": 2}
+
+
+def test_a_run_of_before_resolves_anew(tmp_path):
+    config = make_config(tmp_path)
+    with pytest.raises(Interrupted):
+        run(config, crash_at(8))
+    file = tmp_path / "models" / "run" / "config.json"
+    description = json.loads(file.read_text())
+    assert description.pop("resolved") == {}
+    file.write_text(json.dumps(description))
+    assert run(config)[0].finished
+    assert json.loads(file.read_text()) == description | {"resolved": {}}
+
+
+@pytest.mark.parametrize("every", [0, 100])
+def test_the_last_step_always_evaluates_and_saves(tmp_path, every):
+    config = make_config(tmp_path, steps=5, eval_every=every, checkpoint_every=every, sample_every=100, log_every=100)
+    result, _ = run(config)
+    assert [(row["step"], row["split"]) for row in lines(result)] == [(1, "train"), (5, "train"), (5, "eval")]
+    assert [path.name for path in (result.folder / "samples").iterdir()] == ["step-00000005.txt"]
+    assert len(list_checkpoints(result.folder / "checkpoints")) == 1
+
+
+def test_a_run_with_another_seed_is_another_run(whole, tmp_path):
+    result, _ = run(dataclasses.replace(make_config(tmp_path), seed=1))
+    assert lines(result)[0]["loss"] != lines(whole[0])[0]["loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_a_process_save_and_exit_0(tmp_path, number):
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.core.fake_engine", str(tmp_path), "0.05"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    printed = []
+    for line in process.stdout:
+        printed.append(line)
+        if line.startswith("step      3/200"):
+            process.send_signal(number)
+            break
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "saving, then stopping" in errors
+    step = int(rest.split("RESULT ")[1].split()[0])
+    assert 3 <= step < 200 and "the same command continues it" in rest
+    assert (tmp_path / "models/run/checkpoints/latest").read_text() == f"step-{step:08d}\n"
+    assert any(line.startswith("step      1/200  loss 5.") and " tok/s  0.1 GB  eta " in line for line in printed)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROOFS = ("caught", "named")
-COMMAND = "uv run pytest tests/parity/test_mutations.py -m 'slow or not slow' --mutation-page docs/mutations.md"
+COMMAND = "uv run pytest tests/parity/test_mutations.py -m 'not gpu' --mutation-page docs/mutations.md"
 
 
 @dataclass

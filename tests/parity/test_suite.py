@@ -1,12 +1,24 @@
-"""The suite over every case: the quick ones by default, all others with -m slow."""
+"""The suite over every case, in three tiers.
+
+By default the quick cases, which prove every component; with -m slow every small case in float64, and the half
+precisions; with -m exhaustive float32, whose tolerance repeats what float64 proves, and large models, which take the
+same code at another size.
+"""
 
 import pytest
 
-from parity.cases import cases
+from parity.cases import Case, cases
 from parity.suite import run_case
 
+
+def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:
+    if precision in case.quick:
+        return []
+    return [pytest.mark.exhaustive if case.large or precision == "float32" else pytest.mark.slow]
+
+
 TASKS = [
-    pytest.param(case, name, id=f"{case.name}-{name}", marks=[] if name in case.quick else [pytest.mark.slow])
+    pytest.param(case, name, id=f"{case.name}-{name}", marks=tier(case, name))
     for case in cases()
     for name in case.precisions
 ]

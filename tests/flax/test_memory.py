@@ -68,14 +68,14 @@ def test_an_update_takes_what_is_predicted(name):
     assert abs(error(*CASES[name])) < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name in CASES if name not in QUICK])
 def test_every_case_is_within_a_tenth(name):
     assert abs(error(*CASES[name])) < 0.1
 
 
 @card
-@pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in QUICK else pytest.mark.slow) for x in CASES])
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in QUICK else pytest.mark.exhaustive) for x in CASES])
 def test_an_update_on_the_card_takes_what_is_predicted(name):
     config, vocab_size = CASES[name]
     assert abs(error(with_values(config, ON_CARD), vocab_size)) < 0.1
@@ -84,7 +84,7 @@ def test_an_update_on_the_card_takes_what_is_predicted(name):
 PLACES = [{}, pytest.param(ON_CARD, marks=card)]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", PLACES, ids=["cpu", "card"])
 @pytest.mark.parametrize("name", MORE)
 def test_more_options_are_within_a_tenth(name, place):

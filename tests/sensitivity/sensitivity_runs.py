@@ -27,7 +27,6 @@ from slm_core.training.metrics import read_metrics
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from fake_engine import BigramEngine
 
-SUFFIXES = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 DOCUMENTS = 60
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
 

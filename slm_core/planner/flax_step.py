@@ -72,11 +72,11 @@ class Step:
     def at_update(self) -> Prediction:
         """The optimizer, which works on one array after the other: of those outside of the loop a copy stays behind.
 
-        With moments in 8 bits that is the parameter, its gradient and its codes, and of a slice what it is decoded to.
+        With moments in 8 bits that is the gradient, which becomes the direction, its codes, and a decoded slice.
         """
         work = self.spare()
         if self.config.optim.kind == "adamw8bit":
-            work = (3 if self.cpu else 1) * self.outside() + 7 * SLICE * self.wide
+            work = (2 if self.cpu else 1) * self.outside() + 7 * SLICE * self.wide
         return replace(self._moment(0, 0, work), gradients=self.held.gradients)
 
     def _moment(self, activations: float, logits: float, workspace: float) -> Prediction:

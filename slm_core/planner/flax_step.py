@@ -69,8 +69,8 @@ class Step:
     def at_update(self) -> Prediction:
         """Predicts the moment of the optimizer, which works on one array after the other.
 
-        A copy of each array outside of the loop stays behind. With moments in 8 bits it is the parameter, its gradient
-        and its codes, and one slice is there in full precision.
+        A copy of each array outside of the loop stays behind. With moments in 8 bits it is the gradient, in whose place
+        the direction stands, and its codes; one slice is there in full precision.
         """
         work = self.moved()
         if self.config.optim.kind == "adamw8bit":

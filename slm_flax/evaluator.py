@@ -36,7 +36,7 @@ class Evaluator:
           trains: whether an engine trains this model; memory is then planned for training.
 
         Raises:
-          UserError: the machine lacks something that the config asks for (see `resolve_auto`), or the weights do not fit.
+          UserError: the machine lacks something that the config asks for, or the weights do not fit.
         """
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)

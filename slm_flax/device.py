@@ -70,7 +70,7 @@ def device_name(device: jax.Device, threads: int) -> str:
 
 
 def peak_memory_bytes(device: jax.Device) -> int:
-    """Measures the peak memory of a GPU so far (0: JAX's allocator does not count it), or of the process on a CPU."""
+    """Measures the peak memory of a GPU so far (0: JAX does not count it), or of the process on a CPU, in bytes."""
     if device.platform == "gpu":
         return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

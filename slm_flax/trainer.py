@@ -229,7 +229,7 @@ class LossScaler:
     gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
     `limit`. Without float16 the scale stays 1, and a non-finite update is skipped, too.
 
-    The scale is a float32 number: that is what a checkpoint keeps.
+    The scale is a float32 number, as in a checkpoint.
     """
 
     def __init__(self, precision: Precision, active: bool):

@@ -72,7 +72,7 @@ class Engine:
 
     @torch.no_grad()
     def _update(self, lr: float, scale: float) -> float:
-        """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
+        """Unscales and clips the gradients, and updates if they are finite. Returns their norm before clipping."""
         self.averaged = None
         grads = [p.grad for p in self.trained.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
@@ -147,7 +147,7 @@ class Engine:
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""
         self.averaged = None
-        if ":" in self.config.optim.kind:  # a user's, which makes its state only in its first update
+        if ":" in self.config.optim.kind:  # a user's optimizer, whose first update makes its state
             optim = {name.removeprefix("optim/"): state[name] for name in state if name.startswith("optim/")}
             create_state(self.optimizer, self.trained, optim)
         entries = self._tensors()
@@ -190,7 +190,7 @@ class LossScaler:
     gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
     `limit`. Without float16 the scale stays 1, and a non-finite update is skipped, too.
 
-    `scale` is a float32 number: that is what a checkpoint keeps.
+    The scale is a float32 number, as in a checkpoint.
     """
 
     def __init__(self, precision: Precision, active: bool):

@@ -61,7 +61,7 @@ class FrozenLinear(Linear):
         if self.lora_a is None or self.lora_b is None:
             return y
         inner = x @ self.lora_a.astype(x.dtype)
-        inner = (inner.astype(wide(x.dtype)) * self.scaling).astype(x.dtype)  # JAX rounds the number, too
+        inner = (inner.astype(wide(x.dtype)) * self.scaling).astype(x.dtype)  # JAX would round the number, too
         return y + inner @ self.lora_b.astype(x.dtype)
 
 

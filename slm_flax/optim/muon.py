@@ -35,7 +35,7 @@ def muon(optim: Optim, groups: Groups) -> Transformation:
 
     `optax.contrib.muon` corrects the momentum's bias, and its Nesterov form looks one update ahead.
 
-    State: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
+    State: "m/NAME" of a matrix, of its shape; AdamW's of every other parameter; "count".
     """
     kinds: dict[Hashable, Transformation] = {
         "matrix": scale_by_muon(optim),

@@ -59,7 +59,7 @@ class FrozenLinear(Linear):
         if self.lora_a is None or self.lora_b is None:
             return y
         inner = x @ self.lora_a.to(x.dtype)
-        inner = inner * self.scaling  # in 16 bits, too, PyTorch multiplies by the number as float32
+        inner = inner * self.scaling  # PyTorch does not round the number to 16 bits
         return y + inner @ self.lora_b.to(x.dtype)
 
 

@@ -168,7 +168,7 @@ class MixtureOfExperts(nn.Module):
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
         return weights if self.routed_scale == 1 else self.routed_scale * weights
 
-    @torch.compiler.disable  # each batch has other sizes, and each size would be compiled anew
+    @torch.compiler.disable  # the sizes differ from batch to batch, and each size would be compiled anew
     def expert(
         self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
     ) -> Float[Tensor, "tokens top_k d_model"]:

@@ -30,7 +30,7 @@ class Muon(Optimizer):
 
     `torch.optim.Muon` iterates in bfloat16, and accepts neither [in, out] nor experts.
 
-    State, by canonical name: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
+    State, by canonical name: "m/NAME" of a matrix, of its shape; AdamW's of every other parameter; "count".
     """
 
     parts = ("m",)

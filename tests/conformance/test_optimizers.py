@@ -35,6 +35,18 @@ def test_without_gradients_a_parameter_only_decays(twin, name):
         np.testing.assert_allclose(found[name], start, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+def test_the_bias_correction_keeps_the_digits_of_float32(twin, kind):
+    """The first updates with b2 = 0.999 are the paper's to float32's rounding: 1 - b2^t must lose no digits."""
+    optim, rng = Optim(kind=kind, betas=(0.9, 0.999)), np.random.default_rng(0)
+    groups, params = {"w": ParameterGroup("norm")}, {"w": np.zeros(64, np.float32)}
+    grads = [{"w": rng.uniform(0.5, 1, 64).astype(np.float32)} for _ in range(3)]
+    learning_rates = [2.0**-10] * len(grads)
+    updated = twin.optimized(optim, groups, params, grads, learning_rates)
+    expected = reference.adamw(optim, groups["w"], np.zeros(64), [g["w"].astype(float) for g in grads], learning_rates)
+    np.testing.assert_allclose(updated["w"], expected, rtol=1e-6)
+
+
 def test_a_large_parameter_is_updated_in_slices(twin, monkeypatch):
     """A large parameter is worked on in slices of whole blocks, the last of them shorter."""
     whole = twin.optimized(CASES["adamw8bit"], GROUPS, *case(), LEARNING_RATES)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters.partial_eval import dce_jaxpr_consts
-from parity.port import perturbed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import slm_flax.layers.dropout
 import slm_flax.trainer
 import slm_torch.layers.dropout
 import slm_torch.trainer
+from parity.state_transfer import perturbed
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
 from slm_core.training.schedules import learning_rates

@@ -183,6 +183,7 @@ def test_initial_zeros_would_hide_a_missing_bias(pair, monkeypatch):
 @pytest.mark.slow
 def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
     left = generated.mutants()
+    made = len(left)
     run: set[generated.Mutant] = set()
     for name in CONFIGS:
         pair = built(name)
@@ -197,7 +198,12 @@ def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
                 left.remove(mutant)
     survivors = sorted(mutant.name for mutant in left if mutant in run)
     why = {name: reason for reason, names in EQUIVALENT.items() for name in names}
-    told = {"caught": len(run) - len(survivors), "total": len(run), "left": {n: why.get(n, "") for n in survivors}}
+    told = {
+        "made": made,
+        "caught": len(run) - len(survivors),
+        "total": len(run),
+        "left": {name: why.get(name, "") for name in survivors},
+    }
     record_property("generated", told)
     assert [name for name in survivors if name not in why] == []
 

@@ -35,8 +35,8 @@ def decode(twins: Twins) -> Agreement:
     first = pieces_of(row)[0][1]
     comparisons.append(Comparison(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
     expected = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
-    for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
-        for (start, piece), value in zip(pieces_of(row), found, strict=True):
+    for name, caches in (("PyTorch", logits), ("Flax", twins.decoded)):
+        for (start, piece), value in zip(pieces_of(row), caches, strict=True):
             end = start + len(piece)
             comparisons.append(
                 Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, expected[end - 1])
@@ -57,9 +57,9 @@ def _weight_comparisons(twins: Twins) -> list[Comparison]:
 def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """The loss that is reported of a batch."""
     expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
-    found, count = twins.torch.eval_step(twins.tokens)
+    total, count = twins.torch.eval_step(twins.tokens)
     return [
-        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), expected),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(total), expected),
         Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
     ]
 

@@ -79,13 +79,13 @@ class HuggingFaceModel:
 
     def settings(self, module: str) -> Settings:
         """Returns the parameters of one of our modules, converted from those of the checkpoint."""
-        tensors, found = dict(self.model.named_parameters()), {}
+        tensors, values = dict(self.model.named_parameters()), {}
         for rule in self.rules:
             if any(name.rpartition(".")[0] == module for name in rule.names) and tensors.keys() >= set(rule.hf_names):
-                found |= zip(
+                values |= zip(
                     rule.names, rule.layout.from_hf([array(tensors[name]) for name in rule.hf_names]), strict=True
                 )
-        return {name.rpartition(".")[2]: value for name, value in found.items() if name.rpartition(".")[0] == module}
+        return {name.rpartition(".")[2]: value for name, value in values.items() if name.rpartition(".")[0] == module}
 
     def code(self, module: str) -> str:
         theirs = next((path for path, (ours, _) in self.paths.items() if ours == module), None)
@@ -121,19 +121,19 @@ def paths_of(
     Args:
       adding: parts of a block whose outputs differ from ours.
     """
-    found: dict[str, tuple[str, Mapping[str, str]]] = {}
+    paths: dict[str, tuple[str, Mapping[str, str]]] = {}
     for i in range(n_layers):
         for part, tensors in CONTAINERS.items():
             ours = f"layers.{i}.{part}".rstrip(".")
             theirs = _common([name for rule in rules if rule.names[0].startswith(f"{ours}.") for name in rule.hf_names])
             shared = {"input": tensors["input"]} if part in adding else tensors
-            found.setdefault(theirs, (ours, shared))
+            paths.setdefault(theirs, (ours, shared))
     for rule in rules:
         if len(rule.names) == len(rule.hf_names) == 1 and rule.layout in ALIKE and rule.names[0].endswith(".weight"):
             ours, theirs = (names[0].removesuffix(".weight") for names in (rule.names, rule.hf_names))
             if not ours.endswith(APART):
-                found[theirs] = ours, LAYER
-    return found
+                paths[theirs] = ours, LAYER
+    return paths
 
 
 def _common(names: Sequence[str]) -> str:

@@ -62,8 +62,10 @@ class FlaxTracer:
             self._programs[shape] = self._compiled(values, tokens, key)
         program, events, taps = self._programs[shape]
         moving_values = moving(self.engine.model, values)
-        (_, (found, rows)), (gradients, parameters) = jax.device_get(program(taps, moving_values, values, tokens, key))
-        filled = iter(found)
+        (_, (values_of_taps, rows)), (gradients, parameters) = jax.device_get(
+            program(taps, moving_values, values, tokens, key)
+        )
+        filled = iter(values_of_taps)
         events = [replace(e, value=np.asarray(next(filled))) if e.value is _TRACED else e for e in events]
         return finish(events, rows, gradients, parameters)
 
@@ -113,13 +115,13 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
             model.remat = "none"
             modules = [(canonical(path), module) for path, module in nnx.iter_modules(model)]
             paths.update({id(module): path for path, module in modules})
-            found = [
+            methods = [
                 (kind, name, method, getattr(kind, name))
                 for kind in dict.fromkeys(type(module) for _, module in modules)
                 for name, method in METHODS.items()
                 if hasattr(kind, name)
             ]
-            for kind, name, method, function in found:
+            for kind, name, method, function in methods:
                 stack.enter_context(patch.object(kind, name, _wrapper(recorder, paths, method, function)))
             return model
 

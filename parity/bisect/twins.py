@@ -203,8 +203,8 @@ def pieces_of(row: list[int]) -> list[tuple[int, list[int]]]:
 
 def parameter_gradients(trace: list[Event]) -> dict[str, np.ndarray]:
     """Returns {name: gradient} of a trace."""
-    found = (event for event in trace if event.stage == "backward" and not event.side)
-    return {f"{e.path}.{e.tensor.removeprefix('gradient of ')}".removeprefix("."): e.value for e in found}
+    gradients = (event for event in trace if event.stage == "backward" and not event.side)
+    return {f"{e.path}.{e.tensor.removeprefix('gradient of ')}".removeprefix("."): e.value for e in gradients}
 
 
 def _keeping(function: Callable, kept: dict[str, np.ndarray], params: Mapping[str, nn.Parameter]) -> Callable:

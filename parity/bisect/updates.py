@@ -45,11 +45,11 @@ def steps(twins: Twins) -> Agreement:
     updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
     for step, ((metrics, state), (expected, sound)) in enumerate(updates):
         comparisons = metric_comparisons(metrics, expected) + _drift_comparisons(twins, state, sound)
-        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
-        if found.divergence:
-            inside = found.divergence.module != "scaler" and not expected["skipped"]
-            return (inside and _one_step(twins, before, step)) or found
-        so_far, before = joined(so_far, found), sound
+        agreement = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
+        if agreement.divergence:
+            inside = agreement.divergence.module != "scaler" and not expected["skipped"]
+            return (inside and _one_step(twins, before, step)) or agreement
+        so_far, before = joined(so_far, agreement), sound
     return so_far
 
 
@@ -62,11 +62,11 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
     for first, piece in twins.split(tokens):
         own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
         comparisons += trace_comparisons("forward", own, sound) + trace_comparisons("backward", own, sound)
-    found = walk("steps", comparisons, tolerance)
-    if not found.divergence:
+    agreement = walk("steps", comparisons, tolerance)
+    if not agreement.divergence:
         updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)
-        found = walk("steps", _update_comparisons(twins, *updates), tolerance)
-    return found if found.divergence else None
+        agreement = walk("steps", _update_comparisons(twins, *updates), tolerance)
+    return agreement if agreement.divergence else None
 
 
 def state(twins: Twins) -> Agreement:
@@ -77,16 +77,16 @@ def state(twins: Twins) -> Agreement:
     exported = snapshot(torch)
     flax.import_state(exported)
     comparisons = exact_comparisons(exported, trained, owner) + exact_comparisons(snapshot(flax), trained, owner)
-    found = walk("state", comparisons, 0.0)
-    if found.divergence:
-        return found
+    agreement = walk("state", comparisons, 0.0)
+    if agreement.divergence:
+        return agreement
     metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
     comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
-    found = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
-    if found.divergence and found.divergence.module != "scaler":
+    agreement = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
+    if agreement.divergence and agreement.divergence.module != "scaler":
         # Passes and updates agree from the same state: the difference is in something that the state lacks.
-        found = replace(found, divergence=replace(found.divergence, module="optimizer"))
-    return found
+        agreement = replace(agreement, divergence=replace(agreement.divergence, module="optimizer"))
+    return agreement
 
 
 def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:

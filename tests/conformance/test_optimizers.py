@@ -17,11 +17,11 @@ from tests.reference import optimizers as reference
 def test_an_update_is_the_paper_s(twin, name):
     """The update is the paper's, with each parameter's learning rate and decay."""
     optim, (params, grads) = CASES[name], case()
-    found = twin.optimized(optim, GROUPS, params, grads, LEARNING_RATES)
+    params_after = twin.optimized(optim, GROUPS, params, grads, LEARNING_RATES)
     for name, start in params.items():
         formula = getattr(reference, optim.kind)
         expected = formula(optim, GROUPS[name], start, [g[name] for g in grads], LEARNING_RATES)
-        np.testing.assert_allclose(found[name], expected, **TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(params_after[name], expected, **TOLERANCE, err_msg=name)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -30,9 +30,9 @@ def test_without_gradients_a_parameter_only_decays(twin, name):
     params = {name: value.astype(np.float32) for name, value in case()[0].items()}
     grads = [{name: np.zeros_like(value) for name, value in params.items()} for _ in LEARNING_RATES]
     plain = {name: ParameterGroup(group.role) for name, group in GROUPS.items()}
-    found = twin.optimized(CASES[name], plain, params, grads, LEARNING_RATES)
+    params_after = twin.optimized(CASES[name], plain, params, grads, LEARNING_RATES)
     for name, start in params.items():
-        np.testing.assert_allclose(found[name], start, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(params_after[name], start, rtol=1e-6, err_msg=name)
 
 
 def test_a_large_parameter_is_updated_in_slices(twin, monkeypatch):
@@ -110,7 +110,7 @@ def test_schedule_free_evaluates_its_averages(twin):
         plain.import_state(plain.export_state() | {f"params/{name}": value for name, value in y.items()})
         assert step == 0 or plain.eval_step(batch())[0] != pytest.approx(expected, rel=1e-6)
         plain.import_state(plain.export_state() | x)
-        logits = [found.decoder().prefill([1, 2, 3]) for found in (engine, other, plain)]
+        logits = [each.decoder().prefill([1, 2, 3]) for each in (engine, other, plain)]
         np.testing.assert_allclose(logits[0], logits[2], rtol=1e-10)
         np.testing.assert_allclose(logits[1], logits[2], rtol=1e-10)
     a, b = engine.export_state(), undisturbed.export_state()

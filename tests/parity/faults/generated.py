@@ -53,7 +53,7 @@ class Mutant:
 def mutants() -> list[Mutant]:
     """Returns every mutant of the functions of the PyTorch twin, but of those that close over others' variables."""
     packages = [import_module(name) for name in PACKAGES]
-    names = [f"{p.__name__}.{found.name}" for p in packages for found in pkgutil.iter_modules(p.__path__)]
+    names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
     modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
     return [
         mutant
@@ -66,13 +66,13 @@ def mutants() -> list[Mutant]:
 
 def reached(run: Callable[[], object]) -> set[CodeType]:
     """Returns the code of every function that `run` calls."""
-    found: set[CodeType] = set()
-    sys.setprofile(lambda frame, event, argument: found.add(frame.f_code) if event == "call" else None)
+    called: set[CodeType] = set()
+    sys.setprofile(lambda frame, event, argument: called.add(frame.f_code) if event == "call" else None)
     try:
         run()
     finally:
         sys.setprofile(None)
-    return found
+    return called
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:

@@ -168,9 +168,9 @@ def select(entries: list[Case], component: str = "", everything: bool = False) -
         return about
     value = component.rpartition("=")[2]
     fields = [name for name in field_table() if value in choices(name)]
-    own, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
+    preferred, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
     small = [case for case in about if case.section not in (CURVES, PRESETS)]
-    return sorted(small, key=lambda case: (case.name not in own, case.section not in home, case.optimized))[:FEW]
+    return sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized))[:FEW]
 
 
 def components(config: Config) -> set[str]:
@@ -306,8 +306,8 @@ def _half_cases() -> Iterator[Case]:
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
             members["all that saves memory"] = LEVERS
-        for title, own in members.items():
-            case = _tiny(f"{name}, {title}", overrides | own, HALVES)
+        for title, extra in members.items():
+            case = _tiny(f"{name}, {title}", overrides | extra, HALVES)
             quick = (name,) if title == BASE.model.attention.kernel else ()
             yield replace(case, precisions=(name,), quick=quick, optimized=True)
 

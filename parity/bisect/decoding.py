@@ -71,7 +71,7 @@ def _call_comparisons(
 
     Tensors without an axis of positions, such as the rows of a mixture, are left out.
     """
-    end, own = start + time, {event.key: event.value for event in trace}
+    end, values = start + time, {event.key: event.value for event in trace}
     comparisons, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
@@ -81,7 +81,7 @@ def _call_comparisons(
             kept = min(value.shape[1], end)
             value, expected = value[:, -kept:], sound.value[-1:, end - kept : end]
         elif attends and event.tensor == KEYS_START:
-            expected = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
+            expected = np.array(end - values["forward", event.path, KEYS, event.call].shape[1])
         elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
             expected = np.array(start)
         elif sound is None:  # a call uses again the values that its cache keeps

@@ -143,8 +143,8 @@ def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event])
 
 def blamed(event: Event) -> str:
     """Returns the module that is broken if this is the first tensor that differs."""
-    own = event.side != ("input" if event.stage == "forward" else "output")
-    return (event.path if own else event.caller) or "model"
+    inside = event.side != ("input" if event.stage == "forward" else "output")
+    return (event.path if inside else event.caller) or "model"
 
 
 def shown(event: Event) -> str:

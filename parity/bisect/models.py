@@ -55,16 +55,16 @@ class TorchTwin:
         return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
-        own = self._own(module)
-        if not isinstance(own, nn.Module):
-            return _plain(vars(own)) if own else {}
-        tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
-        return {name: array(tensor) for name, tensor in tensors} | _plain(vars(own))
+        part = self._part(module)
+        if not isinstance(part, nn.Module):
+            return _plain(vars(part)) if part else {}
+        tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        return {name: array(tensor) for name, tensor in tensors} | _plain(vars(part))
 
     def code(self, module: str) -> str:
-        return code_of(module, "torch", self._own(module))
+        return code_of(module, "torch", self._part(module))
 
-    def _own(self, module: str) -> Any:
+    def _part(self, module: str) -> Any:
         """Returns the module, or the optimizer, of this name; None if there is none."""
         if module == "optimizer":
             return getattr(self.evaluator, "optimizer", None)
@@ -84,11 +84,11 @@ class FlaxTwin:
         return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
-        own = self._own(module)
-        settings = dict(_plain(vars(own))) if own else {}
+        part = self._part(module)
+        settings = dict(_plain(vars(part))) if part else {}
         prefix = "" if module in MODEL_NAMES else f"{module}."
         values = self.evaluator.parameters()
-        for name, value in vars(own).items() if isinstance(own, nnx.Module) else ():
+        for name, value in vars(part).items() if isinstance(part, nnx.Module) else ():
             if isinstance(value, nnx.Param):
                 settings[name] = np.asarray(values[prefix + name])
             elif hasattr(value, "dtype") or isinstance(value, nnx.Variable):
@@ -96,13 +96,13 @@ class FlaxTwin:
         return settings
 
     def code(self, module: str) -> str:
-        return code_of(module, "flax", self._own(module))
+        return code_of(module, "flax", self._part(module))
 
-    def _own(self, module: str) -> Any:
+    def _part(self, module: str) -> Any:
         """Returns the module, or the optimizer, of this name; None if there is none."""
         if module == "optimizer":
             return getattr(self.evaluator, "optimizer", None)
-        modules = {canonical(path): own for path, own in nnx.iter_modules(self.evaluator.model)}
+        modules = {canonical(path): part for path, part in nnx.iter_modules(self.evaluator.model)}
         return modules.get(MODEL if module in MODEL_NAMES else module)
 
 
@@ -163,11 +163,13 @@ def passes(
     left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Iterator[tuple[str, Agreement]]:
     """Yields the stages "forward" and "backward" and their agreement, up to the first divergence."""
-    own, other = left.trace(tokens), right.trace(tokens)
+    left_events, right_events = left.trace(tokens), right.trace(tokens)
     if not (left.complete and right.complete):
-        own, other = shared(own, other, order=own if left.complete else other)
+        left_events, right_events = shared(
+            left_events, right_events, order=left_events if left.complete else right_events
+        )
     for stage in ("forward", "backward"):
-        agreement = detailed(walk(stage, trace_comparisons(stage, own, other), tolerance), left, right)
+        agreement = detailed(walk(stage, trace_comparisons(stage, left_events, right_events), tolerance), left, right)
         yield stage, agreement
         if agreement.divergence:
             return

@@ -134,8 +134,8 @@ def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function
     def call(module: nnx.Module, *arguments: Any, **options: Any) -> Any:
         if method == LOGITS and isinstance(module, Transformer):
             return _logits(recorder, module, function, *arguments)
-        own, by_pair = partial(function, module), isinstance(module, ExpertLinear)
-        return recorder.call(paths[id(module)], method, own, arguments, options, by_pair)
+        bound, by_pair = partial(function, module), isinstance(module, ExpertLinear)
+        return recorder.call(paths[id(module)], method, bound, arguments, options, by_pair)
 
     return call
 
@@ -144,10 +144,10 @@ def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: 
     """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Array, *tied: Array) -> Array:
-        own = model.embed.weight.get_value()
-        model.embed.weight.set_value(tied[0] if tied else own)
+        weight = model.embed.weight.get_value()
+        model.embed.weight.set_value(tied[0] if tied else weight)
         logits = function(model, hidden)
-        model.embed.weight.set_value(own)
+        model.embed.weight.set_value(weight)
         return logits
 
     tied = (model.embed.weight.get_value(),) if model.head is None else ()

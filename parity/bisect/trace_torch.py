@@ -87,12 +87,12 @@ def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: 
 
     def call(hidden: Tensor, *tied: Tensor) -> Tensor:
         weights: dict[str, Any] = model.embed._parameters
-        own = model.embed.weight
-        weights["weight"] = tied[0] if tied else own
+        weight = model.embed.weight
+        weights["weight"] = tied[0] if tied else weight
         try:
             return function(hidden)
         finally:
-            weights["weight"] = own
+            weights["weight"] = weight
 
     tied = (model.embed.weight,) if model.head is None else ()
     return recorder.call(LOGITS, "", call, (hidden, *tied), {}, False)

@@ -119,13 +119,13 @@ class Twins:
 
     def update_flax(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
         """Returns the Flax twin's update of a state."""
-        engine, own = self.flax, self.flax.update
+        engine, original = self.flax, self.flax.update
         engine.import_state(state)
         gradients: dict[str, np.ndarray] = {}
 
         def update(state: Any, pieces: np.ndarray, lr: np.ndarray, sites: np.ndarray, count: np.ndarray) -> Any:
             gradients.update(self._added(pieces, sites, state["scaler"]["scale"], count)[1])
-            return own(state, pieces, lr, sites, count)
+            return original(state, pieces, lr, sites, count)
 
         with patch.object(engine, "update", update):
             metrics = engine.fetch(engine.train_step(tokens, lr, step))

@@ -23,20 +23,20 @@ def update(twins: Twins) -> Agreement:
     taken = walk("state", exact_comparisons(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
         return taken
-    own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
-    return walk("update", _update_comparisons(twins, own, twins.update), TENSOR_TOLERANCES[twins.precision])
+    left = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
+    return walk("update", _update_comparisons(twins, left, twins.update), TENSOR_TOLERANCES[twins.precision])
 
 
-def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Comparison]:
-    scale, loss, *norm = metric_comparisons(own.metrics, sound.metrics)
+def _update_comparisons(twins: Twins, left: Update, right: Update) -> list[Comparison]:
+    scale, loss, *norm = metric_comparisons(left.metrics, right.metrics)
     comparisons = [
         scale,
         loss,
-        *gradient_comparisons(own.gradients, sound.gradients, "accumulation", "added up"),
+        *gradient_comparisons(left.gradients, right.gradients, "accumulation", "added up"),
         *norm,
     ]
-    comparisons += gradient_comparisons(own.clipped, sound.clipped, "clipping", "clipped")
-    return comparisons + close_comparisons(own.state, sound.state, _owner(twins), None)
+    comparisons += gradient_comparisons(left.clipped, right.clipped, "clipping", "clipped")
+    return comparisons + close_comparisons(left.state, right.state, _owner(twins), None)
 
 
 def steps(twins: Twins) -> Agreement:
@@ -60,8 +60,8 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
         engine.import_state(state)
     comparisons = []
     for first, piece in twins.split(tokens):
-        own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
-        comparisons += trace_comparisons("forward", own, sound) + trace_comparisons("backward", own, sound)
+        left, right = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
+        comparisons += trace_comparisons("forward", left, right) + trace_comparisons("backward", left, right)
     agreement = walk("steps", comparisons, tolerance)
     if not agreement.divergence:
         updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)

@@ -64,8 +64,8 @@ def sections() -> list[Section]:
 
 def _sections(section: type, name: str) -> Iterator[Section]:
     inside = {f"{name}.{leaf}".lstrip("."): annotation for leaf, annotation in members(section).items()}
-    own = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
-    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], own)
+    infos = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
+    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], infos)
     for dotted, annotation in inside.items():
         if dataclasses.is_dataclass(annotation):
             yield from _sections(annotation, dotted)

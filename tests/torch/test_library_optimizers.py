@@ -131,15 +131,15 @@ def test_what_of_pytorch_is_the_specification(kind):
         values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
         grads = [{name: g[name] for name in values} for g in grads]
     params = twin.parameters(values)
-    own = library(optim, [
+    optimizer = library(optim, [
         {"params": [p], "lr_multiplier": group.lr_multiplier, "weight_decay": group.decay / group.lr_multiplier}
         for p, group in ((p, GROUPS[name]) for name, p in params.items())
     ])  # fmt: skip
 
     def update(lr):
-        for group in own.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_multiplier"]
-        own.step()
+        optimizer.step()
 
     twin.updates(params, grads, HIGH, update)
     formula = getattr(reference, kind)

@@ -42,12 +42,12 @@ class Mutant:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """The function computes what the mutant does until the context ends, whoever holds it."""
-        own = self.function.__code__
+        original = self.function.__code__
         self.function.__code__ = self.code
         try:
             yield
         finally:
-            self.function.__code__ = own
+            self.function.__code__ = original
 
 
 def mutants() -> list[Mutant]:
@@ -78,8 +78,14 @@ def reached(run: Callable[[], object]) -> set[CodeType]:
 def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
     """Yields the functions and methods that a module defines, without what wraps them."""
     for name, value in list(vars(module).items()):
-        own = getattr(value, "__module__", "") == module.__name__
-        members = vars(value).items() if own and isinstance(value, type) else ((None, value),) if own else ()
+        defined_here = getattr(value, "__module__", "") == module.__name__
+        members = (
+            vars(value).items()
+            if defined_here and isinstance(value, type)
+            else ((None, value),)
+            if defined_here
+            else ()
+        )
         for method, member in members:
             plain = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
             defined = isinstance(plain, FunctionType) and plain.__module__ == module.__name__

@@ -308,7 +308,7 @@ def test_paths_of_a_hugging_face_model_come_from_the_rules_of_its_weights():
         Rule(("layers.0.mlp.up_proj.weight",), ("h.0.mlp.fc.weight",), SAME),
         Rule(("layers.0.mlp.down_proj.weight",), ("h.0.mlp.proj.weight",), SAME),
     ]  # fmt: skip
-    assert {theirs: ours for theirs, (ours, _) in paths_of(rules, 1).items()} == {
+    assert {hf_path: twin_path for hf_path, (twin_path, _) in paths_of(rules, 1).items()} == {
         "h.0": "layers.0",
         "h.0.attn": "layers.0.attention",
         "h.0.attn.out": "layers.0.attention.o_proj",

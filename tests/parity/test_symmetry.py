@@ -29,9 +29,8 @@ def modules(package: str) -> list[str]:
 
 
 def public(module) -> dict[str, type]:
-    defined = {
-        name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
-    }
+    home = module.__name__
+    defined = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == home}
     return {name: type(value) for name, value in defined.items() if not name.startswith("_")}
 
 

@@ -263,8 +263,8 @@ def test_a_skipped_update_excuses_no_other_precision(tmp_path, compute):
 def test_evaluation_goes_by_micro_batches(whole, tmp_path):
     result, engine = run(make_config(tmp_path, micro_batch_size=2))
     assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
-    ours, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
-    assert ours == pytest.approx(reference, rel=1e-14)
+    losses, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
+    assert losses == pytest.approx(reference, rel=1e-14)
 
 
 def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):

@@ -78,14 +78,9 @@ def reached(run: Callable[[], object]) -> set[CodeType]:
 def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
     """Yields the functions and methods that a module defines, without what wraps them."""
     for name, value in list(vars(module).items()):
-        defined_here = getattr(value, "__module__", "") == module.__name__
-        members = (
-            vars(value).items()
-            if defined_here and isinstance(value, type)
-            else ((None, value),)
-            if defined_here
-            else ()
-        )
+        if getattr(value, "__module__", "") != module.__name__:
+            continue
+        members = vars(value).items() if isinstance(value, type) else ((None, value),)
         for method, member in members:
             plain = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
             defined = isinstance(plain, FunctionType) and plain.__module__ == module.__name__

@@ -11,7 +11,17 @@ from typing import Any
 
 from parity.checks import CHECKS
 from parity.fields import choices, other_values, selecting
-from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, LEVERS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
+from parity.options import (
+    BASE,
+    FLOAT32_TOO,
+    KERNEL_OPTIONS,
+    MEMORY_SETTINGS,
+    NEEDS,
+    OPTIMIZED,
+    OPTIONS,
+    QUICK,
+    Overrides,
+)
 from slm_core.config import DTYPES, Config, presets
 from slm_core.config.fields import field_table, flatten, reads, selected, with_values
 from slm_core.config.layers import layer_specs
@@ -305,7 +315,7 @@ def _half_cases() -> Iterator[Case]:
         members = {kernel: {"attention.kernel": kernel} for kernel in choices("model.attention.kernel")}
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
-            members["all that saves memory"] = LEVERS
+            members["all that saves memory"] = MEMORY_SETTINGS
         for title, extra in members.items():
             case = _tiny(f"{name}, {title}", overrides | extra, HALVES)
             quick = (name,) if title == BASE.model.attention.kernel else ()

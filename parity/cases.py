@@ -61,8 +61,8 @@ SECTIONS = {
 NO_NUMERICS = {"memory.limit_gb", "finetune.base"}
 """Fields of model, optim, memory and finetune that change nothing that is computed."""
 
-HALVES, CURVES, PRESETS = "half precisions", "loss curves of larger models", "presets"
-ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, CURVES, PRESETS]))
+HALVES, LOSS_CURVES, PRESETS = "half precisions", "loss curves of larger models", "presets"
+ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, LOSS_CURVES, PRESETS]))
 """Sections, in the order in which they are reported."""
 
 
@@ -115,7 +115,7 @@ def cases() -> list[Case]:
             entries.append(_tiny(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
     entries += _choice_cases(entries, field_table())
     entries += _number_cases(entries)
-    entries += [*_half_cases(), *_curve_cases(), *preset_cases()]
+    entries += [*_half_cases(), *_loss_curve_cases(), *preset_cases()]
     return sorted(entries, key=lambda case: ORDER.index(case.section))
 
 
@@ -179,7 +179,7 @@ def select(entries: list[Case], component: str = "", everything: bool = False) -
     value = component.rpartition("=")[2]
     fields = [name for name in field_table() if value in choices(name)]
     preferred, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
-    small = [case for case in about if case.section not in (CURVES, PRESETS)]
+    small = [case for case in about if case.section not in (LOSS_CURVES, PRESETS)]
     return sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized))[:FEW]
 
 
@@ -322,7 +322,7 @@ def _half_cases() -> Iterator[Case]:
             yield replace(case, precisions=(name,), quick=quick, optimized=True)
 
 
-def _curve_cases() -> Iterator[Case]:
+def _loss_curve_cases() -> Iterator[Case]:
     """Yields two larger models, whose loss curves have tolerances of their own."""
     for layers, width, tolerance in ((4, 128, 1e-4), (6, 256, 5e-3)):
         # BASE's rate is for a width of 32: at 256 the loss spikes, and a spike magnifies rounding 1e5 times.
@@ -330,7 +330,8 @@ def _curve_cases() -> Iterator[Case]:
         config = with_values(BASE, values)
         about = frozenset(components(config))
         yield Case(
-            f"loss curve, {layers}x{width}", config, CURVES, about, checks=("initial_weights", "loss_curve"), length=64,
+            f"loss curve, {layers}x{width}", config, LOSS_CURVES, about, length=64,
+            checks=("initial_weights", "loss_curve"),
             tolerances={("loss_curve", "float32"): tolerance},
         )  # fmt: skip
 

@@ -165,7 +165,7 @@ class Twins:
         return [decoder.step(piece[0]) if start else decoder.prefill(piece) for start, piece in pieces]
 
     @functools.cached_property
-    def curve(self) -> list[tuple[Metrics, State]]:
+    def flax_updates(self) -> list[tuple[Metrics, State]]:
         """The Flax twin's metrics of each of the first updates, and the state after it."""
         return list(self.train(self.flax, self.initial))
 

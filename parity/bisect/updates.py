@@ -42,7 +42,7 @@ def _update_comparisons(twins: Twins, left: Update, right: Update) -> list[Compa
 def steps(twins: Twins) -> Agreement:
     """Compares updates from the initial state, by the schedule. Each starts where the one before ended."""
     tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
-    updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
+    updates = zip(twins.train(twins.torch, twins.initial), twins.flax_updates, strict=True)
     for step, ((metrics, state), (expected, sound)) in enumerate(updates):
         comparisons = metric_comparisons(metrics, expected) + _drift_comparisons(twins, state, sound)
         agreement = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
@@ -72,7 +72,7 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
 def state(twins: Twins) -> Agreement:
     """Compares the state after the schedule, transferred both ways, and an update of the transferred state."""
     torch, flax, owner = twins.torch, twins.flax, _owner(twins)
-    trained = twins.curve[-1][1] | twins.grown
+    trained = twins.flax_updates[-1][1] | twins.grown
     torch.import_state(trained)
     exported = snapshot(torch)
     flax.import_state(exported)
@@ -80,7 +80,9 @@ def state(twins: Twins) -> Agreement:
     agreement = walk("state", comparisons, 0.0)
     if agreement.divergence:
         return agreement
-    metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
+    metrics = [
+        e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.flax_updates))) for e in (torch, flax)
+    ]
     comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
     agreement = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
     if agreement.divergence and agreement.divergence.module != "scaler":

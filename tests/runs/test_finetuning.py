@@ -87,9 +87,9 @@ def adapted(work):
 
 
 def test_twins_adapt_alike(adapted):
-    curves = {twin: losses(result.folder) for twin, (result, _) in adapted.items()}
-    assert len(curves["torch"]) == 4 and curves["torch"][-1] < curves["torch"][0]
-    np.testing.assert_allclose(*curves.values(), rtol=1e-10)
+    losses_by_twin = {twin: losses(result.folder) for twin, (result, _) in adapted.items()}
+    assert len(losses_by_twin["torch"]) == 4 and losses_by_twin["torch"][-1] < losses_by_twin["torch"][0]
+    np.testing.assert_allclose(*losses_by_twin.values(), rtol=1e-10)
 
 
 @pytest.mark.parametrize("twin", ["torch", SLOW_FLAX])

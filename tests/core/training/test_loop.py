@@ -159,7 +159,7 @@ def test_a_signal_in_the_last_update_finishes_the_run(tmp_path):
     assert result.finished
 
 
-def test_samples_and_checkpoints_do_not_change_the_curve(whole, tmp_path):
+def test_samples_and_checkpoints_do_not_change_the_loss_curve(whole, tmp_path):
     result, _ = run(make_config(tmp_path, sample_every=0, checkpoint_every=3, keep_checkpoints=1))
     assert lines(result) == lines(whole[0])
     assert not (result.folder / "samples").exists()

@@ -41,7 +41,7 @@ VOCAB = 61
 AUTO = "auto"
 """A choice that stands for another, which is resolved when an engine is built."""
 CODES = {("update", "float32"): 1e-3}
-"""Budgets of moments in 8 bits: rounding takes one code in 1e5 over a middle, and it alone is 3e-4 of 512 codes."""
+"""Tolerances of moments in 8 bits. Rounding moves one code in 1e5 over a middle; that one code is 3e-4 of 512 codes."""
 FEW = 4
 """How many cases prove one component in under a minute."""
 

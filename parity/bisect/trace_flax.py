@@ -93,9 +93,9 @@ class FlaxTracer:
 
     def _objective(self, recorder: Recorder, values: Params, tokens: Array, key: Any) -> Array:
         engine = self.engine
-        plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
+        unchunked = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", plain):
+        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", unchunked):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 

@@ -39,10 +39,10 @@ class TorchTracer:
         engine, taps = self.engine, Taps()
         recorder = Recorder(is_tensor, taps)
         key = None if step is None else self.key(step, first_row)
-        plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
+        unchunked = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         with (
             recorded(recorder, engine.model),
-            patch.object(engine, "config", plain),
+            patch.object(engine, "config", unchunked),
             patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):

@@ -82,10 +82,10 @@ def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
             continue
         members = vars(value).items() if isinstance(value, type) else ((None, value),)
         for method, member in members:
-            plain = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
-            defined = isinstance(plain, FunctionType) and plain.__module__ == module.__name__
-            if defined and method not in NOT_NUMBERS and plain.__code__.co_filename == module.__file__:
-                yield f"{name}.{method}" if method else name, plain
+            unwrapped = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
+            defined = isinstance(unwrapped, FunctionType) and unwrapped.__module__ == module.__name__
+            if defined and method not in NOT_NUMBERS and unwrapped.__code__.co_filename == module.__file__:
+                yield f"{name}.{method}" if method else name, unwrapped
 
 
 def _mutants(name: str, function: FunctionType) -> Iterator[Mutant]:

@@ -16,9 +16,9 @@ def test_every_field_is_perturbed():
 @pytest.mark.parametrize("name", field_table())
 def test_every_choice_that_reads_a_field_has_another_value_of_it(name):
     reading = {(name, context) for context, _ in contexts(name, all_choices=True)}
-    found = list(cases(name, all_choices=True))
-    assert reading - ONLY_VALUES == {(name, case.context) for case in found}
-    assert {flatten(config)[name] for case in found for config in (case.base, case.other)} >= set(values_of(name))
+    tried = list(cases(name, all_choices=True))
+    assert reading - ONLY_VALUES == {(name, case.context) for case in tried}
+    assert {flatten(config)[name] for case in tried for config in (case.base, case.other)} >= set(values_of(name))
 
 
 @pytest.mark.parametrize(

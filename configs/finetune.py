@@ -41,10 +41,10 @@ def of_run(base: SavedRun) -> Config:
 
 
 def _seq_len(base: Config) -> int:
-    own = base.data.seq_len
-    shorter = with_values(base, {"data.seq_len": min(CONTEXT, own)})
+    length = base.data.seq_len
+    shorter = with_values(base, {"data.seq_len": min(CONTEXT, length)})
     fixed = base.model.position.kind == "learned" or differences(shorter, base)
-    return own if fixed else shorter.data.seq_len
+    return length if fixed else shorter.data.seq_len
 
 
 VARIANTS = {"tiny": tiny}

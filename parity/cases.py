@@ -11,7 +11,17 @@ from typing import Any
 
 from parity.checks import CHECKS
 from parity.fields import choices, other_values, selecting
-from parity.options import BASE, FLOAT32_TOO, KERNEL_OPTIONS, LEVERS, NEEDS, OPTIMIZED, OPTIONS, QUICK, Overrides
+from parity.options import (
+    BASE,
+    FLOAT32_TOO,
+    KERNEL_OPTIONS,
+    MEMORY_SETTINGS,
+    NEEDS,
+    OPTIMIZED,
+    OPTIONS,
+    QUICK,
+    Overrides,
+)
 from slm_core.config import DTYPES, Config, presets
 from slm_core.config.fields import field_table, flatten, reads, selected, with_values
 from slm_core.config.layers import layer_specs
@@ -31,7 +41,7 @@ VOCAB = 61
 AUTO = "auto"
 """A choice that stands for another, which is resolved when an engine is built."""
 CODES = {("update", "float32"): 1e-3}
-"""Budgets of moments in 8 bits: rounding takes one code in 1e5 over a middle, and it alone is 3e-4 of 512 codes."""
+"""Tolerances of moments in 8 bits. Rounding moves one code in 1e5 over a middle; that one code is 3e-4 of 512 codes."""
 FEW = 4
 """How many cases prove one component in under a minute."""
 
@@ -51,8 +61,8 @@ SECTIONS = {
 NO_NUMERICS = {"memory.limit_gb", "finetune.base"}
 """Fields of model, optim, memory and finetune that change nothing that is computed."""
 
-HALVES, CURVES, PRESETS = "half precisions", "loss curves of larger models", "presets"
-ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, CURVES, PRESETS]))
+HALVES, LOSS_CURVES, PRESETS = "half precisions", "loss curves of larger models", "presets"
+ORDER = tuple(dict.fromkeys([*OPTIONS, *SECTIONS.values(), HALVES, LOSS_CURVES, PRESETS]))
 """Sections, in the order in which they are reported."""
 
 
@@ -105,7 +115,7 @@ def cases() -> list[Case]:
             entries.append(_tiny(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
     entries += _choice_cases(entries, field_table())
     entries += _number_cases(entries)
-    entries += [*_half_cases(), *_curve_cases(), *preset_cases()]
+    entries += [*_half_cases(), *_loss_curve_cases(), *preset_cases()]
     return sorted(entries, key=lambda case: ORDER.index(case.section))
 
 
@@ -168,9 +178,9 @@ def select(entries: list[Case], component: str = "", everything: bool = False) -
         return about
     value = component.rpartition("=")[2]
     fields = [name for name in field_table() if value in choices(name)]
-    own, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
-    small = [case for case in about if case.section not in (CURVES, PRESETS)]
-    return sorted(small, key=lambda case: (case.name not in own, case.section not in home, case.optimized))[:FEW]
+    preferred, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
+    small = [case for case in about if case.section not in (LOSS_CURVES, PRESETS)]
+    return sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized))[:FEW]
 
 
 def components(config: Config) -> set[str]:
@@ -305,14 +315,14 @@ def _half_cases() -> Iterator[Case]:
         members = {kernel: {"attention.kernel": kernel} for kernel in choices("model.attention.kernel")}
         if name == "float16":
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
-            members["all that saves memory"] = LEVERS
-        for title, own in members.items():
-            case = _tiny(f"{name}, {title}", overrides | own, HALVES)
+            members["all that saves memory"] = MEMORY_SETTINGS
+        for title, extra in members.items():
+            case = _tiny(f"{name}, {title}", overrides | extra, HALVES)
             quick = (name,) if title == BASE.model.attention.kernel else ()
             yield replace(case, precisions=(name,), quick=quick, optimized=True)
 
 
-def _curve_cases() -> Iterator[Case]:
+def _loss_curve_cases() -> Iterator[Case]:
     """Yields two larger models, whose loss curves have tolerances of their own."""
     for layers, width, tolerance in ((4, 128, 1e-4), (6, 256, 5e-3)):
         # BASE's rate is for a width of 32: at 256 the loss spikes, and a spike magnifies rounding 1e5 times.
@@ -320,7 +330,8 @@ def _curve_cases() -> Iterator[Case]:
         config = with_values(BASE, values)
         about = frozenset(components(config))
         yield Case(
-            f"loss curve, {layers}x{width}", config, CURVES, about, checks=("initial_weights", "loss_curve"), length=64,
+            f"loss curve, {layers}x{width}", config, LOSS_CURVES, about, length=64,
+            checks=("initial_weights", "loss_curve"),
             tolerances={("loss_curve", "float32"): tolerance},
         )  # fmt: skip
 

@@ -16,14 +16,14 @@ from slm_core.runs.saved import SavedRun
 from slm_core.runs.vocabulary import expected_vocabulary
 
 MICRO, CONTEXT = 8, 1024
-PLAIN: dict[str, Any] = {
+NO_SETTING: dict[str, Any] = {
     "memory.remat": "none", "memory.loss_chunk": 0, "precision.compute": "float32", "optim.kind": "adamw",
     "train.micro_batch_size": MICRO,
 }  # fmt: skip
 _CHUNKED = {"memory.loss_chunk": CHUNK}
 _BLOCK = {"memory.remat": "block"} | _CHUNKED
 SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "no setting": {},
     "loss_chunk": _CHUNKED,
     "loss_chunk, remat=attention": {"memory.remat": "attention"} | _CHUNKED,
     "loss_chunk, remat=block": _BLOCK,
@@ -34,10 +34,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "loss_chunk, remat=block, LoRA on int8": {"finetune.kind": "lora", "finetune.frozen": "int8"} | _BLOCK,
     "loss_chunk, remat=block, LoRA on NF4": {"finetune.kind": "lora", "finetune.frozen": "nf4"} | _BLOCK,
 }  # fmt: skip
-"""{name: overrides of PLAIN}."""
+"""{name: overrides of NO_SETTING}."""
 
 ALL_SETTINGS = "configs/gpt2.py:124m"
-FEW = ("plain", "loss_chunk, remat=block", "loss_chunk, remat=block, LoRA on NF4")
+FEW = ("no setting", "loss_chunk, remat=block", "loss_chunk, remat=block, LoRA on NF4")
 PRESETS = (ALL_SETTINGS, "configs/llama.py:60m", "configs/llama.py:100m", "configs/llama.py:135m")
 
 
@@ -77,7 +77,7 @@ class Job(NamedTuple):
 
 
 def jobs() -> list[Job]:
-    """Returns everything to measure, the slowest first."""
+    """Lists every config to measure in each twin, the slowest first."""
     todo: list[Job] = []
     for spec in PRESETS:
         preset = presets.load(spec)[0]
@@ -96,14 +96,14 @@ def jobs() -> list[Job]:
 
 
 def _resolved(subject: str, preset: Config, vocab_size: int) -> list[Job]:
-    """Returns a preset with its open fields resolved within its memory limit, in float32."""
+    """Resolves the open fields of a preset within its memory limit, in float32; one job per twin."""
     limit, preset = preset.memory.limit_gb * 1e9, on_card(preset)
     chosen = {twin: cheapest(preset, vocab_size, planned(twin), limit) or resolved(preset) for twin in TWINS}
     return [Job(subject, "as the trainer resolves it", twin, config, vocab_size) for twin, config in chosen.items()]
 
 
 def _tuned(base: Config) -> Config:
-    """Returns the config that configs/finetune.py makes from a run of this one."""
+    """Makes the config that configs/finetune.py makes from a run of this config."""
     from configs.finetune import of_run
 
     nowhere = Path("models/base")
@@ -111,14 +111,14 @@ def _tuned(base: Config) -> Config:
 
 
 def _with_settings(preset: Config, overrides: dict[str, Any]) -> Config:
-    values = PLAIN | overrides
+    values = NO_SETTING | overrides
     config, _ = drop_unread(preset, with_values(preset, values), values)
     validate(config, values)
     return config
 
 
 def on_card(config: Config) -> Config:
-    """Returns the config as it is planned for a GPU, in float32 if it names no other dtype."""
+    """Makes the config that the planner sees for a GPU, in float32 if it names no other dtype."""
     auto = config.precision.compute == "auto"
     return with_values(config, {"run.device": "auto"} | ({"precision.compute": "float32"} if auto else {}))
 
@@ -131,15 +131,18 @@ def measure(job: Job) -> Row:
 
 INTRODUCTION = """# Memory
 
-Written by `{command}`, not by hand. The memory of an update of each twin at its peak, without running it.
-`slm_core/planner` **predicts** it from the config. It is **measured** without a GPU. Of PyTorch MemTracker counts it
-under FakeTensorMode, with the layers' choices on a GPU before compute capability 8.0. Of Flax it is the
-`memory_analysis` (temporaries + arguments + outputs - aliased) of the update that XLA compiles for an NVIDIA GeForce
-GTX 1660 Ti, which need not be there. GB are 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts it for any
-config, and with `--measure` measures it.
+Written by `{command}`, not by hand. This page shows the peak memory of one update in each twin.
+`slm_core/planner` **predicts** it from the config. It is **measured** without a GPU, and the update does not run:
 
-A run on the card also takes the CUDA context, libraries' workspaces that the frameworks do not allocate, and
-fragmentation. These are not counted here; the planner leaves 5% of the free memory for them.
+- PyTorch: MemTracker counts the memory under FakeTensorMode. Layers choose as on a GPU below compute capability 8.0.
+- Flax: XLA compiles the update for an NVIDIA GeForce GTX 1660 Ti, which need not be there. Its `memory_analysis`
+  gives temporaries + arguments + outputs - aliased.
+
+One GB is 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts the memory of any config, and with
+`--measure` also measures it.
+
+A run on the card needs more: the CUDA context, workspaces that libraries allocate themselves, and fragmentation.
+This page does not count them. The planner leaves 5% of the free memory for them.
 
 {summary}
 
@@ -148,7 +151,7 @@ fragmentation. These are not counted here; the planner leaves 5% of the free mem
 
 
 def page(rows: list[Row], command: str) -> str:
-    """Returns docs/memory.md."""
+    """Writes the text of docs/memory.md."""
     from parity.report import machine
     from slm_core.runs.provenance import versions
     from slm_core.studies.tables import markdown_table
@@ -156,19 +159,20 @@ def page(rows: list[Row], command: str) -> str:
     worst = max(rows, key=lambda row: abs(row.ratio - 1))
     configs = len({(row.subject, row.setting) for row in rows})
     summary = (
-        f"{len(rows)} measurements of {configs} configs; predicted over measured"
-        f" is {min(row.ratio for row in rows):.3f} to {max(row.ratio for row in rows):.3f}, farthest off in"
+        f"{len(rows)} measurements of {configs} configs. The ratio of predicted to measured memory is"
+        f" {min(row.ratio for row in rows):.3f} to {max(row.ratio for row in rows):.3f}. It is farthest from 1 for"
         f" {' '.join((worst.subject, worst.setting)).strip()} ({TWINS[worst.twin]})."
     )
     software = ", ".join(f"{name} {version}" for name, version in versions().items())
     text = INTRODUCTION.format(command=command, summary=summary, versions=software, machine=machine())
-    text += f"\n## Presets\nMicro-batches of {MICRO} x {CONTEXT} tokens, float32 unless it says otherwise.\n\n"
+    text += f"\n## Presets\nMicro-batches of {MICRO} x {CONTEXT} tokens, in float32 unless the name says otherwise.\n\n"
     text += markdown_table(_HEAD, list(_lines([row for row in rows if row.subject])))
     text += "\n\n![predicted memory of gpt2.py:124m by setting](memory.png)\n"
-    text += f"\n## The savings of {ALL_SETTINGS.removeprefix('configs/')}\nMeasured, over the plain configuration.\n\n"
+    text += f"\n## The savings of {ALL_SETTINGS.removeprefix('configs/')}\n"
+    text += "Measured memory, divided by that without any setting.\n\n"
     text += markdown_table(["setting", *TWINS.values()], list(_savings(rows)))
-    text += "\n\n## Small models, one for each setting and component\n"
-    text += "6 layers of 384, 8 x 256 tokens at once of vocabulary 8192, unless its name says otherwise.\n\n"
+    text += "\n\n## Small models: one per setting and component\n"
+    text += "6 layers, 384 wide, vocabulary 8192, micro-batches of 8 x 256 tokens, unless the name says otherwise.\n\n"
     return text + markdown_table(_HEAD, list(_lines([row for row in rows if not row.subject]))) + "\n"
 
 
@@ -188,11 +192,11 @@ def _savings(rows: list[Row]) -> Iterator[list[str]]:
         (row.setting, row.twin): row.measured for row in rows if row.subject == ALL_SETTINGS.removeprefix("configs/")
     }
     for setting in SETTINGS:
-        yield [setting, *(f"{bytes_of[setting, twin] / bytes_of['plain', twin]:.2f}" for twin in TWINS)]
+        yield [setting, *(f"{bytes_of[setting, twin] / bytes_of['no setting', twin]:.2f}" for twin in TWINS)]
 
 
 def pictured(rows: list[Row]) -> dict[str, dict[str, Prediction]]:
-    """Returns {memory setting: {twin: prediction}} of the preset that is measured with all of them."""
+    """Collects {memory setting: {twin: prediction}} of the preset that is measured with every setting."""
     titles: dict[str, dict[str, Prediction]] = {}
     for row in rows:
         if row.subject == ALL_SETTINGS.removeprefix("configs/"):

@@ -264,7 +264,7 @@ OPTIONS: dict[str, dict[str, Overrides]] = {
 }
 """{section: {name: overrides of BASE}}. A choice or number that none of these sets gets a case by itself."""
 
-LEVERS: Overrides = {
+MEMORY_SETTINGS: Overrides = {
     "n_layers": 3, "memory.remat": "full", "memory.loss_chunk": 20, "finetune.kind": "lora", "finetune.frozen": "nf4",
     "finetune.rank": 3, "finetune.alpha": 2.0,
 }  # fmt: skip

@@ -142,8 +142,8 @@ def machine() -> str:
 
 INTRODUCTION = """# Parity: what was measured
 
-Written by `{command}`, not by hand. A row is one small model, or a preset, built twice from one config.
-An entry is the worst error of a check, in float64 · float32; 0 is bitwise equality.
+Written by `{command}`, not by hand. A row is a case: one small model, or one preset, built in both twins.
+An entry is the worst error of one check, in float64 · float32. A 0 means bitwise equality.
 [numerics.md](numerics.md#tolerances) says what each check compares, and why float64 is the proof.
 `uv run scripts/check_parity.py --component NAME` measures one component again.
 
@@ -189,7 +189,7 @@ def markdown(results: list[Result], sections: Mapping[str, str], command: str) -
 
 def _summary(results: list[Result]) -> str:
     failed = [result for result in results if not result.passed]
-    count = f"{len(results)} measurements of {len({result.case for result in results})} models, "
+    count = f"{len(results)} measurements of {len({result.case for result in results})} cases, "
     if failed:
         return count + f"**{len(failed)} above their tolerance**:\n\n" + "\n".join(f"- {result}" for result in failed)
     count += "all within their tolerances."

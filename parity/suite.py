@@ -45,8 +45,8 @@ class Result:
 
 def checks_of(case: Case, precision: str, chosen: Iterable[str] = tuple(CHECKS)) -> list[str]:
     """Returns those of the chosen checks that a case runs in a precision, in the order of CHECKS."""
-    own = set(case.checks) & set(chosen) if precision in case.precisions else set()
-    return [name for name in CHECKS if name in own and name in TOLERANCES[precision]]
+    names = set(case.checks) & set(chosen) if precision in case.precisions else set()
+    return [name for name in CHECKS if name in names and name in TOLERANCES[precision]]
 
 
 def run_case(case: Case, precision: str, chosen: Iterable[str] = tuple(CHECKS)) -> Iterator[Result]:

@@ -1,4 +1,4 @@
-"""Native checkpoints: an Orbax PyTree of everything that `Engine.export_state` names."""
+"""Writes and reads native checkpoints: an Orbax PyTree of everything that `Engine.export_state` names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
 
 
 def open_state(folder: Path) -> Weights:
-    """Opens what `save` wrote; an entry is read when it is asked for.
+    """Opens a folder that `save` wrote; an entry is read when it is asked for.
 
     Raises:
       UserError: the checkpoint is missing or damaged.

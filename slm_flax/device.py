@@ -1,4 +1,4 @@
-"""The device that a run computes on: its settings, its name, its memory."""
+"""Prepares the device that a run computes on, and measures it."""
 
 import os
 import resource
@@ -22,7 +22,7 @@ MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 def prepare_device(config: Config) -> jax.Device:
-    """Picks the device and applies the process-wide settings that the config names, before JAX starts its backend.
+    """Picks the device, and applies the process-wide settings that the config names, before JAX starts its backend.
 
     Raises:
       UserError: run.device=cuda, but there is no GPU.
@@ -31,6 +31,7 @@ def prepare_device(config: Config) -> jax.Device:
     jax.config.update("jax_enable_x64", config.precision.params == "float64")
     # JAX's own default rounds float32 matrix products to TF32 on GPUs that have it; PyTorch's does not.
     jax.config.update("jax_default_matmul_precision", "highest")
+    # pyrefly: ignore[missing-attribute]  jax adds its settings when it is imported
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "lm-workbench" / "jax"))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -64,20 +65,21 @@ def probe(device: jax.Device, threads: int) -> Device:
 
 
 def device_name(device: jax.Device, threads: int) -> str:
-    """Returns what the device is, for reading. `threads`: of a CPU; 0: one per core."""
+    """Names the device, for people to read. `threads`: of a CPU; 0: one per core."""
     return device.device_kind if device.platform == "gpu" else f"CPU, {threads or os.cpu_count()} threads"
 
 
 def peak_memory_bytes(device: jax.Device) -> int:
-    """Returns the peak memory of a GPU so far (0: JAX's allocator does not count it), of the process on a CPU."""
+    """Measures the peak memory of a GPU so far (0: JAX does not count it), or of the process on a CPU, in bytes."""
     if device.platform == "gpu":
         return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _limit_gpu_memory(limit: float) -> None:
-    """Lets JAX take `limit` bytes of the first GPU (0: all), by the fraction that its backend reads from the
-    environment. Without it that is three quarters.
+    """Lets JAX take `limit` bytes of the first GPU (0: all).
+
+    JAX's backend reads a fraction of the memory from the environment. Its default is three quarters.
     """
     memory = gpu_memory()
     if memory and not any(os.environ.get(name) for name in MEMORY_FRACTIONS):
@@ -86,7 +88,7 @@ def _limit_gpu_memory(limit: float) -> None:
 
 
 def _gpu_memory(device: jax.Device) -> tuple[int, int]:
-    """Returns a GPU's memory and how much of it this process could still take, in bytes.
+    """Measures a GPU's memory, and how much of it this process could still take, in bytes.
 
     Raises:
       UserError: neither JAX nor the driver tells.

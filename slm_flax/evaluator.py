@@ -1,4 +1,4 @@
-"""A model with its weights on one device, to evaluate and decode with."""
+"""Evaluates and decodes with a model whose weights are on one device."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ from slm_flax.params import Params
 
 
 class Evaluator:
-    """See `slm_core.protocols.Evaluator`."""
+    """Evaluates a model, and makes decoders of it; see `slm_core.protocols.Evaluator`."""
 
     framework = "flax"
 
@@ -30,11 +30,13 @@ class Evaluator:
         """Places a model with its weights on the config's device.
 
         Args:
-          weights: read one at a time, in the model's order; None: the initial ones of config.seed.
-          trains: an engine trains this model, so memory is planned for that.
+          config: its fields that are "auto" are resolved for the device.
+          vocab_size: number of token ids.
+          weights: read one at a time, in the model's order; None: the initial weights of config.seed.
+          trains: whether an engine trains this model; memory is then planned for training.
 
         Raises:
-          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
+          UserError: the machine lacks something that the config asks for, or the weights do not fit.
         """
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)
@@ -52,6 +54,7 @@ class Evaluator:
         self.loss_sums = jax.jit(self._loss_sums)
 
     def facts(self) -> dict[str, str]:
+        """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
         return {
             "framework": f"JAX {jax.__version__}",
             "device": device_name(self.device, self.config.run.threads),
@@ -61,21 +64,24 @@ class Evaluator:
         }
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
         return self.measure(self.params, tokens)
 
     def measure(self, values: Params, tokens: np.ndarray) -> tuple[float, int]:
-        """Does an `eval_step` with other weights."""
+        """Does what `eval_step` does, with other weights."""
         sums = self.loss_sums(values, tokens, None)
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
+        """Makes a decoder with the current parameters."""
         return Decoder(self.model, self.params)
 
     def peak_memory_bytes(self) -> int:
+        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
         return peak_memory_bytes(self.device)
 
     def parameters(self) -> Params:
-        """Returns the parameters, each layer's by itself."""
+        """Returns the parameters by canonical name, one array per layer."""
         return self.params
 
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:

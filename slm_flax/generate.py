@@ -13,7 +13,7 @@ from slm_flax.params import Params, bind
 
 
 class Decoder:
-    """See `slm_core.protocols.Decoder`."""
+    """Decodes one sequence with a KV cache; see `slm_core.protocols.Decoder`."""
 
     def __init__(self, model: Transformer, params: Params):
         self.model = model
@@ -23,12 +23,12 @@ class Decoder:
         self.length = 0
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
-        """Reads the prompt from position 0. Returns the logits after its last token."""
+        """Reads the prompt from position 0, and returns the logits after its last token."""
         self.length = 0
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
-        """Reads one more token. Returns the logits after it."""
+        """Reads one more token, and returns the logits after it."""
         return self._append([token])
 
     def _append(self, tokens: list[int]) -> np.ndarray:
@@ -46,7 +46,7 @@ class Decoder:
 def _decode(
     model: Transformer, params: Params, tokens: Array, start: Array, last: Array, caches: list[Cache]
 ) -> tuple[Array, list[Cache]]:
-    """Returns the logits after token `last` of `tokens`, and the extended caches."""
+    """Computes the logits after token `last` of `tokens`, and the extended caches."""
     model = bind(model, params)
     extended = [dict(cache) for cache in caches]
     hidden, _ = model(tokens, start, caches=extended)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly, and what training adds to it."""
+"""Cross-entropy of the next token, and the auxiliary losses, as sums: those of micro-batches add up exactly."""
 
 from typing import NamedTuple
 
@@ -17,8 +17,8 @@ class Losses(NamedTuple):
     """Sums over the targets that are not IGNORE, float32 or wider.
 
     Args:
-      tokens: -log p(target), nats: what is reported.
-      objective: that and the auxiliary losses: what is minimised.
+      tokens: -log p(target) in nats, which is reported.
+      objective: the same plus the auxiliary losses, which is minimised.
     """
 
     tokens: Float[Array, ""]
@@ -28,10 +28,12 @@ class Losses(NamedTuple):
 def batch_losses(
     model: Transformer, values: Params, tokens: Int[Array, "batch columns"], key: DropoutKey | None, chunk: int | None
 ) -> Losses:
-    """Returns the losses of a batch: column t + 1 of `tokens` is the target of column t.
+    """Computes the losses of a batch: column t + 1 of `tokens` is the target of column t.
 
     Args:
+      model: without its weights.
       values: the model's parameters, by canonical name.
+      tokens: token ids, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
@@ -48,10 +50,10 @@ def loss_sums(
     targets: Int[Array, "batch time"],
     chunk: int | None,
 ) -> Losses:
-    """Returns the losses of a batch; `hidden` and `auxiliary_loss` are what the model returns.
+    """Computes the losses of a batch from `hidden` and `auxiliary_loss`, which the model returned.
 
-    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again, a
-    chunk at a time.
+    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again,
+    chunk by chunk.
     """
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1)
     valid = (targets != IGNORE).sum()
@@ -65,15 +67,15 @@ def loss_sums(
         padding = -len(targets) % chunk
         hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
         targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
-        found = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
-        total = Losses(*(values.sum() for values in found))
+        by_piece = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
+        total = Losses(*(values.sum() for values in by_piece))
     return total._replace(objective=total.objective + auxiliary_loss * valid)
 
 
 def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: float) -> Losses:
-    """Returns the losses of some tokens.
+    """Computes the losses of some tokens from their logits.
 
-    z_loss adds z logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
+    z_loss adds z_loss logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
     https://arxiv.org/abs/2204.02311).
     """
     tokens = token_losses(logits, targets).sum()
@@ -84,7 +86,7 @@ def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: floa
 
 
 def token_losses(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Float[Array, "n"]:
-    """Returns log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
+    """Computes log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
     # Picking the target by a comparison fuses into the reduction; an index would scatter in the backward pass.
     is_target = jnp.arange(logits.shape[-1]) == targets[:, None]
     target_logits = jnp.where(is_target, logits, 0).sum(-1)

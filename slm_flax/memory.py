@@ -1,7 +1,7 @@
-"""Measures the memory of one update at its peak, as XLA plans it. It compiles the update and never runs it.
+"""Measures the peak memory of one update, as XLA plans it: compiles the update, and never runs it.
 
-XLA decides before it runs which arrays live when, so the compiler knows. It compiles for this machine's CPU, or for the
-card that this project is made for, which need not be here.
+XLA decides at compile time which arrays exist when. It compiles for this machine's CPU, or for the card that this
+project is made for, even if that card is not here.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ Its memory is larger here: with the card's 6 GB XLA would compute some arrays ag
 
 
 def has_card() -> bool:
-    """Returns whether XLA's compiler for the card is installed, as it is if JAX comes with CUDA."""
+    """Tells whether XLA's compiler for the card is installed, as it is if JAX comes with CUDA."""
     try:
         card()
     except NotImplementedError:
@@ -67,13 +67,17 @@ def has_card() -> bool:
 
 
 def card() -> Sharding:
-    """Returns the placement of an array on the card. Raises NotImplementedError if there is no compiler for it."""
+    """Places an array on the card.
+
+    Raises:
+      NotImplementedError: there is no compiler for the card.
+    """
     topology = topologies.get_topology_desc(platform="cuda", target_config=CARD, topology="1x1x1")
     return NamedSharding(Mesh(np.array(topology.devices), ("card",)), PartitionSpec())
 
 
 def measured(config: Config, vocab_size: int) -> int:
-    """Returns the bytes of one update: its inputs, the outputs that are not written over them, and temporaries.
+    """Counts the bytes of one update: its inputs, the outputs that are not written over them, and temporaries.
 
     Args:
       config: as `slm_core.planner.predict` takes it; run.device "cpu" is this machine's CPU; all else is the card.
@@ -83,7 +87,7 @@ def measured(config: Config, vocab_size: int) -> int:
 
 
 def total(compiled: Compiled) -> int:
-    """Returns the bytes of a compiled function. On a CPU `peak_memory_in_bytes` is less than what is alive at once."""
+    """Counts the bytes of a compiled function. On a CPU XLA's `peak_memory_in_bytes` is too small."""
     sizes = compiled.memory_analysis()
     if sizes is None:
         raise NotImplementedError("XLA says nothing about the memory of this device")
@@ -92,7 +96,7 @@ def total(compiled: Compiled) -> int:
 
 
 def compiled_update(config: Config, vocab_size: int) -> Compiled:
-    """Returns the engine's update, compiled for a batch of the config."""
+    """Compiles the engine's update for a batch of the config."""
     on_card = config.run.device != "cpu"
     place = card() if on_card else None
     engine = unallocated(config, vocab_size)
@@ -112,11 +116,11 @@ def compiled_update(config: Config, vocab_size: int) -> Compiled:
 
 @contextlib.contextmanager
 def _as_on_a_gpu() -> Iterator[None]:
-    """Inside, layers choose as they do on a GPU, and JAX's cache on the disk is off.
+    """Lets layers choose as they do on a GPU, and turns JAX's cache on the disk off, inside the context.
 
     A program for another machine cannot be read back from that cache.
     """
-    cached = jax.config.jax_enable_compilation_cache  # pyrefly: ignore[missing-attribute] jax adds it when it is imported
+    cached = jax.config.jax_enable_compilation_cache  # pyrefly: ignore[missing-attribute]  see device.py
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # it reads the setting only once
     try:
@@ -128,7 +132,7 @@ def _as_on_a_gpu() -> Iterator[None]:
 
 
 def unallocated(config: Config, vocab_size: int) -> Engine:
-    """Returns an engine whose state is shapes and dtypes without values."""
+    """Makes an engine whose state is shapes and dtypes without values."""
     engines = []
 
     def state() -> dict:
@@ -142,5 +146,5 @@ def unallocated(config: Config, vocab_size: int) -> Engine:
 
 
 def _zeros(model: nnx.Module, seed: int, dtype: np.dtype) -> params.Params:
-    """Takes the place of `params.initialise`, whose values come from NumPy and so would take memory."""
+    """Replaces `params.initialise`, whose values come from NumPy and would take memory."""
     return {name: jnp.zeros(shape, spec.dtype or dtype) for name, (shape, spec) in params.specs(model).items()}

@@ -12,5 +12,5 @@ DTYPES = {
 
 
 def wide(dtype: np.dtype) -> np.dtype:
-    """Returns the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
+    """Picks the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
     return jnp.promote_types(dtype, jnp.float32)

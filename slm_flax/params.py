@@ -21,13 +21,13 @@ def declare(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
 
 
 def specs(model: nnx.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
-    """Returns {canonical name: (shape, spec)} of a model, in its own order."""
+    """Lists {canonical name: (shape, spec)} of a model's parameters, in the model's order."""
     state = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {canonical(path): (tuple(p.get_value().shape), p.get_metadata()["spec"]) for path, p in state}
 
 
 def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
-    """Returns the storage and initial value of every declared parameter of `model`."""
+    """Makes the initial value of every declared parameter of `model`, by canonical name."""
     values = (
         (name, initial_value(name, shape, spec, seed)) for name, (shape, spec) in dequantised(specs(model)).items()
     )
@@ -35,21 +35,23 @@ def initialise(model: nnx.Module, seed: int, dtype: np.dtype) -> Params:
 
 
 def fill(model: nnx.Module, values: Iterable[tuple[str, np.ndarray]], dtype: np.dtype) -> Params:
-    """Returns the storage and value of each declared parameter by canonical name, made one at a time.
+    """Makes the value of each declared parameter, by canonical name, one at a time.
 
     Args:
+      model: with declared parameters.
       values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.dequantised` lists.
+      dtype: of the parameters that are not quantised.
     """
     return {name: jnp.array(value) for name, value in stored(values, specs(model), dtype)}
 
 
 def moving(model: nnx.Module, params: Params) -> Params:
-    """Returns those of a model's parameters that are not frozen."""
+    """Selects the parameters of a model that are not frozen."""
     return {name: params[name] for name, (_, spec) in specs(model).items() if spec.role != "frozen"}
 
 
 def bind(model: _Model, params: Params) -> _Model:
-    """Returns the module with `params` (canonical name: array) in the place of its declared parameters.
+    """Makes a copy of a module with `params` (canonical name: array) in the place of its declared parameters.
 
     A layer whose arrays are in a stack (see `slm_flax.stack`) stays without storage.
     """
@@ -62,5 +64,5 @@ def bind(model: _Model, params: Params) -> _Model:
 
 
 def canonical(path: tuple) -> str:
-    """Returns the canonical name of a path in an NNX state."""
+    """Makes the canonical name of a path in an NNX state."""
     return ".".join(str(part) for part in path)

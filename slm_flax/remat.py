@@ -1,4 +1,4 @@
-"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
+"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): memory.remat says what is recomputed.
 
     attention  a block without its products with weights, whose results are kept
     block      a block, from its input
@@ -29,11 +29,11 @@ AGAIN = {
     "block": jax.checkpoint,
     "full": jax.checkpoint,
 }
-"""{memory.remat: wraps a function of a block, so that less is kept for the backward pass}."""
+"""{memory.remat: wrapper of a block's function, after which less is kept for the backward pass}."""
 
 
 class Stream(NamedTuple):
-    """What one block passes to the next.
+    """The values that one block passes to the next.
 
     Args:
       x: the residual stream.
@@ -49,7 +49,7 @@ class Stream(NamedTuple):
 def run(
     layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, start: int | Array, key: DropoutKey | None
 ) -> Stream:
-    """Returns the stream after all layers; `stack` says which of them are bound to stacks."""
+    """Runs all layers; `stack` says which of them are bound to stacks."""
     again = AGAIN.get(remat, lambda function: function)
 
     def call(layer: nnx.Module, index: int | Array, stream: Stream) -> Stream:
@@ -65,12 +65,12 @@ def run(
 
 
 def _loop(layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, call: Callable) -> Stream:
-    """Returns the stream after a stack.
+    """Runs the layers of a stack.
 
     Loops carry the whole stream, with the first layer's values. If gradients are added up in place, JAX 0.10.2 mixes up
     the gradients of values that a loop's body reads from outside.
     """
-    again = partial(AGAIN[remat], prevent_cse=False)  # inside of a loop nothing is merged
+    again = partial(AGAIN[remat], prevent_cse=False)  # XLA merges nothing inside of a loop
     stacks, layer_at = repeated(stack, layers)
 
     def repeats(stream: Stream, stacks: list, first: int | Array, count: int) -> Stream:

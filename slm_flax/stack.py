@@ -1,12 +1,11 @@
-"""Layers that repeat, stored as one stack: each of their parameters is an array with a first axis of repeats.
+"""Stores layers that repeat as one stack: each of their parameters is an array with a first axis of repeats.
 
-A stack can run in a loop. A loop keeps what a backward pass computes again from being merged with the forward pass (see
-`slm_flax.remat`). A stack has the names of its first repeat. Outside of the engine every layer has its own arrays.
+A stack can run in a loop. XLA does not merge the recomputation of a loop with its forward pass (see `slm_flax.remat`).
+The entries of a stack have the names of its first repeat. Outside of the engine every layer has its own arrays.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
@@ -16,7 +15,7 @@ from flax import nnx
 from jax import Array
 from jax.lax import dynamic_index_in_dim
 
-from slm_core.model.layer_groups import repetition
+from slm_core.model.layer_groups import Repetition, repetition
 from slm_flax.optim.base import Optimizer, OptimState
 from slm_flax.params import Params
 
@@ -24,13 +23,10 @@ AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 LAYER = re.compile(r"\blayers\.(\d+)\.")
 
 
-@dataclass(frozen=True)
-class Stack:
-    """Names the layers start, start + 1, ...: `repeats` times the same `period` layers. No repeats: no stack."""
+class Stack(Repetition):
+    """The layers that are stored as stacks, and the names of their entries."""
 
-    start: int = 0
-    period: int = 0
-    repeats: int = 0
+    __slots__ = ()
 
     @property
     def first(self) -> range:
@@ -43,38 +39,39 @@ class Stack:
         return self.start + self.period * self.repeats
 
     def members(self, name: str) -> list[str]:
-        """Returns the names that an entry stands for: those of all repeats, or its own if it is not a stack."""
-        found = LAYER.search(name)
-        if not found or int(found[1]) not in self.first:
+        """Lists the names that an entry stands for: those of all repeats, or its own if it is not a stack."""
+        match = LAYER.search(name)
+        if not match or int(match[1]) not in self.first:
             return [name]
-        layers = range(int(found[1]), self.stop, self.period)
-        return [f"{name[: found.start(1)]}{layer}{name[found.end(1) :]}" for layer in layers]
+        layers = range(int(match[1]), self.stop, self.period)
+        return [f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}" for layer in layers]
 
     def _is_repeat(self, name: str) -> bool:
         """Tells whether an entry is of a later repeat, and so part of a stack under another name."""
-        found = LAYER.search(name)
-        return bool(found) and int(found[1]) in range(self.first.stop, self.stop)
+        match = LAYER.search(name)
+        return bool(match) and int(match[1]) in range(self.first.stop, self.stop)
 
     def is_stacked(self, name: str) -> bool:
+        """Tells whether an entry is a stack."""
         return len(self.members(name)) > 1
 
     def split(self, entries: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Returns the entries that are stacks, and the others."""
+        """Splits entries into stacks and others."""
         stacked = {name: value for name, value in entries.items() if self.is_stacked(name)}
         return stacked, {name: value for name, value in entries.items() if name not in stacked}
 
     def stacked(self, values: Params) -> Params:
-        """Makes stacks of the arrays of single layers, and takes those out of `values`: two copies never exist."""
-        held = {}
+        """Makes stacks of the arrays of single layers, and removes these from `values`: two copies never exist."""
+        entries = {}
         for name in [name for name in values if not self._is_repeat(name)]:
             parts = [values.pop(member) for member in self.members(name)]
-            held[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
-        return held
+            entries[name] = parts[0] if len(parts) == 1 else jnp.stack(parts)
+        return entries
 
-    def unstacked(self, held: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-        """Returns the arrays of single layers."""
+    def unstacked(self, entries: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """Splits stacks into the arrays of single layers."""
         values: dict[str, AnyArray] = {}
-        for name, value in held.items():
+        for name, value in entries.items():
             members = self.members(name)
             values |= {name: value} if len(members) == 1 else dict(zip(members, value, strict=True))
         return dict(sorted(values.items()))
@@ -99,7 +96,7 @@ def find(layers: Sequence[nnx.Module]) -> Stack:
 
 
 def _kind(layer: nnx.Module) -> tuple:
-    """Returns all of a layer but the values of its parameters and constants."""
+    """Describes a layer without the values of its parameters and constants."""
     graph, declared, constants = nnx.split(layer, nnx.Param, ...)
     leaves = jax.tree_util.tree_leaves_with_path((declared, constants))
     return graph, [(path, leaf.shape, leaf.dtype) for path, leaf in leaves]
@@ -115,13 +112,13 @@ def repeated(stack: Stack, layers: Sequence[nnx.Module]) -> tuple[list[Any], lis
 
     The function takes the parameters of one repeat, and the number of the repeat.
     """
-    found = [_parts(layers[layer : stack.stop : stack.period]) for layer in stack.first]
-    return [stacks for stacks, _ in found], [layer_at for _, layer_at in found]
+    parts = [_parts(layers[layer : stack.stop : stack.period]) for layer in stack.first]
+    return [stacks for stacks, _ in parts], [layer_at for _, layer_at in parts]
 
 
 def _parts(repeats: Sequence[nnx.Module]) -> tuple[Any, Callable[[Any, Array], nnx.Module]]:
     graph, stacks, constants = nnx.split(repeats[0], nnx.Param, ...)
-    own = [jax.tree.leaves(nnx.split(layer, nnx.Param, ...)[2]) for layer in repeats]
+    by_repeat = [jax.tree.leaves(nnx.split(layer, nnx.Param, ...)[2]) for layer in repeats]
     structure = jax.tree.structure(constants)
 
     def constant(values: Sequence[np.ndarray], repeat: Array) -> Array | np.ndarray:
@@ -129,14 +126,14 @@ def _parts(repeats: Sequence[nnx.Module]) -> tuple[Any, Callable[[Any, Array], n
         return values[0] if same else at(jnp.stack(values), repeat)
 
     def layer_at(params: Any, repeat: Array) -> nnx.Module:
-        found = [constant(values, repeat) for values in zip(*own, strict=True)]
-        return nnx.merge(graph, params, jax.tree.unflatten(structure, found))
+        leaves = [constant(values, repeat) for values in zip(*by_repeat, strict=True)]
+        return nnx.merge(graph, params, jax.tree.unflatten(structure, leaves))
 
     return stacks, layer_at
 
 
 def init(stack: Stack, optimizer: Optimizer, params: Params) -> OptimState:
-    """Returns an optimizer's first state for parameters, some of which are stacks. Each layer has its own."""
+    """Makes an optimizer's first state for parameters, some of which are stacks. Each layer has its own state."""
     stacked, single = stack.split(params)
     if not stacked:
         return optimizer.init(single)
@@ -155,9 +152,15 @@ def update(
     scaled: Callable[[Array], Array],
     finite: Array,
 ) -> tuple[Params, OptimState]:
-    """Returns the parameters and the optimizer's state after an update: each layer of a stack by itself, and in place.
+    """Does one update, of each layer of a stack alone and in place. Returns the parameters and the optimizer's state.
 
     Args:
+      stack: names the entries that are stacks.
+      optimizer: updates single layers.
+      grads: gradients, some of stacks.
+      state: the optimizer's state, from `init`.
+      params: the parameters before the update.
+      lr: the schedule's learning rate.
       scaled: scales a gradient for the optimizer.
       finite: whether to update; if not, everything stays as it is.
     """
@@ -169,14 +172,14 @@ def update(
     if not params:
         return updated, moved
 
-    def layer(index: Array, held: tuple[Params, OptimState]) -> tuple[Params, OptimState]:
-        def new(own: Params, before: OptimState, slope: Params) -> tuple[Params, OptimState]:
-            new, after = optimizer.update(_each(scaled, slope), single_state | before, own, lr)
+    def layer(index: Array, stacks: tuple[Params, OptimState]) -> tuple[Params, OptimState]:
+        def new(old: Params, before: OptimState, slope: Params) -> tuple[Params, OptimState]:
+            new, after = optimizer.update(_each(scaled, slope), single_state | before, old, lr)
             return new, {name: after[name] for name in before}
 
         # A condition: for a choice between values XLA would copy whole stacks, as it reads what it writes over.
-        found = jax.lax.cond(finite, new, lambda own, before, slope: (own, before), *at((*held, grads), index))
-        return jax.tree.map(lambda whole, part: whole.at[index].set(part), held, found)
+        parts = jax.lax.cond(finite, new, lambda old, before, slope: (old, before), *at((*stacks, grads), index))
+        return jax.tree.map(lambda whole, part: whole.at[index].set(part), stacks, parts)
 
     params, moments = jax.lax.fori_loop(0, stack.repeats, layer, (params, moments))
     return updated | params, moved | moments

@@ -30,7 +30,7 @@ ScalerState = dict[str, Array]
 
 
 def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "Engine":
-    """Returns the engine of a run; see `Evaluator` for `weights` and what it raises."""
+    """Builds the engine of a run; `Evaluator` describes the arguments and the errors."""
     return Engine(config, vocab_size, weights)
 
 
@@ -40,9 +40,10 @@ class Engine:
     framework = "flax"
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        self.evaluator = own = Evaluator(config, vocab_size, weights, trains=True)
-        self.config, self.choices, self.compute, self.device = own.config, own.choices, own.compute, own.device
-        self.model, self.loss_sums = own.model, own.loss_sums
+        self.evaluator = evaluator = Evaluator(config, vocab_size, weights, trains=True)
+        self.config, self.choices = evaluator.config, evaluator.choices
+        self.compute, self.device = evaluator.compute, evaluator.device
+        self.model, self.loss_sums = evaluator.model, evaluator.loss_sums
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         self.groups, self.balance_steps = parameter_groups(specs, self.config), balance_steps(specs)
         self.moving = self.groups.keys() | self.balance_steps.keys()  # the rest is frozen
@@ -51,12 +52,14 @@ class Engine:
         self.averaged: Params | None = None
         self.scaler = LossScaler(self.config.precision, active=self.compute == "float16")
         self.stack = self.model.stack
-        values = self.stack.stacked(own.params)  # which takes them out of the evaluator: an update writes over them
+        # Taken out of the evaluator, as an update writes over them.
+        values = self.stack.stacked(evaluator.params)
         moments = stack.init(self.stack, self.optimizer, self._trained(values))
         self.state: State = {"params": values, "optim": moments, "scaler": self.scaler.init()}
         self.update = jax.jit(self._update, donate_argnums=0)
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
+        """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
         count = int((tokens[:, 1:] != IGNORE).sum())
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
@@ -72,7 +75,7 @@ class Engine:
     def _update(
         self, state: State, pieces: Array, lr: Array, sites: Array, count: Array
     ) -> tuple[State, dict[str, Array]]:
-        """One update. `pieces` is [micro-batches, rows, seq_len + 1]; `count` is how many targets they hold."""
+        """Does one update. `pieces` is [micro-batches, rows, seq_len + 1]; `count` is the number of their targets."""
         values, scale = state["params"], state["scaler"]["scale"]
         total, loads = self._gradients(values, pieces, sites, scale, count)
         grads = self._trained(loads)
@@ -95,9 +98,10 @@ class Engine:
     def _gradients(
         self, values: Params, pieces: Array, sites: Array, scale: Array, count: Array
     ) -> tuple[Array, Params]:
-        """Returns the sum of the token losses, and the gradients of the scaled loss per token, by what an update moves.
+        """Computes the sum of the token losses, and the gradients of the scaled loss per token.
 
-        Micro-batches add to one copy of the gradients of a stack, in place. The others are added up as they come.
+        Parameters that no update moves have no gradient. Micro-batches add to one copy of the gradients of a stack, in
+        place. The other gradients are added up as they come.
         """
         moving = {name: value for name, value in values.items() if name in self.moving}
         stacked, single = self.stack.split(moving)
@@ -110,7 +114,7 @@ class Engine:
         added = {name: jax.new_ref(jnp.zeros_like(value)) for name, value in stacked.items()}
 
         def piece_gradients(piece: Array, index: Array) -> tuple[Array, Params]:
-            """Returns the sum of the token losses and the gradients of what is in no stack; adds the others."""
+            """Returns the sum of the token losses, and the gradients of what is not in a stack; adds the others."""
             loss = lambda stacked, single: scaled_loss(stacked, single, piece, index)  # noqa: E731
             objective, backward, total = jax.vjp(loss, stacked, single, has_aux=True)
             # pyrefly: ignore[missing-attribute]  (jax types the backward pass as a plain function)
@@ -131,31 +135,37 @@ class Engine:
         return {name: value for name, value in values.items() if name in self.groups}
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
+        """Waits for the metrics of a `train_step`."""
         return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
         return self.evaluator.measure(self._evaluated(), tokens)
 
     def decoder(self) -> Decoder:
+        """Makes a decoder with the current parameters."""
         return Decoder(self.model, self.evaluated())
 
     def facts(self) -> dict[str, str]:
+        """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
         return self.evaluator.facts()
 
     def peak_memory_bytes(self) -> int:
+        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
         return self.evaluator.peak_memory_bytes()
 
     def parameters(self) -> Params:
-        """Returns the parameters, each layer's by itself."""
+        """Returns the parameters by canonical name, one array per layer."""
         return self.stack.unstacked(self.state["params"])
 
     def evaluated(self) -> Params:
-        """Returns the parameters to evaluate and decode with, each layer's by itself."""
+        """Returns the parameters to evaluate and decode with, one array per layer."""
         return self.stack.unstacked(self._evaluated())
 
     def _evaluated(self) -> Params:
-        """Returns the parameters to evaluate with: the trained ones, or the optimizer's averages of them, which are
-        kept until training goes on.
+        """Returns the parameters to evaluate with.
+
+        These are the trained ones, or the optimizer's averages of them, which are kept until training goes on.
         """
         values = self.state["params"]
         if self.averages is None:
@@ -166,44 +176,48 @@ class Engine:
         return self.averaged
 
     def save(self, folder: Path) -> None:
+        """Writes parameters, optimizer and loss scaler into an existing folder."""
         checkpoint.save(folder, self.export_state())
 
     def restore(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
         self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
+        """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
         arrays = {part: {name: np.array(x) for name, x in entries.items()} for part, entries in self.state.items()}
         single = {part: self.stack.unstacked(entries) for part, entries in arrays.items()}
         return {f"{part}/{name}": array for part, entries in single.items() for name, array in entries.items()}
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes the state that `export_state` of either twin returned."""
         shapes = {
-            f"{part}/{member}": own.shape[1:] if self.stack.is_stacked(name) else own.shape
+            f"{part}/{member}": old.shape[1:] if self.stack.is_stacked(name) else old.shape
             for part, entries in self.state.items()
-            for name, own in entries.items()
+            for name, old in entries.items()
             for member in self.stack.members(name)
         }
         arrays = checked(state, shapes)
         self.averaged = None
         for entries in self.state.values():  # one after the other: there is no room for two states
-            for name, own in entries.items():
-                found = [next(arrays)[1] for _ in self.stack.members(name)]
-                entries[name] = jnp.array(found[0] if len(found) == 1 else np.stack(found), own.dtype)
+            for name, old in entries.items():
+                new = [next(arrays)[1] for _ in self.stack.members(name)]
+                entries[name] = jnp.array(new[0] if len(new) == 1 else np.stack(new), old.dtype)
 
 
 def clip_factor(norm: Array, limit: float) -> Array:
-    """Returns what scales gradients of global norm `norm` down to at most `limit` (0: no limit).
+    """Computes the factor that brings gradients of global norm `norm` down to at most `limit` (0: no limit).
 
-    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
+    Paper: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
     """
     return jnp.where(norm > limit, limit / norm, 1) if limit else jnp.ones_like(norm)
 
 
 def balance(params: Params, grads: Params, steps: Mapping[str, float]) -> Params:
-    """Returns a mixture's routing biases, which no loss trains, after b <- b - step sign(load).
+    """Moves a mixture's routing biases, which no loss trains: b <- b - step sign(load).
 
-    An expert busier than the mean is chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The gradient of
-    such a parameter, of role "balance", is that load minus its mean, over the whole batch.
+    An expert with a load above the mean is then chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). Such
+    a parameter has the role "balance". Its gradient is the load minus the mean load, over the whole batch.
     """
     return {name: params[name] - step * jnp.sign(grads[name]) for name, step in steps.items()}
 
@@ -213,9 +227,9 @@ class LossScaler:
 
     The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after. A non-finite
     gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
-    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped all the same.
+    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped, too.
 
-    The scale is a float32 number: that is what a checkpoint keeps.
+    The scale is a float32 number, as in a checkpoint.
     """
 
     def __init__(self, precision: Precision, active: bool):

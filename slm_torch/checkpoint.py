@@ -1,4 +1,4 @@
-"""Native checkpoints: one safetensors file of everything that `Engine.export_state` names."""
+"""Writes and reads native checkpoints: one safetensors file of everything that `Engine.export_state` names."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def save(folder: Path, state: dict[str, np.ndarray]) -> None:
 
 
 def open_state(folder: Path) -> Weights:
-    """Opens what `save` wrote; an entry is read when it is asked for.
+    """Opens a folder that `save` wrote; an entry is read when it is asked for.
 
     Raises:
       UserError: the checkpoint is missing or damaged.

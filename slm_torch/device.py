@@ -1,4 +1,4 @@
-"""The device that a run computes on: its settings, its name, its memory."""
+"""Prepares the device that a run computes on, and measures it."""
 
 import ctypes
 import resource
@@ -18,7 +18,7 @@ TRIES = 5
 
 
 def prepare_device(config: Config) -> torch.device:
-    """Picks the device and applies the process-wide settings that the config names.
+    """Picks the device, and applies the process-wide settings that the config names.
 
     Raises:
       UserError: run.device=cuda, but there is no GPU.
@@ -29,6 +29,7 @@ def prepare_device(config: Config) -> torch.device:
         raise UserError("run.device=cuda, but PyTorch finds no NVIDIA GPU here: set run.device=auto or cpu")
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    # pyrefly: ignore[missing-attribute]  torch adds it when it is imported
     torch.backends.fp32_precision = "ieee"
     # By default cuBLAS may add up the parts of a product of 16-bit matrices in 16 bits.
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
@@ -45,8 +46,8 @@ def prepare_device(config: Config) -> torch.device:
 def probe(device: torch.device) -> Device:
     """Measures a device: its name, capability and memory.
 
-    PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, but wants a key head for each
-    query head; its FlashAttention, from compute capability 8.0 on in 16 bits without a mask, does with fewer.
+    PyTorch's memory-efficient attention runs on every GPU that this PyTorch supports, but needs a key head for each
+    query head. Its FlashAttention needs fewer; it runs in 16 bits, without a mask, from compute capability 8.0 on.
     """
 
     def matmul_seconds(dtype: str, shapes: Shapes) -> float:
@@ -66,19 +67,19 @@ def probe(device: torch.device) -> Device:
 
 
 def device_name(device: torch.device) -> str:
-    """Returns what the device is, for reading."""
+    """Names the device, for people to read."""
     return torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the peak memory of a GPU so far, of the process on a CPU."""
+    """Measures the peak memory of a GPU so far, or of the process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc hand freed activations out again instead of returning them to the system: 3% of a step on a CPU."""
+    """Lets glibc reuse freed activations instead of returning them to the system, which saves 3% of a step on a CPU."""
     if sys.platform == "linux":
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -1,4 +1,4 @@
-"""A model with its weights on one device, to evaluate and decode with."""
+"""Evaluates and decodes with a model whose weights are on one device."""
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from slm_torch.numerics import DTYPES
 
 
 class Evaluator:
-    """See `slm_core.protocols.Evaluator`."""
+    """Evaluates a model, and makes decoders of it; see `slm_core.protocols.Evaluator`."""
 
     framework = "torch"
 
@@ -29,11 +29,13 @@ class Evaluator:
         """Places a model with its weights on the config's device.
 
         Args:
-          weights: read one at a time, in the model's order; None: the initial ones of config.seed.
-          trains: an engine trains this model, so memory is planned for that.
+          config: its fields that are "auto" are resolved for the device.
+          vocab_size: number of token ids.
+          weights: read one at a time, in the model's order; None: the initial weights of config.seed.
+          trains: whether an engine trains this model; memory is then planned for training.
 
         Raises:
-          UserError: the machine lacks what the config asks for (see `resolve_auto`), or the weights do not fit.
+          UserError: the machine lacks something that the config asks for, or the weights do not fit.
         """
         self.device = prepare_device(config)
         device = probe(self.device)
@@ -50,6 +52,7 @@ class Evaluator:
         self.params = dict(sorted(self.model.named_parameters()))
 
     def facts(self) -> dict[str, str]:
+        """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
         return {
             "framework": f"PyTorch {torch.__version__}",
             "device": device_name(self.device),
@@ -59,22 +62,25 @@ class Evaluator:
         }
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
         return self.measure(self.model, tokens)
 
     @torch.inference_mode()
     def measure(self, model: Transformer, tokens: np.ndarray) -> tuple[float, int]:
-        """Does an `eval_step` with a model of other weights."""
+        """Does what `eval_step` does, with a model of other weights."""
         sums = batch_losses(
             model, torch.from_numpy(tokens).to(self.device, torch.int64), None, self.config.memory.loss_chunk
         )
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
     def decoder(self) -> Decoder:
+        """Makes a decoder with the current parameters."""
         return Decoder(self.model)
 
     def peak_memory_bytes(self) -> int:
+        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
         return peak_memory_bytes(self.device)
 
     def loss_sums(self, tokens: Tensor, key: DropoutKey | None) -> Losses:
-        """Returns the losses of a batch on the device; `key` turns dropout on."""
+        """Computes the losses of a batch on the device; `key` turns dropout on."""
         return batch_losses(self.model, tokens, key, self.config.memory.loss_chunk)

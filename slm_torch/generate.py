@@ -7,7 +7,7 @@ from slm_torch.model import Transformer
 
 
 class Decoder:
-    """See `slm_core.protocols.Decoder`."""
+    """Decodes one sequence with a KV cache; see `slm_core.protocols.Decoder`."""
 
     def __init__(self, model: Transformer):
         self.model = model
@@ -17,12 +17,12 @@ class Decoder:
         self.length = 0
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
-        """Reads the prompt from position 0. Returns the logits after its last token."""
+        """Reads the prompt from position 0, and returns the logits after its last token."""
         self.length = 0
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
-        """Reads one more token. Returns the logits after it."""
+        """Reads one more token, and returns the logits after it."""
         return self._append([token])
 
     @torch.inference_mode()

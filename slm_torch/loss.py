@@ -1,4 +1,4 @@
-"""Cross-entropy of the next token, as a sum, so that micro-batches add up exactly, and what training adds to it."""
+"""Cross-entropy of the next token, and the auxiliary losses, as sums: those of micro-batches add up exactly."""
 
 from functools import reduce
 from typing import NamedTuple
@@ -19,8 +19,8 @@ class Losses(NamedTuple):
     """Sums over the targets that are not IGNORE, float32 or wider.
 
     Args:
-      tokens: -log p(target), nats: what is reported.
-      objective: that and the auxiliary losses: what is minimised.
+      tokens: -log p(target) in nats, which is reported.
+      objective: the same plus the auxiliary losses, which is minimised.
     """
 
     tokens: Float[Tensor, ""]
@@ -30,9 +30,11 @@ class Losses(NamedTuple):
 def batch_losses(
     model: Transformer, tokens: Int[Tensor, "batch columns"], key: DropoutKey | None, chunk: int | None
 ) -> Losses:
-    """Returns the losses of a batch: column t + 1 of `tokens` is the target of column t.
+    """Computes the losses of a batch: column t + 1 of `tokens` is the target of column t.
 
     Args:
+      model: with its weights.
+      tokens: token ids, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
@@ -48,10 +50,10 @@ def loss_sums(
     targets: Int[Tensor, "batch time"],
     chunk: int | None,
 ) -> Losses:
-    """Returns the losses of a batch; `hidden` and `auxiliary_loss` are what the model returns.
+    """Computes the losses of a batch from `hidden` and `auxiliary_loss`, which the model returned.
 
-    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again, a
-    chunk at a time.
+    With a chunk above 0 the logits of at most `chunk` tokens exist at once. The backward pass computes them again,
+    chunk by chunk.
     """
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
 
@@ -62,15 +64,15 @@ def loss_sums(
         total = piece_sums(hidden, targets)
     else:
         pieces = zip(hidden.split(chunk), targets.split(chunk), strict=True)
-        found = [checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
-        total = Losses(*(reduce(torch.add, values) for values in zip(*found, strict=True)))
+        by_piece = [checkpoint(piece_sums, h, t, use_reentrant=False, preserve_rng_state=False) for h, t in pieces]
+        total = Losses(*(reduce(torch.add, values) for values in zip(*by_piece, strict=True)))
     return total._replace(objective=total.objective + auxiliary_loss * (targets != IGNORE).sum())
 
 
 def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: float) -> Losses:
-    """Returns the losses of some tokens.
+    """Computes the losses of some tokens from their logits.
 
-    z_loss adds z logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
+    z_loss adds z_loss logsumexp(logits)^2 per token to the objective (PaLM; Chowdhery et al. 2022,
     https://arxiv.org/abs/2204.02311).
     """
     tokens = token_losses(logits, targets).sum()
@@ -81,12 +83,16 @@ def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: fl
 
 
 def token_losses(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-    """Returns log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
-    return _TokenLosses.apply(logits, targets)  # pyrefly: ignore[bad-return]  (torch leaves its type open)
+    """Computes log sum exp(logits) - logits[target], and 0 if the target is IGNORE."""
+    # pyrefly: ignore[bad-return]  torch declares no type for `apply`
+    return _TokenLosses.apply(logits, targets)
 
 
 class _TokenLosses(torch.autograd.Function):
-    """PyTorch's cross-entropy, whose gradient takes the place of what it saved instead of two tensors as large."""
+    """PyTorch's cross-entropy, whose gradient overwrites the tensor that was saved for it.
+
+    PyTorch's own gradient needs two more tensors of that size.
+    """
 
     @staticmethod
     def forward(ctx, logits, targets):
@@ -96,9 +102,10 @@ class _TokenLosses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):  # pyrefly: ignore[bad-override]  (torch passes one gradient per result)
+    # pyrefly: ignore[bad-override]  torch declares that it takes any gradients
+    def backward(ctx, gradient):
         logs, targets = ctx.saved_tensors
         gradient = torch.where(targets == IGNORE, 0, gradient)[:, None]
-        found = logs.exp_()  # a second backward pass is an error: autograd sees that what it saved has changed
-        found.scatter_add_(1, targets.clamp(min=0)[:, None], -torch.ones_like(gradient))
-        return found.mul_(gradient), None
+        slope = logs.exp_()  # a second backward pass is an error: autograd sees that a saved tensor has changed
+        slope.scatter_add_(1, targets.clamp(min=0)[:, None], -torch.ones_like(gradient))
+        return slope.mul_(gradient), None

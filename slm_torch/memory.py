@@ -1,4 +1,4 @@
-"""Measures the memory of one update at its peak. It needs no GPU, computes no numbers and takes no memory.
+"""Measures the peak memory of one update. This needs no GPU, computes no numbers and allocates no tensors.
 
 The trainer's own update runs on PyTorch's fake tensors, which have a shape and no numbers. PyTorch's MemTracker counts
 every storage from when an operation makes it until it is freed. It does not see the memory that a library takes inside
@@ -28,7 +28,7 @@ from slm_torch.trainer import Engine
 
 
 def measured(config: Config, vocab_size: int) -> int:
-    """Returns the bytes at the peak of the first update, the weights and the optimizer's state among them.
+    """Measures the peak memory of the first update in bytes, with the weights and the optimizer's state.
 
     A mixture's tokens are spread evenly over its experts. Unless run.device is "cpu", layers choose as they do on a GPU
     before compute capability 8.0.
@@ -45,21 +45,18 @@ def measured(config: Config, vocab_size: int) -> int:
 
 @contextlib.contextmanager
 def _without_values(gpu: bool) -> Iterator[None]:
-    """Inside, an update needs no values.
+    """Lets an update run without values, inside the context.
 
-    Parameters have none, a number that is read is 1 (a finite norm, a count of updates), and all experts get the same
-    number of rows. The config stays as `slm_core.planner.predict` counts it, whatever the memory limit.
+    Parameters have no values. Every number that is read is 1 (a finite norm, a count of updates). All experts get the
+    same number of rows. The config stays as `slm_core.planner.predict` counts it, whatever the memory limit.
     """
 
     def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
         for name, (shape, spec) in params.specs(model).items():
             path, _, leaf = name.rpartition(".")
             stored_as = getattr(torch, spec.dtype) if spec.dtype else dtype
-            parameter = nn.Parameter(
-                torch.empty(shape, dtype=stored_as, device=device), requires_grad=spec.role != "frozen"
-            )
-            parameter.spec = spec  # pyrefly: ignore[missing-attribute] a tensor takes any attribute
-            setattr(model.get_submodule(path), leaf, parameter)
+            empty = torch.empty(shape, dtype=stored_as, device=device)
+            setattr(model.get_submodule(path), leaf, params.with_spec(empty, spec))
         return model
 
     def rows_by_expert(chosen: Tensor, experts: int) -> Any:

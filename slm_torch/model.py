@@ -30,7 +30,7 @@ class Block(nn.Module):
       layer: the layer's spec.
       index: of the layer, counted from 0.
       context: the largest number of positions.
-      gives_values: whether later layers mix in the values of this one.
+      gives_values: whether later layers mix in this layer's values.
     """
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
@@ -50,9 +50,10 @@ class Block(nn.Module):
         self.gives_values = gives_values
 
     def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
-        """Returns the stream after this layer.
+        """Computes the stream after this layer.
 
         Args:
+          stream: the stream before this layer.
           start: position of the first token.
           key: turns dropout on.
           cache: of this layer; extended in place.
@@ -83,7 +84,7 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Computes the final hidden state of each token; `logits` is apart, so that a loss can take it in chunks.
+    """Computes the final hidden state of each token; `logits` is apart, so that a loss can call it in chunks.
 
     The constructor declares the parameters, without storage.
 
@@ -121,7 +122,7 @@ class Transformer(nn.Module):
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
-        """Returns the normed hidden state, and the layers' auxiliary loss per token.
+        """Computes the normed hidden state, and the layers' auxiliary loss per token.
 
         Args:
           tokens: ids at positions start, start + 1, ...
@@ -146,7 +147,7 @@ class Transformer(nn.Module):
         return x, stream.auxiliary_loss
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-        """Returns the logits of the next token, float32 or wider."""
+        """Computes the logits of the next token, float32 or wider."""
         logits = hidden @ self.embed.weight.to(hidden.dtype).T if self.head is None else self.head(hidden)
         logits = logits.to(wide(logits.dtype))
         if self.logit_factor != 1:
@@ -154,13 +155,13 @@ class Transformer(nn.Module):
         return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
-        """Returns one empty cache per layer, with room for the whole context."""
+        """Makes one empty cache per layer, with room for the whole context."""
         # pyrefly: ignore[missing-attribute]  torch's ModuleList does not say what its modules are
         return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 
 def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:
-    """Returns the layer's position component if it acts at `site`, else None.
+    """Makes the layer's position component if it acts at `site`, else None.
 
     Sites: the "embedding", the "heads" (queries and keys) or the "scores".
     """
@@ -169,5 +170,5 @@ def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:
 
 
 def declared(config: Config, vocab_size: int) -> Declared:
-    """Returns {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
+    """Lists {canonical name: (shape, spec)} of the parameters of a config's model, built without storage."""
     return specs(Transformer(config, vocab_size, DTYPES["float32"]))

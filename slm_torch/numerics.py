@@ -11,5 +11,5 @@ DTYPES = {
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
+    """Picks the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
     return torch.promote_types(dtype, torch.float32)

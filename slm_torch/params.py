@@ -12,13 +12,11 @@ from slm_core.quantization.formats import dequantised, stored
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
-Model = TypeVar("Model", bound=nn.Module)
-
 
 def declare(shape: tuple[int, ...], spec: Spec) -> nn.Parameter:
     """Declares a parameter with a shape and a spec but no storage."""
     dtype = getattr(torch, spec.dtype) if spec.dtype else None
-    return _with_spec(torch.empty(shape, dtype=dtype, device="meta"), spec)
+    return with_spec(torch.empty(shape, dtype=dtype, device="meta"), spec)
 
 
 def spec_of(parameter: nn.Parameter) -> Spec:
@@ -27,15 +25,21 @@ def spec_of(parameter: nn.Parameter) -> Spec:
     return parameter.spec
 
 
-def _with_spec(value: torch.Tensor, spec: Spec) -> nn.Parameter:
-    parameter = nn.Parameter(value, requires_grad=spec.role != "frozen")
+def set_spec(parameter: nn.Parameter, spec: Spec) -> None:
+    """Gives a parameter another spec."""
     # pyrefly: ignore[missing-attribute]  see `spec_of`
     parameter.spec = spec
+
+
+def with_spec(value: torch.Tensor, spec: Spec) -> nn.Parameter:
+    """Makes a parameter of a tensor and a spec."""
+    parameter = nn.Parameter(value, requires_grad=spec.role != "frozen")
+    set_spec(parameter, spec)
     return parameter
 
 
 def specs(model: nn.Module) -> dict[str, tuple[tuple[int, ...], Spec]]:
-    """Returns {canonical name: (shape, spec)} of a model, in its own order."""
+    """Lists {canonical name: (shape, spec)} of a model's parameters, in the model's order."""
     return {name: (tuple(p.shape), spec_of(p)) for name, p in model.named_parameters()}
 
 
@@ -51,12 +55,15 @@ def fill(model: _Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.d
     """Gives each declared parameter its storage and value, one at a time, and returns the model on `device`.
 
     Args:
+      model: with declared parameters.
       values: (canonical name, floating array) of the parameters that `slm_core.quantization.formats.dequantised` lists.
+      dtype: of the parameters that are not quantised.
+      device: of the parameters.
     """
     for name, value in stored(values, specs(model), np.dtype(str(dtype).removeprefix("torch."))):
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        setattr(module, leaf, _with_spec(torch.tensor(value, device=device), spec_of(getattr(module, leaf))))
+        setattr(module, leaf, with_spec(torch.tensor(value, device=device), spec_of(getattr(module, leaf))))
     return model.to(device)
 
 

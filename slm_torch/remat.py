@@ -1,4 +1,4 @@
-"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): what the backward pass computes again.
+"""Rematerialisation (Chen et al. 2016, https://arxiv.org/abs/1604.06174): memory.remat says what is recomputed.
 
     attention  a block without its products with weights, whose results are kept
     block      a block, from its input
@@ -24,7 +24,7 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 class Stream(NamedTuple):
-    """What one block passes to the next.
+    """The values that one block passes to the next.
 
     Args:
       x: the residual stream.
@@ -38,7 +38,7 @@ class Stream(NamedTuple):
 
 
 def run(layers: nn.ModuleList, remat: str, stream: Stream, start: int, key: DropoutKey | None) -> Stream:
-    """Returns the stream after all layers."""
+    """Runs all layers."""
 
     def call(index: int, stream: Stream) -> Stream:
         return layers[index](stream, start, layer_key(key, index), None)
@@ -58,13 +58,13 @@ def run(layers: nn.ModuleList, remat: str, stream: Stream, start: int, key: Drop
 
 
 def again(remat: str, function: Callable[[Stream], Stream], stream: Stream) -> Stream:
-    """Calls a function of the stream so that the backward pass computes again what memory.remat says."""
+    """Calls a function of the stream so that the backward pass recomputes what memory.remat says."""
     if remat not in ("attention", "block", "full") or not torch.is_grad_enabled():
         return function(stream)
     options: dict[str, Any] = dict(use_reentrant=False, preserve_rng_state=False)
     if remat == "attention":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _keep_products)
-    # One by one: a checkpoint inside a checkpoint would keep the tensors inside of an argument that is a tuple.
+    # One by one: a checkpoint inside a checkpoint would keep the tensors of an argument that is a tuple.
     kind = type(stream)
     # pyrefly: ignore[bad-return]  torch declares no type for `checkpoint`
     return checkpoint(lambda *parts: function(kind(*parts)), *stream, **options)

@@ -26,7 +26,7 @@ from slm_torch.optim.base import create_state, named_state
 
 
 def build(config: Config, vocab_size: int, weights: Weights | None = None) -> "Engine":
-    """Returns the engine of a run; see `Evaluator` for `weights` and what it raises."""
+    """Builds the engine of a run; `Evaluator` describes the arguments and the errors."""
     return Engine(config, vocab_size, weights)
 
 
@@ -36,9 +36,10 @@ class Engine:
     framework = "torch"
 
     def __init__(self, config: Config, vocab_size: int, weights: Weights | None = None):
-        self.evaluator = own = Evaluator(config, vocab_size, weights, trains=True)
-        self.config, self.choices, self.compute, self.device = own.config, own.choices, own.compute, own.device
-        self.model, self.params = own.model, own.params
+        self.evaluator = evaluator = Evaluator(config, vocab_size, weights, trains=True)
+        self.config, self.choices = evaluator.config, evaluator.choices
+        self.compute, self.device = evaluator.compute, evaluator.device
+        self.model, self.params = evaluator.model, evaluator.params
         specs = {name: spec for name, (_, spec) in params.specs(self.model).items()}
         groups, self.balance_steps = parameter_groups(specs, self.config), balance_steps(specs)
         self.trained = {name: p for name, p in self.params.items() if name in groups}
@@ -50,6 +51,7 @@ class Engine:
         self.loss_sums = torch.compile(self._loss_sums) if self.config.run.compile else self._loss_sums
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
+        """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
         count = int((tokens[:, 1:] != IGNORE).sum())
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
@@ -70,7 +72,7 @@ class Engine:
 
     @torch.no_grad()
     def _update(self, lr: float, scale: float) -> float:
-        """Unscales and clips the gradients, updates if they are finite. Returns their norm before clipping."""
+        """Unscales and clips the gradients, and updates if they are finite. Returns their norm before clipping."""
         self.averaged = None
         grads = [p.grad for p in self.trained.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))) / scale
@@ -87,46 +89,55 @@ class Engine:
         return norm
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
+        """Waits for the metrics of a `train_step`."""
         return {name: float(value) for name, value in metrics.items()}
 
     def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
         return self.evaluator.measure(self.evaluated(), tokens)
 
     def decoder(self) -> Decoder:
+        """Makes a decoder with the current parameters."""
         return Decoder(self.evaluated())
 
     def facts(self) -> dict[str, str]:
+        """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
         return self.evaluator.facts()
 
     def peak_memory_bytes(self) -> int:
+        """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
         return self.evaluator.peak_memory_bytes()
 
     def evaluated(self) -> Transformer:
-        """Returns the model to evaluate and decode with: the trained one, or a copy that holds the optimizer's averages
-        until training goes on.
+        """Returns the model to evaluate and decode with.
+
+        This is the trained model, or a copy with the optimizer's averages, which is kept until training goes on.
         """
         if self.averages is None:
             return self.model
         if self.averaged is not None:
             return self.averaged
-        state = {name: held[0] for name, held in named_state(self.optimizer, self.trained).items()}
+        state = {name: tensors[0] for name, tensors in named_state(self.optimizer, self.trained).items()}
         averages = self.averages(self.config.optim, self.trained, state)
-        held = {id(p): p for p in self.params.values()}  # what has no average is the same
-        held |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
-        self.averaged = averaged = copy.deepcopy(self.model, held)
+        copies = {id(p): p for p in self.params.values()}  # a parameter without an average is shared
+        copies |= {id(self.params[name]): nn.Parameter(x, requires_grad=False) for name, x in averages.items()}
+        self.averaged = averaged = copy.deepcopy(self.model, copies)
         return averaged
 
     def save(self, folder: Path) -> None:
+        """Writes parameters, optimizer and loss scaler into an existing folder."""
         checkpoint.save(folder, self.export_state())
 
     def restore(self, folder: Path) -> None:
+        """Reads what `save` wrote."""
         self.import_state(checkpoint.open_state(folder))
 
     def export_state(self) -> dict[str, np.ndarray]:
+        """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
         dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
         arrays = {
-            name: held[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
-            for name, held in self._tensors().items()
+            name: tensors[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
+            for name, tensors in self._tensors().items()
         }
         return arrays | {
             "scaler/scale": np.array(self.scaler.scale, np.float32),
@@ -134,28 +145,29 @@ class Engine:
         }
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes the state that `export_state` of either twin returned."""
         self.averaged = None
-        if ":" in self.config.optim.kind:  # a user's, which makes its state only in its first update
+        if ":" in self.config.optim.kind:  # a user's optimizer, whose first update makes its state
             optim = {name.removeprefix("optim/"): state[name] for name in state if name.startswith("optim/")}
             create_state(self.optimizer, self.trained, optim)
-        tensors = self._tensors()
-        shapes = {name: tuple(held[0].shape) for name, held in tensors.items()}
+        entries = self._tensors()
+        shapes = {name: tuple(tensors[0].shape) for name, tensors in entries.items()}
         for name, array in checked(state, shapes | {"scaler/scale": (), "scaler/good_steps": ()}):
-            for tensor in tensors.get(name, ()):
+            for tensor in entries.get(name, ()):
                 params.load({name: tensor}, {name: array})
         self.scaler.scale = float(state["scaler/scale"])
         self.scaler.good_steps = int(state["scaler/good_steps"])
 
     def _tensors(self) -> dict[str, list[Tensor]]:
-        """Returns the live parameters and optimizer state, by the names of an exported state."""
+        """Lists the live parameters and optimizer state, by the names of an exported state."""
         named: dict[str, list[Tensor]] = {f"params/{name}": [p] for name, p in self.params.items()}
-        return named | {f"optim/{name}": held for name, held in named_state(self.optimizer, self.trained).items()}
+        return named | {f"optim/{name}": state for name, state in named_state(self.optimizer, self.trained).items()}
 
 
 def clip_factor(norm: float, limit: float) -> float:
-    """Returns what scales gradients of global norm `norm` down to at most `limit` (0: no limit).
+    """Computes the factor that brings gradients of global norm `norm` down to at most `limit` (0: no limit).
 
-    Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
+    Paper: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063.
     """
     return limit / norm if limit and norm > limit else 1.0
 
@@ -163,8 +175,8 @@ def clip_factor(norm: float, limit: float) -> float:
 def balance(params: Mapping[str, nn.Parameter], steps: Mapping[str, float]) -> None:
     """Moves a mixture's routing biases, which no loss trains: b <- b - step sign(load).
 
-    An expert busier than the mean is chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The gradient of
-    such a parameter, of role "balance", is that load minus its mean, over the whole batch.
+    An expert with a load above the mean is then chosen less (Wang et al. 2024, https://arxiv.org/abs/2408.15664). Such
+    a parameter has the role "balance". Its gradient is the load minus the mean load, over the whole batch.
     """
     for name, p in params.items():
         assert p.grad is not None
@@ -176,9 +188,9 @@ class LossScaler:
 
     The loss is multiplied by `scale` before the backward pass, and gradients are divided by it after. A non-finite
     gradient skips the update and multiplies the scale by `backoff`. `interval` finite updates in a row double it, up to
-    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped all the same.
+    `limit`. Without float16 the scale stays 1, and a non-finite update is skipped, too.
 
-    `scale` is a float32 number: that is what a checkpoint keeps.
+    The scale is a float32 number, as in a checkpoint.
     """
 
     def __init__(self, precision: Precision, active: bool):

@@ -1,7 +1,8 @@
-"""A pytest plugin: of the faults that a run put into a twin, how many were caught and how many named.
+"""Counts the faults that the suite caught and that the bisector named: a pytest plugin.
 
-A test about a fault records the property "mutation": {place, section, about, fault, check, module, proof}, with the
-proof "caught" (by the suite) or "named" (by the bisector). It works across the processes of pytest-xdist.
+A test of a fault records the property "mutation": {place, section, about, fault, check, module, proof}. The proof is
+"caught" (by the suite) or "named" (by the bisector). The test of the generated mutants records the property
+"generated": {made, total, caught, left}. Both work across the processes of pytest-xdist.
 """
 
 from collections.abc import Iterable
@@ -16,12 +17,12 @@ COMMAND = "uv run pytest tests/parity/test_mutations.py -m 'not gpu' --mutation-
 
 @dataclass
 class Score:
-    """What became of one fault.
+    """The outcome of one fault.
 
     Args:
-      place: in the table of faults.
+      place: position in the table of faults.
       section, about, fault, check, module: as the test records them.
-      held: whether each proof held, of those that ran.
+      passed: {proof: whether its test passed}, for the proofs that ran.
     """
 
     place: int
@@ -30,7 +31,7 @@ class Score:
     fault: str
     check: str
     module: str
-    held: dict[str, bool] = field(default_factory=dict)
+    passed: dict[str, bool] = field(default_factory=dict)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,11 +44,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not scores and not generated:
         return
     terminalreporter.section("mutation score (caught / named / total)")
-    for name, own in [*by(scores, "section").items(), ("sum", scores)]:
-        terminalreporter.line(f"{name.ljust(12)}{' / '.join(str(number).rjust(3) for number in totals(own))}")
+    for name, members in [*by(scores, "section").items(), ("sum", scores)]:
+        terminalreporter.line(f"{name.ljust(12)}{' / '.join(str(number).rjust(3) for number in totals(members))}")
     for score in scores:
-        for proof, held in score.held.items():
-            if not held:
+        for proof, passed in score.passed.items():
+            if not passed:
                 terminalreporter.line(f"not {proof}: {score.fault} ({score.about})")
     for told in generated:
         terminalreporter.line(f"generated   {told['caught']} caught of {told['total']}")
@@ -59,17 +60,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
-    """Returns the score of each fault that the reports tell of."""
+    """Returns the score of each fault in the reports, in the order of the table of faults."""
     scores: dict[str, Score] = {}
     for report in reports:
         for value in properties([report], "mutation"):
             told = {key: value[key] for key in value if key != "proof"}
-            scores.setdefault(value["fault"], Score(**told)).held[value["proof"]] = report.passed
+            scores.setdefault(value["fault"], Score(**told)).passed[value["proof"]] = report.passed
     return sorted(scores.values(), key=lambda score: score.place)
 
 
 def properties(reports: Iterable[pytest.TestReport], name: str) -> list[dict]:
-    """Returns what tests recorded under a name."""
+    """Returns the properties of this name that tests recorded."""
     return [value for report in reports for key, value in report.user_properties if key == name]
 
 
@@ -83,7 +84,7 @@ def by(scores: list[Score], key: str) -> dict[str, list[Score]]:
 
 def totals(scores: list[Score]) -> tuple[int, int, int]:
     """Returns how many faults were caught, how many named, and how many there are."""
-    caught, named = (sum(score.held.get(proof, False) for score in scores) for proof in PROOFS)
+    caught, named = (sum(score.passed.get(proof, False) for score in scores) for proof in PROOFS)
     return caught, named, len(scores)
 
 
@@ -93,23 +94,23 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
     lines = [
         "# The mutation score",
         "",
-        "A proof that cannot fail proves nothing. Each line below is one mistake of the kind that a porter makes, put",
-        "into the PyTorch twin alone, those of stacks into the Flax twin alone. It is *caught* if the suite fails,",
-        "and first in the check that is given; it is *named* if the bisector says that module. The faults are in",
-        "`tests/parity/faults/`; a test holds that every component, every option that computes and every rule of",
-        "[numerics.md](numerics.md) has one.",
+        "A proof that cannot fail proves nothing. Each line below is a fault: one mistake that a porter could make,",
+        "in one twin alone. The faults of `stacks` are in the Flax twin, all others in the PyTorch twin. A fault is",
+        "*caught* if the suite fails, and fails first in the check of that line. It is *named* if the bisector names",
+        "the module of that line. The faults are in `tests/parity/faults/`. A test demands a fault for each component,",
+        "for each option that computes, and for each rule of [numerics.md](numerics.md).",
         "",
         f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
         "",
         "| section | caught | named | total |",
         "|---|---:|---:|---:|",
-        *(f"| {name} | {' | '.join(map(str, totals(own)))} |" for name, own in by(scores, "section").items()),
+        *(f"| {name} | {' | '.join(map(str, totals(members)))} |" for name, members in by(scores, "section").items()),
         f"| **sum** | **{caught}** | **{named}** | **{total}** |",
     ]
-    for section, own in by(scores, "section").items():
+    for section, members in by(scores, "section").items():
         lines += ["", f"## {section}", "", "| about | what is wrong | check | module | caught | named |"]
         lines += ["|---|---|---|---|:---:|:---:|"]
-        for about, faults in sorted(by(own, "about").items()):
+        for about, faults in sorted(by(members, "about").items()):
             lines += [
                 f"| {about} | {s.fault} | {s.check.replace('_', ' ')} | `{s.module}` |"
                 f" {_mark(s, 'caught')} | {_mark(s, 'named')} |"
@@ -120,12 +121,13 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
             "",
             "## Generated mutants",
             "",
-            "Made by rule, not by hand: each operator, comparison, number, flag and condition in the functions of",
-            "`layers/`, `optim/`, `quantization/`, `params.py`, `remat.py`, `loss.py`, `model.py`,",
-            "`trainer.py`, `scaler.py` and `generate.py` that building, training and decoding the small models calls;",
-            "the suite must fail, or the twin itself.",
+            "A rule makes these mutants, not a person. It changes one operator, comparison, number, flag or condition",
+            "at a time, in `layers/`, `optim/`, `quantization/`, `params.py`, `remat.py`, `loss.py`, `model.py`,",
+            "`trainer.py` and `generate.py` of the PyTorch twin. A mutant is run if building, training or decoding the",
+            "small models calls its function. It is caught if the suite fails, or if the twin itself raises an error.",
             "",
-            f"**{told['caught']} of {told['total']} caught.** The others compute what no test can tell apart:",
+            f"{told['made']} mutants made, {told['total']} run.",
+            f"**{told['caught']} of {told['total']} caught.** No test can tell the others from the original:",
             "",
             "| mutant | why |",
             "|---|---|",
@@ -135,4 +137,4 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
 
 
 def _mark(score: Score, proof: str) -> str:
-    return {True: "yes", False: "**no**", None: ""}[score.held.get(proof)]
+    return {True: "yes", False: "**no**", None: ""}[score.passed.get(proof)]

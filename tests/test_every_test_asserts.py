@@ -48,8 +48,8 @@ def asserts(function: ast.FunctionDef, tree: ast.Module, seen: frozenset[str] = 
 
 def silent_tests(tree: ast.Module) -> list[str]:
     """Returns the names of the tests of a file that assert nothing."""
-    own = functions(tree)
-    return [name for name, function in own.items() if name.startswith("test_") and not asserts(function, tree)]
+    by_name = functions(tree)
+    return [name for name, function in by_name.items() if name.startswith("test_") and not asserts(function, tree)]
 
 
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(TESTS.rglob("*.py"))}

@@ -49,7 +49,7 @@ def bisect_folders(run: str, against: str, framework: str, precision: str) -> bo
     check_shapes(left, right)
     framework = framework or left.framework or right.framework or "torch"
     precision = precision or ("float64" if left.framework and right.framework else "float32")
-    models = _model(left, framework, precision, ours=not run), _model(right, framework, precision)
+    models = _model(left, framework, precision, as_twin=not run), _model(right, framework, precision)
     tokens = batch(left, right)
     tolerance = _tolerance(left, right, precision)
     report = Report(*models, f"{framework}, {precision}")
@@ -66,9 +66,9 @@ def _tolerance(left: Source, right: Source, precision: str) -> float:
     return 0.0 if left.framework == right.framework else TENSOR_TOLERANCES[precision]
 
 
-def _model(source: Source, framework: str, precision: str, ours: bool = False) -> Traceable:
-    if source.framework or ours:
-        return twin_of(source, framework, precision, f"{framework} twin of {source.name}" if ours else source.name)
+def _model(source: Source, framework: str, precision: str, as_twin: bool = False) -> Traceable:
+    if source.framework or as_twin:
+        return twin_of(source, framework, precision, f"{framework} twin of {source.name}" if as_twin else source.name)
     from parity.bisect.huggingface import HuggingFaceModel
 
     return HuggingFaceModel(source, precision)

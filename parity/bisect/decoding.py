@@ -35,8 +35,8 @@ def decode(twins: Twins) -> Agreement:
     first = pieces_of(row)[0][1]
     comparisons.append(Comparison(DECODER, "logits of a second prompt", decoder.prefill(first), logits[0]))
     expected = _by_row(events["forward", LOGITS, "output", 0].value, len(row))[-1]
-    for name, found in (("PyTorch", logits), ("Flax", twins.decoded)):
-        for (start, piece), value in zip(pieces_of(row), found, strict=True):
+    for name, caches in (("PyTorch", logits), ("Flax", twins.decoded)):
+        for (start, piece), value in zip(pieces_of(row), caches, strict=True):
             end = start + len(piece)
             comparisons.append(
                 Comparison(DECODER, f"logits of the {name} cache at {end - 1}", value, expected[end - 1])
@@ -57,9 +57,9 @@ def _weight_comparisons(twins: Twins) -> list[Comparison]:
 def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """The loss that is reported of a batch."""
     expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
-    found, count = twins.torch.eval_step(twins.tokens)
+    total, count = twins.torch.eval_step(twins.tokens)
     return [
-        Comparison("evaluation", "sum of an evaluation's token losses", np.array(found), expected),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(total), expected),
         Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
     ]
 
@@ -71,7 +71,7 @@ def _call_comparisons(
 
     Tensors without an axis of positions, such as the rows of a mixture, are left out.
     """
-    end, own = start + time, {event.key: event.value for event in trace}
+    end, values = start + time, {event.key: event.value for event in trace}
     comparisons, modules = [], dict(model.named_modules())
     for event in trace:
         value, sound = event.value, full.get(event.key)
@@ -81,7 +81,7 @@ def _call_comparisons(
             kept = min(value.shape[1], end)
             value, expected = value[:, -kept:], sound.value[-1:, end - kept : end]
         elif attends and event.tensor == KEYS_START:
-            expected = np.array(end - own["forward", event.path, KEYS, event.call].shape[1])
+            expected = np.array(end - values["forward", event.path, KEYS, event.call].shape[1])
         elif np.ndim(value) == 0 and np.issubdtype(value.dtype, np.integer):
             expected = np.array(start)
         elif sound is None:  # a call uses again the values that its cache keeps

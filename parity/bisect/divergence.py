@@ -104,12 +104,12 @@ def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agr
             before = tuple(c.tensor for c in comparisons[max(0, i - SHOWN_BEFORE) : i])
             after = (c.tensor for c in comparisons[i + 1 :] if not c.error <= limit)
             shape = comparison.shape
-            found = Divergence(
+            divergence = Divergence(
                 stage, comparison.module, comparison.tensor, shape, error, limit, i + 1, len(comparisons),
                 before=before,
                 after=tuple(tensor for tensor, _ in zip(after, range(SHOWN_AFTER), strict=False)),
             )  # fmt: skip
-            return Agreement(len(comparisons), error, comparison.tensor, found)
+            return Agreement(len(comparisons), error, comparison.tensor, divergence)
         if error > worst:
             worst, where = error, comparison.tensor
     return Agreement(len(comparisons), worst, where)
@@ -117,7 +117,7 @@ def walk(stage: str, comparisons: Iterable[Comparison], tolerance: float) -> Agr
 
 def joined(first: Agreement, second: Agreement) -> Agreement:
     """Joins the results of two walks, of which the first found no divergence."""
-    worse = max(first, second, key=lambda found: found.worst)
+    worse = max(first, second, key=lambda agreement: agreement.worst)
     return Agreement(first.total + second.total, worse.worst, worse.where, second.divergence)
 
 
@@ -128,23 +128,23 @@ def trace_comparisons(stage: str, left: Sequence[Event], right: Sequence[Event])
     module whose code made it is broken. In the backward half it is the other way round: the module makes the gradients
     of its inputs and parameters, and the code that uses its output makes the gradient of that.
     """
-    found = {event.key: event for event in left if event.stage == stage}
+    left_events = {event.key: event for event in left if event.stage == stage}
     events = [event for event in right if event.stage == stage]
     norms = [float(np.linalg.norm(np.asarray(e.value, np.float64))) for e in events]
     activations = max((n for e, n in zip(events, norms, strict=True) if e.side), default=0.0)
     parameters = float(np.linalg.norm([n for e, n in zip(events, norms, strict=True) if not e.side]))
     comparisons = []
     for event in events:
-        other = found.pop(event.key, None)
+        other = left_events.pop(event.key, None)
         floor = ACTIVATION_FLOOR * activations if event.side else GRADIENT_FLOOR * parameters
         comparisons.append(Comparison(blamed(event), shown(event), other.value if other else None, event.value, floor))
-    return comparisons + [Comparison(blamed(event), shown(event), event.value, None) for event in found.values()]
+    return comparisons + [Comparison(blamed(event), shown(event), event.value, None) for event in left_events.values()]
 
 
 def blamed(event: Event) -> str:
     """Returns the module that is broken if this is the first tensor that differs."""
-    own = event.side != ("input" if event.stage == "forward" else "output")
-    return (event.path if own else event.caller) or "model"
+    inside = event.side != ("input" if event.stage == "forward" else "output")
+    return (event.path if inside else event.caller) or "model"
 
 
 def shown(event: Event) -> str:

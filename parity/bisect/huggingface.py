@@ -58,7 +58,7 @@ class HuggingFaceModel:
         self.rules = list(family.rules(source.config))
         self.paths = paths_of(self.rules, source.config.model.n_layers, ADDING.get(family.model_type, ()))
         if type(self.model.get_input_embeddings()) is not nn.Embedding:  # it scales its rows as well
-            self.paths = {theirs: told for theirs, told in self.paths.items() if told[0] != "embed"}
+            self.paths = {hf_path: told for hf_path, told in self.paths.items() if told[0] != "embed"}
 
     def trace(self, tokens: np.ndarray) -> list[Event]:
         """Returns the events that have a counterpart, by our names; see `models.Traceable`."""
@@ -79,17 +79,17 @@ class HuggingFaceModel:
 
     def settings(self, module: str) -> Settings:
         """Returns the parameters of one of our modules, converted from those of the checkpoint."""
-        tensors, found = dict(self.model.named_parameters()), {}
+        tensors, values = dict(self.model.named_parameters()), {}
         for rule in self.rules:
             if any(name.rpartition(".")[0] == module for name in rule.names) and tensors.keys() >= set(rule.hf_names):
-                found |= zip(
+                values |= zip(
                     rule.names, rule.layout.from_hf([array(tensors[name]) for name in rule.hf_names]), strict=True
                 )
-        return {name.rpartition(".")[2]: value for name, value in found.items() if name.rpartition(".")[0] == module}
+        return {name.rpartition(".")[2]: value for name, value in values.items() if name.rpartition(".")[0] == module}
 
     def code(self, module: str) -> str:
-        theirs = next((path for path, (ours, _) in self.paths.items() if ours == module), None)
-        return code_of(theirs or MODEL, "", dict(self.model.named_modules()).get(theirs))
+        hf_path = next((path for path, (twin_path, _) in self.paths.items() if twin_path == module), None)
+        return code_of(hf_path or MODEL, "", dict(self.model.named_modules()).get(hf_path))
 
     def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.model(tokens, use_cache=False).logits.flatten(0, 1)
@@ -98,11 +98,11 @@ class HuggingFaceModel:
         """Returns an event by our names; None if our model has no such tensor."""
         if event.path in (LOGITS, LOSS):
             return event if event.side == "output" else None
-        ours, tensors = self.paths.get(event.path, ("", {}))
+        twin_path, tensors = self.paths.get(event.path, ("", {}))
         gradient, tensor = "gradient of ", event.tensor
         start = gradient if tensor.startswith(gradient) else ""
         name = tensors.get(tensor.removeprefix(start))
-        return replace(event, path=ours, tensor=start + name) if name else None
+        return replace(event, path=twin_path, tensor=start + name) if name else None
 
     def _parameters(self, gradients: Mapping[str, np.ndarray]) -> Iterator[Event]:
         for rule in self.rules:
@@ -121,19 +121,21 @@ def paths_of(
     Args:
       adding: parts of a block whose outputs differ from ours.
     """
-    found: dict[str, tuple[str, Mapping[str, str]]] = {}
+    paths: dict[str, tuple[str, Mapping[str, str]]] = {}
     for i in range(n_layers):
         for part, tensors in CONTAINERS.items():
-            ours = f"layers.{i}.{part}".rstrip(".")
-            theirs = _common([name for rule in rules if rule.names[0].startswith(f"{ours}.") for name in rule.hf_names])
+            twin_path = f"layers.{i}.{part}".rstrip(".")
+            hf_path = _common(
+                [name for rule in rules if rule.names[0].startswith(f"{twin_path}.") for name in rule.hf_names]
+            )
             shared = {"input": tensors["input"]} if part in adding else tensors
-            found.setdefault(theirs, (ours, shared))
+            paths.setdefault(hf_path, (twin_path, shared))
     for rule in rules:
         if len(rule.names) == len(rule.hf_names) == 1 and rule.layout in ALIKE and rule.names[0].endswith(".weight"):
-            ours, theirs = (names[0].removesuffix(".weight") for names in (rule.names, rule.hf_names))
-            if not ours.endswith(APART):
-                found[theirs] = ours, LAYER
-    return found
+            twin_path, hf_path = (names[0].removesuffix(".weight") for names in (rule.names, rule.hf_names))
+            if not twin_path.endswith(APART):
+                paths[hf_path] = twin_path, LAYER
+    return paths
 
 
 def _common(names: Sequence[str]) -> str:

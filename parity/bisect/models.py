@@ -55,16 +55,16 @@ class TorchTwin:
         return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
-        own = self._own(module)
-        if not isinstance(own, nn.Module):
-            return _plain(vars(own)) if own else {}
-        tensors = [*own.named_parameters(recurse=False), *own.named_buffers(recurse=False)]
-        return {name: array(tensor) for name, tensor in tensors} | _plain(vars(own))
+        part = self._part(module)
+        if not isinstance(part, nn.Module):
+            return _plain(vars(part)) if part else {}
+        tensors = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+        return {name: array(tensor) for name, tensor in tensors} | _plain(vars(part))
 
     def code(self, module: str) -> str:
-        return code_of(module, "torch", self._own(module))
+        return code_of(module, "torch", self._part(module))
 
-    def _own(self, module: str) -> Any:
+    def _part(self, module: str) -> Any:
         """Returns the module, or the optimizer, of this name; None if there is none."""
         if module == "optimizer":
             return getattr(self.evaluator, "optimizer", None)
@@ -84,25 +84,25 @@ class FlaxTwin:
         return self._tracer(tokens)
 
     def settings(self, module: str) -> Settings:
-        own = self._own(module)
-        found = dict(_plain(vars(own))) if own else {}
+        part = self._part(module)
+        settings = dict(_plain(vars(part))) if part else {}
         prefix = "" if module in MODEL_NAMES else f"{module}."
         values = self.evaluator.parameters()
-        for name, value in vars(own).items() if isinstance(own, nnx.Module) else ():
+        for name, value in vars(part).items() if isinstance(part, nnx.Module) else ():
             if isinstance(value, nnx.Param):
-                found[name] = np.asarray(values[prefix + name])
+                settings[name] = np.asarray(values[prefix + name])
             elif hasattr(value, "dtype") or isinstance(value, nnx.Variable):
-                found[name] = np.asarray(value)
-        return found
+                settings[name] = np.asarray(value)
+        return settings
 
     def code(self, module: str) -> str:
-        return code_of(module, "flax", self._own(module))
+        return code_of(module, "flax", self._part(module))
 
-    def _own(self, module: str) -> Any:
+    def _part(self, module: str) -> Any:
         """Returns the module, or the optimizer, of this name; None if there is none."""
         if module == "optimizer":
             return getattr(self.evaluator, "optimizer", None)
-        modules = {canonical(path): own for path, own in nnx.iter_modules(self.evaluator.model)}
+        modules = {canonical(path): part for path, part in nnx.iter_modules(self.evaluator.model)}
         return modules.get(MODEL if module in MODEL_NAMES else module)
 
 
@@ -121,28 +121,28 @@ def _is_plain(value: Any) -> bool:
 
 def differing(left: Settings, right: Settings) -> str:
     """Says how two modules differ, as in "weight differs by 3e-02, eps is 1e-06 against 1e-05"."""
-    found = []
+    texts = []
     for name in (name for name in left if name in right):
         a, b = left[name], right[name]
         if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
             error = relative(a, b) if np.shape(a) == np.shape(b) else np.inf
             if error:
-                found.append(f"{name} differs by {error:.0e}")
+                texts.append(f"{name} differs by {error:.0e}")
         elif isinstance(a, dict) and isinstance(b, dict):
-            found += [f"{name} {text}" for text in [differing(a, b)] if text]
+            texts += [f"{name} {text}" for text in [differing(a, b)] if text]
         elif type(a) is type(b) and a != b:  # the frameworks spell some options in other types
-            found.append(f"{name} is {a!r} against {b!r}")
-    return ", ".join(found)
+            texts.append(f"{name} is {a!r} against {b!r}")
+    return ", ".join(texts)
 
 
-def detailed(found: Agreement, left: Traceable, right: Traceable) -> Agreement:
+def detailed(agreement: Agreement, left: Traceable, right: Traceable) -> Agreement:
     """Returns an agreement whose divergence says which parameters and settings of the module differ."""
-    divergence = found.divergence
+    divergence = agreement.divergence
     if divergence is None:
-        return found
+        return agreement
     told = differing(left.settings(divergence.module), right.settings(divergence.module))
     texts = ", ".join(text for text in (divergence.detail, told) if text)
-    return replace(found, divergence=replace(divergence, detail=texts))
+    return replace(agreement, divergence=replace(divergence, detail=texts))
 
 
 def shared(left: Sequence[Event], right: Sequence[Event], order: Sequence[Event]) -> tuple[list[Event], list[Event]]:
@@ -163,13 +163,15 @@ def passes(
     left: Traceable, right: Traceable, tokens: np.ndarray, tolerance: float = TENSOR_TOLERANCES["float64"]
 ) -> Iterator[tuple[str, Agreement]]:
     """Yields the stages "forward" and "backward" and their agreement, up to the first divergence."""
-    own, other = left.trace(tokens), right.trace(tokens)
+    left_events, right_events = left.trace(tokens), right.trace(tokens)
     if not (left.complete and right.complete):
-        own, other = shared(own, other, order=own if left.complete else other)
+        left_events, right_events = shared(
+            left_events, right_events, order=left_events if left.complete else right_events
+        )
     for stage in ("forward", "backward"):
-        found = detailed(walk(stage, trace_comparisons(stage, own, other), tolerance), left, right)
-        yield stage, found
-        if found.divergence:
+        agreement = detailed(walk(stage, trace_comparisons(stage, left_events, right_events), tolerance), left, right)
+        yield stage, agreement
+        if agreement.divergence:
             return
 
 
@@ -184,4 +186,6 @@ def bisect_models(
       tokens: int32 [rows, length + 1]; column t + 1 is the target of column t; IGNORE does not count.
       tolerance: relative L2 error of a tensor that is still rounding.
     """
-    return next((found.divergence for _, found in passes(left, right, tokens, tolerance) if found.divergence), None)
+    return next(
+        (agreement.divergence for _, agreement in passes(left, right, tokens, tolerance) if agreement.divergence), None
+    )

@@ -38,13 +38,13 @@ def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
     try:
         for name, (stage, check) in STAGES.items():
             if check in ("", *pair.case.checks):
-                found = stage(twins)
-                if found.divergence and name != "init":  # parameters are then as both should have them
+                agreement = stage(twins)
+                if agreement.divergence and name != "init":  # parameters are then as both should have them
                     for engine in (twins.torch, twins.flax):
                         engine.import_state(twins.perturbed)
-                found = detailed(found, *sides)
-                yield name, found
-                if found.divergence:
+                agreement = detailed(agreement, *sides)
+                yield name, agreement
+                if agreement.divergence:
                     return
     finally:
         for engine, before in states.items():
@@ -53,4 +53,4 @@ def stages(pair: Pair) -> Iterator[tuple[str, Agreement]]:
 
 def bisect_pair(pair: Pair) -> Divergence | None:
     """Returns the first tensor in which a pair's twins differ, or None. Leaves the twins as they were."""
-    return next((found.divergence for _, found in list(stages(pair)) if found.divergence), None)
+    return next((agreement.divergence for _, agreement in list(stages(pair)) if agreement.divergence), None)

@@ -46,35 +46,36 @@ def training(twins: Twins) -> Agreement:
     for (first, piece), sound in zip(twins.split(twins.tokens), twins.training, strict=True):
         trace = twins.trace_torch(piece, STEP, first)
         comparisons += trace_comparisons("forward", trace, sound) + trace_comparisons("backward", trace, sound)
-    found = walk("training", comparisons, TENSOR_TOLERANCES[twins.precision])
+    agreement = walk("training", comparisons, TENSOR_TOLERANCES[twins.precision])
     for name, model, losses in (
         ("PyTorch", twins.torch.model, _losses_torch),
         ("Flax", twins.flax.model, _losses_flax),
     ):
-        if not found.divergence:
-            found = joined(found, _as_trained(twins, name, model, losses))
-    return found
+        if not agreement.divergence:
+            agreement = joined(agreement, _as_trained(twins, name, model, losses))
+    return agreement
 
 
 def _as_trained(twins: Twins, name: str, model: Any, losses: Callable[[Twins, str], list[Comparison]]) -> Agreement:
     """Compares a twin's loss and gradients with the trace, in which both twins agree."""
-    found = walk("training", losses(twins, name), TENSOR_TOLERANCES[twins.precision])
-    if found.divergence and model.remat != "none":
+    agreement = walk("training", losses(twins, name), TENSOR_TOLERANCES[twins.precision])
+    if agreement.divergence and model.remat != "none":
         with patch.object(model, "remat", "none"):
             again = walk("training", losses(twins, name), TENSOR_TOLERANCES[twins.precision])
         if not again.divergence:
             detail = f"only under memory.remat, in {name}"
-            return replace(found, divergence=replace(found.divergence, module="model", detail=detail))
-    return found
+            return replace(agreement, divergence=replace(agreement.divergence, module="model", detail=detail))
+    return agreement
 
 
 def _losses_torch(twins: Twins, name: str) -> list[Comparison]:
     engine, (first, piece) = twins.torch, twins.split(twins.tokens)[-1]
     sums = engine.loss_sums(torch.from_numpy(piece).to(engine.device, torch.int64), twins.trace_torch.key(STEP, first))
     moving = {name: p for name, p in engine.params.items() if p.requires_grad}
-    found = torch.autograd.grad(sums.objective, list(moving.values()), allow_unused=True)
+    computed = torch.autograd.grad(sums.objective, list(moving.values()), allow_unused=True)
     gradients = {
-        name: array(torch.zeros_like(p) if g is None else g) for (name, p), g in zip(moving.items(), found, strict=True)
+        name: array(torch.zeros_like(p) if g is None else g)
+        for (name, p), g in zip(moving.items(), computed, strict=True)
     }
     values = {name: array(value) for name, value in sums._asdict().items()}
     return _loss_comparisons(name, values, gradients, twins.training[-1])

@@ -25,17 +25,17 @@ class Report:
     def follow(self, stages: Iterable[tuple[str, Agreement]]) -> Divergence | None:
         """Prints each stage as it ends, and at last that nothing differs. Returns the divergence, if any."""
         total, worst, where = 0, 0.0, ""
-        for name, found, seconds in self._timed(stages):
-            if found.divergence:
+        for name, agreement, seconds in self._timed(stages):
+            if agreement.divergence:
                 self._print(
-                    f"{name.ljust(STAGE)}[red]differs[/] at tensor {found.divergence.position} of {found.total}"
+                    f"{name.ljust(STAGE)}[red]differs[/] at tensor {agreement.divergence.position} of {agreement.total}"
                 )
-                return found.divergence
-            line = f"{found.total} tensors agree, worst {number(found.worst)}"
+                return agreement.divergence
+            line = f"{agreement.total} tensors agree, worst {number(agreement.worst)}"
             self._print(f"{name.ljust(STAGE)}{line.ljust(40)}[dim]{seconds:.1f} s[/]")
-            total += found.total
-            if found.worst > worst:
-                worst, where = found.worst, f"{found.where} ({name})"
+            total += agreement.total
+            if agreement.worst > worst:
+                worst, where = agreement.worst, f"{agreement.where} ({name})"
         place = f" at {_escaped(where)}" if where else ""
         self._print(f"[green]no divergence[/]: {total:,} tensors agree, worst {number(worst)}{place}")
         return None
@@ -67,8 +67,8 @@ class Report:
     def _timed(self, stages: Iterable[tuple[str, Agreement]]) -> Iterator[tuple[str, Agreement, float]]:
         with self.console.status("comparing"):
             start = time.perf_counter()
-            for name, found in stages:
-                yield name, found, time.perf_counter() - start
+            for name, agreement in stages:
+                yield name, agreement, time.perf_counter() - start
                 start = time.perf_counter()
 
     def _print(self, text: str) -> None:

@@ -19,11 +19,11 @@ CODE = {
 """{broken part that is not a module: (file in either twin, its name there)}."""
 
 
-def code_of(module: str, framework: str, own: Any) -> str:
+def code_of(module: str, framework: str, broken: Any) -> str:
     """Returns the name and place of a broken part, as in "RMSNorm, slm_torch/layers/rmsnorm.py:15"; "" if unknown.
 
     Args:
-      own: the module or optimizer of this name; None if it is something else.
+      broken: the module or optimizer of this name; None if it is something else.
     """
     if module in CODE:
         file, name = CODE[module]
@@ -31,7 +31,7 @@ def code_of(module: str, framework: str, own: Any) -> str:
         for part in name.split("."):
             code = getattr(code, part)
         return f"{name}, {_place(code)}"
-    return "" if own is None else f"{type(own).__name__}, {_place(type(own))}"
+    return "" if broken is None else f"{type(broken).__name__}, {_place(type(broken))}"
 
 
 def _place(code: Any) -> str:

@@ -62,8 +62,10 @@ class FlaxTracer:
             self._programs[shape] = self._compiled(values, tokens, key)
         program, events, taps = self._programs[shape]
         moving_values = moving(self.engine.model, values)
-        (_, (found, rows)), (gradients, parameters) = jax.device_get(program(taps, moving_values, values, tokens, key))
-        filled = iter(found)
+        (_, (values_of_taps, rows)), (gradients, parameters) = jax.device_get(
+            program(taps, moving_values, values, tokens, key)
+        )
+        filled = iter(values_of_taps)
         events = [replace(e, value=np.asarray(next(filled))) if e.value is _TRACED else e for e in events]
         return finish(events, rows, gradients, parameters)
 
@@ -91,9 +93,9 @@ class FlaxTracer:
 
     def _objective(self, recorder: Recorder, values: Params, tokens: Array, key: Any) -> Array:
         engine = self.engine
-        plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
+        unchunked = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         key = None if key is None else DropoutKey(*key)
-        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", plain):
+        with recorded(recorder, slm_flax.loss), patch.object(engine, "config", unchunked):
             loss_sums = partial(engine._loss_sums, values)
             return recorder.call(LOSS, "", loss_sums, (tokens, key), {}, False).objective
 
@@ -113,13 +115,13 @@ def recorded(recorder: Recorder, home: ModuleType) -> Iterator[None]:
             model.remat = "none"
             modules = [(canonical(path), module) for path, module in nnx.iter_modules(model)]
             paths.update({id(module): path for path, module in modules})
-            found = [
+            methods = [
                 (kind, name, method, getattr(kind, name))
                 for kind in dict.fromkeys(type(module) for _, module in modules)
                 for name, method in METHODS.items()
                 if hasattr(kind, name)
             ]
-            for kind, name, method, function in found:
+            for kind, name, method, function in methods:
                 stack.enter_context(patch.object(kind, name, _wrapper(recorder, paths, method, function)))
             return model
 
@@ -132,8 +134,8 @@ def _wrapper(recorder: Recorder, paths: Mapping[int, str], method: str, function
     def call(module: nnx.Module, *arguments: Any, **options: Any) -> Any:
         if method == LOGITS and isinstance(module, Transformer):
             return _logits(recorder, module, function, *arguments)
-        own, by_pair = partial(function, module), isinstance(module, ExpertLinear)
-        return recorder.call(paths[id(module)], method, own, arguments, options, by_pair)
+        bound, by_pair = partial(function, module), isinstance(module, ExpertLinear)
+        return recorder.call(paths[id(module)], method, bound, arguments, options, by_pair)
 
     return call
 
@@ -142,10 +144,10 @@ def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: 
     """Calls a model's logits. Tied embeddings are recorded as an input."""
 
     def call(hidden: Array, *tied: Array) -> Array:
-        own = model.embed.weight.get_value()
-        model.embed.weight.set_value(tied[0] if tied else own)
+        weight = model.embed.weight.get_value()
+        model.embed.weight.set_value(tied[0] if tied else weight)
         logits = function(model, hidden)
-        model.embed.weight.set_value(own)
+        model.embed.weight.set_value(weight)
         return logits
 
     tied = (model.embed.weight.get_value(),) if model.head is None else ()

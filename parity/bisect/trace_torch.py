@@ -39,10 +39,10 @@ class TorchTracer:
         engine, taps = self.engine, Taps()
         recorder = Recorder(is_tensor, taps)
         key = None if step is None else self.key(step, first_row)
-        plain = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
+        unchunked = with_values(engine.config, {"memory.loss_chunk": 0, "memory.remat": "none"})
         with (
             recorded(recorder, engine.model),
-            patch.object(engine, "config", plain),
+            patch.object(engine, "config", unchunked),
             patch.object(engine.model, "remat", "none"),
             torch.enable_grad(),
         ):
@@ -87,12 +87,12 @@ def _logits(recorder: Recorder, model: Transformer, function: Callable, hidden: 
 
     def call(hidden: Tensor, *tied: Tensor) -> Tensor:
         weights: dict[str, Any] = model.embed._parameters
-        own = model.embed.weight
-        weights["weight"] = tied[0] if tied else own
+        weight = model.embed.weight
+        weights["weight"] = tied[0] if tied else weight
         try:
             return function(hidden)
         finally:
-            weights["weight"] = own
+            weights["weight"] = weight
 
     tied = (model.embed.weight,) if model.head is None else ()
     return recorder.call(LOGITS, "", call, (hidden, *tied), {}, False)

@@ -119,13 +119,13 @@ class Twins:
 
     def update_flax(self, state: State, tokens: np.ndarray, lr: float, step: int) -> Update:
         """Returns the Flax twin's update of a state."""
-        engine, own = self.flax, self.flax.update
+        engine, original = self.flax, self.flax.update
         engine.import_state(state)
         gradients: dict[str, np.ndarray] = {}
 
         def update(state: Any, pieces: np.ndarray, lr: np.ndarray, sites: np.ndarray, count: np.ndarray) -> Any:
             gradients.update(self._added(pieces, sites, state["scaler"]["scale"], count)[1])
-            return own(state, pieces, lr, sites, count)
+            return original(state, pieces, lr, sites, count)
 
         with patch.object(engine, "update", update):
             metrics = engine.fetch(engine.train_step(tokens, lr, step))
@@ -165,7 +165,7 @@ class Twins:
         return [decoder.step(piece[0]) if start else decoder.prefill(piece) for start, piece in pieces]
 
     @functools.cached_property
-    def curve(self) -> list[tuple[Metrics, State]]:
+    def flax_updates(self) -> list[tuple[Metrics, State]]:
         """The Flax twin's metrics of each of the first updates, and the state after it."""
         return list(self.train(self.flax, self.initial))
 
@@ -203,8 +203,8 @@ def pieces_of(row: list[int]) -> list[tuple[int, list[int]]]:
 
 def parameter_gradients(trace: list[Event]) -> dict[str, np.ndarray]:
     """Returns {name: gradient} of a trace."""
-    found = (event for event in trace if event.stage == "backward" and not event.side)
-    return {f"{e.path}.{e.tensor.removeprefix('gradient of ')}".removeprefix("."): e.value for e in found}
+    gradients = (event for event in trace if event.stage == "backward" and not event.side)
+    return {f"{e.path}.{e.tensor.removeprefix('gradient of ')}".removeprefix("."): e.value for e in gradients}
 
 
 def _keeping(function: Callable, kept: dict[str, np.ndarray], params: Mapping[str, nn.Parameter]) -> Callable:

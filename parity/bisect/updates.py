@@ -23,33 +23,33 @@ def update(twins: Twins) -> Agreement:
     taken = walk("state", exact_comparisons(snapshot(twins.torch), twins.perturbed, _owner(twins)), 0.0)
     if taken.divergence:
         return taken
-    own = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
-    return walk("update", _update_comparisons(twins, own, twins.update), TENSOR_TOLERANCES[twins.precision])
+    left = twins.update_torch(twins.perturbed, twins.tokens, RATE, STEP)
+    return walk("update", _update_comparisons(twins, left, twins.update), TENSOR_TOLERANCES[twins.precision])
 
 
-def _update_comparisons(twins: Twins, own: Update, sound: Update) -> list[Comparison]:
-    scale, loss, *norm = metric_comparisons(own.metrics, sound.metrics)
+def _update_comparisons(twins: Twins, left: Update, right: Update) -> list[Comparison]:
+    scale, loss, *norm = metric_comparisons(left.metrics, right.metrics)
     comparisons = [
         scale,
         loss,
-        *gradient_comparisons(own.gradients, sound.gradients, "accumulation", "added up"),
+        *gradient_comparisons(left.gradients, right.gradients, "accumulation", "added up"),
         *norm,
     ]
-    comparisons += gradient_comparisons(own.clipped, sound.clipped, "clipping", "clipped")
-    return comparisons + close_comparisons(own.state, sound.state, _owner(twins), None)
+    comparisons += gradient_comparisons(left.clipped, right.clipped, "clipping", "clipped")
+    return comparisons + close_comparisons(left.state, right.state, _owner(twins), None)
 
 
 def steps(twins: Twins) -> Agreement:
     """Compares updates from the initial state, by the schedule. Each starts where the one before ended."""
     tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
-    updates = zip(twins.train(twins.torch, twins.initial), twins.curve, strict=True)
+    updates = zip(twins.train(twins.torch, twins.initial), twins.flax_updates, strict=True)
     for step, ((metrics, state), (expected, sound)) in enumerate(updates):
         comparisons = metric_comparisons(metrics, expected) + _drift_comparisons(twins, state, sound)
-        found = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
-        if found.divergence:
-            inside = found.divergence.module != "scaler" and not expected["skipped"]
-            return (inside and _one_step(twins, before, step)) or found
-        so_far, before = joined(so_far, found), sound
+        agreement = walk("steps", [replace(c, tensor=f"step {step}: {c.tensor}") for c in comparisons], tolerance)
+        if agreement.divergence:
+            inside = agreement.divergence.module != "scaler" and not expected["skipped"]
+            return (inside and _one_step(twins, before, step)) or agreement
+        so_far, before = joined(so_far, agreement), sound
     return so_far
 
 
@@ -60,33 +60,35 @@ def _one_step(twins: Twins, state: State, step: int) -> Agreement | None:
         engine.import_state(state)
     comparisons = []
     for first, piece in twins.split(tokens):
-        own, sound = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
-        comparisons += trace_comparisons("forward", own, sound) + trace_comparisons("backward", own, sound)
-    found = walk("steps", comparisons, tolerance)
-    if not found.divergence:
+        left, right = twins.trace_torch(piece, step, first), twins.trace_flax(piece, step, first)
+        comparisons += trace_comparisons("forward", left, right) + trace_comparisons("backward", left, right)
+    agreement = walk("steps", comparisons, tolerance)
+    if not agreement.divergence:
         updates = twins.update_torch(state, tokens, rate, step), twins.update_flax(state, tokens, rate, step)
-        found = walk("steps", _update_comparisons(twins, *updates), tolerance)
-    return found if found.divergence else None
+        agreement = walk("steps", _update_comparisons(twins, *updates), tolerance)
+    return agreement if agreement.divergence else None
 
 
 def state(twins: Twins) -> Agreement:
     """Compares the state after the schedule, transferred both ways, and an update of the transferred state."""
     torch, flax, owner = twins.torch, twins.flax, _owner(twins)
-    trained = twins.curve[-1][1] | twins.grown
+    trained = twins.flax_updates[-1][1] | twins.grown
     torch.import_state(trained)
     exported = snapshot(torch)
     flax.import_state(exported)
     comparisons = exact_comparisons(exported, trained, owner) + exact_comparisons(snapshot(flax), trained, owner)
-    found = walk("state", comparisons, 0.0)
-    if found.divergence:
-        return found
-    metrics = [e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.curve))) for e in (torch, flax)]
+    agreement = walk("state", comparisons, 0.0)
+    if agreement.divergence:
+        return agreement
+    metrics = [
+        e.fetch(e.train_step(twins.tokens, twins.config.optim.lr, len(twins.flax_updates))) for e in (torch, flax)
+    ]
     comparisons = metric_comparisons(*metrics) + _drift_comparisons(twins, snapshot(torch), snapshot(flax))
-    found = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
-    if found.divergence and found.divergence.module != "scaler":
+    agreement = walk("state", comparisons, TENSOR_TOLERANCES[twins.precision])
+    if agreement.divergence and agreement.divergence.module != "scaler":
         # Passes and updates agree from the same state: the difference is in something that the state lacks.
-        found = replace(found, divergence=replace(found.divergence, module="optimizer"))
-    return found
+        agreement = replace(agreement, divergence=replace(agreement.divergence, module="optimizer"))
+    return agreement
 
 
 def _drift_comparisons(twins: Twins, left: State, right: State) -> list[Comparison]:

@@ -43,10 +43,10 @@ def run(invocation: Invocation) -> None:
         for note in notes:
             print(f"note: {kind}: {note}", file=sys.stderr)
     build = importlib.import_module(f"slm_{flags['framework']}.trainer").build
-    curves = [measure(config, build, functools.partial(print, flush=True)) for config in configs]
-    print(f"\n{table(curves)}")
+    loss_curves = [measure(config, build, functools.partial(print, flush=True)) for config in configs]
+    print(f"\n{table(loss_curves)}")
     if figure:
-        draw(curves, f"{invocation.preset}, {flags['framework']}, {flags['steps']:,} updates", figure)
+        draw(loss_curves, f"{invocation.preset}, {flags['framework']}, {flags['steps']:,} updates", figure)
         print(f"written: {figure}")
 
 

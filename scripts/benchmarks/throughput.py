@@ -100,13 +100,13 @@ def contests(invocation: Invocation):
                 "--config with --nanogpt or --nanodo: peers are measured in one setting, leave --config out"
             )
         return {invocation.preset: [Contender(name, make, invocation.config) for name, make in TWINS.items()]}
-    found = {}
+    groups = {}
     if flags["nanogpt"]:
         from scripts.benchmarks._peers import nanogpt
 
         config = setting("erf")
         peer = Contender("nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config)
-        found["PyTorch: exact GELU"] = [
+        groups["PyTorch: exact GELU"] = [
             Contender("PyTorch twin", torch_twin, config),
             peer,
         ]
@@ -120,12 +120,12 @@ def contests(invocation: Invocation):
             config,
         )
         peer = Contender("nanoDO", functools.partial(nanodo, checkout=flags["nanodo"]), config)
-        found["Flax: tanh GELU"] = [
+        groups["Flax: tanh GELU"] = [
             Contender("Flax twin", flax_twin, config),
             bare,
             peer,
         ]
-    return found or {
+    return groups or {
         "twins and kernels": [
             Contender(f"{name}, {kernel}", make, setting(kernel=kernel))
             for name, make in TWINS.items()

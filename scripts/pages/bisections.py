@@ -1,4 +1,4 @@
-"""Writes the three bisections at the end of docs/parity.md: faults in a copy of the sources, and the reports."""
+"""Writes the three bisections at the end of docs/parity.md, each with its fault and the report of the bisector."""
 
 import json
 import os
@@ -19,12 +19,13 @@ COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")
 FLAGS = [Flag("markdown", str, "docs/parity.md", "page whose last section is written anew")]
 
 INTRODUCTION = """
-`scripts/bisect_models.py` names the first tensor, in execution order, in which two models differ. Written by
-`uv run scripts/pages/bisections.py`, which plants each fault in a copy of the project and shows the report.
+`scripts/bisect_models.py` names the first tensor, in execution order, in which two models differ.
+`uv run scripts/pages/bisections.py` wrote this section. It puts each fault into a copy of the project, and shows the
+report of the bisector.
 """
 
 EDIT = ("slm_torch/layers/rope.py", "(b * cos + a * sin)", "(b * cos - a * sin)")
-"""File, the code there, and a mistake that a porter makes."""
+"""(file, the code there, a mistake that a porter could make)."""
 
 LLAMA = {
     "vocab_size": 512, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -46,7 +47,7 @@ def run(invocation: Invocation) -> None:
     page = Path(invocation.flags["markdown"])
     if not page.is_file():
         raise UserError(
-            f"--markdown={page} is not there: write it with scripts/check_parity.py --all --markdown={page}"
+            f"--markdown={page} does not exist: write it with scripts/check_parity.py --all --markdown={page}"
         )
     shown = []
     with tempfile.TemporaryDirectory() as name:
@@ -63,7 +64,7 @@ def _section(shown: Shown) -> str:
 
 
 def _twins(copy: Path) -> Shown:
-    """One line of the PyTorch twin is wrong."""
+    """Compares the twins after a mistake in one line of the PyTorch twin."""
     name, before, after = EDIT
     source = (copy / name).read_text()
     if before not in source:
@@ -75,7 +76,7 @@ def _twins(copy: Path) -> Shown:
 
 
 def _hugging_face(copy: Path) -> Shown:
-    """An imported run whose config lost the base of the rotation."""
+    """Compares an imported run, whose rotation got another base, with the model that it came from."""
     _call(copy, [sys.executable, "-c", _MAKE_LLAMA, json.dumps(LLAMA)])
     _call(copy, [sys.executable, "scripts/convert.py", "--import", "tiny-llama", "--run", "models/tiny"])
     file = copy / "models" / "tiny" / "config.json"
@@ -83,7 +84,7 @@ def _hugging_face(copy: Path) -> Shown:
     saved["config"]["model"]["position"]["theta"] = 5e5
     file.write_text(json.dumps(saved))
     command = "uv run scripts/bisect_models.py --run models/tiny --against tiny-llama --precision float32"
-    fault = "A Llama of transformers was imported; then `position.theta` of the run was changed from 10,000 to 500,000."
+    fault = "A Llama of transformers was imported. Then the run's `position.theta` was changed from 10,000 to 500,000."
     return Shown("Twin against Hugging Face", fault, command, _printed(copy, command))
 
 
@@ -96,7 +97,7 @@ transformers.AutoModelForCausalLM.from_config(config).save_pretrained("tiny-llam
 
 
 def _checkpoints(copy: Path) -> Shown:
-    """One weight of a copied checkpoint is another."""
+    """Compares a checkpoint with a copy in which one bit is flipped."""
     import numpy as np
     from safetensors.numpy import load_file, save_file
 
@@ -110,12 +111,12 @@ def _checkpoints(copy: Path) -> Shown:
     bits[3, 5] ^= 1 << 23
     save_file(state, file)
     command = "uv run scripts/bisect_models.py --run models/damaged --against models/sound --precision float32"
-    fault = "A run was copied, and one bit of one weight of the copy was flipped, as a bad disk would."
+    fault = "A run was copied. Then one bit of one weight of the copy was flipped, as a bad disk could do."
     return Shown("Checkpoint against checkpoint", fault, command, _printed(copy, command))
 
 
 def _copy(target: Path) -> Path:
-    """Returns a copy of the project's sources."""
+    """Copies the project's sources; returns the copy's folder."""
     for name in COPIED:
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target

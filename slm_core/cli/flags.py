@@ -112,8 +112,8 @@ def _unknown_flag(name: str, types: Mapping[str, type]) -> UserError:
 
 def _flag_hint(word: str, types: Mapping[str, type]) -> str:
     name = _key(word.partition("=")[0])
-    own = [flag for flag in types if not flag.startswith("config.")]
-    hint = nearest(name, own)
+    script_flags = [flag for flag in types if not flag.startswith("config.")]
+    hint = nearest(name, script_flags)
     if not hint and "config" in types:
         hint = nearest_field(name.removeprefix("config.")).replace("mean ", "mean config.")
     return hint.replace("mean ", "mean --")

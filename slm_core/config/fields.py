@@ -64,8 +64,8 @@ def sections() -> list[Section]:
 
 def _sections(section: type, name: str) -> Iterator[Section]:
     inside = {f"{name}.{leaf}".lstrip("."): annotation for leaf, annotation in members(section).items()}
-    own = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
-    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], own)
+    infos = tuple(field_table()[leaf] for leaf in inside if leaf in field_table())
+    yield Section(name, (inspect.getdoc(section) or "").split("\n")[0], infos)
     for dotted, annotation in inside.items():
         if dataclasses.is_dataclass(annotation):
             yield from _sections(annotation, dotted)
@@ -86,18 +86,18 @@ def is_optional(annotation: Any) -> bool:
 
 def type_name(annotation: Any) -> str:
     """Returns the type as `--help` shows it: "int", "int|none", "float,float"."""
-    plain = base_type(annotation)
-    if plain is tuple:
+    base = base_type(annotation)
+    if base is tuple:
         return ",".join(item.__name__ for item in typing.get_args(annotation))
-    return plain.__name__ + ("|none" if is_optional(annotation) else "")
+    return base.__name__ + ("|none" if is_optional(annotation) else "")
 
 
 def expected(annotation: Any) -> str:
     """Describes the values of a type, for an error message."""
-    plain = base_type(annotation)
-    if plain is tuple:
+    base = base_type(annotation)
+    if base is tuple:
         return f"{len(typing.get_args(annotation))} numbers with a comma between them"
-    return _EXPECTED[plain] + (" or none" if is_optional(annotation) else "")
+    return _EXPECTED[base] + (" or none" if is_optional(annotation) else "")
 
 
 def nearest_field(name: str) -> str:

@@ -108,11 +108,12 @@ def _check_values_fit(model: Model) -> None:
         raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
     first = value_shape(layers[0].attention)
     for i, layer in enumerate(layers):
-        own = value_shape(layer.attention)
-        if layer.attention.value_residual and own != first:
+        shape = value_shape(layer.attention)
+        if layer.attention.value_residual and shape != first:
             raise UserError(
-                f"model.attention.value_residual=True: layer {i} has {own[0]} value heads of width {own[1]}, the first"
-                f" layer {first[0]} of width {first[1]}: give both the same, or turn value_residual off in that layer"
+                f"model.attention.value_residual=True: layer {i} has {shape[0]} value heads of width {shape[1]}, the"
+                f" first layer {first[0]} of width {first[1]}: give both the same, or turn value_residual off in that"
+                " layer"
             )
 
 

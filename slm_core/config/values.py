@@ -72,12 +72,12 @@ def convert(name: str, value: Any, annotation: Any) -> Any:
 
 def accepts(annotation: Any, value: Any) -> bool:
     """Returns whether a value of the annotated type can hold this Python value without loss."""
-    plain = base_type(annotation)
+    base = base_type(annotation)
     if value is None:
         return is_optional(annotation)
-    if plain is tuple:
+    if base is tuple:
         items = typing.get_args(annotation)
         return isinstance(value, (tuple, list)) and len(items) == len(value) and all(map(accepts, items, value))
     if isinstance(value, bool):
-        return plain is bool
-    return isinstance(value, (int, float) if plain is float else plain)
+        return base is bool
+    return isinstance(value, (int, float) if base is float else base)

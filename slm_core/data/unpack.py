@@ -29,7 +29,7 @@ def unpack(entries: list[Entry], folder: Path, progress: Progress) -> list[Entry
     if not packed:
         return entries
     folder.mkdir(parents=True, exist_ok=True)
-    plain = []
+    unpacked = []
     with progress.phase("unpacking", sum(entry.size for entry in packed)) as advance:
         for i, entry in enumerate(entries):
             if entry.name.endswith(".gz"):
@@ -38,8 +38,8 @@ def unpack(entries: list[Entry], folder: Path, progress: Progress) -> list[Entry
                     _gunzip(entry, path)
                 advance(entry.size)
                 entry = Entry(str(path), entry.name, path.stat().st_size)
-            plain.append(entry)
-    return plain
+            unpacked.append(entry)
+    return unpacked
 
 
 def _gunzip(entry: Entry, path: Path) -> None:

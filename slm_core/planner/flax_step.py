@@ -32,7 +32,7 @@ class Step:
         self.config, self.vocab, self.cpu = config, vocab_size, device == "cpu"
         self.compiler = COMPILERS[device]
         self.resident = resident_memory(config, vocab_size, declare)
-        self.plain = without_adapters(config, vocab_size, declare)
+        self.base_parameters = without_adapters(config, vocab_size, declare)
         self.wide = self.resident.wide
         self.compute = self.wide if self.cpu else self.resident.compute  # XLA's CPU backend computes float16 in float32
         micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
@@ -69,8 +69,8 @@ class Step:
     def at_update(self) -> Prediction:
         """Predicts the moment of the optimizer, which works on one array after the other.
 
-        A copy of each array outside of the loop stays behind. With moments in 8 bits it is the parameter, its gradient
-        and its codes, and one slice is there in full precision.
+        A copy of each array outside of the loop stays behind. With moments in 8 bits it is the gradient, in whose place
+        the direction stands, and its codes; one slice is there in full precision.
         """
         work = self.moved()
         if self.config.optim.kind == "adamw8bit":
@@ -130,7 +130,7 @@ class Step:
     def layer_weights(self) -> int:
         """Returns the bytes of the largest layer's parameters, in full precision even if they are quantised."""
         sizes = [0] * len(self.layers)
-        for name, parameter in self.plain.items():
+        for name, parameter in self.base_parameters.items():
             if (index := layer_index(name)) is not None:
                 sizes[index] += parameter.size
         return max(sizes) * self.wide

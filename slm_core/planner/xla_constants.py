@@ -79,7 +79,7 @@ COMPILERS = {
         mlp={"swiglu": 5, "geglu": 6, "clipped_swiglu": 6, "gelu": 4, "relu2": 2},
         scores=3, loop=2, block_keys=2.5, softcap=1, qk_norm=4, latent=3, joined=0, difference=5, gate=1, mixed=1,
         routed_hidden=1, routed_stream=3, streams_at_loss=3, logits=3, logits_in_loop=2, narrow_streams=3, adapted=1,
-        moved=1, moved_8bit=3, slices_8bit=7, workspace=0, sums_apart_from=4096,
+        moved=1, moved_8bit=2, slices_8bit=7, workspace=0, sums_apart_from=4096,
     ),
     "gpu": Compiler(
         norm={"rmsnorm": 1, "layernorm": 1, "dyt": 2},

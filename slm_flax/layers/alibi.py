@@ -28,5 +28,5 @@ class ALiBi(nnx.Module):
         self.table = -np.outer(alibi_slopes(layer.attention.n_heads), np.arange(context))
 
     def __call__(self, dtype: np.dtype) -> Float[Array, "heads distances"]:
-        """Returns the bias of each distance 0, 1, ..., context - 1."""
+        """Computes the bias of each distance 0, 1, ..., context - 1."""
         return jnp.asarray(self.table, dtype)

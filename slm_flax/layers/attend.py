@@ -13,10 +13,11 @@ from slm_flax.params import declare
 
 
 class Attend(nnx.Module):
-    """Applies the attention kernel together with everything that acts on scores.
+    """Calls the attention kernel with everything that acts on scores.
 
     The position may add a bias by distance. The config may add a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118),
     learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925) and a window, which limits how far back a query sees.
+    `dot_product` has the formula.
 
     Args:
       layer: gives the scale, the window, the soft-cap and the number of sinks.
@@ -25,7 +26,6 @@ class Attend(nnx.Module):
     """
 
     def __init__(self, layer: LayerSpec, kernel: Callable[..., Array], bias: nnx.Module | None):
-        """`bias` is a position that acts on scores."""
         attention = layer.attention
         self.kernel = kernel
         self.bias = bias

@@ -1,4 +1,4 @@
-"""The KV cache: what attention keeps of the positions that it has read."""
+"""The KV cache: the keys and values, or latents, that attention keeps of the positions that it has read."""
 
 from collections.abc import Mapping
 
@@ -14,13 +14,17 @@ Cache = dict[str, Array]
 def empty_cache(
     entries: Mapping[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype
 ) -> Cache:
-    """Returns a cache with room for `context` positions.
+    """Makes a cache of zeros with room for `context` positions.
 
     With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
     https://arxiv.org/abs/2310.06825).
 
     Args:
       entries: {name: shape of one position}.
+      batch: number of sequences.
+      context: the largest number of positions.
+      window: how many positions a query sees; 0: all.
+      dtype: of the entries.
     """
     room = min(context, window) if window else context
     return {name: jnp.zeros((batch, room, *shape), dtype) for name, shape in entries.items()}
@@ -45,10 +49,9 @@ def extend(cache: Cache, new: Cache, start: int | Array, window: int) -> tuple[C
 
 
 def trim(cache: Cache, room: Cache, count: Array) -> Cache:
-    """Returns an extended cache, cut to the size of `room`: the newest positions up to the last of the `count` added
-    ones.
+    """Cuts an extended cache back to the size of `room`, the cache before `extend`.
 
-    The added positions may end in padding, which is cut off.
+    The newest positions stay, up to the last of the `count` added ones. Padding after these is cut off.
     """
     return {
         name: value

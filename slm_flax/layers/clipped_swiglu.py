@@ -30,7 +30,7 @@ class ClippedSwigluMLP(GatedMLP):
 def clipped_swiglu(
     gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
 ) -> Float[Array, "*batch hidden"]:
-    """Returns g sigmoid(1.702 g) (1 + u), with g and u the clipped `gate` and `up`."""
+    """Computes g sigmoid(1.702 g) (1 + u), with g and u the clipped `gate` and `up`."""
     # jnp.clip halves the gradient of a value that is exactly LIMIT, as half precisions round some to be.
     gate = jnp.where(gate > LIMIT, LIMIT, gate)
     up = jnp.where(jnp.abs(up) > LIMIT, jnp.sign(up) * LIMIT, up)

@@ -10,7 +10,7 @@ from slm_flax.layers.linear import Linear
 
 
 class DenseMLP(nnx.Module):
-    """Two matrices with an activation between them; a subclass gives the activation f.
+    """Two matrices with an activation between them; a subclass defines the activation f.
 
         y = down(f(up(x)))
 
@@ -24,16 +24,16 @@ class DenseMLP(nnx.Module):
         self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        """Returns what the down projection reads."""
+        """Computes f, the input of the down projection."""
         raise NotImplementedError
 
     def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
-        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        """Computes the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
         return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nnx.Module):
-    """Three matrices, with an activation of the gate and the up projection; a subclass gives the activation f.
+    """Three matrices, with an activation of the gate and the up projection; a subclass defines the activation f.
 
         y = down(f(gate(x), up(x)))
 
@@ -50,9 +50,9 @@ class GatedMLP(nnx.Module):
     def activation(
         self, gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]
     ) -> Float[Array, "*batch hidden"]:
-        """Returns what the down projection reads."""
+        """Computes f, the input of the down projection."""
         raise NotImplementedError
 
     def __call__(self, x: Float[Array, "*batch d_model"]) -> tuple[Float[Array, "*batch d_model"], float]:
-        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        """Computes the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
         return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

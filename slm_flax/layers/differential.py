@@ -62,7 +62,7 @@ class DifferentialAttention(nnx.Module):
         cache: Cache | None,
         first_values: Float[Array, "batch time kv_heads v_dim"] | None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time kv_heads v_dim"]]:
-        """See `GroupedQueryAttention.forward`; v_dim is 2 head_dim."""
+        """Attends as `GroupedQueryAttention` does; v_dim is 2 head_dim."""
         q = self.q_proj(x).reshape(*x.shape[:-1], 2 * self.heads, self.head_dim)
         k = self.k_proj(x).reshape(*x.shape[:-1], 2 * self.kv_heads, self.head_dim)
         v = values = self.v_proj(x).reshape(*x.shape[:-1], self.kv_heads, 2 * self.head_dim)
@@ -86,7 +86,7 @@ class DifferentialAttention(nnx.Module):
         return self.o_proj(y.reshape(*x.shape[:-1], -1)), values
 
     def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
-        """Returns a cache with room for `context` positions, or for the window."""
+        """Makes a cache with room for `context` positions, or for the window."""
         entries = {"k": (2 * self.kv_heads, self.head_dim), "v": (self.kv_heads, 2 * self.head_dim)}
         return empty_cache(entries, batch, context, self.window, dtype)
 

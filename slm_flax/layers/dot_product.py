@@ -25,8 +25,9 @@ def dot_product(
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
-    """Computes softmax attention with all scores in memory (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762,
-    3.2.1).
+    """Computes softmax attention with all scores in memory.
+
+    Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.1.
 
         y = softmax(mask(cap tanh(q k^T scale / cap) + bias)) v
 
@@ -35,11 +36,15 @@ def dot_product(
     query heads shares one key and value head. Scores, mask and softmax are float32 or wider.
 
     Args:
-      start, keys_start: positions of the first query and of the first key.
+      q: queries.
+      k: keys.
+      v: values.
+      start: position of the first query.
+      keys_start: position of the first key.
       scale: multiplies q k^T.
       window: how many positions a query sees, itself included; 0: all.
       softcap: the cap; 0: none.
-      bias: is added to the score of each head by distance p - c.
+      bias: is added to the scores of each head, by the distance of the query from the key.
       sinks: one score per head that takes part in the softmax but has no value (gpt-oss,
         https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
     """
@@ -65,12 +70,12 @@ def dot_product(
 
 
 def distances(time: int, keys: int, offset: int | Array) -> Int[Array, "time keys"]:
-    """Returns how many positions each key lies before each query; the first query is `offset` after the first key."""
+    """Counts how many positions each key lies before each query; the first query is `offset` after the first key."""
     return offset + jnp.arange(time)[:, None] - jnp.arange(keys)[None, :]
 
 
 def visible(distance: Int[Array, "time keys"], start: int | Array, window: int) -> Bool[Array, "time keys"]:
-    """Returns which keys each query sees: itself and those before it, at most `window` of them (0: all)."""
+    """Tells which keys each query sees: itself and those before it, at most `window` of them (0: all)."""
     position = start + jnp.arange(distance.shape[0])[:, None]
     oldest = jnp.minimum(position, window - 1) if window else position
     return (distance >= 0) & (distance <= oldest)

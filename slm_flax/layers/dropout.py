@@ -13,7 +13,7 @@ from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The dropout keys of one update, and where its rows are.
+    """The dropout keys of one update, and the place of its rows in the batch.
 
     Args:
       sites: one key per site, from `slm_core.model.dropout.site_keys`.
@@ -42,7 +42,7 @@ class Dropout(nnx.Module):
         self.site = site
 
     def __call__(self, x: Float[Array, "batch time width"], key: DropoutKey | None) -> Float[Array, "batch time width"]:
-        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
+        """Drops elements of `x` and scales the others; without a key, returns `x` unchanged."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)

@@ -29,6 +29,6 @@ class DynamicTanh(nnx.Module):
         self.bias = declare((width,), BIAS) if norm.bias else None
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """Returns the squashed `x`, in its own dtype."""
+        """Squashes `x`, and keeps its dtype."""
         y = jnp.tanh(self.alpha[...] * x.astype(wide(x.dtype))) * self.weight[...]
         return (y if self.bias is None else y + self.bias[...]).astype(x.dtype)

@@ -15,7 +15,7 @@ from slm_flax.layers.dot_product import MASKED
 from slm_flax.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
+"""Queries and keys of a tile. A small tile fits in a CPU's cache; a large one needs fewer operations on a GPU."""
 
 Index = int | Array
 
@@ -49,9 +49,9 @@ def flash(
 
         p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
 
-    L starts from the sink, or from the logarithm of almost nothing. A bias is numbers by distance that are added to s.
-    The gradient of the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left
-    out: loops over tiles end at the mask, whose place may be known at run time only.
+    L starts from the sink, or from the logarithm of almost nothing. A bias is added to s by distance. The gradient of
+    the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left out: loops over
+    tiles end at the mask, whose place may be known only at run time.
     """
     (batch, time, heads, _), (keys, kv_heads) = q.shape, k.shape[1:3]
     size = TILE if jax.default_backend() == "cpu" else GPU_TILE
@@ -68,7 +68,7 @@ def flash(
 
 
 class Options(NamedTuple):
-    """What stays the same for all tiles."""
+    """The settings that are the same for all tiles."""
 
     scale: float
     window: int
@@ -178,7 +178,7 @@ class Tiles:
         return jnp.maximum(position // height, 0), jnp.where(used, jnp.minimum(end, count), 0)
 
     def scores(self, query: Array, key: Array, i: Index, j: Index) -> tuple[Array, Array | int]:
-        """Returns the scores of a tile, and the slope of their cap."""
+        """Computes the scores of a tile, and the slope of their cap."""
         softcap, window, slope = self.options.softcap, self.options.window, 1
         s = (query @ key.mT).astype(self.dtype) * self.options.scale
         if softcap:
@@ -204,7 +204,7 @@ class Tiles:
         return skewed[:, :, height - 1 :]
 
     def add_diagonals(self, dtable: Array, ds: Array, i: Index, j: Index) -> Array:
-        """Returns the gradient of the table with the sums of a tile's diagonals."""
+        """Adds the sums of a tile's diagonals to the gradient of the table."""
         height, width = self.options.height, self.options.width
         ds = self._by_head(ds).sum(0)
         # Read in rows one longer than they are written, each row lies one to the left of the row above.
@@ -215,7 +215,7 @@ class Tiles:
         return dynamic_update_slice_in_dim(dtable, sums, corner, axis=1)
 
     def bias_gradient(self, dtable: Array, bias: Array) -> Array:
-        """Returns the gradient of the bias from that of the table."""
+        """Computes the gradient of the bias from that of the table."""
         hidden = self.options.height + self.options.width - 1
         return dtable[:, hidden:-hidden][:, ::-1].astype(bias.dtype)
 

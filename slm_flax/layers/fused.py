@@ -1,4 +1,4 @@
-"""Softmax attention by the framework's own kernels."""
+"""Softmax attention by the framework's kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +26,14 @@ def fused(
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
-    # JAX's function wants values as wide as keys.
     """Computes softmax attention by `jax.nn.dot_product_attention`.
 
-    The function and its arguments are those of `dot_product`. Options that JAX's function lacks go to `flash`, with one
-    message. On a GPU JAX 0.10 computes it by XLA, which keeps every score in memory: there `flash` does all of it. On a
-    CPU XLA would also compute what the mask hides: there a sequence is split into blocks of queries, each with only the
-    keys that it can see.
+    The function and its arguments are those of `dot_product`. If JAX's function lacks an option, `flash` computes the
+    layer, and one message says so. On a GPU JAX 0.10's function keeps every score in memory, so that `flash` computes
+    every layer there. On a CPU it would compute hidden scores, too. So a sequence is split there into blocks of
+    queries, each with only the keys that it can see.
     """
+    # JAX's function needs values as wide as keys.
     lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
     lacking = lacking or ("values of another width than keys" if q.shape[-1] != v.shape[-1] else "")
     if lacking:
@@ -74,7 +74,7 @@ def _attend(
     window: int,
     bias: Array | None,
 ) -> Array:
-    # JAX's function takes its softmax in float32, and has no float16 on a CPU.
+    # JAX's function computes its softmax in float32, and lacks float16 on a CPU.
     if q.dtype in (jnp.float64, jnp.float16):
         return dot_product(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
     causal = _whole(q, k, start, keys_start) and not window and bias is None

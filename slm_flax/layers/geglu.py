@@ -31,5 +31,5 @@ class GegluMLP(GatedMLP):
 def geglu(
     gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"], approximate: bool = APPROXIMATE["erf"]
 ) -> Float[Array, "*batch hidden"]:
-    """Returns gelu(gate) * up."""
+    """Computes gelu(gate) * up."""
     return jax.nn.gelu(gate, approximate=approximate) * up

@@ -24,5 +24,5 @@ class GeluMLP(DenseMLP):
         self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(self, x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-        """Returns gelu(x)."""
+        """Computes gelu(x)."""
         return jax.nn.gelu(x, approximate=self.approximate)

@@ -18,8 +18,9 @@ from slm_flax.layers.value_residual import value_residual
 
 
 class GroupedQueryAttention(nnx.Module):
-    """Attention in which groups of query heads share keys and values (Ainslie et al. 2023,
-    https://arxiv.org/abs/2305.13245).
+    """Attention in which groups of query heads share keys and values.
+
+    Paper: Ainslie et al. 2023, https://arxiv.org/abs/2305.13245.
 
         q, k, v = position(norm(x Wq)), position(norm(x Wk)), x Wv
         y = gate(attention(q, k, v)) Wo
@@ -31,7 +32,7 @@ class GroupedQueryAttention(nnx.Module):
       layer: the layer's spec.
       index: of the layer, counted from 0.
       kernel: computes softmax attention: a value of `KERNEL`.
-      position: gives the component that acts on "heads" or on "scores", or None.
+      position: makes the component that acts on "heads" or on "scores", or None.
     """
 
     def __init__(self, layer: LayerSpec, index: int, kernel: Callable[..., Array], position: Callable):
@@ -60,6 +61,7 @@ class GroupedQueryAttention(nnx.Module):
         """Attends from positions start, start + 1, ...
 
         Args:
+          x: the input at each position.
           start: position of the first row of `x`.
           cache: if given, it gets the new positions, in place, and queries see all of it.
           first_values: the values of the first layer, for the value residual.
@@ -88,6 +90,6 @@ class GroupedQueryAttention(nnx.Module):
         return self.o_proj(y.reshape(*x.shape[:-1], -1)), values
 
     def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
-        """Returns a cache with room for `context` positions, or for the window."""
+        """Makes a cache with room for `context` positions, or for the window."""
         shape = (self.kv_heads, self.head_dim)
         return empty_cache({"k": shape, "v": shape}, batch, context, self.window, dtype)

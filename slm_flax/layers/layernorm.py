@@ -31,7 +31,7 @@ class LayerNorm(nnx.Module):
         self.form, self.eps = norm.weight, norm.eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """Returns the normalised `x`, in its own dtype."""
+        """Normalises `x`, and keeps its dtype."""
         centred = x.astype(wide(x.dtype))
         centred = centred - centred.mean(-1, keepdims=True)
         y = centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)

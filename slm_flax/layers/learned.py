@@ -11,8 +11,9 @@ from slm_flax.params import declare
 
 
 class LearnedPosition(nnx.Module):
-    """Adds a learned vector per position (Radford et al. 2018, Improving language understanding by generative
-    pre-training).
+    """Adds a learned vector to each position.
+
+    Paper: Radford et al. 2018, Improving language understanding by generative pre-training.
 
         x'[t] = x[t] + table[t]
 

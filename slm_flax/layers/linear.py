@@ -1,4 +1,4 @@
-"""Linear map and embedding table: the two layers that have matrices."""
+"""Linear map and embedding table."""
 
 import numpy as np
 from flax import nnx
@@ -10,7 +10,7 @@ from slm_flax.params import declare
 
 
 class Linear(nnx.Module):
-    """Linear map, y = x W + b, with W stored as [in, out].
+    """Maps vectors linearly: y = x W + b, with W stored as [in, out].
 
     Parameters keep their dtype (float32, or float64 for proofs). They are cast to the dtype of the input.
     """
@@ -21,23 +21,23 @@ class Linear(nnx.Module):
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
-        # As rows: of a product with more axes XLA's CPU backend computes the weight's gradient half as fast.
-        """Returns x W + b."""
+        """Computes x W + b."""
+        # As rows: XLA's CPU backend computes the weight's gradient half as fast if the product has more axes.
         y = self.product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias.astype(x.dtype)
 
     def product(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
-        """Returns x W."""
+        """Computes x W."""
         return x @ self.weight.astype(x.dtype)
 
 
 class Embedding(nnx.Module):
-    """Rows of a table [vocab, width] by index, cast to the compute dtype."""
+    """Looks up rows of a table [vocab, width] by index, and casts them to the compute dtype."""
 
     def __init__(self, vocab: int, width: int, spec: Spec, dtype: np.dtype):
         self.weight = declare((vocab, width), spec)
         self.dtype = dtype
 
     def __call__(self, index: Int[Array, "*batch"]) -> Float[Array, "*batch width"]:
-        """Returns the row of each index."""
+        """Looks up the row of each index."""
         return self.weight[index].astype(self.dtype)

@@ -1,6 +1,7 @@
 """Low-rank adapters beside frozen matrices."""
 
 from functools import reduce
+from typing import Any
 
 from flax import nnx
 from jax import Array
@@ -25,6 +26,9 @@ class FrozenLinear(Linear):
     train. Without an adapter, A and B are None.
     """
 
+    lora_a: nnx.Param | None
+    lora_b: nnx.Param | None
+
     def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
         """Declares the layer that replaces `linear`.
 
@@ -38,7 +42,7 @@ class FrozenLinear(Linear):
         super().__init__(*shape, spec, bias=linear.bias is not None)
         self.stored_as, self.parts = stored_as, ()
         if stored_as != "float":
-            self.weight = None
+            del self.weight
             declared = FORMATS[stored_as].declared(shape, spec)
             self.parts = tuple(declared)
             for leaf, part in declared.items():
@@ -49,22 +53,23 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Array, "rows in"]) -> Float[Array, "rows out"]:
-        """Returns x W + (alpha / rank) (x A) B."""
+        """Computes x W + (alpha / rank) (x A) B."""
         if self.stored_as == "float":
             y = Linear.product(self, x)
         else:
             y = product(x, self.stored_as, [getattr(self, leaf).get_value() for leaf in self.parts])
-        if self.lora_a is None:
+        if self.lora_a is None or self.lora_b is None:
             return y
         inner = x @ self.lora_a.astype(x.dtype)
-        inner = (inner.astype(wide(x.dtype)) * self.scaling).astype(x.dtype)  # JAX rounds the number, too
+        inner = (inner.astype(wide(x.dtype)) * self.scaling).astype(x.dtype)  # JAX would round the number, too
         return y + inner @ self.lora_b.astype(x.dtype)
 
 
 def adapt(model: nnx.Module, finetune: Finetune) -> AdapterPlan:
     """Adds the adapters that `finetune` asks for to a declared model, and freezes all other parameters.
 
-    Returns the plan that was carried out.
+    Returns:
+      The plan that was carried out.
 
     Raises:
       UserError: see `slm_core.quantization.lora.plan_adapters`.
@@ -76,14 +81,16 @@ def adapt(model: nnx.Module, finetune: Finetune) -> AdapterPlan:
         stored_as = finetune.frozen if path in plan.quantised else "float"
         rank = finetune.rank if path in plan.adapted else 0
         *parents, leaf = path.split(".")
-        owner = reduce(
-            lambda module, part: module[int(part)] if part.isdigit() else getattr(module, part), parents, model
-        )
-        setattr(owner, leaf, FrozenLinear(linear, stored_as, rank, finetune.alpha))
+        setattr(reduce(_child, parents, model), leaf, FrozenLinear(linear, stored_as, rank, finetune.alpha))
     for path, parameter in nnx.iter_graph(model):
         if isinstance(parameter, nnx.Param) and path[-1] not in ADAPTER:
             parameter.set_metadata(spec=frozen(parameter.get_metadata()["spec"]))
     return plan
+
+
+def _child(module: Any, part: str) -> Any:
+    """Returns the child of a module by its part of a path: a name, or a number in a list."""
+    return module[int(part)] if part.isdigit() else getattr(module, part)
 
 
 def linears(model: nnx.Module) -> dict[str, Linear]:

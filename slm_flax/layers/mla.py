@@ -20,8 +20,9 @@ from slm_flax.layers.value_residual import value_residual
 
 
 class LatentAttention(nnx.Module):
-    """Attention whose keys and values come from a small latent (DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434,
-    2.1).
+    """Attention whose keys and values come from a small latent.
+
+    Paper: DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434, section 2.1.
 
         c = norm(x Wdkv),  k[h] = [c Wuk[h]; position(x Wkr)],  v[h] = c Wuv[h]
         q[h] = [c' Wuq[h]; position(c' Wqr[h])],  c' = norm(x Wdq), or x without q_rank
@@ -61,7 +62,7 @@ class LatentAttention(nnx.Module):
         cache: Cache | None,
         first_values: Float[Array, "batch time heads v_dim"] | None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time heads v_dim"]]:
-        """See `GroupedQueryAttention.forward`; kv_heads is heads, and head_dim of the values is v_dim."""
+        """Attends as `GroupedQueryAttention` does; kv_heads is heads, and head_dim of the values is v_dim."""
         q, q_rope = self._queries(x)
         latent = self.kv_latent_norm(self.kv_down_proj(x))
         k_rope = self.k_rope_proj(x).reshape(*x.shape[:-1], 1, self.rope_dim)
@@ -86,10 +87,10 @@ class LatentAttention(nnx.Module):
         return self.o_proj(y.reshape(*x.shape[:-1], -1)), values
 
     def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
-        """Returns a cache with room for `context` positions, or for the window."""
+        """Makes a cache with room for `context` positions, or for the window."""
         entries = {"latent": (self.kv_rank,), "k_rope": (1, self.rope_dim)}
         if self.value_residual is not None:
-            entries["v"] = (self.heads, self.v_dim)  # mixed with another layer's, they are no function of the latent
+            entries["v"] = (self.heads, self.v_dim)  # mixed with another layer's: the latent alone lacks them
         return empty_cache(entries, batch, context, self.window, dtype)
 
     def _queries(self, x: Array) -> tuple[Array, Array]:

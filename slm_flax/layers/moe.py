@@ -1,4 +1,4 @@
-"""Mixture of experts, without a limit on the tokens of an expert."""
+"""Mixture of experts, without a limit on the tokens per expert."""
 
 import dataclasses
 from collections.abc import Callable
@@ -59,14 +59,14 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nnx.Module):
-    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
+    """Maps each row by its expert e: y = x W_e + b_e, with W stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         self.weight = declare((experts, d_in, d_out), spec)
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def __call__(self, x: Float[Array, "rows in"], expert: Int[Array, "blocks"]) -> Float[Array, "rows out"]:
-        """Returns the product of each row with its expert's matrix; `expert` names the expert of each block of rows."""
+        """Multiplies each row by its expert's matrix; `expert` names the expert of each block of rows."""
         y = _blocks_matmul(x.reshape(len(expert), -1, x.shape[-1]), self.weight[...], expert)
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype)[expert][:, None]
@@ -118,7 +118,7 @@ class MixtureOfExperts(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time d_model"]
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""]]:
-        """Returns the output, and the auxiliary loss per token."""
+        """Computes the output, and the auxiliary loss per token."""
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
@@ -128,7 +128,7 @@ class MixtureOfExperts(nnx.Module):
         return y, self.auxiliary_loss(routing)
 
     def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:
-        """Returns what this layer adds to the loss per token, float32 or wider.
+        """Computes the auxiliary loss of this layer per token, float32 or wider.
 
         The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
@@ -149,7 +149,7 @@ class MixtureOfExperts(nnx.Module):
         return total
 
     def route(self, x: Float[Array, "tokens d_model"]) -> Routing:
-        """Returns the experts of each token; of equal scores the lower expert comes first."""
+        """Chooses the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.astype(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores if self.balance is None else scores + self.balance[...].astype(scores.dtype)
@@ -160,7 +160,7 @@ class MixtureOfExperts(nnx.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Array, "tokens top_k"]:
-        """Returns the factor of each chosen expert's output."""
+        """Computes the factor of each chosen expert's output."""
         weights = jnp.take_along_axis(routing.scores, routing.chosen, 1)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdims=True) + TINY)
@@ -169,7 +169,7 @@ class MixtureOfExperts(nnx.Module):
     def expert(
         self, x: Float[Array, "tokens d_model"], chosen: Int[Array, "tokens top_k"]
     ) -> Float[Array, "tokens top_k d_model"]:
-        """Returns the output of each token's chosen experts."""
+        """Computes the output of each token's chosen experts."""
         rows = rows_by_expert(chosen.reshape(-1), self.experts)
         x = _reorder(x.repeat(self.top_k, 0), rows.pair, rows.row)
         h = self.up_proj(x, rows.expert)
@@ -181,7 +181,7 @@ class MixtureOfExperts(nnx.Module):
 def in_best_groups(
     ranked: Float[Array, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Array, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
+    """Sets the scores of experts outside the best groups of each token to -inf (DeepSeek-V3 2024).
 
     A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.
@@ -215,8 +215,9 @@ def rows_by_expert(chosen: Int[Array, "pairs"], experts: int) -> Rows:
 
 @jax.custom_vjp
 def _reorder(x: Array, index: Array, inverse: Array) -> Array:
-    """Returns the rows x[index], and zeros if an index is past the end; `inverse` takes the gradient back, row by
-    row.
+    """Returns the rows x[index], and zeros if an index is past the end.
+
+    `inverse` takes the gradient back, row by row.
     """
     return x.at[index].get(mode="fill", fill_value=0)
 

@@ -23,5 +23,5 @@ class NoPosition(nnx.Module):
     def __call__(
         self, x: Float[Array, "batch time heads head_dim"], start: int | Array
     ) -> Float[Array, "batch time heads head_dim"]:
-        """Returns `x`."""
+        """Returns `x` unchanged."""
         return x

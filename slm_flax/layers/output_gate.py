@@ -25,10 +25,10 @@ class OutputGate(nnx.Module):
     def __call__(
         self, y: Float[Array, "batch time heads head_dim"], x: Float[Array, "batch time d_model"]
     ) -> Float[Array, "batch time heads head_dim"]:
-        """Returns the gated `y`; the gate is computed from the layer's input `x`."""
+        """Multiplies `y` by the gate, which is computed from the layer's input `x`."""
         return y * jax.nn.sigmoid(self.gate_proj(x)).reshape(*x.shape[:-1], *self.gates)
 
 
 def output_gate(layer: LayerSpec, heads: int, head_dim: int) -> OutputGate | None:
-    """Returns the gate, or None if attention.gate is "none"."""
+    """Makes the gate, or None if attention.gate is "none"."""
     return None if layer.attention.gate == "none" else OutputGate(layer, heads, head_dim)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from jax import Array
 
 Sublayer = Callable[[Array], Array]
-"""A half of a block, attention or MLP, or a norm: a function of the stream or of its like."""
+"""A half of a block (attention or MLP) or a norm: a function of tensors of the stream's shape."""
 
 
 @runtime_checkable
@@ -24,36 +24,54 @@ class Normed(Protocol):
 
 
 def pre(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """x + f(norm(x)) for each half f of the block (Xiong et al. 2020, https://arxiv.org/abs/2002.04745)."""
+    """Norms the input of each half f of the block: x + f(norm(x)).
+
+    Paper: Xiong et al. 2020, https://arxiv.org/abs/2002.04745.
+    """
     x = block.add(x, attend(block.attention_norm(x)))
     return block.add(x, feed(block.mlp_norm(x)))
 
 
 def post(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """norm(x + f(x)) for each half f of the block (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762)."""
+    """Norms the stream after each half f of the block: norm(x + f(x)).
+
+    Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
+    """
     x = block.attention_norm(block.add(x, attend(x)))
     return block.mlp_norm(block.add(x, feed(x)))
 
 
 def sandwich(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """x + norm'(f(norm(x))) for each half f of the block (Ding et al. 2021, https://arxiv.org/abs/2105.13290)."""
+    """Norms the input and the output of each half f of the block: x + norm'(f(norm(x))).
+
+    Paper: Ding et al. 2021, https://arxiv.org/abs/2105.13290.
+    """
     x = block.add(x, block.attention_output_norm(attend(block.attention_norm(x))))
     return block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))
 
 
 def output(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """x + norm(f(x)) for each half f of the block (OLMo 2 2024, https://arxiv.org/abs/2501.00656)."""
+    """Norms the output of each half f of the block: x + norm(f(x)).
+
+    Paper: OLMo 2 2024, https://arxiv.org/abs/2501.00656.
+    """
     x = block.add(x, block.attention_norm(attend(x)))
     return block.add(x, block.mlp_norm(feed(x)))
 
 
 def parallel(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """x + attention(norm(x)) + mlp(norm'(x)) (GPT-NeoX 2022, https://arxiv.org/abs/2204.06745)."""
+    """Runs both halves on the same stream, each with its norm: x + attention(norm(x)) + mlp(norm'(x)).
+
+    Paper: GPT-NeoX 2022, https://arxiv.org/abs/2204.06745.
+    """
     return block.add(block.add(x, attend(block.attention_norm(x))), feed(block.mlp_norm(x)))
 
 
 def parallel_shared(block: Normed, x: Array, attend: Sublayer, feed: Sublayer) -> Array:
-    """x + attention(norm(x)) + mlp(norm(x)) (GPT-J 2021)."""
+    """Runs both halves on the same stream with one norm: x + attention(norm(x)) + mlp(norm(x)).
+
+    Source: GPT-J 2021, https://github.com/kingoflolz/mesh-transformer-jax.
+    """
     y = block.attention_norm(x)
     return block.add(block.add(x, attend(y)), feed(y))
 

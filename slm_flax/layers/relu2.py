@@ -20,5 +20,5 @@ class Relu2MLP(DenseMLP):
 
 
 def relu2(x: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-    """Returns relu(x)^2."""
+    """Computes relu(x)^2."""
     return jnp.square(jax.nn.relu(x))

@@ -29,7 +29,7 @@ class RMSNorm(nnx.Module):
         self.form, self.eps = norm.weight, norm.eps
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        """Returns the normalised `x`, in its own dtype."""
+        """Normalises `x`, and keeps its dtype."""
         y = x.astype(wide(x.dtype))
         y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
         scale = norm_scale(self.weight, self.form)
@@ -42,9 +42,10 @@ def norm_weight(width: int, norm: Norm) -> nnx.Param | None:
 
 
 def norm_scale(weight: nnx.Param | None, form: str) -> Array | None:
-    """Returns the factor of the normalised vector.
+    """Computes the factor of the normalised vector.
 
     Args:
+      weight: w, or None.
       form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
     """
     if weight is None:

@@ -21,5 +21,5 @@ class SwigluMLP(GatedMLP):
 
 
 def swiglu(gate: Float[Array, "*batch hidden"], up: Float[Array, "*batch hidden"]) -> Float[Array, "*batch hidden"]:
-    """Returns silu(gate) * up."""
+    """Computes silu(gate) * up."""
     return jax.nn.silu(gate) * up

@@ -12,8 +12,9 @@ from slm_flax.params import declare
 
 
 class T5Bias(nnx.Module):
-    """Adds a learned score per head and bucket of distances (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
-    2.1).
+    """Adds a learned score for each head and bucket of distances.
+
+    Paper: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1.
 
         score[h, p, c] += weight[bucket(p - c), h]
 
@@ -32,5 +33,5 @@ class T5Bias(nnx.Module):
         self.bucket = t5_buckets(position.buckets, position.max_distance, context)
 
     def __call__(self, dtype: np.dtype) -> Float[Array, "heads distances"]:
-        """Returns the bias of each distance 0, 1, ..., context - 1."""
+        """Computes the bias of each distance 0, 1, ..., context - 1."""
         return self.weight[self.bucket].T.astype(dtype)

@@ -1,6 +1,6 @@
 """Optimizers: one line per kind, an optax transformation of the config's section and of the parameters' groups.
 
-A line `"flax:NAME": lambda optim, groups: scheduled(optax.adabelief(1.0))` puts any optax chain into this twin alone.
+A line `"flax:NAME": lambda optim, groups: scheduled(optax.adabelief(1.0))` adds any optax chain to this twin alone.
 `optim.kind=flax:NAME` chooses it, and the proof refuses it. Its own learning rate is 1: `scheduled` multiplies by the
 schedule's. Under memory.remat such a chain sees each layer of a stack by itself.
 """
@@ -25,10 +25,14 @@ OPTIMIZERS: dict[str, Callable[[Optim, Groups], Transformation]] = {
 }
 
 AVERAGED: dict[str, Callable[[Optim, Params, OptimState], Params]] = {"schedule_free": schedule_free.averaged}
-"""{kind that evaluates and decodes with other parameters than it trains: (optim, trained, state) -> those}."""
+"""{kind that evaluates and decodes with averages: function of (optim, trained parameters, state) that gives them}."""
 
 
 def make(optim: Optim, groups: Groups) -> Optimizer:
-    """Returns the optimizer that a config asks for. Raises UserError if this twin has none of that kind."""
+    """Makes the optimizer that a config asks for.
+
+    Raises:
+      UserError: this twin has no optimizer of that kind.
+    """
     check_kind(optim.kind, "flax", OPTIMIZERS)
     return Optimizer(OPTIMIZERS[optim.kind](optim, groups))

@@ -12,8 +12,10 @@ from slm_flax.params import Params
 
 
 def adafactor(optim: Optim, groups: Groups) -> Transformation:
-    """Returns Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6), without
-    momentum. Its learning rate is given from outside.
+    """Makes Adafactor: divides gradients by second moments that a matrix keeps as one row and one column.
+
+    Paper: Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6. There is no momentum, and the
+    schedule gives the learning rate.
 
     s = t^-decay_power;  q = g^2 + 1e-30
     matrices: row <- (1 - s) row + s mean(q over out);  col <- (1 - s) col + s mean(q over in);
@@ -22,7 +24,7 @@ def adafactor(optim: Optim, groups: Groups) -> Transformation:
     u = g / sqrt(v);  u <- u / max(1, rms(u) / clip_rms)
     p <- p (1 - lr decay) - lr lr_multiplier max(min_rms, rms(p)) u, with p in rms(p) before its decay
 
-    optax's own second moments decay by a float32 number, and it factors the two longest sides, not the last two.
+    `optax.scale_by_factored_rms` computes its decay in float32, and factors the two longest sides, not the last two.
 
     State: "row/NAME" [..., in] and "col/NAME" [..., out], or "v/NAME" of a vector's shape; "count".
     """

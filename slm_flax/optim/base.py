@@ -1,4 +1,4 @@
-"""What the optimizers share: the end of each chain, and the names of its state."""
+"""Shared by the optimizers: the end of each chain, and the names of its state."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -17,10 +17,10 @@ Groups = Mapping[str, ParameterGroup]
 Transformation = optax.GradientTransformation | optax.GradientTransformationExtraArgs
 
 OptimState = dict[str, Array]
-"""{"PART/NAME": array} of each parameter, and {"count": array, ...} that all share: what a checkpoint holds."""
+"""{"PART/NAME": array} of each parameter, and {"count": array, ...} that all share, as in a checkpoint."""
 
 PARTS = {"mu": "m", "trace": "m", "nu": "v"}
-"""{optax's name of a part of the state: ours}. Every other part keeps its name."""
+"""{optax's name of a part of the state: the canonical name}. Every other part keeps its name."""
 
 
 class Optimizer:
@@ -34,12 +34,12 @@ class Optimizer:
         self.transformation = optax.with_extra_args_support(transformation)
 
     def init(self, params: Params) -> OptimState:
-        """Returns the state before the first update."""
+        """Makes the state before the first update."""
         tree = self.transformation.init(params)
         return dict(zip(names(tree), jax.tree.leaves(tree), strict=True))
 
     def update(self, grads: Params, state: OptimState, params: Params, lr: Array) -> tuple[Params, OptimState]:
-        """Returns the parameters and the state after an update; of `state` it takes what these parameters need."""
+        """Does one update; returns the parameters and their state. `state` may have more entries than these need."""
         like = jax.eval_shape(self.transformation.init, params)
         entries = names(like)
         before = jax.tree.unflatten(jax.tree.structure(like), [state[name] for name in entries])
@@ -49,27 +49,27 @@ class Optimizer:
 
 
 def names(tree: Any) -> list[str]:
-    """Returns the canonical name of each array of an optax state.
+    """Lists the canonical name of each array of an optax state.
 
     The last attribute on the way to an array is its part, and what follows is the parameter's name: ".mu['w']" is
     "m/w". A part that comes up again is numbered: "m.1/w".
     """
     seen: Counter[str] = Counter()
-    found = []
+    canonical = []
     for path, _ in jax.tree_util.tree_leaves_with_path(tree):
         at = max((i for i, key in enumerate(path) if isinstance(key, GetAttrKey)), default=-1)
         part = path[at].name if at >= 0 else "state"
         part, parameter = PARTS.get(part, part), "".join(f"/{keystr((key,), simple=True)}" for key in path[at + 1 :])
         again = seen[part + parameter]
         seen[part + parameter] += 1
-        found.append(f"{part}.{again}{parameter}" if again else part + parameter)
-    return found
+        canonical.append(f"{part}.{again}{parameter}" if again else part + parameter)
+    return canonical
 
 
 def stateful(
     init: Callable[[Any], State], update: Callable[[Any, State, Any, Array], tuple[Any, State]]
 ) -> optax.GradientTransformationExtraArgs:
-    """Returns the optax transformation of update(grads, state, params, lr)."""
+    """Makes an optax transformation of update(grads, state, params, lr)."""
 
     def begin(params: Any) -> Any:
         return init(params)
@@ -81,12 +81,12 @@ def stateful(
 
 
 def stateless(update: Callable[[Params, Params, Array], Params]) -> optax.GradientTransformationExtraArgs:
-    """Returns the optax transformation of update(grads, params, lr)."""
+    """Makes an optax transformation of update(grads, params, lr)."""
     return stateful(optax.init_empty_state, lambda grads, state, params, lr: (update(grads, params, lr), state))
 
 
 def by_group(groups: Groups) -> optax.GradientTransformationExtraArgs:
-    """Makes of directions u the updates -lr (lr_multiplier u + decay p): the end of an optimizer's chain."""
+    """Turns directions u into the updates -lr (lr_multiplier u + decay p): the end of an optimizer's chain."""
 
     def update(directions: Params, params: Params, lr: Array) -> Params:
         return {
@@ -98,5 +98,5 @@ def by_group(groups: Groups) -> optax.GradientTransformationExtraArgs:
 
 
 def scheduled(transformation: Transformation) -> optax.GradientTransformationExtraArgs:
-    """Multiplies the updates of a transformation by the schedule's learning rate: give it a rate of 1 of its own."""
+    """Multiplies a transformation's updates by the schedule's learning rate; its own learning rate must be 1."""
     return optax.chain(transformation, stateless(lambda updates, params, lr: jax.tree.map(lambda u: lr * u, updates)))

@@ -10,20 +10,22 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config import Optim
+from slm_flax.optim.adamw import scale_by_adam
 from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 
 SCALES = {
     "rms": lambda d_in, d_out: 0.2 * max(d_in, d_out) ** 0.5,
     "spectral": lambda d_in, d_out: max(1.0, d_out / d_in) ** 0.5,
 }
-"""{optim.muon_scale: the size of an orthogonalised update by the sides of its matrix}."""
+"""{optim.muon_scale: factor of an orthogonalised update, as a function of the sides of its matrix}."""
 
 COEFFICIENTS, EPS = (3.4445, -4.7750, 2.0315), 1e-7
 
 
 def muon(optim: Optim, groups: Groups) -> Transformation:
-    """Returns Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices, and AdamW for every
-    other parameter, at the same learning rate.
+    """Makes Muon: orthogonalised momentum for matrices, and AdamW for every other parameter.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. Both have the same learning rate.
 
     m <- mu m + (1 - mu) g;  u = mu m + (1 - mu) g (nesterov) or m;  o = orthogonal(u), close to U V^T of u = U S V^T
     p <- p (1 - lr decay);  p <- p - lr lr_multiplier scale o
@@ -31,13 +33,13 @@ def muon(optim: Optim, groups: Groups) -> Transformation:
     scale: 0.2 sqrt(max(in, out)) (Liu et al. 2025, https://arxiv.org/abs/2502.16982) or sqrt(max(1, out / in)). Experts
     [expert, in, out] are matrices one by one.
 
-    optax's own corrects the momentum's bias, and its Nesterov form looks one update ahead.
+    `optax.contrib.muon` corrects the momentum's bias, and its Nesterov form looks one update ahead.
 
-    State: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
+    State: "m/NAME" of a matrix, of its shape; AdamW's of every other parameter; "count".
     """
     kinds: dict[Hashable, Transformation] = {
         "matrix": scale_by_muon(optim),
-        "rest": optax.scale_by_adam(*optim.betas, optim.eps),
+        "rest": scale_by_adam(optim),
     }
 
     def kind(name: str, value: Array) -> str:
@@ -54,7 +56,7 @@ class Momentum(NamedTuple):
 
 
 def scale_by_muon(optim: Optim) -> optax.GradientTransformationExtraArgs:
-    """Makes of gradients their orthogonalised momentum, times the scale of the matrix's shape."""
+    """Turns gradients into their orthogonalised momentum, times the scale of the matrix's shape."""
     mu, scale = optim.momentum, SCALES[optim.muon_scale]
 
     def direction(g: Array, m: Array) -> Array:
@@ -69,7 +71,7 @@ def scale_by_muon(optim: Optim) -> optax.GradientTransformationExtraArgs:
 
 
 def orthogonal(u: Float[Array, "*experts in out"], steps: int) -> Float[Array, "*experts in out"]:
-    """Returns u with singular values of about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
+    """Brings the singular values of u to about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
 
     x = u / (|u| + 1e-7) in the Frobenius norm, then `steps` times x <- a x + (b x x^T + c (x x^T)^2) x,
     (a, b, c) = (3.4445, -4.7750, 2.0315).

@@ -11,8 +11,10 @@ from slm_flax.optim.base import Groups, Transformation, by_group, stateful
 
 
 def sgd(optim: Optim, groups: Groups) -> Transformation:
-    """Returns gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
-    https://proceedings.mlr.press/v28/sutskever13.html), optax's: the momentum is of gradients, not of steps.
+    """Makes gradient descent with momentum, in Nesterov's form or the classical one, from `optax.trace`.
+
+    Paper: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html. Here the momentum is a sum of
+    gradients, not of steps.
 
     p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr lr_multiplier u,  u = g + mu m (nesterov) or m
 

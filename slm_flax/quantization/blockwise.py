@@ -13,7 +13,7 @@ class Quantiser:
 
     Args:
       code: the table, ascending, float32 [256].
-      block: values that share a scale.
+      block: how many values share a scale.
     """
 
     def __init__(self, code: np.ndarray, block: int):
@@ -21,7 +21,7 @@ class Quantiser:
         self.table, self.thresholds = code, thresholds(code)
 
     def quantise(self, x: Float[Array, " size"]) -> tuple[UInt8[Array, " size"], Float[Array, " blocks"]]:
-        """Computes the codes and scales of finite values."""
+        """Computes codes and scales from finite values."""
         blocks = jnp.pad(x, (0, -len(x) % self.block)).reshape(-1, self.block)
         largest = jnp.abs(blocks).max(-1)
         low, high = scale_limits(x.dtype)
@@ -38,7 +38,7 @@ class Quantiser:
         return below
 
     def dequantise(self, codes: UInt8[Array, " size"], scales: Float[Array, " blocks"]) -> Float[Array, " size"]:
-        """Computes the values of codes."""
+        """Computes values from codes and scales."""
         values = jnp.asarray(self.table, scales.dtype)[codes.astype(jnp.int32)]
         blocks = jnp.pad(values, (0, -len(codes) % self.block)).reshape(-1, self.block)
         return (blocks * scales[:, None]).reshape(-1)[: len(codes)]

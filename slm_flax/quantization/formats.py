@@ -1,4 +1,4 @@
-"""Products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
+"""Computes products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,10 @@ from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Array, "rows in"], stored_as: str, parts: list[Array]) -> Float[Array, "rows out"]:
-    """Returns x W. The backward pass dequantises W again: in between only its parts are kept.
+    """Computes x W. The backward pass dequantises W again: in between only its parts are kept.
 
     Args:
+      x: rows.
       stored_as: the format of W, a key of MATRIX.
       parts: of W, in the order of the function's arguments.
     """

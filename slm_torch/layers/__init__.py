@@ -1,4 +1,4 @@
-"""The registries: one line per component. A kind is a value of the schema's `kind` field, and each has a twin."""
+"""Registers the components: one line each. The keys are the values of the schema's `kind` fields; each has a twin."""
 
 from slm_torch.layers.alibi import ALiBi
 from slm_torch.layers.clipped_swiglu import ClippedSwigluMLP

@@ -29,5 +29,5 @@ class ALiBi(nn.Module):
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
 
     def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:
-        """Returns the bias of each distance 0, 1, ..., context - 1."""
+        """Computes the bias of each distance 0, 1, ..., context - 1."""
         return self.table.to(dtype)

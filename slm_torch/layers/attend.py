@@ -12,10 +12,11 @@ from slm_torch.params import declare
 
 
 class Attend(nn.Module):
-    """Applies the attention kernel together with everything that acts on scores.
+    """Calls the attention kernel with everything that acts on scores.
 
     The position may add a bias by distance. The config may add a soft-cap (Gemma 2, https://arxiv.org/abs/2408.00118),
     learned sinks (gpt-oss, https://arxiv.org/abs/2508.10925) and a window, which limits how far back a query sees.
+    `dot_product` has the formula.
 
     Args:
       layer: gives the scale, the window, the soft-cap and the number of sinks.
@@ -24,7 +25,6 @@ class Attend(nn.Module):
     """
 
     def __init__(self, layer: LayerSpec, kernel: Callable[..., Tensor], bias: nn.Module | None):
-        """`bias` is a position that acts on scores."""
         super().__init__()
         attention = layer.attention
         self.kernel = kernel

@@ -1,4 +1,4 @@
-"""The KV cache: what attention keeps of the positions that it has read."""
+"""The KV cache: the keys and values, or latents, that attention keeps of the positions that it has read."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,18 @@ def empty_cache(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Cache:
-    """Returns a cache with room for `context` positions.
+    """Makes a cache of zeros with room for `context` positions.
 
     With a window it has room for the newest `window` positions, the oldest first (a rolling cache; Jiang et al. 2023,
     https://arxiv.org/abs/2310.06825).
 
     Args:
       entries: {name: shape of one position}.
+      batch: number of sequences.
+      context: the largest number of positions.
+      window: how many positions a query sees; 0: all.
+      dtype: of the entries.
+      device: of the entries.
     """
     room = min(context, window) if window else context
     return {name: torch.zeros(batch, room, *shape, dtype=dtype, device=device) for name, shape in entries.items()}

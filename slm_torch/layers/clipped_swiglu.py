@@ -29,6 +29,6 @@ class ClippedSwigluMLP(GatedMLP):
 def clipped_swiglu(
     gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
 ) -> Float[Tensor, "*batch hidden"]:
-    """Returns g sigmoid(1.702 g) (1 + u), with g and u the clipped `gate` and `up`."""
+    """Computes g sigmoid(1.702 g) (1 + u), with g and u the clipped `gate` and `up`."""
     gate, up = gate.clamp(max=LIMIT), up.clamp(-LIMIT, LIMIT)
     return gate * torch.sigmoid(STEEPNESS * gate) * (1 + up)

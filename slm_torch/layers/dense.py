@@ -9,7 +9,7 @@ from slm_torch.layers.linear import Linear
 
 
 class DenseMLP(nn.Module):
-    """Two matrices with an activation between them; a subclass gives the activation f.
+    """Two matrices with an activation between them; a subclass defines the activation f.
 
         y = down(f(up(x)))
 
@@ -24,16 +24,16 @@ class DenseMLP(nn.Module):
         self.down_proj = Linear(mlp.hidden, layer.d_model, residual_matrix(layer), mlp.bias)
 
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Returns what the down projection reads."""
+        """Computes f, the input of the down projection."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
-        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        """Computes the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
         return self.down_proj(self.activation(self.up_proj(x))), 0.0
 
 
 class GatedMLP(nn.Module):
-    """Three matrices, with an activation of the gate and the up projection; a subclass gives the activation f.
+    """Three matrices, with an activation of the gate and the up projection; a subclass defines the activation f.
 
         y = down(f(gate(x), up(x)))
 
@@ -51,9 +51,9 @@ class GatedMLP(nn.Module):
     def activation(
         self, gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch hidden"]:
-        """Returns what the down projection reads."""
+        """Computes f, the input of the down projection."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> tuple[Float[Tensor, "*batch d_model"], float]:
-        """Returns the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
+        """Computes the output, and the auxiliary loss per token, which is 0 for a dense MLP."""
         return self.down_proj(self.activation(self.gate_proj(x), self.up_proj(x))), 0.0

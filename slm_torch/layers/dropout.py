@@ -11,7 +11,7 @@ from slm_core.model.dropout import MULTIPLIERS, SHIFTS, threshold
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """The dropout keys of one update, and where its rows are.
+    """The dropout keys of one update, and the place of its rows in the batch.
 
     Args:
       sites: one key per site, from `slm_core.model.dropout.site_keys`.
@@ -43,7 +43,7 @@ class Dropout(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time width"], key: DropoutKey | None
     ) -> Float[Tensor, "batch time width"]:
-        """Returns `x` unchanged without a key, and else its elements dropped and scaled."""
+        """Drops elements of `x` and scales the others; without a key, returns `x` unchanged."""
         if key is None or self.rate == 0:
             return x
         keep = keep_mask(key.sites[self.site], x.shape, key.first_row, self.rate)

@@ -29,6 +29,6 @@ class DynamicTanh(nn.Module):
         self.bias = declare((width,), BIAS) if norm.bias else None
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Returns the squashed `x`, in its own dtype."""
+        """Squashes `x`, and keeps its dtype."""
         y = torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight
         return (y if self.bias is None else y + self.bias).to(x.dtype)

@@ -12,7 +12,7 @@ from slm_torch.layers.dot_product import MASKED
 from slm_torch.numerics import wide
 
 TILE, GPU_TILE = 128, 256
-"""Queries, and keys, of a tile: few keep it in a CPU's cache, and many save a GPU the launches of operations."""
+"""Queries and keys of a tile. A small tile fits in a CPU's cache; a large one needs fewer operations on a GPU."""
 
 NOTHING = MASKED / 2
 """L of no keys: far below L of any visible key, and far above L of masked keys, so that these weigh exactly 0."""
@@ -55,7 +55,7 @@ def flash(
 
 
 class Options(NamedTuple):
-    """What stays the same for all tiles."""
+    """The settings that are the same for all tiles."""
 
     start: int
     """Position of the first query; the first key stands at 0."""
@@ -155,15 +155,15 @@ class Tiles:
         self.table[:, self.visible] = 0 if bias is None else bias[:, :visible].flip(-1).to(self.table.dtype)
 
     def seen_by(self, rows: slice) -> list[slice]:
-        """Returns the tiles of keys that the queries `rows` see."""
+        """Lists the tiles of keys that the queries `rows` see."""
         return [columns for columns in self.columns if self._meet(rows, columns)]
 
     def seeing(self, columns: slice) -> list[slice]:
-        """Returns the tiles of queries that see the keys `columns`."""
+        """Lists the tiles of queries that see the keys `columns`."""
         return [rows for rows in self.rows if self._meet(rows, columns)]
 
     def scores(self, query: Tensor, key: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor | None]:
-        """Returns the scores of a tile and, if they are capped, the slope of the cap."""
+        """Computes the scores of a tile and, if they are capped, the slope of the cap."""
         softcap, slope = self.options.softcap, None
         s = torch.baddbmm(query.new_empty(1, 1, 1), query, key.mT, beta=0, alpha=self.options.scale)
         s = s.to(self.table.dtype)
@@ -189,7 +189,7 @@ class Tiles:
         dtable[:, x : x + height + width - 1] += skewed.sum(1)[:, :-1]
 
     def bias_gradient(self, dtable: Tensor, bias: Tensor) -> Tensor:
-        """Returns the gradient of the bias from that of the table."""
+        """Computes the gradient of the bias from that of the table."""
         dbias = torch.zeros_like(bias)
         dbias[:, : self.visible.stop - self.visible.start] = dtable[:, self.visible].flip(-1)
         return dbias

@@ -1,4 +1,4 @@
-"""Softmax attention by the framework's own kernels."""
+"""Softmax attention by the framework's kernels."""
 
 import torch
 from jaxtyping import Float
@@ -29,8 +29,8 @@ def fused(
     """Computes softmax attention by `torch.nn.functional.scaled_dot_product_attention`.
 
     The function and its arguments are those of `dot_product`. PyTorch picks the kernel: FlashAttention or
-    memory-efficient attention, if the device has them. Options that PyTorch's function lacks go to `flash`, with one
-    message.
+    memory-efficient attention, if the device has them. If PyTorch's function lacks an option, `flash` computes the
+    layer, and one message says so.
     """
     lacking = "softcap" if softcap else "sinks" if sinks is not None else ""
     if lacking:
@@ -49,7 +49,7 @@ def fused(
 
 
 def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
-    """Returns whether a memory-saving kernel of PyTorch lets several query heads share a key head.
+    """Tells whether a memory-saving kernel of PyTorch lets several query heads share a key head.
 
     On GPUs only FlashAttention does: in 16 bits, without a mask, from FLASH_CAPABILITY on.
     """
@@ -60,9 +60,9 @@ def _shares_keys(q: Tensor, mask: Tensor | None) -> bool:
 
 
 def _mask(time: int, keys: int, start: int, keys_start: int, window: int, bias: Tensor | None, q: Tensor) -> Tensor:
-    """Returns the mask: which keys are seen, bool [time, keys].
+    """Makes the mask of visible keys, bool [time, keys].
 
-    With a bias it is what is added to the scores, [heads, time, keys].
+    With a bias the mask is added to the scores, and is floating, [heads, time, keys].
     """
     distance = distances(time, keys, start - keys_start, q.device)
     mask = visible(distance, start, window)

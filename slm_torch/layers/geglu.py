@@ -31,5 +31,5 @@ class GegluMLP(GatedMLP):
 def geglu(
     gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"], approximate: str = APPROXIMATE["erf"]
 ) -> Float[Tensor, "*batch hidden"]:
-    """Returns gelu(gate) * up."""
+    """Computes gelu(gate) * up."""
     return gelu(gate, approximate=approximate) * up

@@ -24,5 +24,5 @@ class GeluMLP(DenseMLP):
         self.approximate = APPROXIMATE[layer.mlp.gelu]
 
     def activation(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Returns gelu(x)."""
+        """Computes gelu(x)."""
         return gelu(x, approximate=self.approximate)

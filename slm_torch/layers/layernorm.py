@@ -30,7 +30,7 @@ class LayerNorm(nn.Module):
         self.form, self.eps = norm.weight, norm.eps
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Returns the normalised `x`, in its own dtype."""
+        """Normalises `x`, and keeps its dtype."""
         dtype = wide(x.dtype)
         scale = norm_scale(self.weight, self.form)
         y = nn.functional.layer_norm(x.to(dtype), x.shape[-1:], _cast(scale, dtype), _cast(self.bias, dtype), self.eps)

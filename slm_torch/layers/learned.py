@@ -9,8 +9,9 @@ from slm_torch.params import declare
 
 
 class LearnedPosition(nn.Module):
-    """Adds a learned vector per position (Radford et al. 2018, Improving language understanding by generative
-    pre-training).
+    """Adds a learned vector to each position.
+
+    Paper: Radford et al. 2018, Improving language understanding by generative pre-training.
 
         x'[t] = x[t] + table[t]
 

@@ -1,4 +1,4 @@
-"""Linear map and embedding table: the two layers that have matrices."""
+"""Linear map and embedding table."""
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from slm_torch.params import declare
 
 
 class Linear(nn.Module):
-    """Linear map, y = x W + b, with W stored as [in, out].
+    """Maps vectors linearly: y = x W + b, with W stored as [in, out].
 
     Parameters keep their dtype (float32, or float64 for proofs). They are cast to the dtype of the input.
     """
@@ -21,17 +21,17 @@ class Linear(nn.Module):
         self.bias = declare((d_out,), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Returns x W + b."""
+        """Computes x W + b."""
         y = self.product(x)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Returns x W."""
+        """Computes x W."""
         return x @ self.weight.to(x.dtype)
 
 
 class Embedding(nn.Module):
-    """Rows of a table [vocab, width] by index, cast to the compute dtype."""
+    """Looks up rows of a table [vocab, width] by index, and casts them to the compute dtype."""
 
     def __init__(self, vocab: int, width: int, spec: Spec, dtype: torch.dtype):
         super().__init__()
@@ -39,5 +39,5 @@ class Embedding(nn.Module):
         self.dtype = dtype
 
     def forward(self, index: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        """Returns the row of each index."""
+        """Looks up the row of each index."""
         return nn.functional.embedding(index, self.weight).to(self.dtype)

@@ -9,7 +9,7 @@ from slm_core.quantization.formats import ADAPTER, FORMATS
 from slm_core.quantization.lora import AdapterPlan, adapter, frozen, plan_adapters
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.moe import ExpertLinear
-from slm_torch.params import declare
+from slm_torch.params import declare, set_spec, spec_of
 from slm_torch.quantization.formats import TABLES, product
 
 
@@ -22,6 +22,9 @@ class FrozenLinear(Linear):
     train. Without an adapter, A and B are None.
     """
 
+    lora_a: nn.Parameter | None
+    lora_b: nn.Parameter | None
+
     def __init__(self, linear: Linear, stored_as: str, rank: int, alpha: float):
         """Declares the layer that replaces `linear`.
 
@@ -31,11 +34,11 @@ class FrozenLinear(Linear):
           rank: inner width of the adapter; 0: no adapter.
           alpha: the adapter's output is multiplied by alpha / rank.
         """
-        shape, spec = linear.shape, linear.weight.spec
+        shape, spec = linear.shape, spec_of(linear.weight)
         super().__init__(*shape, spec, bias=linear.bias is not None)
         self.stored_as, self.parts = stored_as, ()
         if stored_as != "float":
-            self.weight = None
+            del self.weight
             declared = FORMATS[stored_as].declared(shape, spec)
             self.parts = (*declared, *TABLES[stored_as])
             for leaf, part in declared.items():
@@ -48,22 +51,23 @@ class FrozenLinear(Linear):
             setattr(self, leaf, declare(*adapters[leaf]) if rank else None)
 
     def product(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        """Returns x W + (alpha / rank) (x A) B."""
+        """Computes x W + (alpha / rank) (x A) B."""
         if self.stored_as == "float":
             y = Linear.product(self, x)
         else:
             y = product(x, self.stored_as, [getattr(self, leaf) for leaf in self.parts])
-        if self.lora_a is None:
+        if self.lora_a is None or self.lora_b is None:
             return y
         inner = x @ self.lora_a.to(x.dtype)
-        inner = inner * self.scaling  # in 16 bits, too, PyTorch multiplies by the number as float32
+        inner = inner * self.scaling  # PyTorch does not round the number to 16 bits
         return y + inner @ self.lora_b.to(x.dtype)
 
 
 def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
     """Adds the adapters that `finetune` asks for to a declared model, and freezes all other parameters.
 
-    Returns the plan that was carried out.
+    Returns:
+      The plan that was carried out.
 
     Raises:
       UserError: see `slm_core.quantization.lora.plan_adapters`.
@@ -77,7 +81,7 @@ def adapt(model: nn.Module, finetune: Finetune) -> AdapterPlan:
         model.set_submodule(path, FrozenLinear(linear, stored_as, rank, finetune.alpha))
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[2] not in ADAPTER:
-            parameter.spec = frozen(parameter.spec)
+            set_spec(parameter, frozen(spec_of(parameter)))
             parameter.requires_grad_(False)
     return plan
 

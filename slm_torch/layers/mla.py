@@ -18,8 +18,9 @@ from slm_torch.layers.value_residual import value_residual
 
 
 class LatentAttention(nn.Module):
-    """Attention whose keys and values come from a small latent (DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434,
-    2.1).
+    """Attention whose keys and values come from a small latent.
+
+    Paper: DeepSeek-V2 2024, https://arxiv.org/abs/2405.04434, section 2.1.
 
         c = norm(x Wdkv),  k[h] = [c Wuk[h]; position(x Wkr)],  v[h] = c Wuv[h]
         q[h] = [c' Wuq[h]; position(c' Wqr[h])],  c' = norm(x Wdq), or x without q_rank
@@ -60,7 +61,7 @@ class LatentAttention(nn.Module):
         cache: Cache | None,
         first_values: Float[Tensor, "batch time heads v_dim"] | None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time heads v_dim"]]:
-        """See `GroupedQueryAttention.forward`; kv_heads is heads, and head_dim of the values is v_dim."""
+        """Attends as `GroupedQueryAttention` does; kv_heads is heads, and head_dim of the values is v_dim."""
         q, q_rope = self._queries(x)
         latent = self.kv_latent_norm(self.kv_down_proj(x))
         k_rope = self.k_rope_proj(x).unflatten(-1, (1, self.rope_dim))
@@ -85,10 +86,10 @@ class LatentAttention(nn.Module):
         return self.o_proj(y.flatten(-2)), values
 
     def empty_cache(self, batch: int, context: int, dtype: torch.dtype, device: torch.device) -> Cache:
-        """Returns a cache with room for `context` positions, or for the window."""
+        """Makes a cache with room for `context` positions, or for the window."""
         entries = {"latent": (self.kv_rank,), "k_rope": (1, self.rope_dim)}
         if self.value_residual is not None:
-            entries["v"] = (self.heads, self.v_dim)  # mixed with another layer's, they are no function of the latent
+            entries["v"] = (self.heads, self.v_dim)  # mixed with another layer's: the latent alone lacks them
         return empty_cache(entries, batch, context, self.window, dtype, device)
 
     def _queries(self, x: Tensor) -> tuple[Tensor, Tensor]:

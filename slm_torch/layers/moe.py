@@ -1,4 +1,4 @@
-"""Mixture of experts, without a limit on the tokens of an expert."""
+"""Mixture of experts, without a limit on the tokens per expert."""
 
 import dataclasses
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class Rows(NamedTuple):
 
 
 class ExpertLinear(nn.Module):
-    """y = x W_e + b_e, in which e is the expert of each row; W is stored as [experts, in, out]."""
+    """Maps each row by its expert e: y = x W_e + b_e, with W stored as [experts, in, out]."""
 
     def __init__(self, experts: int, d_in: int, d_out: int, spec: Spec, bias: bool):
         super().__init__()
@@ -64,7 +64,7 @@ class ExpertLinear(nn.Module):
         self.bias = declare((experts, d_out), BIAS) if bias else None
 
     def forward(self, x: Float[Tensor, "rows in"], sizes: list[int]) -> Float[Tensor, "rows out"]:
-        """Returns the product of each row with its expert's matrix; `sizes` counts the rows of each expert."""
+        """Multiplies each row by its expert's matrix; `sizes` counts the rows of each expert."""
         biases = [None] * len(sizes) if self.bias is None else self.bias.unbind()
         pieces = []
         for piece, weight, bias in zip(x.split(sizes), self.weight.unbind(), biases, strict=True):
@@ -119,7 +119,7 @@ class MixtureOfExperts(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d_model"]
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
-        """Returns the output, and the auxiliary loss per token, which is 0 if no gradient is recorded."""
+        """Computes the output, and the auxiliary loss per token, which is 0 if no gradient is recorded."""
         tokens = x.flatten(0, 1)
         routing = self.route(tokens)
         y = self.expert(tokens, routing.chosen)
@@ -130,7 +130,7 @@ class MixtureOfExperts(nn.Module):
         return y, self.auxiliary_loss(routing) if torch.is_grad_enabled() else 0.0
 
     def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:
-        """Returns what this layer adds to the loss per token, float32 or wider.
+        """Computes the auxiliary loss of this layer per token, float32 or wider.
 
         The balance bias adds exactly 0, but its gradient is the load of each expert minus the mean load.
         """
@@ -152,7 +152,7 @@ class MixtureOfExperts(nn.Module):
         return total
 
     def route(self, x: Float[Tensor, "tokens d_model"]) -> Routing:
-        """Returns the experts of each token; of equal scores the lower expert comes first."""
+        """Chooses the experts of each token; of equal scores the lower expert comes first."""
         logits = self.router(x.to(wide(x.dtype)))
         scores = self.scores(logits)
         ranked = scores.detach() if self.balance is None else (scores + self.balance.to(scores.dtype)).detach()
@@ -162,17 +162,17 @@ class MixtureOfExperts(nn.Module):
         return Routing(logits, scores, chosen)
 
     def weights(self, routing: Routing) -> Float[Tensor, "tokens top_k"]:
-        """Returns the factor of each chosen expert's output."""
+        """Computes the factor of each chosen expert's output."""
         weights = routing.scores.gather(1, routing.chosen)
         if self.renormalise:
             weights = weights / (weights.sum(-1, keepdim=True) + TINY)
         return weights if self.routed_scale == 1 else self.routed_scale * weights
 
-    @torch.compiler.disable  # each batch has other sizes, and each size would be compiled anew
+    @torch.compiler.disable  # the sizes differ from batch to batch, and each size would be compiled anew
     def expert(
         self, x: Float[Tensor, "tokens d_model"], chosen: Int[Tensor, "tokens top_k"]
     ) -> Float[Tensor, "tokens top_k d_model"]:
-        """Returns the output of each token's chosen experts."""
+        """Computes the output of each token's chosen experts."""
         rows = rows_by_expert(chosen.flatten(), self.experts)
         # Both reorderings are permutations, so that no gradient is a sum in an arbitrary order.
         x = x.repeat_interleave(self.top_k, 0).index_select(0, rows.pair)
@@ -185,7 +185,7 @@ class MixtureOfExperts(nn.Module):
 def in_best_groups(
     ranked: Float[Tensor, "tokens experts"], groups: int, top_groups: int
 ) -> Float[Tensor, "tokens experts"]:
-    """Returns the scores with -inf for the experts outside the best groups of each token (DeepSeek-V3 2024).
+    """Sets the scores of experts outside the best groups of each token to -inf (DeepSeek-V3 2024).
 
     A group is `experts / groups` consecutive experts. Its score is the sum of its two best scores. Of equal groups the
     lower is better.

@@ -22,5 +22,5 @@ class NoPosition(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time heads head_dim"], start: int
     ) -> Float[Tensor, "batch time heads head_dim"]:
-        """Returns `x`."""
+        """Returns `x` unchanged."""
         return x

@@ -23,7 +23,7 @@ class L2Norm(nn.Module):
         self.eps = norm.eps
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Returns the normalised `x`, in its own dtype."""
+        """Normalises `x`, and keeps its dtype."""
         y = x.to(wide(x.dtype))
         return (y * torch.rsqrt(y.square().sum(-1, keepdim=True) + self.eps)).to(x.dtype)
 
@@ -35,7 +35,7 @@ class QKNorm(nn.Module):
     """Normalises queries or keys by RMSNorm or to length 1.
 
     RMSNorm follows Dehghani et al. 2023 (https://arxiv.org/abs/2302.05442), who use LayerNorm. attention.qk_norm_over
-    picks each "head" by itself (Gemma 3, Qwen3) or the "whole" of all heads (OLMo 2).
+    picks each "head" alone (Gemma 3, Qwen3) or the "whole" of all heads (OLMo 2).
     """
 
     def __init__(self, layer: LayerSpec, heads: int, head_dim: int):
@@ -44,10 +44,10 @@ class QKNorm(nn.Module):
         self.norm = QK_NORM[layer.attention.qk_norm](heads * head_dim if self.whole else head_dim, layer.norm)
 
     def forward(self, x: Float[Tensor, "batch time heads head_dim"]) -> Float[Tensor, "batch time heads head_dim"]:
-        """Returns the normalised heads."""
+        """Normalises the heads of queries or keys."""
         return self.norm(x.flatten(-2)).view(x.shape) if self.whole else self.norm(x)
 
 
 def qk_norm(layer: LayerSpec, heads: int, head_dim: int) -> QKNorm | None:
-    """Returns the norm of queries or keys, or None if attention.qk_norm is "none"."""
+    """Makes the norm of queries or keys, or None if attention.qk_norm is "none"."""
     return None if layer.attention.qk_norm == "none" else QKNorm(layer, heads, head_dim)

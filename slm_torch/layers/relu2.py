@@ -19,5 +19,5 @@ class Relu2MLP(DenseMLP):
 
 
 def relu2(x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-    """Returns relu(x)^2."""
+    """Computes relu(x)^2."""
     return torch.relu(x).square()

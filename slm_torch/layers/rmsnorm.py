@@ -28,7 +28,7 @@ class RMSNorm(nn.Module):
         self.form, self.eps = norm.weight, norm.eps
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
-        """Returns the normalised `x`, in its own dtype."""
+        """Normalises `x`, and keeps its dtype."""
         y = x.to(wide(x.dtype))
         y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
         scale = norm_scale(self.weight, self.form)
@@ -41,9 +41,10 @@ def norm_weight(width: int, norm: Norm) -> nn.Parameter | None:
 
 
 def norm_scale(weight: Tensor | None, form: str) -> Tensor | None:
-    """Returns the factor of the normalised vector.
+    """Computes the factor of the normalised vector.
 
     Args:
+      weight: w, or None.
       form: norm.weight: w itself, 1 + w ("one_plus"; Gemma, https://arxiv.org/abs/2403.08295), or none.
     """
     return 1 + weight if weight is not None and form == "one_plus" else weight

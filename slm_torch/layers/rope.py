@@ -11,14 +11,15 @@ from slm_torch.numerics import wide
 
 
 class RoPE(nn.Module):
-    """Rotates pairs of features by an angle that grows with the position (Su et al. 2021,
-    https://arxiv.org/abs/2104.09864).
+    """Rotates pairs of features by an angle that grows with the position.
+
+    Paper: Su et al. 2021, https://arxiv.org/abs/2104.09864.
 
         angle[t, i] = t frequency[i],  frequency[i] = theta^(-2i / rotary) unless scaled,  i < rotary / 2
         (x[i], x[i + rotary/2])' = (x[i] cos - x[i + rotary/2] sin, x[i + rotary/2] cos + x[i] sin)
 
     Pairs are in the half-split layout. The first rotary = round(fraction * width) features of a head turn, and the rest
-    pass (GPT-NeoX, https://arxiv.org/abs/2204.06745). `slm_core.model.positions` computes the angles and their scaling
+    stay (GPT-NeoX, https://arxiv.org/abs/2204.06745). `slm_core.model.positions` computes the angles and their scaling
     (linear, NTK-aware, YaRN, Llama 3), in float64 on the host.
 
     Args:

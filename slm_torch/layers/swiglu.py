@@ -21,5 +21,5 @@ class SwigluMLP(GatedMLP):
 
 
 def swiglu(gate: Float[Tensor, "*batch hidden"], up: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-    """Returns silu(gate) * up."""
+    """Computes silu(gate) * up."""
     return silu(gate) * up

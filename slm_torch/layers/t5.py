@@ -11,8 +11,9 @@ from slm_torch.params import declare
 
 
 class T5Bias(nn.Module):
-    """Adds a learned score per head and bucket of distances (Raffel et al. 2020, https://arxiv.org/abs/1910.10683,
-    2.1).
+    """Adds a learned score for each head and bucket of distances.
+
+    Paper: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 2.1.
 
         score[h, p, c] += weight[bucket(p - c), h]
 
@@ -33,5 +34,5 @@ class T5Bias(nn.Module):
         self.register_buffer("bucket", torch.from_numpy(buckets), persistent=False)
 
     def forward(self, dtype: torch.dtype) -> Float[Tensor, "heads distances"]:
-        """Returns the bias of each distance 0, 1, ..., context - 1."""
+        """Computes the bias of each distance 0, 1, ..., context - 1."""
         return self.weight[self.bucket].T.to(dtype)

@@ -21,13 +21,14 @@ class ValueResidual(nn.Module):
         self.weight = declare((2,), HALF)
 
     def forward(
-        self, v: Float[Tensor, "batch time heads head_dim"], first: Float[Tensor, "batch time heads head_dim"]
+        self, v: Float[Tensor, "batch time heads head_dim"], first: Float[Tensor, "batch time heads head_dim"] | None
     ) -> Float[Tensor, "batch time heads head_dim"]:
-        """Returns the mixed values."""
+        """Mixes this layer's values `v` with `first`, those of the first layer."""
+        assert first is not None, "only the first layer has no first values, and it does not mix"
         a, b = self.weight.to(v.dtype).unbind()
         return a * v + b * first
 
 
 def value_residual(layer: LayerSpec, index: int) -> ValueResidual | None:
-    """Returns the mixing of layer `index`; None in the first layer, and if attention.value_residual is off."""
+    """Makes the mixing of layer `index`; None in the first layer, and if attention.value_residual is off."""
     return ValueResidual() if layer.attention.value_residual and index else None

@@ -1,7 +1,7 @@
 """Optimizers: one line per kind, a `torch.optim.Optimizer` of the config's section, the parameters and their groups.
 
-A line `"torch:NAME": lambda optim, params, groups: torch.optim.NAdam(param_groups(params, groups))` puts any PyTorch
-optimizer into this twin alone. `optim.kind=torch:NAME` chooses it, and the proof refuses it. The schedule sets its
+A line `"torch:NAME": lambda optim, params, groups: torch.optim.NAdam(param_groups(params, groups))` adds any PyTorch
+optimizer to this twin alone. `optim.kind=torch:NAME` chooses it, and the proof refuses it. The schedule sets its
 learning rate.
 """
 
@@ -29,10 +29,14 @@ OPTIMIZERS: dict[str, Callable[[Optim, Params, Groups], torch.optim.Optimizer]] 
 AVERAGED: dict[str, Callable[[Optim, Params, Mapping[str, Tensor]], dict[str, Tensor]]] = {
     "schedule_free": schedule_free.averaged
 }
-"""{kind that evaluates and decodes with other parameters than it trains: (optim, trained, state) -> those}."""
+"""{kind that evaluates and decodes with averages: function of (optim, trained parameters, state) that gives them}."""
 
 
 def make(optim: Optim, params: Params, groups: Groups) -> torch.optim.Optimizer:
-    """Returns the optimizer that a config asks for. Raises UserError if this twin has none of that kind."""
+    """Makes the optimizer that a config asks for.
+
+    Raises:
+      UserError: this twin has no optimizer of that kind.
+    """
     check_kind(optim.kind, "torch", OPTIMIZERS)
     return OPTIMIZERS[optim.kind](optim, params, groups)

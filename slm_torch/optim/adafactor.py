@@ -9,8 +9,10 @@ from slm_torch.optim.base import Groups, Optimizer, Params, decay
 
 
 class Adafactor(Optimizer):
-    """Adafactor (Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6), without momentum. Its
-    learning rate is given from outside.
+    """Adafactor: divides gradients by second moments that a matrix keeps as one row and one column.
+
+    Paper: Shazeer and Stern 2018, https://arxiv.org/abs/1804.04235, algorithms 4 to 6. There is no momentum, and the
+    schedule gives the learning rate.
 
     s = t^-decay_power;  q = g^2 + 1e-30
     matrices: row <- (1 - s) row + s mean(q over out);  col <- (1 - s) col + s mean(q over in);
@@ -19,7 +21,7 @@ class Adafactor(Optimizer):
     u = g / sqrt(v);  u <- u / max(1, rms(u) / clip_rms)
     p <- p (1 - lr decay) - lr lr_multiplier max(min_rms, rms(p)) u, with p in rms(p) before its decay
 
-    PyTorch's own takes min(lr, 1 / sqrt(t)) for lr, and 1e-30 is a bound there.
+    `torch.optim.Adafactor` replaces lr by min(lr, 1 / sqrt(t)), and uses 1e-30 as a lower bound.
 
     State, by canonical name: "row/NAME" [..., in] and "col/NAME" [..., out], or "v/NAME" of a vector's shape; "count".
     """
@@ -32,6 +34,7 @@ class Adafactor(Optimizer):
             self.state[p] = {part: p.new_zeros(shape) for part, shape in shapes.items()}
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         share = float(self.shared["count"]) ** -self.power
         for group in self.own_groups:
             sizes = [rms(p).clamp(min=self.min_rms) for p in group["params"]]
@@ -42,7 +45,7 @@ class Adafactor(Optimizer):
                 p.sub_(u * size, alpha=group["lr"])
 
     def inverse_root(self, state: dict[str, Any], square: Tensor, share: float) -> Tensor:
-        """Takes the squared gradient into a parameter's state and returns 1 / sqrt(v)."""
+        """Adds the squared gradient to a parameter's state, and computes 1 / sqrt(v)."""
         if square.ndim < 2:
             return state["v"].lerp_(square, share).rsqrt()
         row = state["row"].lerp_(square.mean(-1), share)
@@ -52,5 +55,5 @@ class Adafactor(Optimizer):
 
 
 def rms(x: Tensor) -> Tensor:
-    """Returns the root mean square of a whole tensor."""
+    """Computes the root mean square of all values of a tensor."""
     return x.square().mean().sqrt()

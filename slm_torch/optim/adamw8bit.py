@@ -10,14 +10,18 @@ from slm_torch.optim.base import Groups, Optimizer, Params, decay
 from slm_torch.quantization.blockwise import Quantiser
 
 SLICE = 2**20
-"""Values of a parameter that are worked on at once: a whole embedding's moments never stand decoded."""
+"""How many values of a parameter are updated at once: an embedding's moments are never dequantised as a whole."""
 
 
 class AdamW8bit(Optimizer):
-    """AdamW with both moments in 8 bits, by blocks (Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, section 2).
-    PyTorch has none.
+    """AdamW with both moments in 8 bits, by blocks.
 
-    m and v are decoded, updated as in `adamw`, used, and only then encoded again: m by the signed table of
+    Paper: Dettmers et al. 2021, https://arxiv.org/abs/2110.02861, section 2. PyTorch lacks this optimizer.
+
+    m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2
+    p <- p (1 - lr decay) - lr lr_multiplier / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+
+    m and v are dequantised, updated, used, and only then quantised again: m by the signed table of
     `quantization.blockwise`, v by the unsigned one. Parameters of fewer than `quantised_from` values are AdamW's.
 
     State of a large parameter, by canonical name: "m/NAME", uint8 of its shape, and "m_scale/NAME", [blocks] of its
@@ -38,24 +42,34 @@ class AdamW8bit(Optimizer):
                 self.state[p][f"{part}_scale"] = p.new_ones(n_blocks(p.numel(), self.block))
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         self.small.step()
         corrections = [1 - beta ** float(self.shared["count"]) for beta in self.betas]
         n = max(SLICE // self.block, 1)
         for group in self.own_groups:
             decay(group)
             for p in group["params"]:
-                held = [p.view(-1), *(self.state[p][part].view(-1) for part in ("m", "m_scale", "v", "v_scale"))]
+                flat = [p.view(-1), *(self.state[p][part].view(-1) for part in ("m", "m_scale", "v", "v_scale"))]
                 grad = p.grad.reshape(-1)
                 for at in range(0, n_blocks(len(grad), self.block), n):
-                    self.update_blocks(grad, group["lr"], corrections, at, n, held)
+                    self.update_blocks(grad, group["lr"], corrections, at, n, flat)
 
     def update_blocks(
-        self, g: Tensor, lr: float, corrections: list[float], at: int, n: int, held: list[Tensor]
+        self, g: Tensor, lr: float, corrections: list[float], at: int, n: int, flat: list[Tensor]
     ) -> None:
-        """Updates a parameter, the codes and scales of m, those of v, all flat: at most `n` blocks from `at` on."""
+        """Updates at most `n` blocks from block `at` on.
+
+        Args:
+          g: the gradient, flat.
+          lr: of the parameter's group.
+          corrections: 1 - b1^t and 1 - b2^t.
+          at: the first block.
+          n: the largest number of blocks.
+          flat: the parameter, the codes and scales of m, and those of v.
+        """
         (b1, b2), values, scales = self.betas, slice(at * self.block, (at + n) * self.block), slice(at, at + n)
         places = (values, values, scales, values, scales)
-        p, *moments = (x[place] for x, place in zip(held, places, strict=True))
+        p, *moments = (x[place] for x, place in zip(flat, places, strict=True))
         g = g[values]
         m = self.m.dequantise(*moments[:2]).mul_(b1).add_(g, alpha=1 - b1)
         v = self.v.dequantise(*moments[2:]).mul_(b2).addcmul_(g, g, value=1 - b2)

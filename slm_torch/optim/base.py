@@ -1,4 +1,4 @@
-"""What the optimizers share: groups of parameters, and the names of their state."""
+"""Shared by the optimizers: groups of parameters, and the names of their state."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,13 +13,14 @@ Params = Mapping[str, nn.Parameter]
 Groups = Mapping[str, ParameterGroup]
 
 PARTS = {"exp_avg": "m", "exp_avg_sq": "v"}
-"""{PyTorch's name of a part of the state: ours}. Every other part keeps its name."""
+"""{PyTorch's name of a part of the state: the canonical name}. Every other part keeps its name."""
 
 
 class Optimizer(torch.optim.Optimizer):
-    """An optimizer of ours: a kind names its `parts` and defines `update`, which may overwrite the gradients.
+    """Base of this project's optimizers: a subclass names the `parts` of its state and defines `update`.
 
-    `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype, and {"shared": {"count": updates}}.
+    `update` may overwrite the gradients. `state` is {parameter: {part: tensor}}, of the parameters' shapes and dtype,
+    and {"shared": {"count": updates}}.
     """
 
     parts: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Optimizer(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Counts one update and does it. Returns the loss of `closure`, if there is one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -43,11 +45,11 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def update(self) -> None:
-        """Does one update, the count of which is already up."""
+        """Does one update; the count already includes it."""
         raise NotImplementedError
 
     def join(self, other: torch.optim.Optimizer) -> None:
-        """Lists the groups and the state of an optimizer of other parameters, which `update` drives, with its own."""
+        """Adds the groups and the state of an optimizer of other parameters; `update` must call its `step`."""
         self.param_groups = [*self.own_groups, *other.param_groups]
         self.state |= other.state
 
@@ -57,56 +59,57 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def param_groups(params: Params, groups: Groups) -> list[dict[str, Any]]:
-    """Returns PyTorch's parameter groups: one for each learning rate multiplier and weight decay.
+    """Makes PyTorch's parameter groups: one for each learning rate multiplier and weight decay.
 
-    PyTorch multiplies the decay by the group's learning rate. Ours goes with the schedule's alone.
+    PyTorch multiplies the decay by the group's learning rate. The specification multiplies it by the schedule's, so
+    that the decay is divided by the multiplier here.
     """
-    found: dict[tuple[float, float], dict[str, Any]] = {}
+    by_settings: dict[tuple[float, float], dict[str, Any]] = {}
     for name, p in params.items():
         multiplier, decay = groups[name].lr_multiplier, groups[name].decay
         group = {"params": [], "lr_multiplier": multiplier, "weight_decay": decay / multiplier}
-        found.setdefault((multiplier, decay), group)["params"].append(p)
-    return list(found.values()) or [{"params": [], "lr_multiplier": 1.0, "weight_decay": 0.0}]
+        by_settings.setdefault((multiplier, decay), group)["params"].append(p)
+    return list(by_settings.values()) or [{"params": [], "lr_multiplier": 1.0, "weight_decay": 0.0}]
 
 
 def grads(group: dict[str, Any]) -> list[Tensor]:
-    """Returns the gradients of a group's parameters."""
+    """Lists the gradients of a group's parameters."""
     return [p.grad for p in group["params"]]
 
 
 def decay(group: dict[str, Any]) -> None:
-    """p <- p (1 - lr weight_decay), for each parameter of a group."""
+    """Decays each parameter of a group: p <- p (1 - lr weight_decay)."""
     if group["weight_decay"]:
         torch._foreach_mul_(group["params"], 1 - group["lr"] * group["weight_decay"])
 
 
 def named_state(optimizer: torch.optim.Optimizer, params: Params) -> dict[str, list[Tensor]]:
-    """Returns the live tensors of an optimizer's state by canonical name: "m/NAME" of a parameter, or "count".
+    """Lists the live tensors of an optimizer's state by canonical name: "m/NAME" of a parameter, or "count".
 
     PyTorch counts updates in "step", one tensor per parameter. All of these are "count".
     """
     names: dict[Tensor, str] = {p: name for name, p in params.items()}
-    found: dict[str, list[Tensor]] = {}
-    for key, held in optimizer.state.items():
-        own = names.get(key)
-        for part, tensor in held.items():
-            name = "count" if part == "step" else f"{PARTS.get(part, part)}/{own}" if own else part
-            assert name == "count" or name not in found, f"two tensors of the optimizer's state are called {name}"
-            found.setdefault(name, []).append(torch.as_tensor(tensor))
-    return found
+    entries: dict[str, list[Tensor]] = {}
+    for key, parts in optimizer.state.items():
+        parameter = names.get(key)
+        for part, tensor in parts.items():
+            name = "count" if part == "step" else f"{PARTS.get(part, part)}/{parameter}" if parameter else part
+            assert name == "count" or name not in entries, f"two tensors of the optimizer's state are called {name}"
+            entries.setdefault(name, []).append(torch.as_tensor(tensor))
+    return entries
 
 
 def create_state(optimizer: torch.optim.Optimizer, params: Params, state: Mapping[str, np.ndarray]) -> None:
-    """Gives a state to an optimizer that makes its own only in its first update: the inverse of `named_state`.
+    """Gives an optimizer the state that `named_state` listed, if only its first update would make one.
 
     PyTorch's `load_state_dict` would change dtypes. Single numbers are on the CPU, unless the group is fused.
     """
-    theirs = {"count": "step"} | {ours: part for part, ours in PARTS.items()}
+    torch_names = {"count": "step"} | {name: part for part, name in PARTS.items()}
     fused = {p for group in optimizer.param_groups for p in group["params"] if group.get("fused")}
     optimizer.state.clear()
     for entry, array in state.items():
-        part, _, own = entry.partition("/")
-        for p in [params[own]] if own else params.values():
+        part, _, parameter = entry.partition("/")
+        for p in [params[parameter]] if parameter else params.values():
             device = p.device if array.ndim or p in fused else "cpu"
             dtype = torch.float32 if part == "count" else None
-            optimizer.state[p][theirs.get(part, part)] = torch.tensor(array, dtype=dtype, device=device)
+            optimizer.state[p][torch_names.get(part, part)] = torch.tensor(array, dtype=dtype, device=device)

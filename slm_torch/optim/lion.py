@@ -7,7 +7,9 @@ from slm_torch.optim.base import Groups, Optimizer, Params, decay, grads
 
 
 class Lion(Optimizer):
-    """Lion (Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2). PyTorch has none.
+    """Lion: steps by the sign of an interpolated momentum.
+
+    Paper: Chen et al. 2023, https://arxiv.org/abs/2302.06675, algorithm 2. PyTorch lacks this optimizer.
 
     u = sign(b1 m + (1 - b1) g);  p <- p (1 - lr decay);  p <- p - lr lr_multiplier u;  m <- b2 m + (1 - b2) g
 
@@ -21,6 +23,7 @@ class Lion(Optimizer):
         self.betas = optim.betas
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         b1, b2 = self.betas
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")

@@ -12,14 +12,15 @@ SCALES = {
     "rms": lambda d_in, d_out: 0.2 * max(d_in, d_out) ** 0.5,
     "spectral": lambda d_in, d_out: max(1.0, d_out / d_in) ** 0.5,
 }
-"""{optim.muon_scale: the size of an orthogonalised update by the sides of its matrix}."""
+"""{optim.muon_scale: factor of an orthogonalised update, as a function of the sides of its matrix}."""
 
 COEFFICIENTS, EPS = (3.4445, -4.7750, 2.0315), 1e-7
 
 
 class Muon(Optimizer):
-    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices, and AdamW for every other
-    parameter, at the same learning rate.
+    """Muon: orthogonalised momentum for matrices, and AdamW for every other parameter.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/. Both have the same learning rate.
 
     m <- mu m + (1 - mu) g;  u = mu m + (1 - mu) g (nesterov) or m;  o = orthogonal(u), close to U V^T of u = U S V^T
     p <- p (1 - lr decay);  p <- p - lr lr_multiplier scale o
@@ -27,9 +28,9 @@ class Muon(Optimizer):
     scale: 0.2 sqrt(max(in, out)) (Liu et al. 2025, https://arxiv.org/abs/2502.16982) or sqrt(max(1, out / in)). Experts
     [expert, in, out] are matrices one by one.
 
-    PyTorch's own iterates in bfloat16, and takes neither [in, out] nor experts.
+    `torch.optim.Muon` iterates in bfloat16, and accepts neither [in, out] nor experts.
 
-    State, by canonical name: "m/NAME", of the matrix's shape; of every other parameter that of AdamW; "count".
+    State, by canonical name: "m/NAME" of a matrix, of its shape; AdamW's of every other parameter; "count".
     """
 
     parts = ("m",)
@@ -43,6 +44,7 @@ class Muon(Optimizer):
         self.steps, self.scale = optim.newton_schulz_steps, SCALES[optim.muon_scale]
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         self.rest.step()
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")
@@ -55,7 +57,7 @@ class Muon(Optimizer):
 
 
 def orthogonal(u: Float[Tensor, "*experts in out"], steps: int) -> Float[Tensor, "*experts in out"]:
-    """Returns u with singular values of about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
+    """Brings the singular values of u to about 1 (0.7 to 1.2), by Newton and Schulz's iteration.
 
     x = u / (|u| + 1e-7) in the Frobenius norm, then `steps` times x <- a x + (b x x^T + c (x x^T)^2) x,
     (a, b, c) = (3.4445, -4.7750, 2.0315).

@@ -10,16 +10,18 @@ from slm_torch.optim.base import Groups, Optimizer, Params, grads
 
 
 class ScheduleFree(Optimizer):
-    """Schedule-free AdamW (Defazio et al. 2024, https://arxiv.org/abs/2405.15682, algorithm 1). PyTorch has none.
+    """Schedule-free AdamW: averages the parameters, so that the learning rate needs no decay.
 
-    Parameters are y, where gradients are taken. z runs ahead of them. x, their weighted average, is what to evaluate:
-    y = (1 - b1) z + b1 x. With t counting updates from 1:
+    Paper: Defazio et al. 2024, https://arxiv.org/abs/2405.15682, algorithm 1. PyTorch lacks this optimizer.
+
+    The parameters are y, at which gradients are taken. z runs ahead of y. x is a weighted average of z, and is what
+    evaluation uses: y = (1 - b1) z + b1 x. With t counting updates from 1:
 
     v <- b2 v + (1 - b2) g^2;  d = lr_multiplier g / (sqrt(v) / sqrt(1 - b2^t) + eps) + decay y
     c = lr^2 / sum of lr^2 so far;  z <- z - lr d;  x <- (1 - c) x + c z
     so y <- y + c (z - y) - lr (1 - b1 (1 - c)) d, with z before its step
 
-    Algorithm 1 has sqrt(1 - b2^t) and the warm-up inside lr, and so inside c. Here c weighs by the schedule's rate.
+    Algorithm 1 has sqrt(1 - b2^t) and the warm-up inside lr, and so inside c. Here c weighs by the schedule's lr.
 
     State, by canonical name: "z/NAME", which begins as a copy of the parameter, and "v/NAME"; "weight_sum" and "count".
     """
@@ -34,6 +36,7 @@ class ScheduleFree(Optimizer):
         self.shared["weight_sum"] = torch.zeros((), dtype=next(iter(params.values())).dtype)
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         b1, b2 = self.betas
         first = self.own_groups[0]
         lr = first["lr"] / first["lr_multiplier"]
@@ -57,6 +60,6 @@ class ScheduleFree(Optimizer):
 
 
 def averaged(optim: Optim, params: Params, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns x = (y - (1 - b1) z) / b1, the parameters to evaluate and decode with."""
+    """Computes x = (y - (1 - b1) z) / b1, the parameters to evaluate and decode with."""
     b1 = optim.betas[0]
     return {name: (p.detach() - (1 - b1) * state[f"z/{name}"]) / b1 for name, p in params.items()}

@@ -7,12 +7,14 @@ from slm_torch.optim.base import Groups, Optimizer, Params, decay, grads
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, Nesterov's or the plain one (Sutskever et al. 2013,
-    https://proceedings.mlr.press/v28/sutskever13.html): the momentum is of gradients, not of steps.
+    """Gradient descent with momentum, in Nesterov's form or the classical one.
+
+    Paper: Sutskever et al. 2013, https://proceedings.mlr.press/v28/sutskever13.html. Here the momentum is a sum of
+    gradients, not of steps.
 
     p <- p (1 - lr decay);  m <- mu m + g;  p <- p - lr lr_multiplier u,  u = g + mu m (nesterov) or m
 
-    PyTorch's own adds the weight decay to the gradient, where the momentum keeps it.
+    `torch.optim.SGD` adds the weight decay to the gradient, and so to the momentum.
 
     State, by canonical name: "m/NAME", of the parameter's shape; "count".
     """
@@ -24,6 +26,7 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = optim.momentum, optim.nesterov
 
     def update(self) -> None:
+        """Does one update, by the formula of the class."""
         for group in self.own_groups:
             g, m = grads(group), self.part(group, "m")
             torch._foreach_mul_(m, self.momentum)

@@ -14,7 +14,7 @@ class Quantiser:
 
     Args:
       code: the table, ascending, float32 [256].
-      block: values that share a scale.
+      block: how many values share a scale.
       like: a tensor of the dtype and on the device of the values.
     """
 
@@ -25,7 +25,7 @@ class Quantiser:
         self.limits = scale_limits(np.dtype(str(like.dtype).removeprefix("torch.")))
 
     def quantise(self, x: Float[Tensor, " size"]) -> tuple[UInt8[Tensor, " size"], Float[Tensor, " blocks"]]:
-        """Computes the codes and scales of finite values."""
+        """Computes codes and scales from finite values."""
         blocks = F.pad(x, (0, -len(x) % self.block)).view(-1, self.block)
         largest = blocks.abs().amax(-1)
         low, high = self.limits
@@ -35,6 +35,6 @@ class Quantiser:
         return codes.to(torch.uint8).view(-1)[: len(x)], scales
 
     def dequantise(self, codes: UInt8[Tensor, " size"], scales: Float[Tensor, " blocks"]) -> Float[Tensor, " size"]:
-        """Computes the values of codes."""
+        """Computes values from codes and scales."""
         values = F.pad(self.table[codes.int()], (0, -len(codes) % self.block)).view(-1, self.block)
         return (values * scales[:, None]).view(-1)[: len(codes)]

@@ -1,4 +1,4 @@
-"""Products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
+"""Computes products with int8 and nf4 matrices; `slm_core.quantization.formats` specifies the formats, in NumPy."""
 
 import torch
 from jaxtyping import Float, Int8, UInt8
@@ -9,12 +9,14 @@ from slm_core.quantization.formats import BLOCK, DYNAMIC, GROUP, NF4_PAIRS
 
 
 def product(x: Float[Tensor, "*batch in"], stored_as: str, parts: list[Tensor]) -> Float[Tensor, "*batch out"]:
-    """Returns x W. The backward pass dequantises W again: in between only its parts are kept.
+    """Computes x W. The backward pass dequantises W again: in between only its parts are kept.
 
     Args:
+      x: rows.
       stored_as: the format of W, a key of MATRIX.
       parts: of W, then its TABLES, in the order of the function's arguments.
     """
+    # pyrefly: ignore[bad-return]  torch declares no type for `apply`
     return _Product.apply(x, stored_as, tuple(parts))
 
 
@@ -26,6 +28,7 @@ class _Product(torch.autograd.Function):
         return x @ MATRIX[stored_as](*parts).to(x.dtype)
 
     @staticmethod
+    # pyrefly: ignore[bad-override]  torch declares that it takes any gradients
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         parts = ctx.saved_tensors  # read once: recomputation allows a single access
         return gradient @ MATRIX[ctx.stored_as](*parts).to(gradient.dtype).T, None, None

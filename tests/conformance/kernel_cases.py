@@ -50,12 +50,12 @@ def check_gradients(twin, name, inputs, dy, tolerance=TOLERANCE, **options):
     wide = {key: np.float64(x) for key, x in inputs.items()}
     formula = {key: value for key, value in options.items() if key not in ("compiled", "checkpointed")}
     expected, gradients = reference.attention(**wide, dy=np.float64(dy), scale=0.7, **formula)
-    found, found_gradients = twin.kernel_gradients(name, inputs, dy, scale=0.7, **options)
-    assert found.dtype == inputs["v"].dtype
-    np.testing.assert_allclose(np.float64(found), expected, err_msg="y", **tolerance)
-    assert found_gradients.keys() == gradients.keys()
+    y, y_gradients = twin.kernel_gradients(name, inputs, dy, scale=0.7, **options)
+    assert y.dtype == inputs["v"].dtype
+    np.testing.assert_allclose(np.float64(y), expected, err_msg="y", **tolerance)
+    assert y_gradients.keys() == gradients.keys()
     for key, gradient in gradients.items():
-        np.testing.assert_allclose(np.float64(found_gradients[key]), gradient, err_msg=key, **tolerance)
+        np.testing.assert_allclose(np.float64(y_gradients[key]), gradient, err_msg=key, **tolerance)
 
 
 def check_case(twin, name, place, kv_heads, window, softcap, bias, sinks, **how):

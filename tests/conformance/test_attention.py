@@ -25,9 +25,9 @@ def test_grouped_query_attention_is_the_formula(twin):
     mixed = w["value_residual.weight"][0] * v + w["value_residual.weight"][1] * first
     y = reference.attention(q, k, mixed, start=0, scale=0.3).reshape(2, 5, 12)
     y = y * reference.sigmoid(x @ w["gate.gate_proj.weight"] + w["gate.gate_proj.bias"]) @ w["o_proj.weight"]
-    found = twin.attention(layer(attention=attention, position=Position(kind="none")), 1, w, x, first)
-    np.testing.assert_allclose(found[0], y, **TOLERANCE)
-    np.testing.assert_allclose(found[1], v, **TOLERANCE)
+    actual = twin.attention(layer(attention=attention, position=Position(kind="none")), 1, w, x, first)
+    np.testing.assert_allclose(actual[0], y, **TOLERANCE)
+    np.testing.assert_allclose(actual[1], v, **TOLERANCE)
 
 
 def test_qk_norm_and_gate_act_per_head(twin):
@@ -44,8 +44,8 @@ def test_qk_norm_and_gate_act_per_head(twin):
         reference.attention(q, k, v, start=0, scale=3**0.5)
         * reference.sigmoid(x @ w["gate.gate_proj.weight"])[..., None]
     )
-    found = twin.attention(layer(attention=attention, position=Position(kind="none")), 0, w, x, None)[0]
-    np.testing.assert_allclose(found, y.reshape(2, 5, 6) @ w["o_proj.weight"], **TOLERANCE)
+    actual = twin.attention(layer(attention=attention, position=Position(kind="none")), 0, w, x, None)[0]
+    np.testing.assert_allclose(actual, y.reshape(2, 5, 6) @ w["o_proj.weight"], **TOLERANCE)
 
 
 def test_latent_attention_is_the_formula(twin):

@@ -37,7 +37,9 @@ STACKED = {
 
 def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     """Returns (precision, which updates were finite, the scale after each)."""
-    plain = Precision(loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0)
+    precision = Precision(
+        loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0
+    )
     # Numbers that float32 does not hold: the scale, what it is multiplied by and its limit are float32.
     uneven = Precision(
         loss_scale_init=1000.1, loss_scale_growth_interval=1, loss_scale_backoff=0.3, loss_scale_max=700.7
@@ -46,9 +48,9 @@ def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     twice = once * np.float32(0.3)
     scales = [float(scale) for scale in (once, twice, 2 * twice, 4 * twice, np.float32(700.7))]
     return [
-        (plain, [True, True, True, True, True, True], [8, 16, 16, 32, 32, 32]),
-        (plain, [True, False, True, True], [8, 2, 2, 4]),
-        (plain, [False, False, False, True], [2, 1, 1, 1]),
+        (precision, [True, True, True, True, True, True], [8, 16, 16, 32, 32, 32]),
+        (precision, [True, False, True, True], [8, 2, 2, 4]),
+        (precision, [False, False, False, True], [2, 1, 1, 1]),
         (uneven, [False, False, True, True, True], scales),
     ]
 

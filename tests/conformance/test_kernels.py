@@ -41,8 +41,8 @@ def test_output_is_the_formula(twin, name, case):
     options = dict(start=case["start"], scale=0.7, window=case["window"], softcap=case["softcap"])
     keys = options["start"] + time
     q, k, v = numbers((2, time, 4, width), (2, keys, kv_heads, width), (2, keys, kv_heads, width))
-    found = twin.kernel(name, q, k, v, **options)
-    np.testing.assert_allclose(found, reference.attention(q, k, v, **options), **arrays.TOLERANCE)
+    actual = twin.kernel(name, q, k, v, **options)
+    np.testing.assert_allclose(actual, reference.attention(q, k, v, **options), **arrays.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -50,8 +50,8 @@ def test_output_with_every_option_is_the_formula(twin, name):
     """A rolling cache that is not full, values of another width, biases by distance and sinks."""
     q, k, v, bias, sinks = numbers((2, 3, 4, 5), (2, 6, 2, 5), (2, 6, 2, 3), (4, 9), (4,))
     options = dict(start=2, keys_start=-1, scale=0.7, window=3, softcap=2.0, bias=bias, sinks=sinks)
-    found = twin.kernel(name, q, k, v, **options)
-    np.testing.assert_allclose(found, reference.attention(q, k, v, **options), **arrays.TOLERANCE)
+    actual = twin.kernel(name, q, k, v, **options)
+    np.testing.assert_allclose(actual, reference.attention(q, k, v, **options), **arrays.TOLERANCE)
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -13,24 +13,24 @@ def test_layernorm_is_the_formula(twin):
     x, weight, bias = numbers((4, 8), (8,), (8,))
     x = x + 1e4
     norm = Norm(kind="layernorm", eps=0.1, bias=True)
-    found = twin.apply("NORM", "layernorm", (8, norm), {"weight": weight, "bias": bias}, x)
-    np.testing.assert_allclose(found, reference.layernorm(x, weight, bias, 0.1), rtol=1e-9, atol=1e-9)
+    actual = twin.apply("NORM", "layernorm", (8, norm), {"weight": weight, "bias": bias}, x)
+    np.testing.assert_allclose(actual, reference.layernorm(x, weight, bias, 0.1), rtol=1e-9, atol=1e-9)
 
 
 def test_rmsnorm_is_the_formula(twin):
     x, weight = numbers((4, 8), (8,))
     for form, weights, scale in (("scale", {"weight": weight}, weight), ("one_plus", {"weight": weight}, 1 + weight)):
-        found = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight=form)), weights, x)
-        np.testing.assert_allclose(found, reference.rmsnorm(x, scale, 0.1), **TOLERANCE)
-    found = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight="none")), {}, x)
-    np.testing.assert_allclose(found, reference.rmsnorm(x, 1, 0.1), **TOLERANCE)
+        actual = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight=form)), weights, x)
+        np.testing.assert_allclose(actual, reference.rmsnorm(x, scale, 0.1), **TOLERANCE)
+    actual = twin.apply("NORM", "rmsnorm", (8, Norm(eps=0.1, weight="none")), {}, x)
+    np.testing.assert_allclose(actual, reference.rmsnorm(x, 1, 0.1), **TOLERANCE)
 
 
 def test_dyt_is_the_formula(twin):
     x, alpha, weight, bias = numbers((4, 8), (1,), (8,), (8,))
     weights = {"alpha": alpha, "weight": weight, "bias": bias}
-    found = twin.apply("NORM", "dyt", (8, Norm(kind="dyt", bias=True)), weights, x)
-    np.testing.assert_allclose(found, reference.dyt(x, alpha, weight, bias), **TOLERANCE)
+    actual = twin.apply("NORM", "dyt", (8, Norm(kind="dyt", bias=True)), weights, x)
+    np.testing.assert_allclose(actual, reference.dyt(x, alpha, weight, bias), **TOLERANCE)
 
 
 def test_dense_mlps_are_the_formula(twin):
@@ -43,8 +43,8 @@ def test_dense_mlps_are_the_formula(twin):
     }
     for (kind, gelu), f in activations.items():
         spec = layer(mlp=Mlp(kind=kind, gelu=gelu, hidden=12, bias=True))
-        found = twin.apply("MLP", kind, (spec,), weights, x)
-        np.testing.assert_allclose(found, f(x @ up + b) @ down + c, **TOLERANCE)
+        actual = twin.apply("MLP", kind, (spec,), weights, x)
+        np.testing.assert_allclose(actual, f(x @ up + b) @ down + c, **TOLERANCE)
 
 
 def test_gated_mlps_are_the_formula(twin):
@@ -56,8 +56,8 @@ def test_gated_mlps_are_the_formula(twin):
         ("geglu", "tanh"): lambda x: reference.gelu(x, "tanh"),
     }
     for (kind, gelu), f in activations.items():
-        found = twin.apply("MLP", kind, (layer(mlp=Mlp(kind=kind, gelu=gelu, hidden=12)),), weights, x)
-        np.testing.assert_allclose(found, f(x @ gate) * (x @ up) @ down, **TOLERANCE)
+        actual = twin.apply("MLP", kind, (layer(mlp=Mlp(kind=kind, gelu=gelu, hidden=12)),), weights, x)
+        np.testing.assert_allclose(actual, f(x @ gate) * (x @ up) @ down, **TOLERANCE)
 
 
 def test_clipped_swiglu_is_the_formula(twin):
@@ -69,8 +69,8 @@ def test_clipped_swiglu_is_the_formula(twin):
     g, u = x @ gate + b, x @ up + c
     assert np.mean(g > 7) > 0.05 and np.mean(u > 7) > 0.05 and np.mean(u < -7) > 0.05 and np.mean(np.abs(g) < 7) > 0.5
     spec = layer(mlp=Mlp(kind="clipped_swiglu", hidden=12, bias=True))
-    found = twin.apply("MLP", "clipped_swiglu", (spec,), weights, x)
-    np.testing.assert_allclose(found, reference.clipped_swiglu(g, u) @ down + d, **TOLERANCE)
+    actual = twin.apply("MLP", "clipped_swiglu", (spec,), weights, x)
+    np.testing.assert_allclose(actual, reference.clipped_swiglu(g, u) @ down + d, **TOLERANCE)
 
 
 def test_norms_are_placed_as_the_name_says(twin):
@@ -124,8 +124,8 @@ def test_embedding_norm_acts_before_positions(twin):
         x = normed(3 * w["embed.weight"][tokens], "embed_norm") + w["position.weight"][:4]
         for path in last:
             x = normed(x, path)
-        found = twin.hidden(Config(model=model, data=Data(seq_len=9)), w, tokens)
-        np.testing.assert_allclose(found, x, **TOLERANCE)
+        actual = twin.hidden(Config(model=model, data=Data(seq_len=9)), w, tokens)
+        np.testing.assert_allclose(actual, x, **TOLERANCE)
 
 
 def test_dropout_keeps_what_the_hash_says(twin):

@@ -40,9 +40,9 @@ def numbers(shape, dtype) -> np.ndarray:
 def test_a_dequantised_matrix_has_the_bits_of_the_specification(twin, stored_as, dtype, shape):
     for factor in (1.0, 0.0, 1e-30):
         parts = formats.FORMATS[stored_as].quantise(numbers(shape, dtype) * np.asarray(factor, dtype))
-        found, expected = twin.matrix(stored_as, parts), formats.FORMATS[stored_as].dequantise(**parts)
-        assert found.dtype == expected.dtype == dtype
-        np.testing.assert_array_equal(found, expected)
+        actual, expected = twin.matrix(stored_as, parts), formats.FORMATS[stored_as].dequantise(**parts)
+        assert actual.dtype == expected.dtype == dtype
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("stored_as", formats.FORMATS)

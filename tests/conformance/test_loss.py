@@ -32,5 +32,5 @@ def test_chunks_of_logits_change_no_loss_and_no_gradient(twin):
     targets[0, 1:4], targets[1, -2:] = -1, -1
     whole = twin.loss_and_gradients(values, 11, hidden, targets, 0)
     for chunk in (2, 5, 100):  # of 14 tokens; three in a row, and the last two, have no target
-        for found, expected in zip(twin.loss_and_gradients(values, 11, hidden, targets, chunk), whole, strict=True):
-            np.testing.assert_allclose(found, expected, **TOLERANCE, err_msg=str(chunk))
+        for actual, expected in zip(twin.loss_and_gradients(values, 11, hidden, targets, chunk), whole, strict=True):
+            np.testing.assert_allclose(actual, expected, **TOLERANCE, err_msg=str(chunk))

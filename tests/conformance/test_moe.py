@@ -186,14 +186,14 @@ def test_half_precisions_route_as_float32_does(twin, dtype):
     x, dy = (array.astype(np.float16).astype(np.float32) for array in (x, dy))
     if dtype == "bfloat16":  # with 8 bits, so that casting changes no token's experts
         x, dy = ((array.view(np.uint32) & 0xFFFF0000).view(np.float32) for array in (x, dy))
-    found, exact = (
+    rounded, exact = (
         twin.mixture(layer, weights, x, dy, dtype),
         twin.mixture(layer, weights, x.astype(float), dy.astype(float)),
     )
     # The auxiliary loss is computed from x and the router alone.
-    np.testing.assert_allclose(found[1], exact[1], rtol=1e-5)
+    np.testing.assert_allclose(rounded[1], exact[1], rtol=1e-5)
     tolerance = {"float16": 5e-3, "bfloat16": 4e-2}[dtype]
-    pairs = {"y": (found[0], exact[0])} | {name: (found[2][name], exact[2][name]) for name in exact[2]}
+    pairs = {"y": (rounded[0], exact[0])} | {name: (rounded[2][name], exact[2][name]) for name in exact[2]}
     for name, (a, b) in pairs.items():
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), name
 

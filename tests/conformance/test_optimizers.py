@@ -26,11 +26,11 @@ def test_every_optimizer_has_a_case():
 def test_an_update_is_the_paper_s(twin, name):
     """The update is the paper's, with each parameter's learning rate and decay."""
     optim, (params, grads) = CASES[name], case()
-    found = twin.optimized(optim, GROUPS, params, grads, LEARNING_RATES)
+    params_after = twin.optimized(optim, GROUPS, params, grads, LEARNING_RATES)
     for name, start in params.items():
         formula = getattr(reference, optim.kind)
         expected = formula(optim, GROUPS[name], start, [g[name] for g in grads], LEARNING_RATES)
-        np.testing.assert_allclose(found[name], expected, **TOLERANCE, err_msg=name)
+        np.testing.assert_allclose(params_after[name], expected, **TOLERANCE, err_msg=name)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -38,10 +38,22 @@ def test_without_gradients_a_parameter_only_decays(twin, name):
     """A parameter whose gradient is zero throughout only decays, in float32 as well."""
     params = {name: value.astype(np.float32) for name, value in case()[0].items()}
     grads = [{name: np.zeros_like(value) for name, value in params.items()} for _ in LEARNING_RATES]
-    plain = {name: ParameterGroup(group.role) for name, group in GROUPS.items()}
-    found = twin.optimized(CASES[name], plain, params, grads, LEARNING_RATES)
+    groups = {name: ParameterGroup(group.role) for name, group in GROUPS.items()}
+    params_after = twin.optimized(CASES[name], groups, params, grads, LEARNING_RATES)
     for name, start in params.items():
-        np.testing.assert_allclose(found[name], start, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(params_after[name], start, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw8bit"])
+def test_the_bias_correction_keeps_the_digits_of_float32(twin, kind):
+    """The first updates with b2 = 0.999 are the paper's to float32's rounding: 1 - b2^t must lose no digits."""
+    optim, rng = Optim(kind=kind, betas=(0.9, 0.999)), np.random.default_rng(0)
+    groups, params = {"w": ParameterGroup("norm")}, {"w": np.zeros(64, np.float32)}
+    grads = [{"w": rng.uniform(0.5, 1, 64).astype(np.float32)} for _ in range(3)]
+    learning_rates = [2.0**-10] * len(grads)
+    updated = twin.optimized(optim, groups, params, grads, learning_rates)
+    expected = reference.adamw(optim, groups["w"], np.zeros(64), [g["w"].astype(float) for g in grads], learning_rates)
+    np.testing.assert_allclose(updated["w"], expected, rtol=1e-6)
 
 
 def test_a_large_parameter_is_updated_in_slices(twin, monkeypatch):
@@ -100,7 +112,7 @@ def test_schedule_free_evaluates_its_averages(twin):
     """Evaluation and decoding see the averages of schedule_free; training goes on from what it left."""
     free = with_values(CONFIG, {"optim.kind": "schedule_free", "optim.schedule": "constant"})
     engine, undisturbed, other = twin.build(free, VOCAB), twin.build(free, VOCAB), twin.build(free, VOCAB)
-    plain = twin.build(CONFIG, VOCAB)
+    at_average = twin.build(CONFIG, VOCAB)
     b1 = free.optim.betas[0]
     for step in range(4):
         for trained in (engine, undisturbed):
@@ -111,15 +123,15 @@ def test_schedule_free_evaluates_its_averages(twin):
             for part in ("params/", "optim/z/")
         )
         x = {f"params/{name}": (y[name] - (1 - b1) * z[name]) / b1 for name in y}
-        plain.import_state(plain.export_state() | x)
-        expected = plain.eval_step(batch())[0]
+        at_average.import_state(at_average.export_state() | x)
+        expected = at_average.eval_step(batch())[0]
         other.import_state(state)
         assert engine.eval_step(batch())[0] == pytest.approx(expected, rel=1e-12)
         assert other.eval_step(batch())[0] == pytest.approx(expected, rel=1e-12)
-        plain.import_state(plain.export_state() | {f"params/{name}": value for name, value in y.items()})
-        assert step == 0 or plain.eval_step(batch())[0] != pytest.approx(expected, rel=1e-6)
-        plain.import_state(plain.export_state() | x)
-        logits = [found.decoder().prefill([1, 2, 3]) for found in (engine, other, plain)]
+        at_average.import_state(at_average.export_state() | {f"params/{name}": value for name, value in y.items()})
+        assert step == 0 or at_average.eval_step(batch())[0] != pytest.approx(expected, rel=1e-6)
+        at_average.import_state(at_average.export_state() | x)
+        logits = [each.decoder().prefill([1, 2, 3]) for each in (engine, other, at_average)]
         np.testing.assert_allclose(logits[0], logits[2], rtol=1e-10)
         np.testing.assert_allclose(logits[1], logits[2], rtol=1e-10)
     a, b = engine.export_state(), undisturbed.export_state()
@@ -130,13 +142,13 @@ def test_a_balance_moves_by_its_step_alone(twin, monkeypatch):
     """A parameter of role balance moves by its step against its gradient's sign, outside norm, clipping and state."""
     biased = with_values(CONFIG, {"model.attention.bias": True, "optim.clip_norm": 1e3})
     expected = twin.build(biased, VOCAB)
-    plain = expected.fetch(expected.train_step(batch(), 1e-2, 0))
+    expected_metrics = expected.fetch(expected.train_step(batch(), 1e-2, 0))
     monkeypatch.setattr(f"slm_{twin.NAME}.layers.linear.BIAS", Spec("balance", step=0.25))
     engine = twin.build(biased, VOCAB)
     metrics = engine.fetch(engine.train_step(batch(), 1e-2, 0))
     state, expected_state = engine.export_state(), expected.export_state()
     biases = [name for name in state if name.startswith("params/") and name.endswith("bias")]
-    assert biases and metrics["grad_norm"] < plain["grad_norm"]
+    assert biases and metrics["grad_norm"] < expected_metrics["grad_norm"]
     squares = [g for name, g in expected_state.items() if name.startswith("optim/m/") and not name.endswith("bias")]
     norm = np.sqrt(sum(np.square(m / 0.1).sum() for m in squares))
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-12)

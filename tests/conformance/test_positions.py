@@ -24,10 +24,10 @@ def test_yarn_stretches_what_it_turns(twin):
     position = Position(scaling="yarn", scaling_factor=4.0)
     spec = layer(attention=Attention(n_heads=2, head_dim=8), position=position)
     (x,) = numbers((2, 3, 2, 8))
-    found = twin.apply("POSITION", "rope", (spec, 16), {}, x, 4)
+    actual = twin.apply("POSITION", "rope", (spec, 16), {}, x, 4)
     assert rotated(spec) == 8 and rotation(spec, 16)[0].shape == (16, 4)
     length = np.linalg.norm(x, axis=-1) * (0.1 * np.log(4) + 1)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), length, **TOLERANCE)
+    np.testing.assert_allclose(np.linalg.norm(actual, axis=-1), length, **TOLERANCE)
 
 
 def test_alibi_falls_with_the_distance(twin):
@@ -41,8 +41,8 @@ def test_t5_has_one_bias_per_bucket_of_distances(twin):
     (weight,) = numbers((8, 2))
     spec = layer(position=Position(kind="t5", buckets=8, max_distance=16))
     buckets = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7, 7, 7, 7]
-    found = twin.apply("POSITION", "t5", (spec, 19), {"weight": weight}, twin.FLOAT64)
-    np.testing.assert_allclose(found, weight[buckets].T, **TOLERANCE)
+    actual = twin.apply("POSITION", "t5", (spec, 19), {"weight": weight}, twin.FLOAT64)
+    np.testing.assert_allclose(actual, weight[buckets].T, **TOLERANCE)
 
 
 def test_sinusoidal_adds_the_table_of_the_paper(twin):
@@ -55,5 +55,5 @@ def test_sinusoidal_adds_the_table_of_the_paper(twin):
 def test_learned_adds_its_rows(twin):
     x, table = numbers((2, 3, 8), (9, 8))
     spec = layer(position=Position(kind="learned"))
-    found = twin.apply("POSITION", "learned", (spec, 9), {"weight": table}, x, 4)
-    np.testing.assert_allclose(found, x + table[4:7], **TOLERANCE)
+    actual = twin.apply("POSITION", "learned", (spec, 9), {"weight": table}, x, 4)
+    np.testing.assert_allclose(actual, x + table[4:7], **TOLERANCE)

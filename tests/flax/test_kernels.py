@@ -48,7 +48,7 @@ def test_constant_bias_costs_no_gradient(monkeypatch):
 
 def test_memory_is_linear_in_the_context(monkeypatch):
     monkeypatch.setattr(FLASH, "TILE", 64)
-    found = {}
+    temporaries = {}
     for time in (512, 1024):
         inputs, dy = problem(keys=time, time=time, batch=1)
 
@@ -57,8 +57,8 @@ def test_memory_is_linear_in_the_context(monkeypatch):
             return y, backward(dy)
 
         compiled = jax.jit(forward_backward).lower(inputs, dy).compile()
-        found[time] = compiled.memory_analysis().temp_size_in_bytes
-    assert found[1024] <= 2.1 * found[512]
+        temporaries[time] = compiled.memory_analysis().temp_size_in_bytes
+    assert temporaries[1024] <= 2.1 * temporaries[512]
 
 
 @pytest.mark.parametrize("case", [case for case in FORWARD_CASES if not case["softcap"]], ids=str)
@@ -69,8 +69,8 @@ def test_fused_is_dot_product_in_float32(case):
     q = jnp.asarray(rng.standard_normal((2, time, 4, 5)), jnp.float32)
     k, v = (jnp.asarray(rng.standard_normal((2, keys, case["kv_heads"], 5)), jnp.float32) for _ in "kv")
     options = dict(start=case["start"], window=case["window"], scale=0.7, softcap=0.0)
-    found, expected = KERNEL["fused"](q, k, v, **options), KERNEL["dot_product"](q, k, v, **options)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    actual, expected = KERNEL["fused"](q, k, v, **options), KERNEL["dot_product"](q, k, v, **options)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [0, 1, 3, 4, 9])

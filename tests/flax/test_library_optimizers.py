@@ -71,7 +71,7 @@ def test_it_is_optax_s(kind):
     values.pop("experts")  # optax's adafactor picks the two longest sides
     grads = [{name: g[name] for name in values} for g in grads]
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = twin.optimized(optim, groups, values, grads, RISING)
+    params_after = twin.optimized(optim, groups, values, grads, RISING)
     transform, params = library(RISING), twin.parameters(values)
     state = transform.init(params)
     for grad in grads:
@@ -81,7 +81,7 @@ def test_it_is_optax_s(kind):
         params = optax.contrib.schedule_free_eval_params(state, params)
     for name, p in params.items():
         tolerance = 1e-7 if kind == "adafactor" else 1e-11  # optax takes its decay in float32
-        np.testing.assert_allclose(found[name], p, rtol=tolerance, atol=tolerance / 100, err_msg=name)
+        np.testing.assert_allclose(params_after[name], p, rtol=tolerance, atol=tolerance / 100, err_msg=name)
 
 
 class Measured(NamedTuple):
@@ -170,8 +170,8 @@ def test_what_of_optax_is_the_specification(name):
     assert (specification_error(optim, values, grads, params) < 1e-12) == equal
 
 
-def specification_error(optim, values, grads, found):
+def specification_error(optim, values, grads, params_after):
     """Returns the largest relative error of the parameters after the last update."""
     formula = getattr(reference, optim.kind)
     expected = {n: formula(optim, GROUPS[n], p, [g[n] for g in grads], LEARNING_RATES) for n, p in values.items()}
-    return max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())
+    return max(np.linalg.norm(params_after[name] - e) / np.linalg.norm(e) for name, e in expected.items())

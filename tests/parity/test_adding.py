@@ -65,9 +65,9 @@ class Example(NamedTuple):
                 (rf"({quoted}: )([^,}}]+)", rf"\1\2, {new}: \2"),  # in a dictionary
                 (rf"(import .*\b{self.name})\b(?=,)", rf"\1, {self.new}"),
             ):
-                found, count = re.subn(old, beside, group, count=1)
+                text, count = re.subn(old, beside, group, count=1)
                 if count:
-                    return found.replace(f"{new}: {self.name}", f"{new}: {self.new}")
+                    return text.replace(f"{new}: {self.name}", f"{new}: {self.new}")
         lines = 3 if group.startswith("def ") else 2 if group.startswith("#") else 1
         return group + "\n" * lines + self.renamed(group)
 

@@ -169,10 +169,10 @@ FAULTS = {
 
 def test_a_sound_pair_passes_every_stage(pair):
     pair.start()
-    found = dict(stages(pair))
-    assert list(found) == list(STAGES)
-    assert all(agreement.divergence is None and agreement.total > 20 for agreement in found.values())
-    assert all(agreement.worst < 1e-12 for agreement in found.values())
+    agreements = dict(stages(pair))
+    assert list(agreements) == list(STAGES)
+    assert all(agreement.divergence is None and agreement.total > 20 for agreement in agreements.values())
+    assert all(agreement.worst < 1e-12 for agreement in agreements.values())
     assert bisect_pair(pair) is None
 
 
@@ -181,28 +181,28 @@ def test_a_fault_is_named(pair, fault, monkeypatch):
     pair.start()
     with monkeypatch.context() as patch:
         fault(pair.torch, patch)
-        found = bisect_pair(pair)
-    assert found is not None and (found.stage, found.module) == FAULTS[fault]
-    assert found.error > found.tolerance and 0 < found.position <= found.total
+        divergence = bisect_pair(pair)
+    assert divergence is not None and (divergence.stage, divergence.module) == FAULTS[fault]
+    assert divergence.error > divergence.tolerance and 0 < divergence.position <= divergence.total
 
 
 def test_what_is_known_of_the_module(pair, monkeypatch):
     pair.start()
     with monkeypatch.context() as patch:
         norm_eps(pair.torch, patch)
-        found = bisect_pair(pair)
-    assert found.detail == "eps is 1e-06 against 1e-05" and found.tensor == "layers.1.mlp_norm: output"
-    assert found.shape == (4, 16, 16) and len(found.before) == 3 and len(found.after) == 2
-    assert "slm_torch/layers/rmsnorm.py:" in TorchTwin(pair.torch).code(found.module)
-    assert "slm_flax/layers/rmsnorm.py:" in FlaxTwin(pair.flax).code(found.module)
+        divergence = bisect_pair(pair)
+    assert divergence.detail == "eps is 1e-06 against 1e-05" and divergence.tensor == "layers.1.mlp_norm: output"
+    assert divergence.shape == (4, 16, 16) and len(divergence.before) == 3 and len(divergence.after) == 2
+    assert "slm_torch/layers/rmsnorm.py:" in TorchTwin(pair.torch).code(divergence.module)
+    assert "slm_flax/layers/rmsnorm.py:" in FlaxTwin(pair.flax).code(divergence.module)
 
 
 def test_the_initial_state_comes_first(pair):
     pair.start()
     with torch.no_grad():
         pair.torch.params["layers.1.attention.o_proj.weight"][0, 0] *= 1 + 1e-15
-    found = bisect_pair(pair)
-    assert (found.stage, found.module) == ("init", "layers.1.attention.o_proj")
+    divergence = bisect_pair(pair)
+    assert (divergence.stage, divergence.module) == ("init", "layers.1.attention.o_proj")
 
 
 def test_a_trace_leaves_the_model_alone(pair):
@@ -219,8 +219,8 @@ def test_two_checkpoints(pair):
     name = "layers.0.attention.k_proj.weight"
     changed = weights | {name: weights[name] * 1.01}
     first, second = (TorchTwin(Evaluator(pair.config, pair.case.vocab_size, w)) for w in (changed, weights))
-    found = bisect_models(first, second, pair.tokens)
-    assert (found.stage, found.module, found.detail) == (
+    divergence = bisect_models(first, second, pair.tokens)
+    assert (divergence.stage, divergence.module, divergence.detail) == (
         "forward",
         "layers.0.attention.k_proj",
         "weight differs by 1e-02",
@@ -231,8 +231,12 @@ def test_two_checkpoints(pair):
 def test_walk_counts_what_is_missing_as_different():
     a, b = np.ones(2), np.ones(3)
     comparisons = [Comparison("x", "same", a, a), Comparison("y", "lost", None, a), Comparison("z", "other", a, b)]
-    found = walk("forward", comparisons, 1.0)
-    assert (found.divergence.module, found.divergence.error, found.divergence.after) == ("y", np.inf, ("other",))
+    agreement = walk("forward", comparisons, 1.0)
+    assert (agreement.divergence.module, agreement.divergence.error, agreement.divergence.after) == (
+        "y",
+        np.inf,
+        ("other",),
+    )
     assert differing({"a": 1, "b": "x"}, {"a": 2, "b": True}) == "a is 1 against 2"
 
 
@@ -304,7 +308,7 @@ def test_paths_of_a_hugging_face_model_come_from_the_rules_of_its_weights():
         Rule(("layers.0.mlp.up_proj.weight",), ("h.0.mlp.fc.weight",), SAME),
         Rule(("layers.0.mlp.down_proj.weight",), ("h.0.mlp.proj.weight",), SAME),
     ]  # fmt: skip
-    assert {theirs: ours for theirs, (ours, _) in paths_of(rules, 1).items()} == {
+    assert {hf_path: twin_path for hf_path, (twin_path, _) in paths_of(rules, 1).items()} == {
         "h.0": "layers.0",
         "h.0.attn": "layers.0.attention",
         "h.0.attn.out": "layers.0.attention.o_proj",

@@ -15,22 +15,22 @@ from slm_core.config.layers import layer_specs
 from slm_core.config.validation import validate
 from slm_core.errors import UserError
 
-CELLS = cases()
+CASES = cases()
 NUMERICS = sorted(numerics())
 CHOICES = [(name, value) for name in NUMERICS for value in choices(name) if value != AUTO]
 
 
 def named(name):
-    return next(case for case in CELLS if case.name == name)
+    return next(case for case in CASES if case.name == name)
 
 
 def test_names_are_unique_and_fit_the_table():
-    assert len({case.name for case in CELLS}) == len(CELLS)
-    assert all(len(case.name) <= 32 for case in CELLS)
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(len(case.name) <= 32 for case in CASES)
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CELLS if "text" not in case.config.data.source], ids=lambda c: c.name
+    "case", [case for case in CASES if "text" not in case.config.data.source], ids=lambda c: c.name
 )
 def test_a_cell_is_a_valid_config(case):
     validate(case.config)
@@ -50,23 +50,23 @@ def test_a_choice_has_a_small_cell_that_reads_it(name, value):
     def has(case):
         return any(getattr(owner, leaf) == value and reads(owner, leaf) for owner in owners(case.config))
 
-    assert any(has(case) for case in CELLS if not case.large and (case.quick or name not in REGISTRIES))
+    assert any(has(case) for case in CASES if not case.large and (case.quick or name not in REGISTRIES))
 
 
 @pytest.mark.parametrize("name", NUMERICS)
 def test_every_option_is_set_and_read_in_a_small_case(name):
     choices = field_table()[name].option.choices
-    assert len(choices) == 1 or any(name in proven(case) for case in CELLS if not case.large)
+    assert len(choices) == 1 or any(name in proven(case) for case in CASES if not case.large)
 
 
 def test_a_new_number_gets_a_cell_by_itself():
-    without = [case for case in CELLS if "model.norm.alpha" not in proven(case)]
+    without = [case for case in CASES if "model.norm.alpha" not in proven(case)]
     (case,) = module._number_cases([*without, named("norm.kind=dyt")])
     assert case.name == "alpha=0.25" and case.config.model.norm.kind == "dyt" and "dyt" in case.about
 
 
 def test_every_preset_has_a_case():
-    names = {case.name for case in CELLS}
+    names = {case.name for case in CASES}
     for listed in presets.listing():
         for variant in listed.variants or [""]:
             spec = f"{listed.path}:{variant}" if variant else listed.path
@@ -74,10 +74,10 @@ def test_every_preset_has_a_case():
 
 
 def test_the_quick_cases_are_few_and_small():
-    quick = [case for case in CELLS if case.quick]
+    quick = [case for case in CASES if case.quick]
     assert sum(len(case.quick) for case in quick) <= 70 and not any(case.large for case in quick)
-    assert {case.name for case in CELLS} >= QUICK | FLOAT32_TOO | OPTIMIZED and FLOAT32_TOO <= QUICK
-    assert len([case for case in CELLS if not case.large]) <= 135
+    assert {case.name for case in CASES} >= QUICK | FLOAT32_TOO | OPTIMIZED and FLOAT32_TOO <= QUICK
+    assert len([case for case in CASES if not case.large]) <= 135
 
 
 def test_a_new_component_gets_a_cell_by_itself(monkeypatch):
@@ -88,36 +88,36 @@ def test_a_new_component_gets_a_cell_by_itself(monkeypatch):
     for reader in (module, fields):
         monkeypatch.setattr(reader, "field_table", lambda: table)
     monkeypatch.setattr(module, "_tiny", lambda name, overrides, section: module.Case(name, BASE, section))
-    (case,) = (case for case in module._choice_cases(CELLS, REGISTRIES) if case.name == "mlp.kind=reglu")
+    (case,) = (case for case in module._choice_cases(CASES, REGISTRIES) if case.name == "mlp.kind=reglu")
     assert case.quick and case.section == "MLPs"
 
 
 @pytest.mark.parametrize("name", sorted({value for name in REGISTRIES for value in choices(name)}))
 def test_a_component_is_proven_by_a_few_small_cases(name):
-    chosen = select(CELLS, name)
+    chosen = select(CASES, name)
     assert 1 <= len(chosen) <= FEW and all(name in components(case.config) for case in chosen)
     assert not any(case.large for case in chosen)
     assert chosen[0].name == "base" if name in components(BASE) else chosen[0].name.endswith(f"={name}")
-    everything = select(CELLS, name, everything=True)
+    everything = select(CASES, name, everything=True)
     assert all(name in case.about and case in everything for case in chosen)
 
 
 def test_a_component_is_proven_by_cases_about_it_and_not_by_those_that_happen_to_use_it():
-    names = {case.name for case in select(CELLS, "rope")}
+    names = {case.name for case in select(CASES, "rope")}
     assert {"base", "rope, part", "rope, linear"} <= names and "two layers" not in names
-    assert {"attention.kind=mla", "mla, ranks, window, sinks, cap"} <= {case.name for case in select(CELLS, "mla")}
-    assert "flash, long" not in {case.name for case in select(CELLS, "gqa", everything=True)}
-    presets_too = {case.name for case in select(CELLS, "learned", everything=True)}
-    assert "gpt2.py:124m" in presets_too and "gpt2.py:tiny" not in {case.name for case in select(CELLS, "learned")}
+    assert {"attention.kind=mla", "mla, ranks, window, sinks, cap"} <= {case.name for case in select(CASES, "mla")}
+    assert "flash, long" not in {case.name for case in select(CASES, "gqa", everything=True)}
+    presets_too = {case.name for case in select(CASES, "learned", everything=True)}
+    assert "gpt2.py:124m" in presets_too and "gpt2.py:tiny" not in {case.name for case in select(CASES, "learned")}
 
 
 @pytest.mark.parametrize("choice", ["yarn", "scaling=yarn", "sandwich", "weight=one_plus", "qk_norm=rmsnorm", "l2"])
 def test_a_choice_can_be_proven_alone(choice):
-    assert 1 <= len(select(CELLS, choice)) <= FEW
+    assert 1 <= len(select(CASES, choice)) <= FEW
 
 
 def test_everything_is_everything():
-    assert select(CELLS, everything=True) == CELLS and select(CELLS) == [case for case in CELLS if case.quick]
+    assert select(CASES, everything=True) == CASES and select(CASES) == [case for case in CASES if case.quick]
 
 
 def test_components_of_a_pattern_count():
@@ -128,7 +128,7 @@ def test_components_of_a_pattern_count():
 
 def test_an_unknown_component_names_the_nearest():
     with pytest.raises(UserError, match=r"--component=ropee .*did you mean rope\?"):
-        select(CELLS, "ropee")
+        select(CASES, "ropee")
 
 
 def test_registries_and_sections_are_fields():

@@ -19,8 +19,8 @@ def test_import_linter_contracts_hold():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "slm_core").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_the_core_never_imports_a_framework(path):
-    found = re.findall(r"^\s*(?:import|from)\s+(torch|jax|flax|optax|orbax)\b", path.read_text(), re.MULTILINE)
-    assert not found
+    frameworks = re.findall(r"^\s*(?:import|from)\s+(torch|jax|flax|optax|orbax)\b", path.read_text(), re.MULTILINE)
+    assert not frameworks
 
 
 @pytest.mark.parametrize(

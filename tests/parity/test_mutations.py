@@ -130,8 +130,8 @@ def test_the_bisector_names_the_module_of_a_fault(pair, name, monkeypatch, recor
     record(record_property, name, "named")
     with monkeypatch.context() as patch:
         break_twin(pair, name, patch)
-        found = bisect_pair(pair)
-        assert found is not None and found.module == FAULTS[name].module
+        divergence = bisect_pair(pair)
+        assert divergence is not None and divergence.module == FAULTS[name].module
 
 
 @pytest.mark.parametrize("name", IN_FLAX)
@@ -146,9 +146,9 @@ def test_a_fault_of_the_flax_twin_is_found_and_named(name, monkeypatch, record_p
             pair = built(fault.pair)
             assert first_failure(pair) == fault.check
             pair.start()
-            found = bisect_pair(pair)
-        assert found is not None and found.module == fault.module
-        assert found.detail == "only under memory.remat, in Flax"
+            divergence = bisect_pair(pair)
+        assert divergence is not None and divergence.module == fault.module
+        assert divergence.detail == "only under memory.remat, in Flax"
     finally:
         built.cache_clear()
 
@@ -190,6 +190,7 @@ def test_initial_zeros_would_hide_a_missing_bias(pair, monkeypatch):
 )
 def test_a_generated_mutant_that_is_not_caught_changes_nothing(every, record_property):
     left = generated.mutants()[::every]
+    made = len(left)
     run: set[generated.Mutant] = set()
     for name in CONFIGS:
         pair = built(name)
@@ -199,12 +200,17 @@ def test_a_generated_mutant_that_is_not_caught_changes_nothing(every, record_pro
         for mutant in [mutant for mutant in left if mutant.function.__code__ in called]:
             run.add(mutant)
             with mutant.alive():
-                found = is_caught(pair, sound)
-            if found:
+                caught = is_caught(pair, sound)
+            if caught:
                 left.remove(mutant)
     survivors = sorted(mutant.name for mutant in left if mutant in run)
     why = {name: reason for reason, names in EQUIVALENT.items() for name in names}
-    told = {"caught": len(run) - len(survivors), "total": len(run), "left": {n: why.get(n, "") for n in survivors}}
+    told = {
+        "made": made,
+        "caught": len(run) - len(survivors),
+        "total": len(run),
+        "left": {name: why.get(name, "") for name in survivors},
+    }
     if every == 1:
         record_property("generated", told)
     assert [name for name in survivors if name not in why] == []

@@ -80,9 +80,9 @@ def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
         )
     tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 61, (2, config.data.seq_len)))
     with torch.no_grad():
-        ours = engine.model.logits(engine.model(tokens)[0])
-        theirs = loaded(tokens, use_cache=False).logits
-    assert (ours - theirs).abs().max() <= 1e-4 * max(1.0, float(ours.square().mean().sqrt()))
+        logits = engine.model.logits(engine.model(tokens)[0])
+        hf_logits = loaded(tokens, use_cache=False).logits
+    assert (logits - hf_logits).abs().max() <= 1e-4 * max(1.0, float(logits.square().mean().sqrt()))
 
 
 def test_nanogpt_without_biases_is_gpt2_with_zeros():

@@ -29,8 +29,9 @@ def modules(package: str) -> list[str]:
 
 
 def public(module) -> dict[str, type]:
-    own = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__}
-    return {name: type(value) for name, value in own.items() if not name.startswith("_")}
+    home = module.__name__
+    defined = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == home}
+    return {name: type(value) for name, value in defined.items() if not name.startswith("_")}
 
 
 def load(package: str, path: str):
@@ -49,12 +50,12 @@ def test_the_same_files():
 
 @pytest.mark.parametrize("path", [path for path in modules("slm_torch") if "__init__" not in path])
 def test_the_same_public_classes(path):
-    ours = [{n for n, kind in public(load(package, path)).items() if kind is type or issubclass(kind, type)}
+    classes = [{n for n, kind in public(load(package, path)).items() if kind is type or issubclass(kind, type)}
             for package in ("slm_torch", "slm_flax")]  # fmt: skip
     if path.startswith("optim/"):  # optax's are functions
-        assert ours[1] <= OPTAX_ONLY
+        assert classes[1] <= OPTAX_ONLY
     else:
-        assert ours[0] == ours[1]
+        assert classes[0] == classes[1]
 
 
 OPTAX_ONLY = {"Optimizer", "Factored", "Averaging", "Moments", "Momentum"}

@@ -29,8 +29,8 @@ TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 
 ROWS = 4
 
 
-def items(found, what):
-    return found
+def items(entries, what):
+    return entries
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +87,9 @@ def adapted(work):
 
 
 def test_twins_adapt_alike(adapted):
-    curves = {twin: losses(result.folder) for twin, (result, _) in adapted.items()}
-    assert len(curves["torch"]) == 4 and curves["torch"][-1] < curves["torch"][0]
-    np.testing.assert_allclose(*curves.values(), rtol=1e-10)
+    losses_by_twin = {twin: losses(result.folder) for twin, (result, _) in adapted.items()}
+    assert len(losses_by_twin["torch"]) == 4 and losses_by_twin["torch"][-1] < losses_by_twin["torch"][0]
+    np.testing.assert_allclose(*losses_by_twin.values(), rtol=1e-10)
 
 
 @pytest.mark.parametrize("twin", ["torch", SLOW_FLAX])
@@ -122,8 +122,8 @@ def test_merged_weights_are_the_adapted_model(work, adapted, reader):
     assert evaluator.config.finetune.kind == "full" and saved.vocab_size == 320
     dataset = prepare(saved.config.data)
     windows = list(validation_batches(dataset, saved.config.data.seq_len, ROWS, 2, VALIDATION_SEED))
-    found = measure(evaluator, windows, dataset.tokenizer, ROWS)
-    assert found.loss == pytest.approx(result.eval_loss, rel=1e-10)
+    measured = measure(evaluator, windows, dataset.tokenizer, ROWS)
+    assert measured.loss == pytest.approx(result.eval_loss, rel=1e-10)
     options = {"max_tokens": 8, "temperature": 0.0, "top_k": 0, "top_p": 1.0, "seed": 0}
     texts = [list(generate(model.decoder(), [1, 2, 3], **options)) for model in (evaluator, engine)]
     assert texts[0] == texts[1]

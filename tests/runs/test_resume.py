@@ -42,12 +42,12 @@ def run(config: Config, framework: str, name: str, stop_in: int | None = None):
 
     def build(config: Config, vocab_size: int, weights: object):
         engine = importlib.import_module(f"slm_{framework}.trainer").build(config, vocab_size, weights)
-        plain = engine.train_step
+        original = engine.train_step
 
         def train_step(tokens, lr, step):
             if step == stop_in:
                 os.kill(os.getpid(), signal.SIGINT)
-            return plain(tokens, lr, step)
+            return original(tokens, lr, step)
 
         engine.train_step = train_step
         engines.append(engine)

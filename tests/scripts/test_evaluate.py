@@ -74,11 +74,11 @@ def call(capsys: pytest.CaptureFixture) -> Callable[..., str]:
 def measured(call, *words: str) -> dict:
     file = Path(words[0].partition("=")[2]) / "out.jsonl"
     printed = call(scripts.evaluate, *words, f"--json={file}")
-    found = json.loads(file.read_text().splitlines()[-1])
-    assert f"validation loss {found['loss']:.4f} nats/token, {found['bits_per_byte']:.4f} bits/byte" in printed
-    assert np.exp(found["loss"]) == pytest.approx(found["perplexity"])
-    assert found["bits_per_byte"] == pytest.approx(found["loss"] * found["tokens"] / found["bytes"] / np.log(2))
-    return found
+    row = json.loads(file.read_text().splitlines()[-1])
+    assert f"validation loss {row['loss']:.4f} nats/token, {row['bits_per_byte']:.4f} bits/byte" in printed
+    assert np.exp(row["loss"]) == pytest.approx(row["perplexity"])
+    assert row["bits_per_byte"] == pytest.approx(row["loss"] * row["tokens"] / row["bytes"] / np.log(2))
+    return row
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -86,8 +86,8 @@ def test_both_twins_measure_what_training_measured(runs: Path, call, name: str):
     rows = read_metrics(runs / name / "metrics.jsonl")
     loss = [row["loss"] for row in rows if row["split"] == "eval"][-1]
     for twin in ("torch", "flax"):
-        found = measured(call, f"--run={runs / name}", f"--framework={twin}")
-        assert found["framework"] == twin and found["loss"] == pytest.approx(loss, rel=1e-5)
+        row = measured(call, f"--run={runs / name}", f"--framework={twin}")
+        assert row["framework"] == twin and row["loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_an_imported_run_is_the_same_function(runs: Path, call):

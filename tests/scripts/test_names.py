@@ -15,8 +15,8 @@ def installed(name: str) -> bool:
     path = [
         entry for entry in sys.path if ROOT / "scripts" not in (place := Path(entry or ".").resolve(), *place.parents)
     ]
-    found = PathFinder.find_spec(name, path)
-    return name in sys.stdlib_module_names or bool(found and found.loader)
+    spec = PathFinder.find_spec(name, path)
+    return name in sys.stdlib_module_names or bool(spec and spec.loader)
 
 
 def hiding(path: Path) -> str:

@@ -173,9 +173,9 @@ def cases(name: str, all_choices: bool = False) -> Iterator[Case]:
         valid = [config for value in values if (config := _changed(base, name, value))]
         chosen = bool(choices(name))
         pairs = itertools.combinations(valid, 2) if chosen else ((valid[0], other) for other in valid[1:])
-        found = [Case(name, context, *pair) for pair in pairs if _means_other(name, *pair)]
+        pairs_that_differ = [Case(name, context, *pair) for pair in pairs if _means_other(name, *pair)]
         several = chosen or base_type(field_table()[name].type) is tuple
-        yield from found if several else found[:1]
+        yield from pairs_that_differ if several else pairs_that_differ[:1]
 
 
 def contexts(name: str, all_choices: bool = False) -> Iterator[tuple[str, Config]]:
@@ -187,12 +187,12 @@ def contexts(name: str, all_choices: bool = False) -> Iterator[tuple[str, Config
     section = name.rpartition(".")[0]
     inside = [other for other in field_table() if other.rpartition(".")[0] == section and other != name]
     swept = [other for other in inside if all_choices or other == f"{section}.kind" or other in _deciding(name)]
-    found = {"": _needed(name)}
+    overrides_by_context = {"": _needed(name)}
     for selector in swept:
         for value in values_of(selector):
-            found[f"{selector}={value}"] = _choosing(selector, value) | _needed(name) | {selector: value}
+            overrides_by_context[f"{selector}={value}"] = _choosing(selector, value) | _needed(name) | {selector: value}
     seen: set[Config] = set()
-    for context, overrides in found.items():
+    for context, overrides in overrides_by_context.items():
         config = _overridden(overrides)
         if config not in seen and not unread(config, name):
             validate(config)

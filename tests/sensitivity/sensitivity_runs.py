@@ -26,9 +26,7 @@ from slm_core.model.weights import write_weights
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
-from fake_engine import BigramEngine
+from tests.core.fake_engine import BigramEngine
 
 DOCUMENTS = 60
 TIMES = {"tokens_per_second", "peak_memory_bytes"}

@@ -58,20 +58,20 @@ def torch_objective(config: Config) -> str:
     sites = torch.from_numpy(site_keys(config.seed, 0, config.model.n_layers).view(np.int32))
     key = slm_torch.layers.dropout.DropoutKey(sites, 0)
     tokens = torch.from_numpy(batch(config, 0)).to(torch.int64)
-    found = [engine.loss_sums(tokens, key).objective.detach().numpy()]
+    parts = [engine.loss_sums(tokens, key).objective.detach().numpy()]
     engine.import_state(perturbed(engine.export_state(), seed=1))
-    return _digest([*found, engine.loss_sums(tokens, key).objective.detach().numpy()])
+    return _digest([*parts, engine.loss_sums(tokens, key).objective.detach().numpy()])
 
 
 @functools.cache
 def torch_training(config: Config) -> str:
     """The initial state, and the state and metrics after every update of a run."""
     engine = slm_torch.trainer.build(config, VOCAB)
-    found = _values(engine.export_state())
+    parts = _values(engine.export_state())
     for step, lr in enumerate(learning_rates(config.optim, config.train.steps)):
         metrics = engine.fetch(engine.train_step(batch(config, step), float(lr), step))
-        found += _values(engine.export_state()) + _values(metrics)
-    return _digest(found)
+        parts += _values(engine.export_state()) + _values(metrics)
+    return _digest(parts)
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def torch_operations(config: Config) -> str:
         engine.train_step(batch(config, 0), 1e-3, 0)
         engine.eval_step(batch(config, 0))
         engine.decoder().prefill([1, 2, 3])
-    return _digest(log.found)
+    return _digest(log.operations)
 
 
 class _Operations(TorchDispatchMode):
@@ -90,12 +90,12 @@ class _Operations(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.found: list[str] = []
+        self.operations: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
         shown = (f"{x.dtype}{tuple(x.shape)}" if isinstance(x, torch.Tensor) else repr(x) for x in leaves)
-        self.found.append(f"{func} {' '.join(shown)}")
+        self.operations.append(f"{func} {' '.join(shown)}")
         return func(*args, **kwargs or {})
 
 

@@ -41,14 +41,14 @@ def test_every_source_has_a_corpus(silent_sources):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_it_changes_what_the_loop_does(name, observed, silent_sources):
-    found = [
+    tried = [
         case
         for case in cases(name)
         if not case.context.startswith("optim.kind=")  # which the loop never asks
         and not {case.base.data.source, case.other.data.source} & silent_sources
     ]
-    dead = [str(case) for case in found if observed(case.base) == observed(case.other)]
-    assert found, f"{name} has no other value to try: give it one in OTHERS"
+    dead = [str(case) for case in tried if observed(case.base) == observed(case.other)]
+    assert tried, f"{name} has no other value to try: give it one in OTHERS"
     assert dead == []
 
 
@@ -60,14 +60,14 @@ def test_two_runs_of_one_config_are_the_same(observed, tmp_path):
 
 def torch_settings(config, patch):
     """Returns what the PyTorch twin sets, and the device that it picks, with a GPU of 24 GB and without one."""
-    found = []
+    settings_made = []
     patch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(total_memory=24e9))
-    patch.setattr(torch.cuda, "set_per_process_memory_fraction", found.append)
-    patch.setattr(torch, "set_num_threads", found.append)
+    patch.setattr(torch.cuda, "set_per_process_memory_fraction", settings_made.append)
+    patch.setattr(torch, "set_num_threads", settings_made.append)
     for gpu in (True, False):
         patch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-        found.append(picked(slm_torch.device, config))
-    return found
+        settings_made.append(picked(slm_torch.device, config))
+    return settings_made
 
 
 def flax_settings(config, patch):
@@ -98,9 +98,9 @@ def settings(twin, config):
 @pytest.mark.parametrize("name", [name for name in MACHINE if name != "run.compile"])
 @pytest.mark.parametrize("twin", SETTINGS)
 def test_it_changes_what_a_twin_asks_of_the_machine(twin, name):
-    found = list(cases(name))
-    dead = [str(case) for case in found if settings(twin, case.base) == settings(twin, case.other)]
-    assert found
+    tried = list(cases(name))
+    dead = [str(case) for case in tried if settings(twin, case.base) == settings(twin, case.other)]
+    assert tried
     assert dead == []
 
 

@@ -24,11 +24,11 @@ def test_every_field_is_perturbed():
 @pytest.mark.parametrize("name", field_table())
 def test_every_choice_that_reads_a_field_has_another_value_of_it(name):
     reading = {(name, context) for context, _ in contexts(name, all_choices=True)}
-    found = list(cases(name, all_choices=True))
-    silent = reading - ONLY_VALUES - {(name, case.context) for case in found}
+    tried = list(cases(name, all_choices=True))
+    silent = reading - ONLY_VALUES - {(name, case.context) for case in tried}
     require({_component(*pair): f"another value of {name} in {HERE}" for pair in silent})
-    assert {(name, case.context) for case in found} <= reading - ONLY_VALUES
-    assert {flatten(config)[name] for case in found for config in (case.base, case.other)} >= set(values_of(name))
+    assert {(name, case.context) for case in tried} <= reading - ONLY_VALUES
+    assert {flatten(config)[name] for case in tried for config in (case.base, case.other)} >= set(values_of(name))
 
 
 @pytest.mark.parametrize(

@@ -30,19 +30,19 @@ def test_it_changes_what_is_computed_under_every_choice_of_its_section(twin, nam
 
 
 def _check(twin, name, all_choices):
-    found = [case for case in cases(name, all_choices) if not case.documented(twin)]
-    dead = [str(case) for case in found if not changes(twin, name, case.base, case.other)]
-    assert found, f"{name} has no other value to try: give it one in OTHERS"
+    tried = [case for case in cases(name, all_choices) if not case.documented(twin)]
+    dead = [str(case) for case in tried if not changes(twin, name, case.base, case.other)]
+    assert tried, f"{name} has no other value to try: give it one in OTHERS"
     assert dead == []
 
 
 @pytest.mark.parametrize("no_op", NO_OPS, ids=lambda n: n.name + n.change)
 def test_a_documented_no_op_has_no_effect(no_op):
-    found = [case for case in cases(no_op.name, all_choices=True) if case.fits(no_op)]
+    tried = [case for case in cases(no_op.name, all_choices=True) if case.fits(no_op)]
     changing = [
-        f"{twin}: {case}" for case in found for twin in no_op.twins if changes(twin, case.name, case.base, case.other)
+        f"{twin}: {case}" for case in tried for twin in no_op.twins if changes(twin, case.name, case.base, case.other)
     ]
-    assert found
+    assert tried
     assert changing == []
 
 

@@ -59,10 +59,10 @@ def test_no_tensor_is_quadratic_in_the_context(monkeypatch):
                 self.elements = max(self.elements, out.untyped_storage().nbytes() // out.element_size())
             return out
 
-    found = {}
+    elements = {}
     for time in (256, 512):
         inputs, dy = problem(keys=time, time=time, distances=time, bias=True, sinks=True, batch=1)
         with Largest() as largest:
             twin.kernel_gradients("flash", inputs, dy, start=0, scale=0.7)
-        found[time] = largest.elements
-    assert found[512] <= 2.1 * found[256]
+        elements[time] = largest.elements
+    assert elements[512] <= 2.1 * elements[256]

@@ -40,7 +40,7 @@ def test_it_is_pytorch_s(kind):
     optim, library, decay = LIBRARY[kind]
     values, grads = case()
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
-    found = twin.optimized(optim, groups, values, grads, LEARNING_RATES)
+    params_after = twin.optimized(optim, groups, values, grads, LEARNING_RATES)
     params = twin.parameters(values)
     optimizer = library(params.values())
 
@@ -50,7 +50,7 @@ def test_it_is_pytorch_s(kind):
 
     twin.updates(params, grads, LEARNING_RATES, update)
     for name, p in params.items():
-        np.testing.assert_allclose(found[name], p.detach().numpy(), rtol=1e-12, atol=1e-14, err_msg=name)
+        np.testing.assert_allclose(params_after[name], p.detach().numpy(), rtol=1e-12, atol=1e-14, err_msg=name)
 
 
 @pytest.mark.parametrize("scale", ["rms", "spectral"])
@@ -59,7 +59,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
     values, grads = case()
     values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
     optim = Optim(kind="muon", muon_scale=scale)
-    found = twin.optimized(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, LEARNING_RATES)
+    params_after = twin.optimized(optim, {"wide": ParameterGroup("matrix", decay=0.3)}, values, grads, LEARNING_RATES)
     transposed = {"wide": torch.nn.Parameter(torch.from_numpy(values["wide"].T.copy()))}
     name = {"rms": "match_rms_adamw", "spectral": "original"}[scale]
     muon = torch.optim.Muon(transposed.values(), momentum=0.95, weight_decay=0.3, adjust_lr_fn=name)
@@ -69,7 +69,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
         muon.step()
 
     twin.updates(transposed, [{"wide": g["wide"].T} for g in grads], LEARNING_RATES, update)
-    moved, expected = found["wide"] - values["wide"], transposed["wide"].detach().numpy().T - values["wide"]
+    moved, expected = params_after["wide"] - values["wide"], transposed["wide"].detach().numpy().T - values["wide"]
     assert np.linalg.norm(moved - expected) < 0.03 * np.linalg.norm(expected)
 
 
@@ -135,19 +135,19 @@ def test_what_of_pytorch_is_the_specification(kind):
         values = {name: values[name] for name in ("tall", "wide")}  # its matrices have two sides
         grads = [{name: g[name] for name in values} for g in grads]
     params = twin.parameters(values)
-    own = library(optim, [
+    optimizer = library(optim, [
         {"params": [p], "lr_multiplier": group.lr_multiplier, "weight_decay": group.decay / group.lr_multiplier}
         for p, group in ((p, GROUPS[name]) for name, p in params.items())
     ])  # fmt: skip
 
     def update(lr):
-        for group in own.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr * group["lr_multiplier"]
-        own.step()
+        optimizer.step()
 
     twin.updates(params, grads, HIGH, update)
     formula = getattr(reference, kind)
     expected = {n: formula(optim, GROUPS[n], p, [g[n] for g in grads], HIGH) for n, p in values.items()}
-    found = {name: p.detach().numpy() for name, p in params.items()}
-    error = max(np.linalg.norm(found[name] - e) / np.linalg.norm(e) for name, e in expected.items())
+    params_after = {name: p.detach().numpy() for name, p in params.items()}
+    error = max(np.linalg.norm(params_after[name] - e) / np.linalg.norm(e) for name, e in expected.items())
     assert (error < 1e-12) == equal

@@ -69,6 +69,6 @@ def growth(optim: Optim, mup: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_updates_move_activations_alike_at_every_width(kind):
-    found, without = growth(KINDS[kind], mup=True), growth(KINDS[kind], mup=False)
-    assert (found > 0.8).all() and (found < 1.25).all()
+    growths, without = growth(KINDS[kind], mup=True), growth(KINDS[kind], mup=False)
+    assert (growths > 0.8).all() and (growths < 1.25).all()
     assert without.max() > 1.3  # what the check is there to see

@@ -59,8 +59,8 @@ def attention(layer, index, weights, x, first_values):
     """Returns the output and the values of the attention layer number `index`."""
     position = partial(position_at, layer=layer, context=9)
     module = layers.ATTENTION[layer.attention.kind](layer, index, layers.KERNEL["dot_product"], position)
-    found = _filled(module, weights)(array(x), 0, None, array(first_values))
-    return [np.asarray(y) for y in found]
+    outputs = _filled(module, weights)(array(x), 0, None, array(first_values))
+    return [np.asarray(y) for y in outputs]
 
 
 def hidden(config, weights, tokens):
@@ -96,8 +96,8 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
 
     def both(hidden, head):
         bound = params.bind(model, values | {"head.weight": head})
-        found = loss_sums(bound, hidden, 0.5, array(targets), chunk)
-        return found.objective, found.tokens
+        losses = loss_sums(bound, hidden, 0.5, array(targets), chunk)
+        return losses.objective, losses.tokens
 
     of_both = jax.value_and_grad(both, (0, 1), has_aux=True)
     (objective, tokens), gradients = of_both(array(hidden), values["head.weight"])
@@ -146,8 +146,8 @@ def mixture(layer, weights, x, dy, dtype="float64"):
     assert weights.keys() == params.specs(MixtureOfExperts(layer)).keys()
     stored = jnp.dtype("float64" if dtype == "float64" else "float32")
     weights = {name: jnp.asarray(value, stored) for name, value in weights.items()}
-    found = _mixture_gradients(layer, weights, jnp.asarray(x, DTYPES[dtype]), jnp.asarray(dy, DTYPES[dtype]))
-    return jax.tree.map(lambda array: np.asarray(array, np.float64), found)
+    results = _mixture_gradients(layer, weights, jnp.asarray(x, DTYPES[dtype]), jnp.asarray(dy, DTYPES[dtype]))
+    return jax.tree.map(lambda array: np.asarray(array, np.float64), results)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -213,7 +213,7 @@ def adapted(x, weights, alpha, dtype):
     layer = FrozenLinear(linear, "float", x.shape[-1], alpha)
     layer = params.bind(layer, params.fill(layer, weights.items(), np.dtype("float32")))
     y, backward = jax.vjp(jax.jit(lambda x: layer(x)), x)
-    return [np.asarray(found, np.float32) for found in (y, *backward(jnp.ones_like(y)))]
+    return [np.asarray(value, np.float32) for value in (y, *backward(jnp.ones_like(y)))]
 
 
 # --- optimizers and the loss scaler
@@ -250,9 +250,9 @@ def clip_factor(norm, limit):
 
 def loss_scales(precision, finite):
     """Returns the loss scale after each update, of which some were not finite."""
-    scaler, found = LossScaler(precision, active=True), []
+    scaler, scales = LossScaler(precision, active=True), []
     state = scaler.init()
     for ok in finite:
         state = scaler.update(state, jnp.asarray(ok))
-        found.append(float(state["scale"]))
-    return found
+        scales.append(float(state["scale"]))
+    return scales

@@ -58,8 +58,8 @@ def attention(layer, index, weights, x, first_values):
     """Returns the output and the values of the attention layer number `index`."""
     position = partial(position_at, layer=layer, context=9)
     module = layers.ATTENTION[layer.attention.kind](layer, index, layers.KERNEL["dot_product"], position)
-    found = _filled(module, weights)(array(x), 0, None, array(first_values))
-    return [y.detach().numpy() for y in found]
+    outputs = _filled(module, weights)(array(x), 0, None, array(first_values))
+    return [y.detach().numpy() for y in outputs]
 
 
 def hidden(config, weights, tokens):
@@ -95,9 +95,9 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
     """Returns both losses of a hidden state, and the gradients of what is minimised in it and in the head."""
     model = params.initialise(Transformer(Config(model=config), vocab, FLOAT64), 0, FLOAT64, CPU)
     hidden = array(hidden).requires_grad_()
-    found = loss_sums(model, hidden, 0.5, array(targets), chunk)
-    gradients = torch.autograd.grad(found.objective, (hidden, model.head.weight))
-    return [x.detach().numpy() for x in (*found, *gradients)]
+    losses = loss_sums(model, hidden, 0.5, array(targets), chunk)
+    gradients = torch.autograd.grad(losses.objective, (hidden, model.head.weight))
+    return [x.detach().numpy() for x in (*losses, *gradients)]
 
 
 # --- attention kernels
@@ -229,8 +229,8 @@ def clip_factor(norm, limit):
 
 def loss_scales(precision, finite):
     """Returns the loss scale after each update, of which some were not finite."""
-    scaler, found = LossScaler(precision, active=True), []
+    scaler, scales = LossScaler(precision, active=True), []
     for ok in finite:
         scaler.update(ok)
-        found.append(scaler.scale)
-    return found
+        scales.append(scaler.scale)
+    return scales

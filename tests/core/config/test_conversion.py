@@ -34,8 +34,8 @@ _VALUES = {
 
 
 def _values(annotation):
-    plain = _VALUES[base_type(annotation)]
-    return st.none() | plain if is_optional(annotation) else plain
+    values = _VALUES[base_type(annotation)]
+    return st.none() | values if is_optional(annotation) else values
 
 
 configs = st.fixed_dictionaries({}, optional={info.name: _values(info.type) for info in fields()}).map(

@@ -215,18 +215,18 @@ def test_drop_unread_makes_any_choice_of_kinds_valid(first, second):
 
 
 def _other(info):
-    default, plain = info.default, base_type(info.type)
+    default, base = info.default, base_type(info.type)
     if default is None:
-        return plain(4)
-    if plain is tuple:
+        return base(4)
+    if base is tuple:
         return tuple(value / 2 for value in default)
-    if plain is str:
+    if base is str:
         return default + "x"
-    if plain is bool:
+    if base is bool:
         return not default
     if default > 1:
-        return plain(default * 3)
-    return default * 2 if plain is int else default / 2
+        return base(default * 3)
+    return default * 2 if base is int else default / 2
 
 
 def test_configs_stay_as_they_are():

@@ -29,13 +29,13 @@ def write_parquet(path, documents, field="text"):
 
 def texts(data: Data) -> list[str]:
     """The documents of a source, as its chunks give them."""
-    found = [b""]
+    texts = [b""]
     for chunk in sources.source_chunks(data, sources.find_files(data)):
         for piece in chunk.pieces():
-            found[-1] += piece.text
+            texts[-1] += piece.text
             if piece.last:
-                found.append(b"")
-    return [document.decode() for document in found[:-1]]
+                texts.append(b"")
+    return [document.decode() for document in texts[:-1]]
 
 
 def data_for(path, source="text", **fields) -> Data:

@@ -41,10 +41,10 @@ def test_latents_are_normed_with_an_epsilon_of_their_own(eps):
 
     for name, rows, rank in (("q_down_proj", 16, 16), ("kv_down_proj", 20, 12)):
         rule = rules[f"layers.0.attention.{name}.weight"]
-        theirs = generator.standard_normal((rows, 32))
-        ours = rule.layout.from_hf([theirs])
-        np.testing.assert_allclose(normed(x @ ours[0], eps), normed(x @ theirs[:rank].T, 1e-6), rtol=1e-12)
-        np.testing.assert_allclose(rule.layout.to_hf(ours)[0], theirs, rtol=1e-14)
+        hf_weight = generator.standard_normal((rows, 32))
+        weights = rule.layout.from_hf([hf_weight])
+        np.testing.assert_allclose(normed(x @ weights[0], eps), normed(x @ hf_weight[:rank].T, 1e-6), rtol=1e-12)
+        np.testing.assert_allclose(rule.layout.to_hf(weights)[0], hf_weight, rtol=1e-14)
 
 
 def test_what_the_logits_do_not_depend_on_may_be_in_a_checkpoint():

@@ -224,6 +224,6 @@ def test_what_cannot_be_expressed_is_refused_in_one_line(family, values, words):
 def test_every_tensor_has_one_rule(family):
     config = read(family, RICH[family])
     rules = list(FAMILIES[family].rules(config))
-    ours, theirs = ([name for rule in rules for name in getattr(rule, side)] for side in ("names", "hf_names"))
-    assert len(set(ours)) == len(ours) == len(set(theirs)) == len(theirs)
-    assert len(ours) > len(layer_specs(config.model)) * 7
+    names, hf_names = ([name for rule in rules for name in getattr(rule, side)] for side in ("names", "hf_names"))
+    assert len(set(names)) == len(names) == len(set(hf_names)) == len(hf_names)
+    assert len(names) > len(layer_specs(config.model)) * 7

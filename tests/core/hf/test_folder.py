@@ -65,8 +65,8 @@ def test_shards_and_names_without_the_prefix_are_the_same_model(folder, tensors,
     write_tensors(folder, names.items(), "float32", shard_bytes=600)
     assert len(json.loads((folder / INDEX).read_text())["weight_map"]) == len(tensors)
     assert len(list(folder.glob("model-*-of-*.safetensors"))) > 2
-    found = dict(open_folder(folder)[1])
-    assert all(np.array_equal(found[name], value) for name, value in expected.items())
+    sharded = dict(open_folder(folder)[1])
+    assert all(np.array_equal(sharded[name], value) for name, value in expected.items())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])

@@ -21,10 +21,10 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_undone(name):
     layout, shapes = LAYOUTS[name]
-    theirs = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
-    back = layout.to_hf(layout.from_hf(theirs))
-    assert len(back) == len(theirs)
-    assert all(np.array_equal(a, b) for a, b in zip(back, theirs, strict=True))
+    hf_tensors = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
+    back = layout.to_hf(layout.from_hf(hf_tensors))
+    assert len(back) == len(hf_tensors)
+    assert all(np.array_equal(a, b) for a, b in zip(back, hf_tensors, strict=True))
 
 
 def test_heads_hold_all_parts_each():

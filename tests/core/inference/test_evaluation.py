@@ -21,9 +21,9 @@ TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 
 
 def test_units():
-    found = Measured(nats=6.0, tokens=3, text_bytes=4)
-    assert found.loss == 2 and found.perplexity == pytest.approx(math.exp(2))
-    assert found.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
+    measured = Measured(nats=6.0, tokens=3, text_bytes=4)
+    assert measured.loss == 2 and measured.perplexity == pytest.approx(math.exp(2))
+    assert measured.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
     assert Measured(1e6, 1, 1).perplexity == math.inf
 
 
@@ -57,9 +57,9 @@ def test_a_run_measures_what_training_measured(tmp_path):
         dataset = open_text(saved, text, config.data.seq_len)
         batches = validation_batches(dataset, config.data.seq_len, 4, config.train.eval_batches, VALIDATION_SEED)
         told = []
-        found = measure(engine, batches, dataset.tokenizer, rows, told.append)
-        assert found.loss == pytest.approx(result.eval_loss, rel=1e-12)
-        assert found.text_bytes == found.tokens and told[-1] == found and len(told) > 2
+        measured = measure(engine, batches, dataset.tokenizer, rows, told.append)
+        assert measured.loss == pytest.approx(result.eval_loss, rel=1e-12)
+        assert measured.text_bytes == measured.tokens and told[-1] == measured and len(told) > 2
 
 
 def test_another_text_is_read_with_the_run_s_own_tokenizer(tmp_path):

@@ -12,9 +12,9 @@ def test_weight_decay_goes_by_role():
     every = {f"optim.decay_{kind}": True for kind in ("embeddings", "norms", "biases")}
     for overrides, decayed in (({}, {"matrix", "head"}), (every, set(DECAYS) - {"scalar", "balance", "frozen"})):
         config = with_values(Config(), overrides)
-        found = parameter_groups(specs, config)
-        assert found.keys() == specs.keys() - {"balance", "frozen"}
-        assert {role for role, group in found.items() if group.decay} == decayed
-        assert {group.decay for group in found.values()} == {0.0, config.optim.weight_decay}
+        groups = parameter_groups(specs, config)
+        assert groups.keys() == specs.keys() - {"balance", "frozen"}
+        assert {role for role, group in groups.items() if group.decay} == decayed
+        assert {group.decay for group in groups.values()} == {0.0, config.optim.weight_decay}
         assert not weight_decay("balance", config.optim)
     assert balance_steps(specs) == {"balance": 0.25}

@@ -58,12 +58,12 @@ def test_rotation_is_that_of_transformers(name):
 
 
 def test_ntk_divides_the_lowest_frequency_and_keeps_the_highest():
-    plain, scaled = (
+    unscaled, scaled = (
         np.arctan2(*rotation(model(position), 2)[::-1])[1]
         for position in (Position(), Position(scaling="ntk", scaling_factor=4.0))
     )
-    assert scaled[0] == pytest.approx(plain[0]) and scaled[-1] == pytest.approx(plain[-1] / 4)
-    assert (np.diff(scaled / plain) < 0).all()
+    assert scaled[0] == pytest.approx(unscaled[0]) and scaled[-1] == pytest.approx(unscaled[-1] / 4)
+    assert (np.diff(scaled / unscaled) < 0).all()
 
 
 def test_an_unset_original_context_is_the_context_over_the_factor():

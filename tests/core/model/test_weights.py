@@ -24,11 +24,11 @@ def test_what_is_written_is_read(tmp_path, shard_bytes, files):
         f"weights-{i:05d}.safetensors" for i in range(1, files + 1)
     ]
     assert [path.name for path in folder.parent.iterdir()] == ["weights"]
-    found = read_weights(folder)
-    assert found.keys() == ARRAYS.keys() and len(found) == 6 and "scale" in found and "other" not in found
+    weights = read_weights(folder)
+    assert weights.keys() == ARRAYS.keys() and len(weights) == 6 and "scale" in weights and "other" not in weights
     for name, array in ARRAYS.items():
-        assert found[name].dtype == array.dtype and found[name].shape == array.shape
-        assert np.array_equal(found[name], array)
+        assert weights[name].dtype == array.dtype and weights[name].shape == array.shape
+        assert np.array_equal(weights[name], array)
 
 
 def test_writing_holds_one_shard(tmp_path):

@@ -83,9 +83,9 @@ def test_nf4_quantises_its_scales_in_eight_bits():
 def test_zeros_and_extremes(kind, factor):
     values = matrix((64, 64)) * np.float32(factor)
     values[:, 0] = 0
-    found = restored(kind, values)
-    assert np.isfinite(found).all() and (found[:, 0] == 0).all()
-    assert np.abs(found - values).max() <= max(0.2 * np.abs(values).max(), 1e-19)
+    dequantised = restored(kind, values)
+    assert np.isfinite(dequantised).all() and (dequantised[:, 0] == 0).all()
+    assert np.abs(dequantised - values).max() <= max(0.2 * np.abs(values).max(), 1e-19)
 
 
 def test_weights_in_and_out():

@@ -65,8 +65,8 @@ def test_a_crash_at_any_moment_leaves_a_complete_latest(tmp_path, monkeypatch, m
             save_checkpoint(
                 tmp_path, 2, lambda folder: (folder / "w").write_text("weights") if where else crash(), {"step": 2}, 1
             )
-        found = latest_checkpoint(tmp_path)
-        assert (found / "state" / "w").read_text() == "weights" and read_loop(found)
+        checkpoint = latest_checkpoint(tmp_path)
+        assert (checkpoint / "state" / "w").read_text() == "weights" and read_loop(checkpoint)
     repair(tmp_path)
     assert latest_checkpoint(tmp_path).name == expected
     assert (tmp_path / "latest").read_text() == expected + "\n"

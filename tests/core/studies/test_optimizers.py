@@ -1,4 +1,4 @@
-"""The comparison of optimizers on curves that are known."""
+"""The comparison of optimizers on loss curves that are known."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from slm_core.studies.optimizers import LossCurve, draw, table, with_optimizer
 CONFIG = Config(data=Data(source="text", path="some.txt"))
 
 
-def curves(updates: int) -> list[LossCurve]:
+def loss_curves(updates: int) -> list[LossCurve]:
     first = [5.0 - step / 100 for step in range(updates)]
     return [
         LossCurve("adamw", first, 8_000, 1_000),
@@ -21,14 +21,14 @@ def curves(updates: int) -> list[LossCurve]:
 
 @pytest.mark.parametrize(("updates", "last"), [(1, 5.0), (100, 4.055), (600, -0.745)])  # means of 1, 10 and 50
 def test_table(updates, last):
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(curves(updates)).splitlines()[2:]]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(loss_curves(updates)).splitlines()[2:]]
     assert rows[0] == ["adamw", f"{last:.4f}", "", "8,000", "8.00"]
     assert rows[1] == ["adamw8bit", f"{last + 0.25:.4f}", "0.2500", "2,040", "2.04"]
 
 
 def test_picture(tmp_path):
-    draw(curves(30), "both", tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    draw(loss_curves(30), "both", tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").stat().st_size > 1000
 
 
 def test_what_the_other_optimizer_does_not_read_is_left_at_its_default():

@@ -192,15 +192,15 @@ def test_the_preset_takes_the_model_from_the_run(config, position):
     base = imported(config, tokenizer=train_bpe([Path(config.data.path).read_text()], 290), **{
         "data.seq_len": 4096, "model.position": position, "model.n_layers": 3, "optim.lr": 1.0,
     })  # fmt: skip
-    found, name = presets.load(f"configs/finetune.py:{base}")
+    preset, name = presets.load(f"configs/finetune.py:{base}")
     assert name.startswith("finetune-") and name.endswith("imported")
-    assert found.model == load_run(base).config.model and found.finetune.base == str(base)
-    assert found.data.seq_len == (1024 if position == Position() else 4096)
-    assert found.data.tokenizer == f"file:{base / 'tokenizer' / 'tokenizer.json'}"
-    assert (found.finetune.kind, found.finetune.frozen, found.optim.lr) == ("lora", "nf4", 2e-4)
-    validate(with_values(found, {"data.path": "text.txt"}))
-    assert open_base(found).folder == base
-    assert "data.path" in refusal(validate, found)
+    assert preset.model == load_run(base).config.model and preset.finetune.base == str(base)
+    assert preset.data.seq_len == (1024 if position == Position() else 4096)
+    assert preset.data.tokenizer == f"file:{base / 'tokenizer' / 'tokenizer.json'}"
+    assert (preset.finetune.kind, preset.finetune.frozen, preset.optim.lr) == ("lora", "nf4", 2e-4)
+    validate(with_values(preset, {"data.path": "text.txt"}))
+    assert open_base(preset).folder == base
+    assert "data.path" in refusal(validate, preset)
 
 
 def test_the_preset_without_a_run_says_how_to_get_one():

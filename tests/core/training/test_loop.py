@@ -159,7 +159,7 @@ def test_a_signal_in_the_last_update_finishes_the_run(tmp_path):
     assert result.finished
 
 
-def test_samples_and_checkpoints_do_not_change_the_curve(whole, tmp_path):
+def test_samples_and_checkpoints_do_not_change_the_loss_curve(whole, tmp_path):
     result, _ = run(make_config(tmp_path, sample_every=0, checkpoint_every=3, keep_checkpoints=1))
     assert lines(result) == lines(whole[0])
     assert not (result.folder / "samples").exists()
@@ -263,8 +263,8 @@ def test_a_skipped_update_excuses_no_other_precision(tmp_path, compute):
 def test_evaluation_goes_by_micro_batches(whole, tmp_path):
     result, engine = run(make_config(tmp_path, micro_batch_size=2))
     assert {call[1] for call in engine.calls if call[0] == "eval"} == {(2, 17)}
-    ours, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
-    assert ours == pytest.approx(reference, rel=1e-14)
+    losses, reference = ([row["loss"] for row in lines(each) if row["split"] == "eval"] for each in (result, whole[0]))
+    assert losses == pytest.approx(reference, rel=1e-14)
 
 
 def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):

@@ -31,8 +31,8 @@ FAULTS = {
         "cache of the latent", "catalogue", "decoding", "layers.1.attention",
     ),
     "values of the latent without the first layer's": Fault(
-        changed("model.layers.1.attention.empty_cache", lambda own: lambda *arguments: {
-            name: value for name, value in own(*arguments).items() if name != "v"}),
+        changed("model.layers.1.attention.empty_cache", lambda original: lambda *arguments: {
+            name: value for name, value in original(*arguments).items() if name != "v"}),
         "cache of the latent", "catalogue", "decoding", "layers.1.attention",
     ),
     "logits of the prompt's first token": Fault(

@@ -78,6 +78,10 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "quantization.blockwise Quantiser.quantise: largest < low -> largest <= low",
     ),
     "how much is worked on at once": ("optim.adamw8bit AdamW8bit.update: 1 -> 2",),
+    "an adapter has both of its matrices or none": (
+        "layers.lora FrozenLinear.product: self.lora_a is None or self.lora_b is None"
+        " -> self.lora_a is None and self.lora_b is None",
+    ),
     "a product of the longer side: the same matrix, later": (
         "optim.muon orthogonal: -1 -> +1",
         "optim.muon orthogonal: 1 -> 2",

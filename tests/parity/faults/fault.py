@@ -52,11 +52,11 @@ def edited(target: str, old: str, new: str) -> Apply:
     def apply(engine: Engine, patch: pytest.MonkeyPatch) -> None:
         owner, name = _owner(engine, target)
         function = getattr(owner, name)
-        plain = inspect.unwrap(function)
-        tree = edits.tree_of(plain)
+        unwrapped = inspect.unwrap(function)
+        tree = edits.tree_of(unwrapped)
         places = edits.replace(tree, old, new)
         assert places == 1, f"{target} has {old!r} {places} times: write the fault anew"
-        broken = edits.compiled(tree, plain, f"<{target}>")
+        broken = edits.compiled(tree, unwrapped, f"<{target}>")
         patch.setattr(owner, name, MethodType(broken, owner) if inspect.ismethod(function) else broken)
 
     return apply

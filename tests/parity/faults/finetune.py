@@ -47,10 +47,10 @@ FAULTS = {
         untrained(f"{LAYER}.lora_b"), "finetune.targets", "lora", "update", "optimizer",
     ),
     "divided by the root of the rank": Fault(
-        changed(f"model.{LAYER}.scaling", lambda own: own * 3**0.5), "finetune.rank", "lora", "logits", LAYER,
+        changed(f"model.{LAYER}.scaling", lambda original: original * 3**0.5), "finetune.rank", "lora", "logits", LAYER,
     ),
     "alpha forgotten": Fault(
-        changed(f"model.{LAYER}.scaling", lambda own: 1 / 3), "finetune.alpha", "lora", "logits", LAYER,
+        changed(f"model.{LAYER}.scaling", lambda original: 1 / 3), "finetune.alpha", "lora", "logits", LAYER,
     ),
     "a frozen matrix decayed": Fault(
         edited("_update", "self.optimizer.step()",

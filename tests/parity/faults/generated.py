@@ -42,18 +42,18 @@ class Mutant:
     @contextmanager
     def alive(self) -> Iterator[None]:
         """The function computes what the mutant does until the context ends, whoever holds it."""
-        own = self.function.__code__
+        original = self.function.__code__
         self.function.__code__ = self.code
         try:
             yield
         finally:
-            self.function.__code__ = own
+            self.function.__code__ = original
 
 
 def mutants() -> list[Mutant]:
     """Returns every mutant of the functions of the PyTorch twin, but of those that close over others' variables."""
     packages = [import_module(name) for name in PACKAGES]
-    names = [f"{p.__name__}.{found.name}" for p in packages for found in pkgutil.iter_modules(p.__path__)]
+    names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
     modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
     return [
         mutant
@@ -66,25 +66,26 @@ def mutants() -> list[Mutant]:
 
 def reached(run: Callable[[], object]) -> set[CodeType]:
     """Returns the code of every function that `run` calls."""
-    found: set[CodeType] = set()
-    sys.setprofile(lambda frame, event, argument: found.add(frame.f_code) if event == "call" else None)
+    called: set[CodeType] = set()
+    sys.setprofile(lambda frame, event, argument: called.add(frame.f_code) if event == "call" else None)
     try:
         run()
     finally:
         sys.setprofile(None)
-    return found
+    return called
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
     """Yields the functions and methods that a module defines, without what wraps them."""
     for name, value in list(vars(module).items()):
-        own = getattr(value, "__module__", "") == module.__name__
-        members = vars(value).items() if own and isinstance(value, type) else ((None, value),) if own else ()
+        if getattr(value, "__module__", "") != module.__name__:
+            continue
+        members = vars(value).items() if isinstance(value, type) else ((None, value),)
         for method, member in members:
-            plain = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
-            defined = isinstance(plain, FunctionType) and plain.__module__ == module.__name__
-            if defined and method not in NOT_NUMBERS and plain.__code__.co_filename == module.__file__:
-                yield f"{name}.{method}" if method else name, plain
+            unwrapped = inspect.unwrap(getattr(member, "__func__", member)) if callable(member) or method else member
+            defined = isinstance(unwrapped, FunctionType) and unwrapped.__module__ == module.__name__
+            if defined and method not in NOT_NUMBERS and unwrapped.__code__.co_filename == module.__file__:
+                yield f"{name}.{method}" if method else name, unwrapped
 
 
 def _mutants(name: str, function: FunctionType) -> Iterator[Mutant]:

@@ -4,11 +4,11 @@ from faults.fault import Fault, changed, edited
 
 FAULTS = {
     "the tanh approximation": Fault(
-        changed("model.layers.0.mlp.approximate", lambda own: "tanh"),
+        changed("model.layers.0.mlp.approximate", lambda original: "tanh"),
         "gelu=erf", "dense", "logits", "layers.0.mlp",
     ),
     "the error function": Fault(
-        changed("model.layers.4.mlp.approximate", lambda own: "none"),
+        changed("model.layers.4.mlp.approximate", lambda original: "none"),
         "gelu=tanh", "zoo", "logits", "layers.4.mlp",
     ),
     "x sigmoid(1.702 x)": Fault(
@@ -42,7 +42,7 @@ FAULTS = {
         "geglu", "zoo", "logits", "layers.1.mlp",
     ),
     "a sigmoid of steepness 1": Fault(
-        changed("slm_torch.layers.clipped_swiglu:STEEPNESS", lambda own: 1.0),
+        changed("slm_torch.layers.clipped_swiglu:STEEPNESS", lambda original: 1.0),
         "clipped_swiglu", "zoo", "logits", "layers.2.mlp",
     ),
     "up without 1 +": Fault(
@@ -64,15 +64,15 @@ FAULTS = {
         "order of experts", "mixtures", "logits", "layers.0.mlp",
     ),
     "one expert fewer": Fault(
-        changed("model.layers.0.mlp.top_k", lambda own: own - 1),
+        changed("model.layers.0.mlp.top_k", lambda original: original - 1),
         "mlp.top_k", "mixtures", "logits", "layers.0.mlp",
     ),
     "experts not renormalised": Fault(
-        changed("model.layers.1.mlp.renormalise", lambda own: False),
+        changed("model.layers.1.mlp.renormalise", lambda original: False),
         "mlp.renormalise", "catalogue", "logits", "layers.1.mlp",
     ),
     "experts renormalised": Fault(
-        changed("model.layers.0.mlp.renormalise", lambda own: True),
+        changed("model.layers.0.mlp.renormalise", lambda original: True),
         "mlp.renormalise", "mixtures", "logits", "layers.0.mlp",
     ),
     "softmax over the chosen": Fault(
@@ -81,11 +81,11 @@ FAULTS = {
         "router=softmax", "mixtures", "logits", "layers.0.mlp",
     ),
     "softmax where a sigmoid stands": Fault(
-        changed("model.layers.1.mlp.scores", lambda own: lambda logits: logits.softmax(-1)),
+        changed("model.layers.1.mlp.scores", lambda original: lambda logits: logits.softmax(-1)),
         "router=sigmoid", "mixtures", "logits", "layers.1.mlp",
     ),
     "sum not scaled": Fault(
-        changed("model.layers.1.mlp.routed_scale", lambda own: 1),
+        changed("model.layers.1.mlp.routed_scale", lambda original: 1),
         "mlp.routed_scale", "mixtures", "logits", "layers.1.mlp",
     ),
     "shared expert scaled, too": Fault(
@@ -106,7 +106,7 @@ FAULTS = {
         "mlp.groups", "mixtures", "logits", "layers.2.mlp",
     ),
     "one group more": Fault(
-        changed("model.layers.2.mlp.top_groups", lambda own: own + 1),
+        changed("model.layers.2.mlp.top_groups", lambda original: original + 1),
         "mlp.top_groups", "mixtures", "logits", "layers.2.mlp",
     ),
     "balance bias in the weights": Fault(
@@ -120,7 +120,7 @@ FAULTS = {
         "mlp.balance_bias", "catalogue", "logits", "layers.1.mlp",
     ),
     "half the balance loss": Fault(
-        changed("model.layers.1.mlp.balance_loss", lambda own: own / 2),
+        changed("model.layers.1.mlp.balance_loss", lambda original: original / 2),
         "mlp.balance_loss", "catalogue", "gradients", "layers.1.mlp",
     ),
     "no gradient through the mean scores": Fault(
@@ -137,23 +137,23 @@ FAULTS = {
         "moe", "mixtures", "logits", "layers.3.mlp.down_proj",
     ),
     "experts with the tanh approximation": Fault(
-        changed("model.layers.0.mlp.activation", lambda own: lambda x: own(x, approximate="tanh")),
+        changed("model.layers.0.mlp.activation", lambda original: lambda x: original(x, approximate="tanh")),
         "expert=gelu", "mixtures", "logits", "layers.0.mlp",
     ),
     "experts not squared": Fault(
-        changed("model.layers.1.mlp.activation", lambda own: lambda x: x.relu()),
+        changed("model.layers.1.mlp.activation", lambda original: lambda x: x.relu()),
         "expert=relu2", "mixtures", "logits", "layers.1.mlp",
     ),
     "experts with gate and up exchanged": Fault(
-        changed("model.layers.1.mlp.activation", lambda own: lambda gate, up: own(up, gate)),
+        changed("model.layers.1.mlp.activation", lambda original: lambda gate, up: original(up, gate)),
         "expert=swiglu", "catalogue", "logits", "layers.1.mlp",
     ),
     "experts with GELU of the other half": Fault(
-        changed("model.layers.2.mlp.activation", lambda own: lambda gate, up: own(up, gate)),
+        changed("model.layers.2.mlp.activation", lambda original: lambda gate, up: original(up, gate)),
         "expert=geglu", "mixtures", "logits", "layers.2.mlp",
     ),
     "experts without 1 +": Fault(
-        changed("model.layers.3.mlp.activation", lambda own: lambda gate, up: own(gate, up - 1)),
+        changed("model.layers.3.mlp.activation", lambda original: lambda gate, up: original(gate, up - 1)),
         "expert=clipped_swiglu", "mixtures", "logits", "layers.3.mlp",
     ),
 }  # fmt: skip

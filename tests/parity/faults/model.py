@@ -36,11 +36,11 @@ FAULTS = {
         "init in float64", "dense", "initial_weights", "embed",
     ),
     "the framework's embeddings": Fault(
-        changed("slm_torch.model:embedding", lambda own: lambda model: Spec("embedding", std=1.0)),
+        changed("slm_torch.model:embedding", lambda original: lambda model: Spec("embedding", std=1.0)),
         "init_std", "dense", "initial_weights", "embed",
     ),
     "projections into the stream as any other": Fault(
-        changed("slm_torch.layers.dense:residual_matrix", lambda own: matrix),
+        changed("slm_torch.layers.dense:residual_matrix", lambda original: matrix),
         "depth_scaled_init", "dense", "initial_weights", "layers.0.mlp.down_proj",
     ),
     "1 + w from 1": Fault(
@@ -48,11 +48,11 @@ FAULTS = {
         "init of norms", "catalogue", "initial_weights", "final_norm",
     ),
     "mixing weights of 1": Fault(
-        changed("slm_torch.layers.value_residual:HALF", lambda own: Spec("scalar", constant=1.0)),
+        changed("slm_torch.layers.value_residual:HALF", lambda original: Spec("scalar", constant=1.0)),
         "init of scalars", "dense", "initial_weights", "layers.1.attention.value_residual",
     ),
     "muP's widths forgotten": Fault(
-        changed("slm_torch.layers.dense:matrix", lambda own: lambda model: Spec("matrix", std=model.init_std)),
+        changed("slm_torch.layers.dense:matrix", lambda original: lambda model: Spec("matrix", std=model.init_std)),
         "muP init", "adamw", "initial_weights", "layers.0.mlp.up_proj",
     ),
     # Precision: float32 where the rule is "float32 or wider".
@@ -61,7 +61,7 @@ FAULTS = {
         "wide norms", "catalogue", "logits", "layers.0.mlp_norm",
     ),
     "norm in float16": Fault(
-        changed("slm_torch.layers.rmsnorm:wide", lambda own: lambda dtype: dtype),
+        changed("slm_torch.layers.rmsnorm:wide", lambda original: lambda dtype: dtype),
         "wide norms", "half", "loss_curve", "layers.0.attention_norm",
     ),
     "softmax in float32": Fault(
@@ -87,7 +87,7 @@ FAULTS = {
     ),
     # The stream.
     "embedding not scaled": Fault(
-        changed("model.embed_scale", lambda own: 1), "embed_scale", "dense", "logits", "model",
+        changed("model.embed_scale", lambda original: 1), "embed_scale", "dense", "logits", "model",
     ),
     "embedding not normed": Fault(
         edited(STREAM, "x = self.embed_norm(x)", "x = x * self.embed_norm.weight + self.embed_norm.bias"),
@@ -120,7 +120,7 @@ FAULTS = {
         "tie_embeddings", "dense", "gradients", "logits",
     ),
     "logit multiplier forgotten": Fault(
-        changed("model.logit_factor", lambda own: 1), "logit_multiplier", "dense", "logits", "logits",
+        changed("model.logit_factor", lambda original: 1), "logit_multiplier", "dense", "logits", "logits",
     ),
     "multiplied after the cap": Fault(
         edited("model.logits", "torch.tanh(logits / self.logit_softcap)",
@@ -128,10 +128,10 @@ FAULTS = {
         "logit_softcap", "dense", "logits", "logits",
     ),
     "cap of the logits forgotten": Fault(
-        changed("model.logit_softcap", lambda own: 0.0), "logit_softcap", "dense", "logits", "logits",
+        changed("model.logit_softcap", lambda original: 0.0), "logit_softcap", "dense", "logits", "logits",
     ),
     "muP logits not scaled": Fault(
-        changed("model.logit_factor", lambda own: 1), "muP logits", "lion", "logits", "logits",
+        changed("model.logit_factor", lambda original: 1), "muP logits", "lion", "logits", "logits",
     ),
     # Recomputation: what a backward pass computes again.
     "a block computed again with another input": Fault(
@@ -159,7 +159,7 @@ FAULTS = {
                "_TokenLosses.apply(logits, targets.clamp(min=0))"),
         "IGNORE", "dense", "gradients", "loss",
     ),
-    "z-loss forgotten": Fault(changed("model.z_loss", lambda own: 0.0), "z_loss", "dense", "gradients", "loss"),
+    "z-loss forgotten": Fault(changed("model.z_loss", lambda original: 0.0), "z_loss", "dense", "gradients", "loss"),
     "z-loss of tokens without a target": Fault(
         edited(f"{LOSS}:sums", "torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())",
                "logits.logsumexp(-1).square()"),

@@ -17,8 +17,8 @@ def mean(x: Tensor) -> Tensor:
 def written_out(normalise: Callable[[Tensor, float], Tensor]) -> Callable:
     """Returns a change of LayerNorm's forward: its kernel written out, with another `normalise(x, eps)`."""
 
-    def change(own: Callable) -> Callable:
-        norm = own.__self__
+    def change(original: Callable) -> Callable:
+        norm = original.__self__
         return lambda x: normalise(x, norm.eps) * norm.weight + norm.bias
 
     return change
@@ -79,11 +79,11 @@ FAULTS = {
         "norm.alpha", "dyt", "gradients", "layers.0.attention_norm",
     ),
     "the norm after the sum": Fault(
-        changed("model.layers.0.placement", lambda own: post),
+        changed("model.layers.0.placement", lambda original: post),
         "placement=pre", "dense", "logits", "layers.0",
     ),
     "the norm before the sum": Fault(
-        changed("model.layers.1.placement", lambda own: output),
+        changed("model.layers.1.placement", lambda original: output),
         "placement=post", "rotations", "logits", "layers.1",
     ),
     "norms of the outputs after the sum": Fault(
@@ -92,11 +92,11 @@ FAULTS = {
         "placement=sandwich", "catalogue", "logits", "layers.1",
     ),
     "the norm of the inputs": Fault(
-        changed("model.layers.1.placement", lambda own: pre),
+        changed("model.layers.1.placement", lambda original: pre),
         "placement=output", "zoo", "logits", "layers.1",
     ),
     "one after the other": Fault(
-        changed("model.layers.0.placement", lambda own: pre),
+        changed("model.layers.0.placement", lambda original: pre),
         "placement=parallel", "mixtures", "logits", "layers.0",
     ),
     "the MLP without a norm": Fault(

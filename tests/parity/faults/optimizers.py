@@ -40,14 +40,14 @@ def grouped(name: str, change: Callable[[dict], Any]) -> Apply:
     return apply
 
 
-def stepped(before: Callable[[Optimizer], None], after: Callable[[Optimizer], None] = lambda own: None) -> Apply:
+def stepped(before: Callable[[Optimizer], None], after: Callable[[Optimizer], None] = lambda optimizer: None) -> Apply:
     """Returns a fault that does something to the optimizer before each of its updates, and after it."""
 
-    def change(own: Callable) -> Callable:
+    def change(original: Callable) -> Callable:
         def step() -> None:
-            before(own.__self__)
-            own()
-            after(own.__self__)
+            before(original.__self__)
+            original()
+            after(original.__self__)
 
         return step
 
@@ -55,8 +55,8 @@ def stepped(before: Callable[[Optimizer], None], after: Callable[[Optimizer], No
 
 
 def counted(optimizer: Optimizer, by: int) -> None:
-    for held in optimizer.state.values():
-        held["step"] += by
+    for state in optimizer.state.values():
+        state["step"] += by
 
 
 def decay_added(optimizer: Optimizer) -> None:
@@ -95,21 +95,21 @@ class CodesFromZero(AdamW8bit):
 FAULTS = {
     # AdamW.
     "bias corrected by the next update's count": Fault(
-        stepped(lambda own: counted(own, 1), lambda own: counted(own, -1)),
+        stepped(lambda optimizer: counted(optimizer, 1), lambda optimizer: counted(optimizer, -1)),
         "adamw", "adamw", "update", "optimizer",
     ),
     "another beta": Fault(
-        grouped("betas", lambda own: (own["betas"][0], 0.951)), "optim.betas", "dense", "update", "optimizer",
+        grouped("betas", lambda group: (group["betas"][0], 0.951)), "optim.betas", "dense", "update", "optimizer",
     ),
     "a library's epsilon": Fault(
-        grouped("eps", lambda own: 1e-8), "optim.eps", "adamw", "update", "optimizer",
+        grouped("eps", lambda group: 1e-8), "optim.eps", "adamw", "update", "optimizer",
     ),
     "decay in the gradient": Fault(
         stepped(decay_added),
         "decoupled decay", "adamw", "update", "optimizer",
     ),
     "decay at the rate of muP": Fault(
-        grouped("weight_decay", lambda own: own["weight_decay"] * own["lr_multiplier"]),
+        grouped("weight_decay", lambda group: group["weight_decay"] * group["lr_multiplier"]),
         "muP decay", "adamw", "update", "optimizer",
     ),
     "no decay": Fault(decayed(lambda name: True, 0.0), "optim.weight_decay", "dense", "update", "optimizer"),
@@ -129,11 +129,11 @@ FAULTS = {
         decayed(lambda name: "value_residual" in name, 0.1), "roles", "dense", "update", "optimizer",
     ),
     "epsilon before the bias correction": Fault(
-        stepped(lambda own: eps_uncorrected(own, -0.5), lambda own: eps_uncorrected(own, 0.5)),
+        stepped(lambda optimizer: eps_uncorrected(optimizer, -0.5), lambda optimizer: eps_uncorrected(optimizer, 0.5)),
         "optim.eps", "adamw", "update", "optimizer",
     ),
     "muP rates forgotten": Fault(
-        grouped("lr_multiplier", lambda own: 1.0), "muP rates", "lion", "update", "optimizer",
+        grouped("lr_multiplier", lambda group: 1.0), "muP rates", "lion", "update", "optimizer",
     ),
     # AdamW with 8 bits.
     "moments used as they are stored": Fault(
@@ -144,11 +144,11 @@ FAULTS = {
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "second moment by the signed table": Fault(
-        changed("optimizer.v", lambda own: Quantiser(signed_code(), own.block, own.table)),
+        changed("optimizer.v", lambda original: Quantiser(signed_code(), original.block, original.table)),
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "the entry below and not the nearest": Fault(
-        changed("optimizer.m.thresholds", lambda own: own + (own - own.roll(1)).abs() / 2),
+        changed("optimizer.m.thresholds", lambda original: original + (original - original.roll(1)).abs() / 2),
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "scales not multiplied in": Fault(
@@ -160,7 +160,8 @@ FAULTS = {
         "adamw8bit", "adamw8bit", "update", "optimizer",
     ),
     "8 bits, another beta": Fault(
-        changed("optimizer.betas", lambda own: (own[0], 0.951)), "optim.betas", "adamw8bit", "update", "optimizer",
+        changed("optimizer.betas", lambda original: (original[0], 0.951)),
+        "optim.betas", "adamw8bit", "update", "optimizer",
     ),
     "codes from 0": Fault(
         option("slm_torch.optim:OPTIMIZERS", "adamw8bit", CodesFromZero),
@@ -179,14 +180,14 @@ FAULTS = {
     ),
     # SGD.
     "no Nesterov": Fault(
-        changed("optimizer.nesterov", lambda own: False), "optim.nesterov", "sgd", "update", "optimizer",
+        changed("optimizer.nesterov", lambda original: False), "optim.nesterov", "sgd", "update", "optimizer",
     ),
     "momentum dampened": Fault(
         edited(UPDATE, "torch._foreach_add_(m, g)", "torch._foreach_add_(m, g, alpha=1 - self.momentum)"),
         "sgd", "sgd", "update", "optimizer",
     ),
     "a library's momentum": Fault(
-        changed("optimizer.momentum", lambda own: 0.9), "optim.momentum", "sgd", "update", "optimizer",
+        changed("optimizer.momentum", lambda original: 0.9), "optim.momentum", "sgd", "update", "optimizer",
     ),
     "the gradient as much as the momentum": Fault(
         edited(UPDATE, "torch._foreach_add_(g, m, alpha=self.momentum)", "torch._foreach_add_(g, m)"),
@@ -198,7 +199,7 @@ FAULTS = {
     ),
     # Lion.
     "betas swapped": Fault(
-        changed("optimizer.betas", lambda own: own[::-1]), "lion", "lion", "update", "optimizer",
+        changed("optimizer.betas", lambda original: original[::-1]), "lion", "lion", "update", "optimizer",
     ),
     "the sign forgotten": Fault(
         edited(UPDATE, "torch._foreach_sign_(u)", "pass"), "lion", "lion", "update", "optimizer",
@@ -209,11 +210,12 @@ FAULTS = {
     ),
     # Muon.
     "rounded coefficients": Fault(
-        changed("slm_torch.optim.muon:COEFFICIENTS", lambda own: (3.4445, -4.775, 2.03)),
+        changed("slm_torch.optim.muon:COEFFICIENTS", lambda original: (3.4445, -4.775, 2.03)),
         "muon", "muon", "update", "optimizer",
     ),
     "one step of Newton and Schulz fewer": Fault(
-        changed("optimizer.steps", lambda own: own - 1), "optim.newton_schulz_steps", "muon", "update", "optimizer",
+        changed("optimizer.steps", lambda original: original - 1),
+        "optim.newton_schulz_steps", "muon", "update", "optimizer",
     ),
     "not divided by the norm": Fault(
         edited("slm_torch.optim.muon:orthogonal", "x / (torch.linalg.matrix_norm(x, keepdim=True) + EPS)",
@@ -230,28 +232,28 @@ FAULTS = {
         "muon", "muon", "update", "optimizer",
     ),
     "scale of the smaller side": Fault(
-        changed("optimizer.scale", lambda own: lambda d_in, d_out: 0.2 * min(d_in, d_out) ** 0.5),
+        changed("optimizer.scale", lambda original: lambda d_in, d_out: 0.2 * min(d_in, d_out) ** 0.5),
         "muon_scale=rms", "muon", "update", "optimizer",
     ),
     "scale of the transpose": Fault(
-        changed("optimizer.scale", lambda own: lambda d_in, d_out: SCALES["spectral"](d_out, d_in)),
+        changed("optimizer.scale", lambda original: lambda d_in, d_out: SCALES["spectral"](d_out, d_in)),
         "muon_scale=spectral", "spectral", "update", "optimizer",
     ),
     "Nesterov all the same": Fault(
-        changed("optimizer.nesterov", lambda own: True), "optim.nesterov", "spectral", "update", "optimizer",
+        changed("optimizer.nesterov", lambda original: True), "optim.nesterov", "spectral", "update", "optimizer",
     ),
     "AdamW of the rest not run": Fault(
         edited(UPDATE, "self.rest.step()", "pass"), "muon", "muon", "update", "optimizer",
     ),
     # Adafactor.
     "another power of the decay": Fault(
-        changed("optimizer.power", lambda own: 0.81), "optim.decay_power", "adafactor", "update", "optimizer",
+        changed("optimizer.power", lambda original: 0.81), "optim.decay_power", "adafactor", "update", "optimizer",
     ),
     "update not clipped": Fault(
-        changed("optimizer.clip_rms", lambda own: 1e9), "optim.clip_rms", "adafactor", "update", "optimizer",
+        changed("optimizer.clip_rms", lambda original: 1e9), "optim.clip_rms", "adafactor", "update", "optimizer",
     ),
     "small parameters at their own rate": Fault(
-        changed("optimizer.min_rms", lambda own: 1e-9), "optim.min_rms", "adafactor", "loss_curve", "optimizer",
+        changed("optimizer.min_rms", lambda original: 1e-9), "optim.min_rms", "adafactor", "loss_curve", "optimizer",
     ),
     "columns from the rows' mean": Fault(
         edited("optimizer.inverse_root", "col.rsqrt()[..., None, :]", "col.mean(-1, keepdim=True).rsqrt()[..., None]"),
@@ -292,7 +294,7 @@ FAULTS = {
         "schedule_free", "schedule_free", "initial_weights", "optimizer",
     ),
     "decoding with what is trained": Fault(
-        changed("averages", lambda own: lambda optim, params, state: {n: p.detach() for n, p in params.items()}),
+        changed("averages", lambda original: lambda optim, params, state: {n: p.detach() for n, p in params.items()}),
         "averaged weights", "schedule_free", "decoding", "optimizer",
     ),
 }  # fmt: skip

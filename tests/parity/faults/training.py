@@ -14,7 +14,7 @@ HASH = "slm_torch.layers.dropout"
 
 def rate(change: Callable[[float, int], float]) -> Apply:
     """Returns a fault: updates use the learning rate change(lr, step)."""
-    return changed("train_step", lambda own: lambda tokens, lr, step: own(tokens, change(lr, step), step))
+    return changed("train_step", lambda original: lambda tokens, lr, step: original(tokens, change(lr, step), step))
 
 
 def after_warmup(change: Callable[[float], float]) -> Apply:
@@ -22,13 +22,13 @@ def after_warmup(change: Callable[[float], float]) -> Apply:
     return rate(lambda lr, step: lr if step < WARMUP else change(lr))
 
 
-def one_update_late(own: Callable) -> Callable:
+def one_update_late(original: Callable) -> Callable:
     """Updates with the rate of the update before."""
     rates: list[float] = []
 
     def broken(tokens, lr, step):
         rates.append(lr)
-        return own(tokens, rates[-1 if step < WARMUP else -2], step)
+        return original(tokens, rates[-1 if step < WARMUP else -2], step)
 
     return broken
 
@@ -56,7 +56,8 @@ FAULTS = {
     ),
     # Dropout.
     "site off by one": Fault(
-        changed(f"{DROPOUT}.site", lambda own: own - 1), "dropout site", "dense", "update", "layers.1.mlp_dropout",
+        changed(f"{DROPOUT}.site", lambda original: original - 1),
+        "dropout site", "dense", "update", "layers.1.mlp_dropout",
     ),
     "not scaled up": Fault(
         edited(f"{DROPOUT}.forward", "x * (1 / (1 - self.rate))", "x"),
@@ -134,7 +135,7 @@ FAULTS = {
         "precision.loss_scale_init", "capped", "loss_curve", "scaler",
     ),
     "a doubling one update early": Fault(
-        changed("scaler.interval", lambda own: own - 1),
+        changed("scaler.interval", lambda original: original - 1),
         "precision.loss_scale_growth_interval", "capped", "loss_curve", "scaler",
     ),
     "finite updates counted through a skip": Fault(
@@ -143,7 +144,7 @@ FAULTS = {
         "precision.loss_scale_growth_interval", "half", "loss_curve", "scaler",
     ),
     "the scale halved": Fault(
-        changed("scaler.backoff", lambda own: 0.5), "precision.loss_scale_backoff", "half", "loss_curve", "scaler",
+        changed("scaler.backoff", lambda original: 0.5), "precision.loss_scale_backoff", "half", "loss_curve", "scaler",
     ),
     "a scale below 1": Fault(
         edited(SCALER, "max(float(np.float32(self.scale * self.backoff)), 1.0)",
@@ -151,7 +152,7 @@ FAULTS = {
         "loss scale", "half", "loss_curve", "scaler",
     ),
     "a scale without a bound": Fault(
-        changed("scaler.limit", lambda own: 2.0**24), "precision.loss_scale_max", "capped", "loss_curve", "scaler",
+        changed("scaler.limit", lambda original: 2.0**24), "precision.loss_scale_max", "capped", "loss_curve", "scaler",
     ),
     # The learning rate.
     "a rate rounded to float32": Fault(
@@ -175,16 +176,17 @@ FAULTS = {
     ),
     # The state.
     "a count that an import forgets": Fault(
-        changed("import_state", lambda own: lambda state: own({**state, "optim/count": state["optim/count"] * 0})),
+        changed("import_state", lambda original: lambda state: original(
+            {**state, "optim/count": state["optim/count"] * 0})),
         "state", "dense", "update", "optimizer",
     ),
     "finite updates in a row forgotten by an import": Fault(
-        changed("import_state", lambda own: lambda state: own({**state, "scaler/good_steps": np.int32(0)})),
+        changed("import_state", lambda original: lambda state: original({**state, "scaler/good_steps": np.int32(0)})),
         "state", "capped", "resume", "scaler",
     ),
     "moments lost on the way out": Fault(
-        changed("export_state", lambda own: lambda: {
-            name: value * 0 if name.startswith("optim/v/") else value for name, value in own().items()}),
+        changed("export_state", lambda original: lambda: {
+            name: value * 0 if name.startswith("optim/v/") else value for name, value in original().items()}),
         "state", "adamw", "update", "optimizer",
     ),
 }  # fmt: skip

@@ -1,0 +1,83 @@
+"""Every generated page of docs/ states the counts that the code has today."""
+
+import re
+from pathlib import Path
+
+import pytest
+from faults import FAULTS, generated
+
+from parity.cases import cases
+from parity.memory_page import jobs
+from parity.oracle.cases import CASES
+from parity.suite import checks_of
+from parity.tolerances import TOLERANCES
+from slm_core.cli.catalogue import catalogue
+from slm_core.hf import FAMILIES
+from tests.mutation_score import COMMAND as MUTATIONS
+
+DOCS = Path(__file__).parents[1] / "docs"
+COMPONENTS = "uv run scripts/pages/components.py"
+MEMORY = "uv run scripts/pages/memory.py"
+ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
+PARITY = "uv run scripts/check_parity.py --all --markdown=docs/parity.md"
+
+
+def stated(page: str, sentence: str) -> tuple[int, ...]:
+    """Reads the counts of a sentence, in which each `N` is a number; () if the page has no such sentence."""
+    pattern = re.escape(sentence).replace("N", r"([\d,]+)").replace(r"\ ", r"\s+")
+    match = re.search(pattern, (DOCS / page).read_text(encoding="utf-8"))
+    return tuple(int(number.replace(",", "")) for number in match.groups()) if match else ()
+
+
+def remedy(page: str, command: str) -> str:
+    return f"docs/{page} is older than the code: write it anew with {command}"
+
+
+def test_components_are_those_of_the_schema():
+    page = (DOCS / "components.md").read_text(encoding="utf-8")
+    assert page == catalogue(COMPONENTS), remedy("components.md", COMPONENTS)
+
+
+def test_the_mutation_score_counts_every_fault():
+    sentence = "**N of N caught, N of N named.**"
+    assert stated("mutations.md", sentence) == (len(FAULTS),) * 4, remedy("mutations.md", MUTATIONS)
+
+
+def test_the_mutation_score_counts_every_generated_mutant():
+    made = len(generated.mutants())
+    assert stated("mutations.md", "N mutants made, ") == (made,), remedy("mutations.md", MUTATIONS)
+
+
+def test_the_proof_measured_every_check_of_every_case():
+    every = cases()
+    measurements = sum(len(checks_of(case, precision)) for case in every for precision in TOLERANCES)
+    counts = stated("parity.md", "N measurements of N cases, all within their tolerances.")
+    assert counts == (measurements, len(every)), remedy("parity.md", PARITY)
+
+
+def test_the_outside_oracle_measured_every_case_of_every_family():
+    counts = stated("oracle.md", "N cases of N families, all within their tolerances.")
+    assert counts == (len(CASES), len(FAMILIES)), remedy("oracle.md", ORACLE)
+
+
+def test_memory_was_measured_for_every_config_in_each_twin():
+    todo = jobs()
+    configs = {(job.subject, job.setting) for job in todo}
+    counts = stated("memory.md", "N measurements of N configs.")
+    assert counts == (len(todo), len(configs)), remedy("memory.md", MEMORY)
+
+
+def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.DOCS", tmp_path)
+    (tmp_path / "page.md").write_text("Before. 1,486 measurements of\n137 cases, all within their tolerances. After.\n")
+    assert stated("page.md", "N measurements of N cases, all within their tolerances.") == (1486, 137)
+    assert stated("page.md", "N measurements of N models") == ()
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
+     ("memory.md", MEMORY)],
+)  # fmt: skip
+def test_a_page_names_the_command_that_writes_it(page, command):
+    assert f"`{command}`" in (DOCS / page).read_text(encoding="utf-8")

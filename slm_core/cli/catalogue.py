@@ -51,7 +51,7 @@ def _section(section: str) -> Iterator[str]:
 
 
 def _kinds(info: FieldInfo) -> list[tuple[str, ...]]:
-    return [(f"`{kind}`", meaning) for kind, meaning in info.option.choices.items()]
+    return [(f"`{kind}`", meaning) for kind, meaning in info.option.meanings().items()]
 
 
 def _option(info: FieldInfo) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def _section(section: Section, paint: Paint, width: int) -> Iterator[str]:
 
 def _field_row(info: FieldInfo) -> Row:
     option = info.option
-    notes = list(option.choices.items())
+    notes = list(option.meanings().items())
     for selector, kinds in option.read_by.items():
         notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
     leaf = info.name.rpartition(".")[2]

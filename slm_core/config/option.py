@@ -20,6 +20,8 @@ class Option:
       per_layer: whether model.pattern can set this field of attention, position, norm or mlp.
       forms: valid values that are not listed, "WORD:NAME": the word and any name.
       whole_model: the choices that act once per model, so that model.pattern cannot set them.
+      experimental: the choices that train and are proven, but lack some of what every component has. Tests name what
+        is missing.
     """
 
     doc: str
@@ -32,6 +34,14 @@ class Option:
     per_layer: bool
     whole_model: tuple[str, ...]
     forms: tuple[str, ...] = ()
+    experimental: tuple[str, ...] = ()
+
+    def meanings(self) -> dict[str, str]:
+        """Returns {choice: its line of meaning}, with a mark behind that of an experimental one."""
+        return {
+            choice: f"{meaning} (experimental)" if choice in self.experimental else meaning
+            for choice, meaning in self.choices.items()
+        }
 
 
 def option(
@@ -47,9 +57,12 @@ def option(
     below: float | None = None,
     per_layer: bool = True,
     whole_model: tuple[str, ...] = (),
+    experimental: tuple[str, ...] = (),
 ) -> Any:
     """Declares one field of a config section, by its default and the fields of its `Option`."""
-    declared = Option(doc, choices or {}, read_by or {}, low, above, high, below, per_layer, whole_model, forms)
+    declared = Option(
+        doc, choices or {}, read_by or {}, low, above, high, below, per_layer, whole_model, forms, experimental
+    )
     return dataclasses.field(default=default, metadata={_KEY: declared})
 
 

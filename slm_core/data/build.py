@@ -22,10 +22,10 @@ from slm_core.data.hashing import json_hash
 from slm_core.data.make_tokenizer import make_tokenizer
 from slm_core.data.progress import Progress
 from slm_core.data.scan import Scan, scan
-from slm_core.data.sources import files_signature, find_files, source_chunks, source_name
+from slm_core.data.sources import SOURCES, files_signature, find_files, source_chunks, source_name
 from slm_core.data.split import SIDES, Rule, tail_boundary
 from slm_core.data.tokenizers import Tokenizer
-from slm_core.data.unpack import fetch, unpack
+from slm_core.data.unpack import unpack
 from slm_core.data.workers import Workers, cores
 from slm_core.errors import ResumableError, UserError
 from slm_core.files import sync, sync_tree
@@ -91,7 +91,8 @@ def _build_in(
 
 
 def _chunks(unpacked: Path, data: Data, entries: list[Entry], progress: Progress) -> list[Chunk]:
-    files = fetch(data, unpacked, progress) if data.source == "hf" else entries
+    fetch = SOURCES[data.source].fetch
+    files = fetch(data, unpacked, progress) if fetch else entries
     return list(source_chunks(data, unpack(files, unpacked, progress)))
 
 

@@ -5,6 +5,7 @@ nothing.
 """
 
 from slm_core.config import Config, Model
+from slm_core.errors import UserError
 
 POWERS = {
     "adamw": (1.0, 0.0),
@@ -45,10 +46,18 @@ def lr_multiplier(role: str, config: Config) -> float:
     """Computes the learning rate multiplier of a role: (base width / width)^power, with the power of POWERS.
 
     See Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8.
+
+    Raises:
+      UserError: POWERS has no line for the optimizer.
     """
     base, optim = config.model.mup_base_width, config.optim
     if not base:
         return 1.0
     kind = "muon, spectral" if optim.kind == "muon" and optim.muon_scale == "spectral" else optim.kind
+    if kind not in POWERS:
+        raise UserError(
+            f"model.mup_base_width={base}: no rule says how optim.kind={kind} scales with the width; add its line to"
+            " POWERS of slm_core/model/mup.py"
+        )
     of_matrices, of_others = POWERS[kind]
     return (base / config.model.d_model) ** (of_matrices if role == "matrix" else of_others)

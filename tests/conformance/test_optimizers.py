@@ -7,10 +7,19 @@ from parity.fields import choices
 from slm_core.config import Optim
 from slm_core.config.fields import with_values
 from slm_core.model.initialization import Spec
+from slm_core.model.mup import POWERS
 from slm_core.model.parameter_groups import ParameterGroup
 from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, TOLERANCE, case
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
+from tests.gates import require
 from tests.reference import optimizers as reference
+
+
+def test_every_optimizer_has_a_case():
+    """Each kind is compared with its formula, tests/reference/optimizers.py, and has its rule of muP."""
+    cases, powers = ({name.partition(",")[0] for name in names} for names in (CASES, POWERS))
+    require({kind: "a case in tests/conformance/optimizer_cases.py" for kind in set(choices("optim.kind")) - cases})
+    require({kind: "its line in POWERS, slm_core/model/mup.py" for kind in set(choices("optim.kind")) - powers})
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -13,6 +13,7 @@ from slm_core.model.parameter_groups import ParameterGroup
 from slm_flax.optim import OPTIMIZERS
 from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, case
 from tests.conformance.twins import flax as twin
+from tests.gates import require
 from tests.reference import optimizers as reference
 
 
@@ -143,7 +144,10 @@ MEASURED = {
 
 
 def test_every_optimizer_was_measured():
-    assert {measured.optim.kind for measured in MEASURED.values()} == set(OPTIMIZERS)
+    measured_kinds = {measured.optim.kind for measured in MEASURED.values()}
+    where = "a line of MEASURED in tests/flax/test_library_optimizers.py"
+    require({kind: where for kind in set(OPTIMIZERS) - measured_kinds})
+    assert measured_kinds <= set(OPTIMIZERS)
     assert all(measured.equal or measured.because for measured in MEASURED.values())
 
 

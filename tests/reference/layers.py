@@ -108,6 +108,10 @@ def rmsnorm(x, weight, eps):
     return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
 
 
+def dyt(x, alpha, weight, bias):
+    return np.tanh(alpha * x) * weight + bias
+
+
 def token_losses(logits, targets):
     """-log softmax(logits)[target], 0 where the target is below 0."""
     shifted = logits - logits.max(-1, keepdims=True)

@@ -60,7 +60,7 @@ NEEDS: dict[str, Values] = {
     "optim.decay_biases": {"model.attention.bias": True},
     "optim.min_rms": {"optim.min_rms": 0.5},
     "optim.decay_fraction": {"train.steps": 8, "optim.decay_fraction": 1.0},
-    **{f"data.source={source}": {"data.path": "../corpus"} for source in ("text", "jsonl", "parquet", "hf")},
+    **{f"data.source={source}": {"data.path": "../corpus"} for source in selectors("data.path")["data.source"]},
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
     "memory.limit_gb": {"run.device": "auto"},

@@ -25,7 +25,6 @@ from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
 from tests.core.fake_engine import BigramEngine
 
-SUFFIXES = {"text": ".txt", "jsonl": ".jsonl", "parquet": ".parquet"}
 DOCUMENTS = 60
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
 

@@ -12,6 +12,7 @@ from slm_core.model.parameter_groups import ParameterGroup
 from slm_torch.optim import OPTIMIZERS
 from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, case
 from tests.conformance.twins import torch as twin
+from tests.gates import require
 from tests.reference import optimizers as reference
 
 LIBRARY = {
@@ -118,7 +119,10 @@ HIGH = [*LEARNING_RATES[:-1], 0.9]  # above 1 / sqrt(5)
 
 
 def test_every_optimizer_was_measured():
-    assert set(MEASURED) == set(OPTIMIZERS)
+    measured_kinds = set(MEASURED)
+    where = "a line of MEASURED in tests/torch/test_library_optimizers.py"
+    require({kind: where for kind in set(OPTIMIZERS) - measured_kinds})
+    assert measured_kinds <= set(OPTIMIZERS)
     assert all(measured.equal or measured.because for measured in MEASURED.values())
 
 

@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from parity.fields import choices
 from slm_core.config import Data
 from slm_core.data import chunks, prepare, sources
 from slm_core.errors import UserError
@@ -39,6 +40,10 @@ def texts(data: Data) -> list[str]:
 
 def data_for(path, source="text", **fields) -> Data:
     return Data(source=source, path=str(path), **fields)
+
+
+def test_every_source_has_an_entry():
+    assert list(sources.SOURCES) == list(choices("data.source"))
 
 
 def test_files_are_documents_in_order_of_name(tmp_path):

@@ -70,13 +70,13 @@ FAULTS = {
         "norm.bias", "dense", "logits", "layers.1.attention_norm",
     ),
     "one alpha for tanh and weight": Fault(
-        edited("model.layers.3.mlp_norm.forward", "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight",
+        edited("model.layers.0.mlp_norm.forward", "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight",
                "torch.tanh(self.alpha * x.to(wide(x.dtype))) * self.weight / self.alpha"),
-        "dyt", "zoo", "logits", "layers.3.mlp_norm",
+        "dyt", "dyt", "logits", "layers.0.mlp_norm",
     ),
     "alpha never learned": Fault(
-        edited("model.layers.4.mlp_norm.forward", "self.alpha", "self.alpha.detach() + 0 * self.alpha"),
-        "norm.alpha", "zoo", "gradients", "layers.4.mlp_norm",
+        edited("model.layers.0.attention_norm.forward", "self.alpha", "self.alpha.detach() + 0 * self.alpha"),
+        "norm.alpha", "dyt", "gradients", "layers.0.attention_norm",
     ),
     "the norm after the sum": Fault(
         changed("model.layers.0.placement", lambda original: post),

@@ -126,6 +126,7 @@ CONFIGS: dict[str, Tiny] = {
         },
         (*FORWARD, "update"),
     ),
+    "dyt": Tiny({"n_layers": 1, "norm.kind": "dyt", "norm.bias": True, "norm.alpha": 0.8}),
     "adamw": Tiny(
         SMALL | {
             "optim.betas": (0.8, 0.99), "optim.eps": 1e-4, "optim.weight_decay": 0.3, "optim.decay_embeddings": True,

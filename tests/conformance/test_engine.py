@@ -32,15 +32,15 @@ STACKED = {
     "model.mlp.balance_bias": 0.01, "memory.remat": "block", "optim.kind": "adamw8bit", "optim.quantised_from": 128,
     "optim.quantised_block": 8, "precision.params": "float32", "precision.compute": "float16",
 }  # fmt: skip
-"""Layers that the Flax twin holds as one, with every kind of state."""
+"""Layers that the Flax twin stacks, with every kind of state."""
 
 
 def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
-    """Returns (precision, which updates were finite, the scale after each)."""
+    """Lists (precision, whether each update was finite, the loss scale after each)."""
     precision = Precision(
         loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0
     )
-    # Numbers that float32 does not hold: the scale, what it is multiplied by and its limit are float32.
+    # float32 cannot store these numbers exactly; the scale, its factors and its limit are float32.
     uneven = Precision(
         loss_scale_init=1000.1, loss_scale_growth_interval=1, loss_scale_backoff=0.3, loss_scale_max=700.7
     )
@@ -125,7 +125,7 @@ def test_the_loss_scale_grows_and_falls_in_float32(twin, precision, finite, scal
 
 
 def test_auto_computes_in_float32_or_in_the_dtype_of_the_parameters(twin):
-    """On a CPU, auto is float32, or float64 where the parameters are."""
+    """On a CPU, auto is float32, or float64 if the parameters are float64."""
     for params in ("float32", "float64"):
         values = {"precision.params": params, "precision.compute": "auto"}
         assert twin.build(with_values(CONFIG, values), VOCAB).compute == params

@@ -47,7 +47,7 @@ def test_a_state_of_another_model_is_refused(twin):
 
 
 def test_a_state_is_imported_entry_by_entry(twin):
-    """A state is read entry by entry, and let go: memory holds it in the engine alone."""
+    """A state is read and released entry by entry: only the engine keeps it in memory."""
     engine = twin.build(CONFIG, VOCAB)
     state, given, most, asked = engine.export_state(), [], [], []
 

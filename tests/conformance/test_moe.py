@@ -117,7 +117,7 @@ def test_no_token_is_dropped(twin):
 
 
 def test_of_equal_scores_the_lower_expert_is_chosen(twin):
-    """Of equal scores the lower expert is chosen, by sorts that are stable even where they are long."""
+    """Of equal scores the lower expert is chosen, by sorts that are stable even if they are long."""
     layer = build(experts=70, top_k=3)
     weights, (x, dy) = random_weights(layer), inputs(layer, (2, 9))
     weights["router.weight"] *= 0

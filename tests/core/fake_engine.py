@@ -34,7 +34,7 @@ class BigramEngine:
         self.momentum = np.zeros_like(self.weights)
         self.calls: list[tuple] = []  # what the loop asked for, in order
         self.metrics_at: dict[int, dict] = {}  # {step: values that its metrics report instead}
-        self.delay = 0.0  # seconds an update takes
+        self.delay = 0.0  # seconds per update
 
     def facts(self) -> dict[str, str]:
         return {"parameters": f"{self.weights.size:,}"}

@@ -60,7 +60,7 @@ LIBRARY = {
     ),
     "schedule_free": (Optim(kind="schedule_free", betas=(0.8, 0.99), eps=1e-3), free, 0.3),
 }
-"""{kind: (ours, optax's from the learning rates, weight decay)} where both are the same function."""
+"""{kind: (our config, optax's transformation of the learning rates, weight decay)} of equal functions."""
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
@@ -84,7 +84,7 @@ def test_it_is_optax_s(kind):
 
 
 class Measured(NamedTuple):
-    """A specification beside optax's own transformation.
+    """Compares a specification with optax's own transformation.
 
     Args:
       direction: from the config's section: what is multiplied by the learning rate; None: optax has none.

@@ -31,7 +31,7 @@ LIBRARY = {
         0.3,
     ),
 }
-"""{kind: (ours, PyTorch's, weight decay)} where both are the same function."""
+"""{kind: (our config, PyTorch's optimizer, weight decay)} of equal functions."""
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
@@ -73,7 +73,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
 
 
 class Measured(NamedTuple):
-    """A specification beside PyTorch's own optimizer.
+    """Compares a specification with PyTorch's own optimizer.
 
     Args:
       library: from the config's section and the parameter groups; None: PyTorch has none.

@@ -1,4 +1,4 @@
-"""What this machine has: JAX stays on the CPU only if there is no NVIDIA driver and the user did not choose."""
+"""The facts about this machine. JAX stays on the CPU only if there is no NVIDIA driver and the user did not choose."""
 
 import os
 import subprocess

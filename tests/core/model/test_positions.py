@@ -33,7 +33,7 @@ SCALED = {
         ),
     ),
 }  # fmt: skip
-"""{name: (ours, rope_parameters of transformers)}"""
+"""{name: (our fields, rope_parameters of transformers)}."""
 
 
 def model(position: Position, heads: int = 2, head_dim: int = 32) -> Model:

@@ -23,10 +23,10 @@ def logits(weights, x):
 
 def scores(mlp: Mlp, weights, token):
     """The router's scores of one token."""
-    scores = logits(weights, token)
+    raw = logits(weights, token)
     if mlp.router == "sigmoid":
-        return 1 / (1 + np.exp(-scores))
-    exponentials = np.exp(scores - scores.max())
+        return 1 / (1 + np.exp(-raw))
+    exponentials = np.exp(raw - raw.max())
     return exponentials / exponentials.sum()
 
 

@@ -131,7 +131,7 @@ def test_auto_computes_in_float32_or_in_the_dtype_of_the_parameters(twin):
         assert twin.build(with_values(CONFIG, values), VOCAB).compute == params
 
 
-def test_what_cannot_fit_in_memory_is_refused(twin):
+def test_a_run_that_cannot_fit_in_memory_is_refused(twin):
     """A run that cannot fit is refused in one line, with numbers. For one that fits, the choices are shown."""
     with pytest.raises(UserError, match=r"memory.limit_gb=1e-06: this run would take .* set ") as caught:
         twin.build(with_values(CONFIG, {"memory.limit_gb": 1e-6}), VOCAB)

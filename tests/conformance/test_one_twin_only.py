@@ -41,7 +41,7 @@ def test_a_users_own_optimizer_takes_one_line(twin, own_optimizer, tmp_path, rem
     assert all(after[name].tobytes() == a[name].tobytes() for name in a if name.startswith("params/"))
 
 
-def test_an_optimizer_of_one_twin_alone_is_refused_where_both_are_compared(twin, own_optimizer):
+def test_an_optimizer_of_one_twin_is_refused_if_both_are_compared(twin, own_optimizer):
     config = with_values(CONFIG, {"optim.kind": own_optimizer})
     with pytest.raises(UserError, match="nothing to compare") as caught:
         check_comparable(config)

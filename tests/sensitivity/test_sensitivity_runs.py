@@ -28,7 +28,7 @@ def observed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_it_changes_what_the_loop_does(name, observed):
+def test_a_field_changes_the_loop(name, observed):
     tried = [case for case in cases(name) if not case.context.startswith("optim.kind=")]  # which the loop never asks
     dead = [str(case) for case in tried if observed(case.base) == observed(case.other)]
     assert tried, f"{name} has no other value to try: give it one in OTHERS"
@@ -80,7 +80,7 @@ def settings(twin, config):
 
 @pytest.mark.parametrize("name", [name for name in MACHINE if name != "run.compile"])
 @pytest.mark.parametrize("twin", SETTINGS)
-def test_it_changes_what_a_twin_asks_of_the_machine(twin, name):
+def test_a_field_changes_the_settings_of_the_machine(twin, name):
     tried = list(cases(name))
     dead = [str(case) for case in tried if settings(twin, case.base) == settings(twin, case.other)]
     assert tried

@@ -20,7 +20,7 @@ from tests.core.fake_engine import BigramEngine, make_config
 TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 
 
-def test_units():
+def test_loss_is_converted_to_other_units():
     measured = Measured(nats=6.0, tokens=3, text_bytes=4)
     assert measured.loss == 2 and measured.perplexity == pytest.approx(math.exp(2))
     assert measured.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
@@ -36,7 +36,7 @@ def test_bytes_of_the_targets(kind):
     assert text_bytes(tokenizer, np.array(tokens, np.int32)) == len(TEXT.encode()) - first
 
 
-def test_what_stands_for_no_text():
+def test_tokens_without_text_have_no_bytes():
     tokenizer = Byte()
     assert text_bytes(tokenizer, np.array([97, 98, 0, 99], np.int32)) == 2  # 0 ends a document
     assert text_bytes(tokenizer, np.array([0, 98, 99], np.int32)) == 2

@@ -1,4 +1,4 @@
-"""An update: accumulation, recomputation, clipping, scaling, and updates that are skipped."""
+"""An update: accumulation, recomputation, clipping, loss scaling, and skipped updates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Losses and decoding without an optimizer: an evaluator computes what its engine computes."""
+"""An evaluator computes the losses and the text of its engine, without an optimizer."""
 
 import numpy as np
 import pytest

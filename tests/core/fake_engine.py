@@ -1,4 +1,4 @@
-"""A NumPy bigram model behind the Engine protocol, for tests of the loop; run as a script, it trains one."""
+"""Implements the Engine protocol with a NumPy bigram model, for tests of the loop; as a script, it trains one."""
 
 import dataclasses
 import sys

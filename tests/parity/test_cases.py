@@ -1,4 +1,4 @@
-"""No component and no option without a case."""
+"""Every component and every option has a case."""
 
 import dataclasses
 

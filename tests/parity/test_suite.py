@@ -1,4 +1,4 @@
-"""The suite over every case: the quick ones by default, all others with -m slow."""
+"""Runs the suite over every case: the quick cases by default, all others with -m slow."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""scripts/evaluate.py measures what training measured, in either twin, of trained and of imported runs."""
+"""scripts/evaluate.py measures the losses that training measured, in either twin, for trained and imported runs."""
 
 import json
 import shutil

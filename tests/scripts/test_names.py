@@ -1,4 +1,4 @@
-"""Python puts a script's folder first on its path: no name there may hide a module that somebody imports."""
+"""No script's name may hide a module that somebody imports: Python puts a script's folder first on its path."""
 
 import sys
 from importlib.machinery import PathFinder

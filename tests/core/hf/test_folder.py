@@ -97,7 +97,7 @@ def test_a_tensor_that_nothing_reads_is_named(folder, tensors):
 
 
 def test_tensors_that_are_not_weights_are_passed_over(folder, tensors):
-    """The copy of a tied head, and tables of rotations."""
+    """These are the copy of a tied head, and tables of rotations."""
     more = {"lm_head.weight": tensors["model.embed_tokens.weight"] + 0}
     more |= {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
     save_file(tensors | more, folder / "model.safetensors")

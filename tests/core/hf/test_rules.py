@@ -1,4 +1,4 @@
-"""Layouts of tensors: right in one direction, and undone by the other."""
+"""Layouts of tensors are right in one direction, and the other direction reverses them."""
 
 import numpy as np
 import pytest

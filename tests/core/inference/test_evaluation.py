@@ -1,4 +1,4 @@
-"""The loss of a run on disk, as sums and per byte, with a model that needs no framework."""
+"""The loss of a saved run, as a sum and per byte, with a model that needs no framework."""
 
 import dataclasses
 import math
@@ -46,7 +46,7 @@ def test_tokens_without_text_have_no_bytes():
 
 
 def test_a_run_measures_what_training_measured(tmp_path):
-    """On the run's own text, in pieces of any size, and the same on that text when it is named."""
+    """The loss is the same on the run's own text, in batches of any size, and on that text given as a file."""
     config = make_config(tmp_path, steps=4)
     result = train(config, BigramEngine, "torch")
     saved = load_run(result.folder)

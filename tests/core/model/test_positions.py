@@ -1,4 +1,4 @@
-"""The host's numbers of positions against Hugging Face transformers and against what the papers promise."""
+"""Tables of positions against Hugging Face transformers and against the papers."""
 
 import numpy as np
 import pytest

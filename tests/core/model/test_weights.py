@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path, shard_bytes, files):
 
 
 def test_writing_keeps_one_shard_in_memory(tmp_path):
-    """When an array is asked for, those before it are in files already, but for the shard that is being filled."""
+    """When the writer asks for an array, earlier arrays are in files already, except those of the open shard."""
     written = []
 
     def items():

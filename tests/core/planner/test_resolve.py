@@ -1,4 +1,4 @@
-"""The trainer's choices on a device, by a planner made up here: what fits, why, and the error if nothing does."""
+"""The trainer's choices on a device, with an invented planner: what fits, why, and the error if nothing fits."""
 
 import pytest
 

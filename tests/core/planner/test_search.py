@@ -1,4 +1,4 @@
-"""The planner's choices: what it picks fits, costs the least, and leaves what is given alone."""
+"""The planner's choices fit, cost the least, and leave the given fields alone."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Starting from another run: when the loop asks for which weights, which bases are refused, and the preset."""
+"""Fine-tuning: when the loop asks for the base's weights, which bases are refused, and the preset."""
 
 import json
 from pathlib import Path

@@ -89,7 +89,7 @@ class Twins:
 
     @functools.cached_property
     def noise(self) -> set[str]:
-        """Parameters whose gradient is zero but for rounding, which an optimizer may blow up to any size."""
+        """Parameters whose gradient is zero but for rounding, which an optimizer may enlarge to any size."""
         norms = {name: np.linalg.norm(gradient) for name, gradient in parameter_gradients(self.training[0]).items()}
         least = NOISE[self.precision] * np.linalg.norm(list(norms.values()))
         return {name for name, norm in norms.items() if norm < least}

@@ -1,4 +1,4 @@
-"""The stages beyond one pass: an update, a schedule of updates, and a state that goes from one twin to the other."""
+"""Compares an update, a schedule of updates, and a state that goes from one twin to the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

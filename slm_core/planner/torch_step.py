@@ -1,4 +1,4 @@
-"""What an update takes in PyTorch at its peak: the twin's model and loss on a graph, then its optimizer.
+"""Predicts the peak memory of an update in PyTorch: of the model and the loss on a graph, then of the optimizer.
 
 An update holds the weights and the optimizer's state throughout. A micro-batch's activations grow until the loss and
 shrink from there, while gradients grow; from the second micro-batch on gradients are there all along. The optimizer

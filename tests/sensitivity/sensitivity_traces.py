@@ -86,7 +86,7 @@ def torch_operations(config: Config) -> str:
 
 
 class _Operations(TorchDispatchMode):
-    """Writes down every operation that runs inside it, those of the backward pass too."""
+    """Records every operation inside it, also those of the backward pass."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +135,7 @@ def program(function: Callable, *calls: tuple) -> Iterator[Any]:
 
 
 def _inner_constants(jaxpr: Any) -> Iterator[Any]:
-    """Yields the arrays that the programs inside a program hold."""
+    """Yields the constant arrays of the programs inside a program."""
     for equation in jaxpr.eqns:
         for parameter in equation.params.values():
             for item in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
@@ -157,7 +157,7 @@ TRACES: dict[str, dict[str, Callable[[Config], str]]] = {
 
 
 def changes(twin: str, name: str, base: Config, other: Config) -> bool:
-    """Returns whether a twin computes something else under another config, which differs in the field of this name.
+    """Says whether a twin computes something else under another config, which differs in this field.
 
     A field of the model must show in the loss: a parameter that nothing uses would show in training.
     """

@@ -65,9 +65,9 @@ class Example(NamedTuple):
                 (rf"({quoted}: )([^,}}]+)", rf"\1\2, {new}: \2"),  # in a dictionary
                 (rf"(import .*\b{self.name})\b(?=,)", rf"\1, {self.new}"),
             ):
-                found, count = re.subn(old, beside, group, count=1)
+                text, count = re.subn(old, beside, group, count=1)
                 if count:
-                    return found.replace(f"{new}: {self.name}", f"{new}: {self.new}")
+                    return text.replace(f"{new}: {self.name}", f"{new}: {self.new}")
         lines = 3 if group.startswith("def ") else 2 if group.startswith("#") else 1
         return group + "\n" * lines + self.renamed(group)
 
@@ -123,11 +123,12 @@ def copy(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def unfinished(tmp_path_factory) -> Path:
-    """Gives a copy with the edits that make an experimental norm and optimizer train."""
+    """Gives a copy with the edits that make each example train, all marked as experimental."""
     root = copied(tmp_path_factory.mktemp("unfinished"))
     for example, file, doc in (
         (NORM, "model.py", '"normalisation of the residual stream",\n'),
         (OPTIMIZER, "training.py", '        forms=("torch:NAME", "flax:NAME"),\n'),
+        (SOURCE, "training.py", '        "where the text comes from",\n'),
     ):
         add(root, example, example.before_the_gates)
         schema = root / "slm_core" / "config" / file
@@ -217,16 +218,16 @@ def test_the_gates_pass(copy):
 
 @pytest.mark.slow
 def test_the_gates_name_what_an_experimental_one_lacks(unfinished):
-    gates = [gate for gate in GATES if "::" in gate or "catalogue" in gate]
-    printed = tests_of(unfinished, *gates, "tests/sensitivity/test_sensitivity_schema.py", "-k", "not refused")
+    printed = tests_of(unfinished, *GATES, "-k", "not roles or squash or steepness or tiger")
     for name, lacks in {
         "squash": ("a fault", "arithmetic", "its row in docs/components.md"),
         "norm.steepness": ("a fault", "its row"),
         "tiger": ("a fault", "arithmetic", "a case", "its line in POWERS", "a line of MEASURED in tests/flax"),
+        "records": ("a corpus", "its row"),
     }.items():
         assert all(f"{name} is experimental, and still lacks {what}" in printed for what in lacks), name
     shown = run(unfinished, "scripts/train_torch.py", "--help").stdout
-    assert shown.count("(experimental)") == 2
+    assert shown.count("(experimental)") == 3
 
 
 @pytest.mark.slow

@@ -15,10 +15,13 @@ import pyarrow.parquet
 import pytest
 from sensitivity_cases import BASE
 
-from slm_core.config import Config
+from parity.fields import choices
+from slm_core.config import Config, Data
 from slm_core.config.fields import with_values
 from slm_core.data import save_tokenizer
+from slm_core.data.sources import find_files
 from slm_core.data.tokenizers import train_bpe
+from slm_core.errors import UserError
 from slm_core.model.weights import write_weights
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.training.loop import train
@@ -54,6 +57,17 @@ def write_corpora(folder: Path) -> None:
     save_tokenizer(train_bpe([_document("corpus", "text", i) for i in range(DOCUMENTS)], 270), folder)
     write_weights(make_imported(folder / "base"), [("embed.weight", np.ones((300, 2)))])
     describe_imported(folder / "base", BASE, "torch", "base", 300, {})
+
+
+def without_corpus(folder: Path) -> set[str]:
+    """Returns the sources for which `write_corpora` wrote nothing."""
+    missing = set()
+    for source in choices("data.source"):
+        try:
+            find_files(Data(source=source, path=str(folder / "corpus")))
+        except UserError:
+            missing.add(source)
+    return missing
 
 
 def _document(*words: Any) -> str:

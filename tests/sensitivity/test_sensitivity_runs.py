@@ -10,12 +10,13 @@ import jax
 import pytest
 import torch
 from sensitivity_cases import BASE, MACHINE, RUNS, cases
-from sensitivity_runs import observe, sources, write_corpora
+from sensitivity_runs import observe, sources, without_corpus, write_corpora
 
 import slm_flax.device
 import slm_torch.device
 import slm_torch.trainer
 from slm_core.errors import UserError
+from tests.gates import require
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +28,25 @@ def observed(tmp_path_factory):
         yield functools.cache(lambda config: observe(config, folder / f"run-{next(numbers)}"))
 
 
+@pytest.fixture(scope="module")
+def silent_sources(tmp_path_factory):
+    """Returns the sources of which there is no text to run with."""
+    write_corpora(folder := tmp_path_factory.mktemp("corpora"))
+    return without_corpus(folder)
+
+
+def test_every_source_has_a_corpus(silent_sources):
+    require({source: "a corpus in write_corpora of tests/sensitivity/sensitivity_runs.py" for source in silent_sources})
+
+
 @pytest.mark.parametrize("name", RUNS)
-def test_a_field_changes_the_loop(name, observed):
-    tried = [case for case in cases(name) if not case.context.startswith("optim.kind=")]  # which the loop never asks
+def test_a_field_changes_the_loop(name, observed, silent_sources):
+    tried = [
+        case
+        for case in cases(name)
+        if not case.context.startswith("optim.kind=")  # which the loop never asks
+        and not {case.base.data.source, case.other.data.source} & silent_sources
+    ]
     dead = [str(case) for case in tried if observed(case.base) == observed(case.other)]
     assert tried, f"{name} has no other value to try: give it one in OTHERS"
     assert dead == []

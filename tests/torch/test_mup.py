@@ -11,7 +11,9 @@ import torch
 
 from slm_core.config import Attention, Config, Data, Model, Optim, Run, Train
 from slm_core.config.validation import validate
+from slm_core.model.mup import POWERS
 from slm_torch.trainer import build
+from tests.gates import require
 
 WIDTHS = (64, 128, 256)
 UPDATES = 4
@@ -25,6 +27,11 @@ KINDS = {
     "muon": Optim(kind="muon", lr=1e-2),
     "muon, spectral": Optim(kind="muon", lr=1e-2, muon_scale="spectral"),
 }
+
+
+def test_every_power_is_checked():
+    require({kind: "a learning rate in KINDS of tests/torch/test_mup.py" for kind in POWERS.keys() - KINDS.keys()})
+    assert KINDS.keys() <= POWERS.keys()
 
 
 def moved(width: int, base: int, optim: Optim) -> np.ndarray:

@@ -1,5 +1,6 @@
 """docs/components.md is what the schema says."""
 
+import re
 from pathlib import Path
 
 from scripts.pages.components import COMMAND
@@ -8,28 +9,29 @@ from slm_core.config.fields import field_table
 from tests.gates import require
 
 PAGE = (Path(__file__).parents[3] / "docs" / "components.md").read_text(encoding="utf-8").splitlines()
+COUNTS = "Written by "
+"""How the line begins that counts fields and kinds."""
 
 
-def test_the_page_has_every_component():
-    expected = catalogue(COMMAND).splitlines()
-    choices = {kind for name, info in field_table().items() if _shown(name) for kind in info.option.choices}
-    fields = {name.removeprefix("model."): name.rpartition(".")[2] for name in field_table() if _shown(name)}
-    rows = {kind: f"| `{kind}` " for kind in choices} | {name: f"| `{leaf}` " for name, leaf in fields.items()}
-    absent = [line for line in expected if line not in PAGE]
-    require({
-        name: f"its row in docs/components.md: {COMMAND}"
-        for name, row in rows.items()
-        if any(line.startswith(row) for line in absent)
-    })  # fmt: skip
+def rows() -> dict[str, str]:
+    """Returns {kind or field: how its row of the page begins}."""
+    shown = {name: info for name, info in field_table().items() if name.rpartition(".")[0] in TITLES}
+    kinds = {kind: f"| `{kind}` " for info in shown.values() for kind in info.option.choices}
+    return kinds | {
+        name.removeprefix("model."): f"| `{name.rpartition('.')[2]}` "
+        for name, info in shown.items()
+        if not info.option.choices
+    }
 
 
-def test_the_page_says_nothing_else():
-    """Its rows are the schema's; its counts are, unless an experimental component is not on it yet."""
-    expected = catalogue(COMMAND).splitlines()
-    assert [line for line in PAGE if line.startswith("|") and line not in expected] == []
-    if len(expected) == len(PAGE):
-        assert expected == PAGE
-
-
-def _shown(name: str) -> bool:
-    return name.rpartition(".")[0] in TITLES
+def test_the_page_is_the_schema_s():
+    """An experimental component may be absent: from its own row, from those of fields that it reads, and the counts."""
+    absent = {name: row for name, row in rows().items() if not any(line.startswith(row) for line in PAGE)}
+    require({name: f"its row in docs/components.md: {COMMAND}" for name in absent})
+    expected = [line for line in catalogue(COMMAND).splitlines() if not line.startswith(tuple(absent.values()))]
+    if absent:
+        expected = [re.sub(rf", ({'|'.join(absent)})\b", "", line) for line in expected]
+    without = COUNTS if absent else "\0"
+    assert [line for line in PAGE if not line.startswith(without)] == [
+        line for line in expected if not line.startswith(without)
+    ]

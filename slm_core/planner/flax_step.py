@@ -87,7 +87,7 @@ class Step:
         )  # fmt: skip
 
     def streams(self) -> float:
-        """Returns the copies of the stream that are there at the loss."""
+        """Counts the bytes of the copies of the stream at the moment of the loss."""
         return self.compiler.streams_at_loss * self.stream
 
     def layers_keep(self) -> float:
@@ -136,7 +136,7 @@ class Step:
         return max(sizes) * self.wide
 
     def head(self) -> int:
-        """Returns the gradient of the matrix that makes logits; 0 if it is frozen."""
+        """Counts the bytes of the gradient of the matrix that makes logits; 0 if it is frozen."""
         name = "embed.weight" if self.config.model.tie_embeddings else "head.weight"
         return self.resident.sizes[name] if name in self.resident.trained else 0
 

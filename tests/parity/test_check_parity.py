@@ -144,7 +144,7 @@ def test_the_page_has_a_table_per_section_and_a_row_per_case():
     assert "## Norms\n| | initial weights | logits |\n|---|---|---|\n| *tolerance* | 0 · – | 1e-12 · 1e-5 |\n" in page
     assert "| one | 0 · – | 3e-15 · 5e-7 |" in page
     assert "| big | – · 2e-4 (tolerance 5e-3) |" in page and "| half | 1e-3 |" in page
-    assert "5 measurements of 3 models, all within" in page and "uv run scripts/check_parity.py --all" in page
+    assert "5 measurements of 3 cases, all within" in page and "uv run scripts/check_parity.py --all" in page
     assert "5.0e-07 of 1e-05 (one, logits)" in page
     assert page.index("## Norms") < page.index("## Half precisions") < page.index("## Loss curves")
     broken = report.markdown([Result("one", "float64", "logits", 3e-5, 1e-12, "logits", 0.1)], sections, "x")

@@ -43,7 +43,7 @@ AUTO = "auto"
 CODES = {("update", "float32"): 1e-3}
 """Tolerances of moments in 8 bits. Rounding moves one code in 1e5 over a middle; that one code is 3e-4 of 512 codes."""
 FEW = 4
-"""How many cases prove one component in under a minute."""
+"""The number of cases that prove one component in under a minute."""
 
 REGISTRIES = (
     "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",

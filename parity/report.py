@@ -127,7 +127,7 @@ def read_json(path: Path) -> list[Result]:
 
 @functools.cache
 def _origin() -> dict[str, Any]:
-    """Returns all that a result depends on: the versions of libraries, and a hash of our sources."""
+    """Collects what a result depends on: the versions of libraries, and a hash of the sources."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
     for package in ("slm_core", "slm_torch", "slm_flax", "parity", "configs"):
         for file in sorted((root / package).rglob("*.py")):
@@ -164,7 +164,7 @@ def write_markdown(path: Path, page: str) -> None:
 
 
 def markdown(results: list[Result], sections: Mapping[str, str], command: str) -> str:
-    """Returns the results as a page: a table for each section.
+    """Writes the text of the page: a table for each section.
 
     Args:
       results: of all cases that ran, which may be a part of the suite.

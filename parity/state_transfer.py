@@ -59,7 +59,7 @@ def _perturbed(name: str, value: np.ndarray, seed: int) -> np.ndarray:
     elif part == "optim" and rest.startswith("m_scale/"):
         moved = 1e-2 * (0.5 + np.abs(noise))
     elif part == "optim":
-        # Squared gradients stay away from zero, where an update magnifies the rounding of its gradient.
+        # Squared gradients stay away from zero: near it, an update magnifies the rounding of its gradient.
         moved = 1e-4 * (0.5 + np.abs(noise)) if rest.startswith(SQUARES) else 1e-2 * noise
     elif rest.endswith(".lora_a"):  # the sum is over its larger side
         moved = noise / value.shape[0] ** 0.5

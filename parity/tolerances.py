@@ -1,4 +1,4 @@
-"""How far apart the twins may be in each check.
+"""Lists the tolerances of the checks: how far apart the twins may be.
 
 float64 proves that the functions are the same. float32 has a tolerance, because rounding is chaotic. The half
 precisions must skip the same updates and keep close losses.

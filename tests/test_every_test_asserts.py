@@ -31,7 +31,7 @@ def helper_of(name: str, tree: ast.Module) -> tuple[ast.FunctionDef, ast.Module]
 
 
 def asserts(function: ast.FunctionDef, tree: ast.Module, seen: frozenset[str] = frozenset()) -> bool:
-    """Tells whether a function of a file asserts, by itself or by a call to a helper of the tests."""
+    """Says whether a function of a file asserts, by itself or by a call to a helper of the tests."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assert):
             return True

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, generated
+from faults import FAULTS
 
 from parity.cases import cases
 from parity.memory_page import jobs
@@ -25,7 +25,7 @@ PARITY = "uv run scripts/check_parity.py --all --markdown=docs/parity.md"
 def stated(page: str, sentence: str) -> tuple[int, ...]:
     """Reads the counts of a sentence, in which each `N` is a number; () if the page has no such sentence."""
     pattern = re.escape(sentence).replace("N", r"([\d,]+)").replace(r"\ ", r"\s+")
-    match = re.search(pattern, (DOCS / page).read_text(encoding="utf-8"))
+    match = re.search(pattern, text_of(page))
     return tuple(int(number.replace(",", "")) for number in match.groups()) if match else ()
 
 
@@ -33,19 +33,19 @@ def remedy(page: str, command: str) -> str:
     return f"docs/{page} is older than the code: write it anew with {command}"
 
 
+def text_of(page: str) -> str:
+    path = DOCS / page
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def test_components_are_those_of_the_schema():
-    page = (DOCS / "components.md").read_text(encoding="utf-8")
+    page = text_of("components.md")
     assert page == catalogue(COMPONENTS), remedy("components.md", COMPONENTS)
 
 
 def test_the_mutation_score_counts_every_fault():
     sentence = "**N of N caught, N of N named.**"
     assert stated("mutations.md", sentence) == (len(FAULTS),) * 4, remedy("mutations.md", MUTATIONS)
-
-
-def test_the_mutation_score_counts_every_generated_mutant():
-    made = len(generated.mutants())
-    assert stated("mutations.md", "N mutants made, ") == (made,), remedy("mutations.md", MUTATIONS)
 
 
 def test_the_proof_measured_every_check_of_every_case():
@@ -80,4 +80,4 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
      ("memory.md", MEMORY)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
-    assert f"`{command}`" in (DOCS / page).read_text(encoding="utf-8")
+    assert f"`{command}`" in text_of(page)

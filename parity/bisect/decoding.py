@@ -1,4 +1,4 @@
-"""The stage of decoding: compares calls with a KV cache with the pass over the whole text."""
+"""Compares calls with a KV cache with the pass over the whole text: the stage of decoding."""
 
 import numpy as np
 from torch import nn
@@ -45,7 +45,7 @@ def decode(twins: Twins) -> Agreement:
 
 
 def _weight_comparisons(twins: Twins) -> list[Comparison]:
-    """The weights that are decoded with: the trained ones, or the optimizer's averages of them."""
+    """Compares the weights that decode: the trained ones, or the optimizer's averages of them."""
     values, averages = twins.flax.evaluated(), twins.torch.averages
     return [
         Comparison("optimizer" if averages else module_of(f"params/{name}"), f"evaluated {name}", array(p), value)
@@ -55,7 +55,7 @@ def _weight_comparisons(twins: Twins) -> list[Comparison]:
 
 
 def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
-    """The loss that is reported of a batch."""
+    """Compares the loss that an evaluation reports for a batch."""
     expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
     total, count = twins.torch.eval_step(twins.tokens)
     return [
@@ -97,5 +97,5 @@ def _call_comparisons(
 
 
 def _by_row(value: np.ndarray, length: int) -> np.ndarray:
-    """Returns [rows, length, ...] of [rows * length, ...]."""
+    """Reshapes [rows * length, ...] to [rows, length, ...]."""
     return value.reshape(-1, length, *value.shape[1:])

@@ -23,7 +23,7 @@ class Event:
       stage: "forward" or "backward".
       path: of the module, by attribute names; "" is the model.
       tensor: "input", "output", "gradient of output", ..., the second and further of several with a number behind.
-      value: the tensor; None where a recording marks the begin of a call.
+      value: the tensor; None in an event that marks the beginning of a call.
       call: which of the module's calls, counted from 0.
       caller: path of the module whose code made the call.
     """
@@ -37,7 +37,7 @@ class Event:
 
     @property
     def key(self) -> tuple[str, str, str, int]:
-        """What the same tensor of two traces has in common."""
+        """The key that the same tensor has in both traces."""
         return self.stage, self.path, self.tensor, self.call
 
     @property

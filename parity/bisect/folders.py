@@ -67,7 +67,7 @@ def open_source(flag: str, text: str) -> Source:
 
 
 def is_hugging_face(folder: Path) -> bool:
-    """Whether a folder's config.json has a model_type."""
+    """Says whether a folder's config.json has a model_type."""
     try:
         return "model_type" in json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
@@ -114,7 +114,7 @@ def _shapes(source: Source) -> Mapping[str, tuple[int, ...]]:
 
 
 def batch(left: Source, right: Source) -> np.ndarray:
-    """Returns random tokens that both models know, int32 [rows, length + 1]; short, for models may be large."""
+    """Draws random tokens that both models know, int32 [rows, length + 1]; few, because models may be large."""
     length = min(left.config.data.seq_len, right.config.data.seq_len, LENGTH)
     known = min(left.vocab_size, right.vocab_size)
     return np.random.default_rng(0).integers(0, known, (ROWS, length + 1), dtype=np.int32)

@@ -1,6 +1,6 @@
 """Traces a Hugging Face model, by the paths of our modules.
 
-A rule of `slm_core.hf` that copies or transposes a weight says which of their modules is which of ours. The path that
+A rule of `slm_core.hf` that copies or transposes a weight names a Hugging Face module and our module. The path that
 all rules of a block, an attention or an MLP have in common says the same of these. Tensors without a counterpart are
 left out of the comparison.
 """

@@ -1,4 +1,4 @@
-"""The stages of single passes: the initial state, forward, backward, and both with dropout."""
+"""Compares single passes: the initial state, forward, backward, and both with dropout."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

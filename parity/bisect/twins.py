@@ -37,7 +37,7 @@ Metrics = dict[str, float]
 
 
 class Update(NamedTuple):
-    """What one update does.
+    """The results of one update.
 
     Args:
       metrics: as fetched.
@@ -89,7 +89,7 @@ class Twins:
 
     @functools.cached_property
     def noise(self) -> set[str]:
-        """Parameters whose gradient is zero but for rounding, which an optimizer may blow up to any size."""
+        """Parameters whose gradient is zero but for rounding, which an optimizer may enlarge to any size."""
         norms = {name: np.linalg.norm(gradient) for name, gradient in parameter_gradients(self.training[0]).items()}
         least = NOISE[self.precision] * np.linalg.norm(list(norms.values()))
         return {name for name, norm in norms.items() if norm < least}
@@ -108,7 +108,7 @@ class Twins:
         return self._added(piece[None], sites, np.float32(1), one)
 
     def _added(self, *given: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Calls the Flax engine's `_gradients`: with its stacks of layers, or with single layers where its model does
+        """Calls the Flax engine's `_gradients`: with its stacks of layers, or with single layers if its model does
         not rematerialise.
         """
         engine, remat = self.flax, self.flax.model.remat
@@ -188,7 +188,7 @@ def twins_of(pair: Pair) -> Twins:
 
 
 def _grown(pair: Pair) -> State:
-    """Returns the state of a loss scale that one more finite update lets grow; {} where it stays 1."""
+    """Returns the state of a loss scale that one more finite update lets grow; {} if it stays 1."""
     if not pair.torch.scaler.active:
         return {}
     wait = pair.config.precision.loss_scale_growth_interval - 1

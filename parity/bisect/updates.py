@@ -1,4 +1,4 @@
-"""The stages beyond one pass: an update, a schedule of updates, and a state that goes from one twin to the other."""
+"""Compares an update, a schedule of updates, and a state that goes from one twin to the other."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +14,7 @@ DRIFT = {"float64": 1e-6, "float32": 0.5, "float16": 10.0, "bfloat16": 10.0}
 """{precision: error of a state after a schedule of updates}: an optimizer divides by roots of rounding."""
 
 STEPS_FACTOR = 10
-"""How much more rounding the losses of a schedule may show than one pass."""
+"""The losses of a schedule may have this many times the rounding of one pass."""
 
 
 def update(twins: Twins) -> Agreement:
@@ -40,7 +40,7 @@ def _update_comparisons(twins: Twins, left: Update, right: Update) -> list[Compa
 
 
 def steps(twins: Twins) -> Agreement:
-    """Compares updates from the initial state, by the schedule. Each starts where the one before ended."""
+    """Compares updates from the initial state, by the schedule. Each starts from the state after the one before."""
     tolerance, so_far, before = STEPS_FACTOR * TENSOR_TOLERANCES[twins.precision], Agreement(0, 0.0, ""), twins.initial
     updates = zip(twins.train(twins.torch, twins.initial), twins.flax_updates, strict=True)
     for step, ((metrics, state), (expected, sound)) in enumerate(updates):

@@ -1,4 +1,4 @@
-"""Time and memory of importing, evaluating, generating from and exporting a checkpoint of SmolLM2-135M's size."""
+"""Measures the time and memory of each step with a checkpoint of SmolLM2-135M's size, from import to export."""
 
 import importlib.util
 import multiprocessing
@@ -70,7 +70,7 @@ def run(invocation: Invocation) -> None:
 
 
 def _make(folder: Path, dtype: str) -> None:
-    """Makes the checkpoint in a process of its own: the peak of a child counts what its parent held when it began."""
+    """Makes the checkpoint in its own process, because the peak of a child counts the memory of its parent."""
     if importlib.util.find_spec("transformers") is None:
         raise UserError("transformers is not installed: uv sync installs it with the development tools")
     maker = multiprocessing.get_context("spawn").Process(target=_checkpoint, args=(folder, dtype))

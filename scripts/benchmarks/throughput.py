@@ -51,7 +51,7 @@ TWINS = {"PyTorch twin": torch_twin, "Flax twin": flax_twin}
 
 
 def setting(gelu: str = "erf", kernel: str = "fused"):
-    """The setting of docs/benchmarks.md, in the shape that nanoGPT (erf) and nanoDO (tanh) share."""
+    """Makes the setting of docs/benchmarks.md, in the shape that nanoGPT (erf) and nanoDO (tanh) share."""
     from slm_core.config import (
         Attention,
         Config,
@@ -169,7 +169,7 @@ def run(invocation: Invocation) -> None:
 
 
 def _check_equal_work(measured) -> None:
-    """Says so when contenders did not do the same work, or did not learn."""
+    """Prints a warning if contenders did not do the same work, or did not learn."""
     if len({m.parameters for m in measured}) > 1:
         print(
             "note: parameter counts differ, so these speeds are not of the same work",

@@ -97,7 +97,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Position:
-    """How the model knows the order of tokens.
+    """Gives the model the order of tokens.
 
     `rope`, `alibi` and `t5` act on queries, keys or scores in every layer, so `model.pattern` can set them per layer.
     `learned` and `sinusoidal` act once, on the embedding. The other fields belong to one kind: `theta`, `fraction` and

@@ -47,7 +47,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is traded for memory.
+    """Sets what is traded for memory.
 
     The run may take a limited part of the device's memory. `remat` and `loss_chunk` save some of it by computing values
     again or in parts: gradients are the same but for rounding, and a step takes longer. Unset or `auto`, they and

@@ -143,7 +143,7 @@ class Optim:
 
 @dataclass(frozen=True)
 class Finetune:
-    """What training starts from, and what it changes.
+    """Sets what training starts from, and what it changes.
 
     Without `base`, training starts from initial weights. `kind=lora` freezes all of them, and every linear layer whose
     name matches `targets` gets an adapter of inner width `rank`: y = W x + (alpha / rank) B A x. `frozen` says in which

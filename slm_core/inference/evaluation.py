@@ -1,4 +1,4 @@
-"""Measures the loss of a model on batches of tokens, and the units in which it is told."""
+"""Measures the loss of a model on batches of tokens, and converts it to other units."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -43,7 +43,7 @@ def describe(config: Config) -> list[dict[str, Any]]:
 
 
 def differences(needed: Config, offered: Config) -> list[Difference]:
-    """Lists where the model of `offered` cannot compute what `needed` computes, in schema order, each field once.
+    """Lists the fields in which the model of `offered` cannot compute what `needed` computes, in the schema's order.
 
     The values are those of `needed`.
     """

@@ -1,4 +1,4 @@
-"""What a layer of the Flax twin keeps for its backward pass, as XLA plans it, in values per token.
+"""Counts the values per token that a layer of the Flax twin keeps for its backward pass, as XLA plans it.
 
 For a GPU an array is kept once, if a product reads or makes it. For a CPU it is also kept if a division or an
 exponential made it, and twice if two loops read it. An operation that only moves or multiplies numbers is fused into
@@ -80,7 +80,7 @@ def _maps(attention: AttentionSpec) -> int:
 
 
 def _attention(compiler: Compiler, layer: LayerSpec, kernel: str) -> float:
-    """Returns what attention keeps without its scores: what the kernel reads, and what it returns."""
+    """Counts the values that attention keeps without its scores: the inputs and the outputs of the kernel."""
     attention, heads, maps = layer.attention, layer.attention.n_heads, _maps(layer.attention)
     key_heads = heads if attention.kind == "mla" else attention.n_kv_heads
     q, k = maps * heads * query_width(attention), maps * key_heads * query_width(attention)

@@ -87,11 +87,11 @@ class Step:
         )  # fmt: skip
 
     def streams(self) -> float:
-        """Returns the copies of the stream that are there at the loss."""
+        """Counts the bytes of the copies of the stream at the moment of the loss."""
         return self.compiler.streams_at_loss * self.stream
 
     def layers_keep(self) -> float:
-        """Returns what the forward pass of all layers keeps."""
+        """Counts the bytes that the forward pass of all layers keeps."""
         remat, value, count = self.config.memory.remat, self.tokens * self.compute, len(self.again)
         single = sum(layer.all for i, layer in enumerate(self.layers) if i not in self.again) * value
         products = sum(self.layers[i].products for i in self.again or range(len(self.layers))) * value
@@ -105,14 +105,14 @@ class Step:
         return single + count * self.stream + (products + adapted if remat == "attention" else 0)
 
     def casts(self) -> float:
-        """Returns what layers keep in a second dtype if they compute in a narrow one: matrices, and what norms read."""
+        """Counts the bytes of second copies in a narrow dtype: of matrices, and of the inputs of norms."""
         if self.compute == self.wide:
             return 0
         matrices = sum(p.size for p in self.resident.trained.values() if p.role == "matrix") * self.compute
         return matrices + self.compiler.narrow_streams * len(self.layers) * self.stream
 
     def layer_again(self) -> float:
-        """Returns what one layer that is computed again needs: its values, its gradient, its weights out of the stack.
+        """Counts the bytes for one layer that is computed again: its values, gradient and weights out of the stack.
 
         A CPU computes all layers of the loop's body at once. Scores come once more, as their gradients: the arrays that
         the MLP has freed are too small for them.
@@ -136,12 +136,12 @@ class Step:
         return max(sizes) * self.wide
 
     def head(self) -> int:
-        """Returns the gradient of the matrix that makes logits; 0 if it is frozen."""
+        """Counts the bytes of the gradient of the matrix that makes logits; 0 if it is frozen."""
         name = "embed.weight" if self.config.model.tie_embeddings else "head.weight"
         return self.resident.sizes[name] if name in self.resident.trained else 0
 
     def logits(self) -> float:
-        """Returns what the loss needs: copies of all logits; in chunks, copies of one chunk's, or the head's gradient.
+        """Counts the bytes for the loss: copies of all logits; in chunks, of one chunk's, or the head's gradient.
 
         If the layers run in no loop, the zeros that a chunk's gradient starts from stay as well.
         """
@@ -155,7 +155,7 @@ class Step:
         return max(self.head(), pieces) + (0 if self.looped else self.head())
 
     def moved(self) -> float:
-        """Returns what XLA needs to move each moment elsewhere before it writes the new one."""
+        """Counts the bytes that XLA needs to move each moment elsewhere before it writes the new one."""
         return self.compiler.moved * self.outside()
 
     def outside(self) -> int:

@@ -1,4 +1,4 @@
-"""A graph of operations that have sizes but no numbers, in the order in which PyTorch runs them.
+"""Defines a graph of operations that have sizes but no numbers, in the order in which PyTorch runs them.
 
 `slm_core.planner.simulator` runs it. `torch_layers`, `torch_mlp` and `torch_step` write the PyTorch twin down as one.
 """

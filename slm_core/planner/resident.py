@@ -1,4 +1,4 @@
-"""Resident memory: what is there from the beginning of an update to its end, the same in both twins."""
+"""Counts the resident memory: what stays from the beginning of an update to its end, the same in both twins."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

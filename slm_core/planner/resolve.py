@@ -120,7 +120,7 @@ def _next_size(train: Train) -> int:
 
 
 def _refusal(config: Config, vocab_size: int, twin: Twin, device: Device, limit: float) -> str:
-    """Returns why a run cannot start: the least memory that it would take, and the three changes that help most."""
+    """Makes the error of a run that cannot start: its least memory, and the three changes that help most."""
     least = smallest(config, vocab_size, twin)
     prediction = planner.predict(least, vocab_size, twin)
     short = limit < config.memory.limit_gb * 1e9 or not config.memory.limit_gb

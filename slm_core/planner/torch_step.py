@@ -1,9 +1,9 @@
-"""What an update takes in PyTorch at its peak: the twin's model and loss on a graph, then its optimizer.
+"""Predicts the peak memory of an update in PyTorch: of the model and the loss on a graph, then of the optimizer.
 
-An update holds the weights and the optimizer's state throughout. A micro-batch's activations grow until the loss and
-shrink from there, while gradients grow; from the second micro-batch on gradients are there all along. The optimizer
-then works beside weights, state and gradients. The peak is the largest of all these moments. Tensors alone count: not
-what a library's kernel holds inside one operation, nor the allocator's gaps between tensors.
+The weights and the optimizer's state stay in memory during the whole update. A micro-batch's activations grow until
+the loss and shrink after it, while gradients grow. From the second micro-batch on, gradients are always there. The
+optimizer then works beside weights, state and gradients. The peak is the largest of all these moments. Only tensors
+count, not the memory that a library's kernel allocates itself, nor the allocator's gaps between tensors.
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ class Compiler(NamedTuple):
       scores: arrays of all scores that the kernel dot_product keeps: softmax, softmax before the mask, exponentials.
       loop: arrays of queries, and of keys, that flash keeps: as they are, and as its second loop reads them.
       block_keys: arrays of keys, and of values, that fused keeps, as each block of queries has its own slice of them;
-        0 on a GPU, where flash computes in the place of fused.
+        0 on a GPU, because there flash computes in the place of fused.
       softcap: arrays of scores before they are capped.
       qk_norm: arrays of queries, and of keys: as they come, normalised, scaled, rotated.
       latent: arrays of MLA's latents: as they come, and normalised.

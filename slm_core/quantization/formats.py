@@ -161,7 +161,7 @@ BY_CODES = {"int8": FORMATS["int8"], "uint8": FORMATS["nf4"]}
 
 
 def fits(stored_as: str, shape: Shape) -> bool:
-    """Whether a matrix [in, out] can be stored in this format: nf4 packs two outputs into a byte, so `out` is even."""
+    """Says whether a matrix [in, out] fits the format: nf4 packs two outputs into a byte, so `out` must be even."""
     return stored_as == "int8" or (stored_as == "nf4" and shape[1] % 2 == 0)
 
 

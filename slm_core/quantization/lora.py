@@ -24,7 +24,7 @@ HEAD = "head"
 
 @dataclasses.dataclass(frozen=True)
 class AdapterPlan:
-    """Which linear layers get an adapter, and how each frozen matrix is stored; layers are named by their paths.
+    """Lists the linear layers with an adapter, and the format of each frozen matrix. A layer's name is its path.
 
     Args:
       adapted: layers with an adapter, the only parameters that train. Each is also in `quantised` or `floating`.

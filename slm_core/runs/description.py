@@ -1,4 +1,4 @@
-"""The `config.json` of a run: what it says of the run, written and read."""
+"""Writes and reads the `config.json` of a run."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def write_description(
 
 
 def add_to_description(path: Path, **fields: Any) -> None:
-    """Sets fields of a config.json that is there."""
+    """Sets fields of an existing config.json."""
     description = json.loads((path / "config.json").read_text()) | fields
     write_atomically(path / "config.json", json.dumps(description, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""Refuses to train in a folder that holds something else than this run."""
+"""Refuses to train in a folder that has anything other than this run."""
 
 from pathlib import Path
 

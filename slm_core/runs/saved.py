@@ -1,4 +1,4 @@
-"""Reads a run that is on the disk, to evaluate it, to generate from it or to start another from it."""
+"""Reads a saved run, to evaluate it, to generate from it or to start another from it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

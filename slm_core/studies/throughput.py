@@ -1,4 +1,4 @@
-"""Compares the training speed of contenders, such that noise cannot decide it.
+"""Compares the training speed of contenders, so that noise does not decide the result.
 
 Every contender has a process of its own. They take turns in short rounds, so that a disturbance of the machine disturbs
 all of them. Medians are reported, and ratios of speeds in the same round.

@@ -1,4 +1,4 @@
-"""The lines that a run prints when it starts and when it ends."""
+"""Prints the lines with which a run starts and ends."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from slm_core.training.progress import Progress
 def print_start(
     config: Config, engine: Engine, dataset: Dataset, run: RunFolder, progress: Progress, base: SavedRun | None
 ) -> None:
-    """Prints what is trained, on what, and how."""
+    """Prints the folder, the data and the updates of a run, and the facts about its engine."""
     tokens = config.train.batch_size * config.data.seq_len
     facts = {
         "run": f"{run.path}" + (f", continued after step {progress.step}" if progress.step else ""),
@@ -42,7 +42,7 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def print_end(config: Config, run: RunFolder, progress: Progress) -> None:
-    """Prints how the run ended and what can be done with it."""
+    """Prints how the run ended, and the commands that use it."""
     if progress.step == config.train.steps:
         print(f"final validation loss {number(progress.eval_loss, '.4f')} nats/token after {progress.step} steps")
     elif config.run.resume:

@@ -36,7 +36,7 @@ class Adafactor(Optimizer):
     def update(self) -> None:
         """Does one update, by the formula of the class."""
         share = float(self.shared["count"]) ** -self.power
-        for group in self.own_groups:
+        for group in self.updated_groups:
             sizes = [rms(p).clamp(min=self.min_rms) for p in group["params"]]
             decay(group)
             for p, size in zip(group["params"], sizes, strict=True):

@@ -46,7 +46,7 @@ class AdamW8bit(Optimizer):
         self.small.step()
         corrections = [1 - beta ** float(self.shared["count"]) for beta in self.betas]
         n = max(SLICE // self.block, 1)
-        for group in self.own_groups:
+        for group in self.updated_groups:
             decay(group)
             for p in group["params"]:
                 flat = [p.view(-1), *(self.state[p][part].view(-1) for part in ("m", "m_scale", "v", "v_scale"))]

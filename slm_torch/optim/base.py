@@ -27,7 +27,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def __init__(self, params: Params, groups: Groups):
         super().__init__(param_groups(params, groups), {"lr": 0.0})
-        self.own_groups = self.param_groups
+        self.updated_groups = self.param_groups
         for p in params.values():
             self.state[p] = {part: torch.zeros_like(p) for part in self.parts}
         self.shared = {"count": torch.zeros((), dtype=torch.int32)}
@@ -50,7 +50,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def join(self, other: torch.optim.Optimizer) -> None:
         """Adds the groups and the state of an optimizer of other parameters; `update` must call its `step`."""
-        self.param_groups = [*self.own_groups, *other.param_groups]
+        self.param_groups = [*self.updated_groups, *other.param_groups]
         self.state |= other.state
 
     def part(self, group: dict[str, Any], part: str) -> list[Tensor]:

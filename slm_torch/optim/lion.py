@@ -25,7 +25,7 @@ class Lion(Optimizer):
     def update(self) -> None:
         """Does one update, by the formula of the class."""
         b1, b2 = self.betas
-        for group in self.own_groups:
+        for group in self.updated_groups:
             g, m = grads(group), self.part(group, "m")
             u = torch._foreach_mul(m, b1)
             torch._foreach_add_(u, g, alpha=1 - b1)

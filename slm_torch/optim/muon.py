@@ -46,7 +46,7 @@ class Muon(Optimizer):
     def update(self) -> None:
         """Does one update, by the formula of the class."""
         self.rest.step()
-        for group in self.own_groups:
+        for group in self.updated_groups:
             g, m = grads(group), self.part(group, "m")
             torch._foreach_lerp_(m, g, 1 - self.momentum)
             if self.nesterov:

@@ -38,12 +38,12 @@ class ScheduleFree(Optimizer):
     def update(self) -> None:
         """Does one update, by the formula of the class."""
         b1, b2 = self.betas
-        first = self.own_groups[0]
+        first = self.updated_groups[0]
         lr = first["lr"] / first["lr_multiplier"]
         self.shared["weight_sum"] += lr**2
         c = lr**2 / float(self.shared["weight_sum"])
         correction = (1 - b2 ** int(self.shared["count"])) ** 0.5
-        for group in self.own_groups:
+        for group in self.updated_groups:
             y, z, v, d = group["params"], self.part(group, "z"), self.part(group, "v"), grads(group)
             torch._foreach_mul_(v, b2)
             torch._foreach_addcmul_(v, d, d, value=1 - b2)

@@ -27,7 +27,7 @@ class SGD(Optimizer):
 
     def update(self) -> None:
         """Does one update, by the formula of the class."""
-        for group in self.own_groups:
+        for group in self.updated_groups:
             g, m = grads(group), self.part(group, "m")
             torch._foreach_mul_(m, self.momentum)
             torch._foreach_add_(m, g)

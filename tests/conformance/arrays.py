@@ -1,4 +1,4 @@
-"""The layers and the random arrays of tests of single layers."""
+"""Makes the layers and the random arrays for tests of single layers."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ TOLERANCE = dict(rtol=1e-12, atol=1e-13)
 
 
 def layer(**sections) -> LayerSpec:
-    """Returns a resolved layer, 8 wide, of given sections."""
+    """Resolves a layer, 8 wide, of the given sections."""
     return resolve(Model(d_model=8, **{"attention": Attention(n_heads=2)} | sections))
 
 

@@ -1,4 +1,4 @@
-"""The problems that attention kernels solve, forward and backward, and the formula's answer."""
+"""Makes inputs of attention kernels, and compares outputs and gradients with the formula."""
 
 import itertools
 
@@ -36,7 +36,7 @@ FEW_CASES = [
 
 
 def problem(*, keys, kv_heads=2, time=TIME, distances=16, bias=False, sinks=False, batch=2, dtype=np.float64):
-    """Returns {input: array} and the gradient of the output."""
+    """Makes {input: array} and a gradient of the output."""
     rng = np.random.default_rng(0)
     shapes = dict(q=(batch, time, 4, 5), k=(batch, keys, kv_heads, 5), v=(batch, keys, kv_heads, 6))
     shapes |= dict(bias=(4, distances)) if bias else {}
@@ -46,7 +46,7 @@ def problem(*, keys, kv_heads=2, time=TIME, distances=16, bias=False, sinks=Fals
 
 
 def check_gradients(twin, name, inputs, dy, tolerance=TOLERANCE, **options):
-    """The kernel's output and every gradient are the formula's."""
+    """Compares the kernel's output and every gradient with the formula."""
     wide = {key: np.float64(x) for key, x in inputs.items()}
     formula = {key: value for key, value in options.items() if key not in ("compiled", "checkpointed")}
     expected, gradients = reference.attention(**wide, dy=np.float64(dy), scale=0.7, **formula)

@@ -1,4 +1,4 @@
-"""A model of a few numbers in float64, its batch, and its state after some updates."""
+"""Makes a small model in float64, a batch for it, and its state after some updates."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ CONFIG = Config(
 
 
 def batch(ignored: bool = True) -> np.ndarray:
-    """Returns tokens [4, 7]; with targets that do not count, unevenly over the rows, and a whole row of them."""
+    """Makes tokens [4, 7]. Some targets do not count: a different number in each row, and one row entirely."""
     tokens = np.random.default_rng(0).integers(0, VOCAB, (4, 7)).astype(np.int32)
     if ignored:
         tokens[0, 4:] = IGNORE

@@ -8,7 +8,7 @@ from tests.reference import layers as reference
 
 
 def test_grouped_query_attention_is_the_formula(twin):
-    """QK-norm over all heads, values mixed with the first layer's, a gate per element, a scale and biases."""
+    """It has QK-norm over all heads, values mixed with the first layer's, a gate per element, a scale and biases."""
     attention = Attention(
         n_heads=4, n_kv_heads=2, head_dim=3, qk_norm="rmsnorm", qk_norm_over="whole", value_residual=True,
         gate="element", scale=0.3, bias=True, output_bias=False,
@@ -31,7 +31,7 @@ def test_grouped_query_attention_is_the_formula(twin):
 
 
 def test_qk_norm_and_gate_act_per_head(twin):
-    """Each head to length 1, with one gate per head."""
+    """Each head is scaled to length 1, and has one gate."""
     attention = Attention(n_heads=2, head_dim=3, qk_norm="l2", gate="head")
     (x,) = numbers((2, 5, 8))
     w = named(

@@ -1,4 +1,4 @@
-"""An update: accumulation, recomputation, clipping, scaling, and updates that are skipped."""
+"""An update: accumulation, recomputation, clipping, loss scaling, and skipped updates."""
 
 import numpy as np
 import pytest
@@ -32,15 +32,15 @@ STACKED = {
     "model.mlp.balance_bias": 0.01, "memory.remat": "block", "optim.kind": "adamw8bit", "optim.quantised_from": 128,
     "optim.quantised_block": 8, "precision.params": "float32", "precision.compute": "float16",
 }  # fmt: skip
-"""Layers that the Flax twin holds as one, with every kind of state."""
+"""Layers that the Flax twin stacks, with every kind of state."""
 
 
 def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
-    """Returns (precision, which updates were finite, the scale after each)."""
+    """Lists (precision, whether each update was finite, the loss scale after each)."""
     precision = Precision(
         loss_scale_init=8.0, loss_scale_growth_interval=2, loss_scale_backoff=0.25, loss_scale_max=32.0
     )
-    # Numbers that float32 does not hold: the scale, what it is multiplied by and its limit are float32.
+    # float32 cannot store these numbers exactly; the scale, its factors and its limit are float32.
     uneven = Precision(
         loss_scale_init=1000.1, loss_scale_growth_interval=1, loss_scale_backoff=0.3, loss_scale_max=700.7
     )
@@ -125,13 +125,13 @@ def test_the_loss_scale_grows_and_falls_in_float32(twin, precision, finite, scal
 
 
 def test_auto_computes_in_float32_or_in_the_dtype_of_the_parameters(twin):
-    """On a CPU, auto is float32, or float64 where the parameters are."""
+    """On a CPU, auto is float32, or float64 if the parameters are float64."""
     for params in ("float32", "float64"):
         values = {"precision.params": params, "precision.compute": "auto"}
         assert twin.build(with_values(CONFIG, values), VOCAB).compute == params
 
 
-def test_what_cannot_fit_in_memory_is_refused(twin):
+def test_a_run_that_cannot_fit_in_memory_is_refused(twin):
     """A run that cannot fit is refused in one line, with numbers. For one that fits, the choices are shown."""
     with pytest.raises(UserError, match=r"memory.limit_gb=1e-06: this run would take .* set ") as caught:
         twin.build(with_values(CONFIG, {"memory.limit_gb": 1e-6}), VOCAB)

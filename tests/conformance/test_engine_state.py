@@ -1,4 +1,4 @@
-"""The state of an engine: what is saved, restored, imported and refused."""
+"""The state of an engine is saved, restored and imported; a wrong one is refused."""
 
 import weakref
 
@@ -12,7 +12,7 @@ from tests.conformance.small_engine import CONFIG, VOCAB, batch
 
 
 def test_a_saved_state_comes_back(twin, tmp_path):
-    """A restored state has the bits of the saved one, and trains on alike."""
+    """A restored state has the bits of the saved one, and trains on in the same way."""
     config = with_values(CONFIG, {"model.dropout": 0.0})  # whose masks depend on the seed
     engine, other = twin.build(config, VOCAB), twin.build(with_values(config, {"seed": 1}), VOCAB)
     engine.train_step(batch(), 1e-2, 0)
@@ -27,7 +27,7 @@ def test_a_saved_state_comes_back(twin, tmp_path):
 
 
 def test_a_missing_checkpoint_is_an_error_of_one_line(twin, tmp_path):
-    """A checkpoint that is missing is an error of one line."""
+    """A missing checkpoint is an error of one line."""
     with pytest.raises(UserError, match="cannot be read") as caught:
         twin.build(CONFIG, VOCAB).restore(tmp_path)
     assert "\n" not in str(caught.value)
@@ -47,7 +47,7 @@ def test_a_state_of_another_model_is_refused(twin):
 
 
 def test_a_state_is_imported_entry_by_entry(twin):
-    """A state is read entry by entry, and let go: memory holds it in the engine alone."""
+    """A state is read and released entry by entry: only the engine keeps it in memory."""
     engine = twin.build(CONFIG, VOCAB)
     state, given, most, asked = engine.export_state(), [], [], []
 

@@ -1,4 +1,4 @@
-"""Losses and decoding without an optimizer: an evaluator computes what its engine computes."""
+"""An evaluator computes the losses and the text of its engine, without an optimizer."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_an_evaluator_computes_what_its_engine_computes(twin, name):
     assert not hasattr(other, "optimizer") and not hasattr(other, "scaler")
     assert engine.framework == "torch" or not hasattr(other, "state")
     expected, decoder = engine.decoder(), other.decoder()
-    # XLA multiplies by a reciprocal where NumPy divides, so averages may differ in their last bit.
+    # XLA multiplies by a reciprocal and NumPy divides, so averages may differ in their last bit.
     close = {"rtol": 1e-12 if averages else 0, "atol": 0}
     np.testing.assert_allclose(other.eval_step(batch()), engine.eval_step(batch()), **close)
     np.testing.assert_allclose(decoder.prefill([1, 2, 3]), expected.prefill([1, 2, 3]), **close)

@@ -47,7 +47,7 @@ def test_output_is_the_formula(twin, name, case):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_output_with_every_option_is_the_formula(twin, name):
-    """A rolling cache that is not full, values of another width, biases by distance and sinks."""
+    """The options are a rolling cache that is not full, values of another width, biases by distance and sinks."""
     q, k, v, bias, sinks = numbers((2, 3, 4, 5), (2, 6, 2, 5), (2, 6, 2, 3), (4, 9), (4,))
     options = dict(start=2, keys_start=-1, scale=0.7, window=3, softcap=2.0, bias=bias, sinks=sinks)
     actual = twin.kernel(name, q, k, v, **options)
@@ -56,7 +56,7 @@ def test_output_with_every_option_is_the_formula(twin, name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_an_unwritten_cache_is_hidden(twin, name):
-    """Keys after the last query change nothing, however large."""
+    """Keys after the last query change nothing, even if they are large."""
     q, k, v = numbers((1, 2, 4, 5), (1, 6, 2, 5), (1, 6, 2, 5))
     options = dict(start=2, scale=0.7, window=0, softcap=0.0)
     sound = twin.kernel(name, q, k, v, **options)
@@ -113,7 +113,7 @@ def test_bfloat16_is_float32_to_its_rounding(twin):
 
 
 def test_hidden_tiles_are_left_out(twin):
-    """A tile that is hidden as a whole is never read: a NaN there would show."""
+    """A tile that is entirely hidden is never read: a NaN there would reach the output."""
     inputs, dy = problem(keys=5 * TILE, time=5 * TILE, distances=5 * TILE)
     late = dict(inputs, q=inputs["q"][:, 3 * TILE :])  # sees the third tile of keys, and those after it
     late["k"][:, : 2 * TILE], late["v"][:, : 2 * TILE] = np.nan, np.nan

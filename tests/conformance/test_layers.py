@@ -9,7 +9,7 @@ from tests.reference import layers as reference
 
 
 def test_layernorm_is_the_formula(twin):
-    """A mean far from 0 shows a variance taken in one pass."""
+    """A mean far from 0 reveals a variance that is computed in one pass."""
     x, weight, bias = numbers((4, 8), (8,), (8,))
     x = x + 1e4
     norm = Norm(kind="layernorm", eps=0.1, bias=True)
@@ -61,7 +61,7 @@ def test_gated_mlps_are_the_formula(twin):
 
 
 def test_clipped_swiglu_is_the_formula(twin):
-    """With inputs on both sides of every bound, and biases."""
+    """Inputs are on both sides of every bound. There are biases."""
     x, gate, up, down, b, c, d = numbers((1, 9, 8), (8, 12), (8, 12), (12, 8), (12,), (12,), (8,))
     weights = {"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": down}
     weights |= {"gate_proj.bias": b, "up_proj.bias": c, "down_proj.bias": d}
@@ -74,7 +74,7 @@ def test_clipped_swiglu_is_the_formula(twin):
 
 
 def test_norms_are_placed_as_the_name_says(twin):
-    """With functions of one number that tell every order of calls apart."""
+    """The parts are functions of one number, so that every order of calls gives another result."""
     a, a2, m, m2 = ((lambda x, i=i: (i + 2) * x + i) for i in range(4))
     f, g = (lambda x: x**2), (lambda x: 3 * x + 1)
     h = {

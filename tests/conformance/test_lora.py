@@ -28,7 +28,7 @@ def batch() -> np.ndarray:
 
 
 def numbers(shape, dtype) -> np.ndarray:
-    """Returns a matrix whose columns and rows are of very different sizes."""
+    """Makes a matrix whose rows and columns have very different magnitudes."""
     rng = np.random.default_rng(shape[0])
     sizes = np.exp(rng.uniform(-20, 20, (shape[0], 1)) * (rng.random((shape[0], 1)) < 0.5))
     return (rng.standard_normal(shape) * sizes).astype(dtype)
@@ -57,7 +57,7 @@ def test_a_product_and_its_gradient_use_the_dequantised_matrix(twin, stored_as):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_an_adapter_is_scaled_by_the_exact_number(twin, dtype):
-    """(x A) alpha / rank is a product of float32, whatever the dtype, and rounded once."""
+    """(x A) alpha / rank is a float32 product in every dtype, and is rounded once."""
     x = np.random.default_rng(0).standard_normal((500, 3)).astype(np.float16).astype(np.float32)
     one, number = np.eye(3, dtype=np.float32), np.float32(5 / 3)
     y, gradient = twin.adapted(x, {"weight": 0 * one, "lora_a": one, "lora_b": one}, 5.0, dtype)
@@ -86,7 +86,7 @@ def test_only_adapters_move(twin, stored_as):
 
 @pytest.mark.parametrize("stored_as", STORED_AS)
 def test_a_merged_model_is_the_trained_one(twin, stored_as):
-    """Adapters start as nothing beside a base's weights, and the merged model is the trained one."""
+    """New adapters do not change the base. After training, the merged model computes what the trained one does."""
     config = with_values(CONFIG, {"finetune.frozen": stored_as})
     base = {
         name.removeprefix("params/"): 5 * np.array(value)

@@ -65,7 +65,7 @@ def inputs(layer: LayerSpec, shape: tuple[int, int], seed: int = 1) -> tuple[np.
 
 @pytest.mark.parametrize("name", CASES)
 def test_output_and_auxiliary_loss_are_the_formula(twin, name):
-    """They are those of loops over tokens and experts."""
+    """Loops over tokens and experts give the same output and auxiliary loss."""
     check_formula(twin, name, (2, 20))
 
 
@@ -117,7 +117,7 @@ def test_no_token_is_dropped(twin):
 
 
 def test_of_equal_scores_the_lower_expert_is_chosen(twin):
-    """Of equal scores the lower expert is chosen, by sorts that are stable even where they are long."""
+    """Of equal scores the lower expert is chosen, by sorts that are stable even if they are long."""
     layer = build(experts=70, top_k=3)
     weights, (x, dy) = random_weights(layer), inputs(layer, (2, 9))
     weights["router.weight"] *= 0
@@ -145,7 +145,7 @@ def test_groups_of_experts_are_chosen_by_their_two_best(twin):
 
 
 def test_gradients_stop_beyond_the_bounds_of_clipped_inputs(twin):
-    """At the very bounds of clipped inputs gradients pass; beyond them there is none."""
+    """A gradient passes at the bounds of clipped inputs, and is zero beyond them."""
     layer = build(expert="clipped_swiglu", experts=1, top_k=1, balance_loss=0.0)
     weights, x, dy = random_weights(layer), np.eye(1, 8)[None], inputs(layer, (1, 1))[1]
     gate, up = np.array([7.0, 7, 7, 8, 1, -9]), np.array([7.0, -7, 8, 1, -8, 1])
@@ -199,11 +199,11 @@ def test_half_precisions_route_as_float32_does(twin, dtype):
 
 
 def test_training_evens_the_load(twin):
-    """While the experts learn tanh(x) and no loss asks for balance: moving the routing bias evens the load."""
+    """The routing bias alone evens the load while the experts learn tanh(x): no loss asks for balance."""
     layer = build(balance_bias=0.02, balance_loss=0.0, router="sigmoid")
 
     def excess(step: float) -> float:
-        """Returns by how much of the mean the busiest expert is above it after training, on unseen tokens."""
+        """Measures by which share the busiest expert exceeds the mean load, on unseen tokens after training."""
         weights = random_weights(layer, seed=3) | {"balance": np.zeros(layer.mlp.experts)}
         for update in range(100):
             x = inputs(layer, (4, 32), seed=update)[0] + 0.5  # so that tokens have preferences in common

@@ -1,4 +1,4 @@
-"""A user's own optimizer, which one twin alone has."""
+"""A user's own optimizer, which only one twin has."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def own_optimizer(twin, monkeypatch):
 
 @pytest.mark.parametrize("remat", ["none", "block"])
 def test_a_users_own_optimizer_takes_one_line(twin, own_optimizer, tmp_path, remat):
-    """It trains, saves and goes on from what it saved; the schedule sets its learning rate."""
+    """It trains, saves and goes on from its checkpoint. The schedule sets its learning rate."""
     overrides = {"memory.remat": remat, "model.n_layers": 2}
     config = with_values(CONFIG, {"optim.kind": own_optimizer} | overrides)
     validate(config)
@@ -41,7 +41,7 @@ def test_a_users_own_optimizer_takes_one_line(twin, own_optimizer, tmp_path, rem
     assert all(after[name].tobytes() == a[name].tobytes() for name in a if name.startswith("params/"))
 
 
-def test_an_optimizer_of_one_twin_alone_is_refused_where_both_are_compared(twin, own_optimizer):
+def test_an_optimizer_of_one_twin_is_refused_if_both_are_compared(twin, own_optimizer):
     config = with_values(CONFIG, {"optim.kind": own_optimizer})
     with pytest.raises(UserError, match="nothing to compare") as caught:
         check_comparable(config)

@@ -57,7 +57,7 @@ def test_the_bias_correction_keeps_the_digits_of_float32(twin, kind):
 
 
 def test_a_large_parameter_is_updated_in_slices(twin, monkeypatch):
-    """A large parameter is worked on in slices of whole blocks, the last of them shorter."""
+    """A large parameter is updated in slices of whole blocks. The last slice is shorter."""
     whole = twin.optimized(CASES["adamw8bit"], GROUPS, *case(), LEARNING_RATES)
     for size in (1, 8):  # values; fewer than a block are a block
         monkeypatch.setattr(f"slm_{twin.NAME}.optim.adamw8bit.SLICE", size)
@@ -66,7 +66,7 @@ def test_a_large_parameter_is_updated_in_slices(twin, monkeypatch):
 
 
 def test_muon_makes_directions_orthogonal(twin):
-    """twin.Singular values of either shape come near 1, and directions stay."""
+    """Singular values of matrices of either shape come near 1, and directions stay."""
     rng = np.random.default_rng(0)
     for shape in ((8, 5), (5, 8), (6, 6), (3, 4, 7)):
         u = rng.standard_normal(shape)
@@ -109,7 +109,7 @@ def test_an_exported_state_comes_back(twin, kind):
 
 
 def test_schedule_free_evaluates_its_averages(twin):
-    """Evaluation and decoding see the averages of schedule_free; training goes on from what it left."""
+    """Evaluation and decoding see the averages of schedule_free; training goes on from the weights that it moves."""
     free = with_values(CONFIG, {"optim.kind": "schedule_free", "optim.schedule": "constant"})
     engine, undisturbed, other = twin.build(free, VOCAB), twin.build(free, VOCAB), twin.build(free, VOCAB)
     at_average = twin.build(CONFIG, VOCAB)
@@ -162,7 +162,7 @@ def test_a_balance_moves_by_its_step_alone(twin, monkeypatch):
 
 @pytest.mark.slow
 def test_8_bit_moments_train_as_wide_ones(twin):
-    """A thousand updates on text from a Markov chain end at the loss of AdamW, and in a quarter of its memory."""
+    """A thousand updates on text from a Markov chain end at AdamW's loss, with a quarter of its memory."""
     rng = np.random.default_rng(0)
     chances = np.cumsum(rng.dirichlet(np.full(61, 0.1), 61), axis=1)
     text = [0]

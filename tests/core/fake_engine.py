@@ -1,4 +1,4 @@
-"""A NumPy bigram model behind the Engine protocol, for tests of the loop; run as a script, it trains one."""
+"""Implements the Engine protocol with a NumPy bigram model, for tests of the loop; as a script, it trains one."""
 
 import dataclasses
 import sys
@@ -34,7 +34,7 @@ class BigramEngine:
         self.momentum = np.zeros_like(self.weights)
         self.calls: list[tuple] = []  # what the loop asked for, in order
         self.metrics_at: dict[int, dict] = {}  # {step: values that its metrics report instead}
-        self.delay = 0.0  # seconds an update takes
+        self.delay = 0.0  # seconds per update
 
     def facts(self) -> dict[str, str]:
         return {"parameters": f"{self.weights.size:,}"}

@@ -1,4 +1,4 @@
-"""The Flax twin's facts about its device. Those of a GPU come from what JAX and the driver would say of it."""
+"""The Flax twin's facts about its device. Those of a GPU come from invented answers of JAX and the driver."""
 
 import os
 from unittest.mock import Mock

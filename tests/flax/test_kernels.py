@@ -1,4 +1,4 @@
-"""Attention kernels in JAX alone: unknown positions, gradients that nobody needs, memory, JAX's own function."""
+"""Attention kernels in JAX only: unknown positions, gradients that are not needed, memory, JAX's own function."""
 
 import sys
 

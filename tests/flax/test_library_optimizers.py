@@ -23,7 +23,7 @@ def float64():
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (5, 8)])
-def test_orthogonal_is_optax_s(shape):
+def test_orthogonal_equals_optax(shape):
     from optax.contrib._muon import orthogonalize_via_newton_schulz
 
     u = np.random.default_rng(0).standard_normal(shape)
@@ -61,11 +61,11 @@ LIBRARY = {
     ),
     "schedule_free": (Optim(kind="schedule_free", betas=(0.8, 0.99), eps=1e-3), free, 0.3),
 }
-"""{kind: (ours, optax's from the learning rates, weight decay)} where both are the same function."""
+"""{kind: (our config, optax's transformation of the learning rates, weight decay)} of equal functions."""
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_it_is_optax_s(kind):
+def test_the_optimizer_equals_optax(kind):
     optim, library, decay = LIBRARY[kind]
     values, grads = case()
     values.pop("experts")  # optax's adafactor picks the two longest sides
@@ -85,7 +85,7 @@ def test_it_is_optax_s(kind):
 
 
 class Measured(NamedTuple):
-    """A specification beside optax's own transformation.
+    """Compares a specification with optax's own transformation.
 
     Args:
       direction: from the config's section: what is multiplied by the learning rate; None: optax has none.
@@ -152,7 +152,7 @@ def test_every_optimizer_was_measured():
 
 
 @pytest.mark.parametrize("name", [name for name, measured in MEASURED.items() if measured.direction])
-def test_what_of_optax_is_the_specification(name):
+def test_which_optimizers_of_optax_equal_the_specification(name):
     """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with optax is seen here."""
     optim, direction, equal, _ = MEASURED[name]
     values, grads = case()

@@ -1,4 +1,4 @@
-"""How JAX lays out tokens in blocks by their experts."""
+"""JAX lays out tokens in blocks by their experts."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Stacks of layers: which layers form one, their names, their optimizer, and the memory that recomputing saves."""
+"""Stacks of layers: their members, names and optimizer, and the memory that recomputing saves."""
 
 import jax
 import numpy as np
@@ -56,7 +56,7 @@ def test_a_stack_comes_apart_again():
 
 @pytest.mark.parametrize("pattern", ["5*attention.window=16 | .", "3*. | position.kind=none"])
 def test_a_stack_of_many_layers_comes_apart_again(pattern):
-    """From the tenth layer on names do not sort as layers do."""
+    """From the tenth layer on, names and layers sort differently."""
     values = {"memory.remat": "block", "model.n_layers": 13, "model.pattern": pattern}
     check_equal_updates(build, {**values, "memory.remat": "none"}, values)
 

@@ -4,7 +4,7 @@ import pytest
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lets those of one pair of twins follow each other: building it takes seconds."""
+    """Sorts the mutation tests by their pair of twins: building a pair takes seconds."""
     places = [i for i, item in enumerate(items) if item.path.name == "test_mutations.py" and _pair(item)]
     first: dict[str, int] = {}
     for i in places:

@@ -186,7 +186,7 @@ def test_a_fault_is_named(pair, fault, monkeypatch):
     assert divergence.error > divergence.tolerance and 0 < divergence.position <= divergence.total
 
 
-def test_what_is_known_of_the_module(pair, monkeypatch):
+def test_a_divergence_describes_its_module(pair, monkeypatch):
     pair.start()
     with monkeypatch.context() as patch:
         norm_eps(pair.torch, patch)
@@ -337,7 +337,7 @@ def test_the_command_bisects_the_twins_of_a_config(command, capsys):
     assert all(f"\n{stage} " in out for stage in STAGES) and "\nno divergence: " in out
 
 
-def test_the_command_fails_where_models_differ(command, run, capsys):
+def test_the_command_fails_if_models_differ(command, run, capsys):
     first, second = run("first"), run("second", **{"final_norm.weight": np.full(16, 1.5)})
     with pytest.raises(SystemExit) as status:
         command(f"--run={first}", f"--against={second}", "--framework=torch")
@@ -352,7 +352,7 @@ def test_the_command_fails_where_models_differ(command, run, capsys):
         (["--against=models", "--config.model.n_layers=2"], "--config does not go with --against"),
     ],
 )
-def test_the_command_says_in_one_line_what_is_wrong(command, capsys, words, message):
+def test_a_mistake_in_the_command_is_one_line(command, capsys, words, message):
     with pytest.raises(SystemExit) as status:
         command(*words)
     assert status.value.code == 2

@@ -1,4 +1,4 @@
-"""No component and no option without a case."""
+"""Every component and every option has a case."""
 
 import dataclasses
 
@@ -32,12 +32,12 @@ def test_names_are_unique_and_fit_the_table():
 @pytest.mark.parametrize(
     "case", [case for case in CASES if "text" not in case.config.data.source], ids=lambda c: c.name
 )
-def test_a_cell_is_a_valid_config(case):
+def test_a_case_is_a_valid_config(case):
     validate(case.config)
 
 
 @pytest.mark.parametrize(("name", "value"), CHOICES)
-def test_a_choice_has_a_small_cell_that_reads_it(name, value):
+def test_a_choice_has_a_small_case_that_reads_it(name, value):
     *section, leaf = name.split(".")
 
     def owners(config):
@@ -59,7 +59,7 @@ def test_every_option_is_set_and_read_in_a_small_case(name):
     assert len(choices) == 1 or any(name in proven(case) for case in CASES if not case.large)
 
 
-def test_a_new_number_gets_a_cell_by_itself():
+def test_a_new_number_gets_its_own_case():
     without = [case for case in CASES if "model.norm.alpha" not in proven(case)]
     (case,) = module._number_cases([*without, named("norm.kind=dyt")])
     assert case.name == "alpha=0.25" and case.config.model.norm.kind == "dyt" and "dyt" in case.about
@@ -80,7 +80,7 @@ def test_the_quick_cases_are_few_and_small():
     assert len([case for case in CASES if not case.large]) <= 135
 
 
-def test_a_new_component_gets_a_cell_by_itself(monkeypatch):
+def test_a_new_component_gets_its_own_case(monkeypatch):
     table = dict(field_table())
     option = table["model.mlp.kind"].option
     fresh = dataclasses.replace(option, choices={**option.choices, "reglu": "a new one"})
@@ -116,7 +116,7 @@ def test_a_choice_can_be_proven_alone(choice):
     assert 1 <= len(select(CASES, choice)) <= FEW
 
 
-def test_everything_is_everything():
+def test_everything_selects_every_case():
     assert select(CASES, everything=True) == CASES and select(CASES) == [case for case in CASES if case.quick]
 
 

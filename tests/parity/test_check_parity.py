@@ -69,7 +69,7 @@ def test_the_loss_curve_has_everything_on(pair):
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.3
 
 
-def test_the_float16_cell_overflows_and_recovers_more_than_once():
+def test_the_float16_case_overflows_and_recovers_more_than_once():
     case = next(case for case in cases() if case.name == "float16, dot_product")
     half = Pair(case, "float16")
     skipped = [m["skipped"] for m in train(half, half.torch, 0, 60)]
@@ -88,7 +88,7 @@ def test_distances():
     assert of_order_one(10 * a, 10 * a + 1) == pytest.approx(1 / np.sqrt(np.mean((10 * a + 1) ** 2)))
 
 
-def test_an_exception_in_a_cell_is_a_failed_result(monkeypatch):
+def test_an_exception_in_a_case_is_a_failed_result(monkeypatch):
     def broken(case, precision, checks):
         yield Result(case.name, precision, "initial_weights", 0.0, 0.0, "", 0.0)
         raise ValueError("first line\nlast line")
@@ -131,7 +131,7 @@ def test_results_come_back_from_json_unless_a_source_has_changed(tmp_path, monke
     assert report.read_json(tmp_path / "missing.json") == []
 
 
-def test_the_page_has_a_table_a_section_and_a_row_a_case():
+def test_the_page_has_a_table_per_section_and_a_row_per_case():
     results = [
         Result("one", "float64", "initial_weights", 0.0, 0.0, "", 0.1),
         Result("one", "float64", "logits", 3e-15, 1e-12, "logits", 0.1),
@@ -144,7 +144,7 @@ def test_the_page_has_a_table_a_section_and_a_row_a_case():
     assert "## Norms\n| | initial weights | logits |\n|---|---|---|\n| *tolerance* | 0 · – | 1e-12 · 1e-5 |\n" in page
     assert "| one | 0 · – | 3e-15 · 5e-7 |" in page
     assert "| big | – · 2e-4 (tolerance 5e-3) |" in page and "| half | 1e-3 |" in page
-    assert "5 measurements of 3 models, all within" in page and "uv run scripts/check_parity.py --all" in page
+    assert "5 measurements of 3 cases, all within" in page and "uv run scripts/check_parity.py --all" in page
     assert "5.0e-07 of 1e-05 (one, logits)" in page
     assert page.index("## Norms") < page.index("## Half precisions") < page.index("## Loss curves")
     broken = report.markdown([Result("one", "float64", "logits", 3e-5, 1e-12, "logits", 0.1)], sections, "x")
@@ -221,7 +221,7 @@ def test_a_failure_is_exit_status_1(monkeypatch, tmp_path):
     assert done.returncode == 1 and "FAIL" in done.stdout
 
 
-def test_a_page_written_anew_keeps_its_bisections(tmp_path):
+def test_a_page_that_is_written_again_keeps_its_bisections(tmp_path):
     page = tmp_path / "parity.md"
     report.write_markdown(page, "# Old\n")
     page.write_text(page.read_text() + report.BISECTIONS + "what was printed\n")

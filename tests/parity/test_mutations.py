@@ -1,5 +1,6 @@
-"""A proof that cannot fail is a defect. So one fault at a time is put into one twin: a check must find it, and the
-bisector must name its module. The faults are in `faults`, and `mutation_score` prints their score.
+"""Puts one fault at a time into one twin: a check must find it, and the bisector must name its module.
+
+A proof that cannot fail is a defect. The faults are in `faults`, and `mutation_score` prints their score.
 """
 
 import copy
@@ -38,7 +39,7 @@ PROBED = {"logits", "gradients", "decoding"}
 
 @functools.lru_cache(maxsize=1)
 def built(name: str) -> Pair:
-    """Returns a pair of twins; the one before it is dropped, because JAX's precision is a setting of the process."""
+    """Builds a pair of twins. The pair before it is dropped, because JAX's precision is a setting of the process."""
     release()
     tiny = CONFIGS[name]
     pair = Pair(tiny.case(name), tiny.precision)
@@ -62,8 +63,9 @@ def last_pair_dropped() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """Few updates, and tiles of 4, of which the models' 16 tokens fill several. Other tests check the signatures: in
-    thousands of small passes that takes half of the time.
+    """Sets few updates, and tiles of 4, so that the models' 16 tokens fill several.
+
+    Signatures are not checked here: that takes half of the time, and other tests do it.
     """
     monkeypatch.setattr("parity.checks.UPDATES", UPDATES)
     monkeypatch.setattr("parity.checks.HANDED_OVER", HANDED_OVER)
@@ -81,14 +83,14 @@ def first_failure(pair: Pair) -> str | None:
 
 
 def sound_probe(pair: Pair) -> Probe | None:
-    """Returns what the Flax twin makes of the tokens, if a check asks for it. The pair starts anew."""
+    """Runs the Flax twin on the tokens if a check reads that. The pair starts anew."""
     probe = pair.probes[1] if PROBED & set(checks(pair)) else None
     pair.start()
     return probe
 
 
 def first_failure_of_a_broken_twin(pair: Pair, sound: Probe | None) -> str | None:
-    """Runs the suite with a PyTorch twin that is broken since `sound` was made."""
+    """Runs the suite with a PyTorch twin that was broken after `sound` was made."""
     if sound is not None:
         started = snapshot(pair.torch)
         pair.torch.import_state(perturbed(started, PERTURBATION))
@@ -101,7 +103,7 @@ def first_failure_of_a_broken_twin(pair: Pair, sound: Probe | None) -> str | Non
 
 
 def break_twin(pair: Pair, name: str, patch: pytest.MonkeyPatch) -> None:
-    """Makes a fault in the PyTorch twin, which then starts with what the seed gives it."""
+    """Makes a fault in the PyTorch twin, which then starts from the seed's weights."""
     fault = FAULTS[name]
     fault.apply(pair.torch, patch)
     if fault.check == "initial_weights":
@@ -174,7 +176,7 @@ def test_other_initial_weights_fail_the_first_check(pair):
 
 @pytest.mark.parametrize("pair", ["dense"], indirect=True)
 def test_initial_zeros_would_hide_a_missing_bias(pair, monkeypatch):
-    """Why the weights are perturbed: with those of the seed, logits agree without the bias."""
+    """The weights are perturbed for this reason: with those of the seed, logits agree without the bias."""
     with monkeypatch.context() as patch:
         sound = probe_torch(pair.torch, pair.tokens)
         FAULTS["no bias of the output"].apply(pair.torch, patch)
@@ -217,9 +219,9 @@ def test_a_generated_mutant_that_is_not_caught_changes_nothing(every, record_pro
 
 
 def is_caught(pair: Pair, sound: Probe | None) -> bool:
-    """Returns whether the suite fails with a PyTorch twin that is built while it is broken, or the twin itself.
+    """Says whether the suite fails, or the twin itself, if the PyTorch twin is built while it is broken.
 
-    Each gets a twin of its own: what an exception leaves behind, such as gradients, would fail the next one.
+    Each mutant gets its own twin: gradients that an exception leaves behind would fail the next mutant.
     """
     try:
         broken = copy.copy(pair)
@@ -233,7 +235,7 @@ def is_caught(pair: Pair, sound: Probe | None) -> bool:
 
 
 def subjects() -> set[str]:
-    """Returns what must have a fault: every component, choice, field with arithmetic, and rule."""
+    """Lists the subjects that must have a fault: every component, choice, field with arithmetic, and rule."""
     names = {rule for rules in RULES.values() for rule in rules}
     scaler = {name for name in field_table() if name.startswith("precision.loss_scale")}
     for name in numerics() | scaler:

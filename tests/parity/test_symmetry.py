@@ -41,7 +41,7 @@ def load(package: str, path: str):
 
 
 FLAX_ONLY = {"stack.py"}
-"""XLA saves memory in loops alone: layers that repeat are held as one there. PyTorch needs nothing of the kind."""
+"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. PyTorch needs no such thing."""
 
 
 def test_the_same_files():
@@ -62,7 +62,7 @@ OPTAX_ONLY = {"Optimizer", "Factored", "Averaging", "Moments", "Momentum"}
 """States of optax's transformations, which are tuples, and what gives them canonical names."""
 
 ONE_TWIN_ONLY = {"trim"}
-"""What one framework needs and the other does not: cutting padding off a cache."""
+"""Functions that one framework needs and the other does not: they cut padding off a cache."""
 
 
 @pytest.mark.parametrize("folder", ["layers"])

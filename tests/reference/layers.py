@@ -113,7 +113,7 @@ def dyt(x, alpha, weight, bias):
 
 
 def token_losses(logits, targets):
-    """-log softmax(logits)[target], 0 where the target is below 0."""
+    """-log softmax(logits)[target], 0 if the target is below 0."""
     shifted = logits - logits.max(-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     return np.array([-log_p[i, t] if t >= 0 else 0.0 for i, t in enumerate(targets)])

@@ -17,21 +17,21 @@ GATED = {
 
 
 def logits(weights, x):
-    """The router's, x being [..., d_model]."""
+    """Computes the router's logits of x [..., d_model]."""
     return x @ weights["router.weight"] + weights.get("router.bias", 0)
 
 
 def scores(mlp: Mlp, weights, token):
-    """The router's scores of one token."""
-    scores = logits(weights, token)
+    """Computes the router's scores of one token."""
+    raw = logits(weights, token)
     if mlp.router == "sigmoid":
-        return 1 / (1 + np.exp(-scores))
-    exponentials = np.exp(scores - scores.max())
+        return 1 / (1 + np.exp(-raw))
+    exponentials = np.exp(raw - raw.max())
     return exponentials / exponentials.sum()
 
 
 def chosen(mlp: Mlp, weights, token):
-    """The experts of one token, the best first and of equals the lower first; groups of experts likewise."""
+    """Chooses the experts of one token, best first. Of equal scores the lower expert wins; groups work alike."""
     preference = scores(mlp, weights, token) + weights.get("balance", 0)
     groups = np.split(np.arange(mlp.experts), mlp.groups)
     worth = [sum(sorted(preference[group])[-2:]) for group in groups]
@@ -41,7 +41,7 @@ def chosen(mlp: Mlp, weights, token):
 
 
 def expert(mlp: Mlp, weights, token, prefix="", index=...):
-    """The MLP of one expert; of the shared one by the prefix of its names."""
+    """Computes the MLP of one expert; `prefix` selects the shared one."""
 
     def linear(name, x):
         y = x @ weights[f"{prefix}{name}.weight"][index]
@@ -54,7 +54,7 @@ def expert(mlp: Mlp, weights, token, prefix="", index=...):
 
 
 def layer(mlp: Mlp, weights, x):
-    """The output, x being [batch, time, d_model]."""
+    """Computes the layer's output for x [batch, time, d_model]."""
     y = np.zeros_like(x)
     for where in np.ndindex(x.shape[:2]):
         token = x[where]

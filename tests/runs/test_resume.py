@@ -104,7 +104,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "flax"])
 def test_resuming_takes_no_more_memory_than_starting(tmp_path: Path, framework: str):
-    """The peak of a process that trains 29M parameters: 354 MB of state, which a second copy would show."""
+    """Compares the peaks of processes that train 29M parameters: a second copy of the 354 MB of state would show."""
 
     def peak(before: str, after: str) -> int:
         command = [sys.executable, "-c", PEAK, framework, before, after]

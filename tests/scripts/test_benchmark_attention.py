@@ -18,7 +18,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", [(), ("--memory",)])
-def test_a_table_with_a_row_a_context(tmp_path, measure):
+def test_a_table_has_a_row_per_context(tmp_path, measure):
     done = bench(*SMALL, "--kernels=dot_product,flash", *measure, f"--json={tmp_path / 'a.json'}")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]

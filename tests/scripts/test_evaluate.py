@@ -1,4 +1,4 @@
-"""scripts/evaluate.py measures what training measured, in either twin, of trained and of imported runs."""
+"""scripts/evaluate.py measures the losses that training measured, in either twin, for trained and imported runs."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_an_imported_run_is_the_same_function(runs: Path, call):
     assert foreign["tokens"] == 2 * 3 * 20
 
 
-def test_an_imported_run_ends_its_text_where_its_eos_stands(runs: Path, call):
+def test_an_imported_run_ends_its_text_at_its_eos(runs: Path, call):
     words = (f"--run={runs / 'foreign'}", "--prompt=the 1", "--max_tokens=12", "--seed=3")
     whole = call(scripts.generate, *words)
     assert whole == call(scripts.generate, f"--run={runs / 'torch'}", *words[1:])

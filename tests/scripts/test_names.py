@@ -1,4 +1,4 @@
-"""Python puts a script's folder first on its path: no name there may hide a module that somebody imports."""
+"""No script's name may hide a module that somebody imports: Python puts a script's folder first on its path."""
 
 import sys
 from importlib.machinery import PathFinder
@@ -11,7 +11,7 @@ SCRIPTS = sorted((ROOT / "scripts").rglob("*.py"))
 
 
 def installed(name: str) -> bool:
-    """Returns whether a name is a module of the standard library or of an installed package."""
+    """Says whether a name is a module of the standard library or of an installed package."""
     path = [
         entry for entry in sys.path if ROOT / "scripts" not in (place := Path(entry or ".").resolve(), *place.parents)
     ]
@@ -20,7 +20,7 @@ def installed(name: str) -> bool:
 
 
 def hiding(path: Path) -> str:
-    """Returns what a script hides, "" if nothing."""
+    """Names the module that a script's name hides; "" if it hides none."""
     return path.stem if installed(path.stem) or (ROOT / path.stem).is_dir() else ""
 
 

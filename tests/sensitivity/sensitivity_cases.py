@@ -31,7 +31,7 @@ BASE = Config(
     precision=Precision(params="float64", compute="float64"),
     run=Run(device="cpu"),
 )  # fmt: skip
-"""In float64, where no change of a constant is rounded away. Its gradients are clipped, everything is due twice."""
+"""Float64, so that no change of a constant is rounded away. Gradients are clipped, and everything is due twice."""
 
 _YARN = {
     "model.position.scaling_factor": 4.0, "model.position.theta": 100.0, "model.position.original_context": 12,
@@ -81,7 +81,7 @@ OTHERS: dict[str, Any] = {
     "data.text_field": "body", "data.subset": "second", "data.vocab_size": 280, "data.dir": "elsewhere",
     "run.dir": "elsewhere", "run.name": "mine", "optim.quantised_from": 4096,
 }  # fmt: skip
-"""{field: its other value, where none of the usual ones is a value that acts}."""
+"""{field: its other value, if none of the usual ones has an effect}."""
 
 
 MACHINE = ("run.device", "run.compile", "run.threads", "memory.limit_gb")
@@ -125,7 +125,7 @@ NO_OPS = (
         "model.norm.placement", "=parallel -> parallel_shared under model.norm.weight=none", ("torch",),
         "two norms without weights are one function",
     ),
-    NoOp("precision.compute", "=float64 -> auto*", BOTH, "auto stands for it where parameters are float64"),
+    NoOp("precision.compute", "=float64 -> auto*", BOTH, "auto stands for it if parameters are float64"),
     NoOp(
         "precision.compute", "=float32 -> auto under precision.params=float32", BOTH, "auto stands for it on a CPU",
     ),
@@ -133,7 +133,7 @@ NO_OPS = (
         NoOp(f"precision.loss_scale_{leaf}", "* under precision.compute=auto", BOTH, "auto is not float16 on a CPU")
         for leaf in ("init", "growth_interval", "backoff", "max")
     ),
-    NoOp("memory.remat", "=auto -> none", BOTH, "auto is none where that fits"),
+    NoOp("memory.remat", "=auto -> none", BOTH, "auto is none if that fits"),
     NoOp("run.compile", "=False -> True", ("flax",), "the Flax twin always compiles"),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Observes a run: what the loop gives to the engine, and what it writes to the disk."""
+"""Observes a run: the loop's calls of the engine, and the files that it writes."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ TIMES = {"tokens_per_second", "peak_memory_bytes"}
 
 
 class RecordingEngine(BigramEngine):
-    """Writes down all that the loop asks of it. It reads no seed: one that shows is the loop's own."""
+    """Records every call of the loop. It ignores the seed, so that an effect of the seed comes from the loop."""
 
     def __init__(self, config: Config, vocab_size: int):
         super().__init__(with_values(config, {"seed": 0}), vocab_size)
@@ -44,7 +44,7 @@ class RecordingEngine(BigramEngine):
 
 
 def write_corpora(folder: Path) -> None:
-    """Writes text for every source: two corpora, in each another text a source; a trained tokenizer; a base run."""
+    """Writes text for every source: two corpora with one text per source; a trained tokenizer; a base run."""
     for corpus in ("corpus", "other"):
         (folder / corpus).mkdir()
         for i in range(DOCUMENTS):
@@ -100,7 +100,7 @@ def sources(folder: Path) -> Iterator[None]:
 
 
 def observe(config: Config, folder: Path) -> dict[str, Any]:
-    """Runs a config twice in a new folder, as a user may, and returns all that can be told from outside, but times."""
+    """Runs a config twice in a new folder, as a user may; returns everything that a user can see, except times."""
     engines: list[RecordingEngine] = []
 
     def build(config: Config, vocab_size: int, weights: object) -> RecordingEngine:

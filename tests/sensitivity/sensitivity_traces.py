@@ -44,6 +44,11 @@ def _digest(parts: Iterable[Any]) -> str:
     return whole.hexdigest()
 
 
+def without_addresses(text: str) -> str:
+    """Removes the addresses of objects, which differ from run to run."""
+    return re.sub(r"0x[0-9a-f]+", "", text)
+
+
 def _values(named: Mapping[str, Any]) -> list[Any]:
     return [part for item in named.items() for part in item]
 
@@ -86,7 +91,7 @@ def torch_operations(config: Config) -> str:
 
 
 class _Operations(TorchDispatchMode):
-    """Writes down every operation that runs inside it, those of the backward pass too."""
+    """Records every operation inside it, also those of the backward pass."""
 
     def __init__(self):
         super().__init__()
@@ -95,7 +100,7 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
         shown = (f"{x.dtype}{tuple(x.shape)}" if isinstance(x, torch.Tensor) else repr(x) for x in leaves)
-        self.operations.append(f"{func} {' '.join(shown)}")
+        self.operations.append(without_addresses(f"{func} {' '.join(shown)}"))
         return func(*args, **kwargs or {})
 
 
@@ -127,7 +132,7 @@ def program(function: Callable, *calls: tuple) -> Iterator[Any]:
     """Yields the operations that a function's results need, and the constants and inputs that those read."""
     closed = jax.make_jaxpr(function)(*calls[0])
     jaxpr, used_constants, used_inputs = dce_jaxpr_consts(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    yield re.sub(r"0x[0-9a-f]+", "", str(jaxpr))  # without addresses
+    yield without_addresses(str(jaxpr))
     yield from itertools.compress(closed.consts, used_constants)
     yield from _inner_constants(jaxpr)
     for call in calls:
@@ -135,7 +140,7 @@ def program(function: Callable, *calls: tuple) -> Iterator[Any]:
 
 
 def _inner_constants(jaxpr: Any) -> Iterator[Any]:
-    """Yields the arrays that the programs inside a program hold."""
+    """Yields the constant arrays of the programs inside a program."""
     for equation in jaxpr.eqns:
         for parameter in equation.params.values():
             for item in parameter if isinstance(parameter, (tuple, list)) else (parameter,):
@@ -157,7 +162,7 @@ TRACES: dict[str, dict[str, Callable[[Config], str]]] = {
 
 
 def changes(twin: str, name: str, base: Config, other: Config) -> bool:
-    """Returns whether a twin computes something else under another config, which differs in the field of this name.
+    """Says whether a twin computes something else under another config, which differs in this field.
 
     A field of the model must show in the loss: a parameter that nothing uses would show in training.
     """

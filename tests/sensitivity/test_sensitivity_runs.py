@@ -1,4 +1,4 @@
-"""Every field about the course of a run changes what the loop does; each about the machine what the twins ask of it."""
+"""Every field about a run changes what the loop does; each about the machine changes what a twin asks of it."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ from tests.gates import require
 
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory):
-    """Returns what a run of a config does; each is run once."""
+    """Observes the run of a config; each config is run once."""
     folder, numbers = tmp_path_factory.mktemp("runs"), itertools.count()
     write_corpora(folder)
     with sources(folder):
@@ -40,7 +40,7 @@ def test_every_source_has_a_corpus(silent_sources):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_it_changes_what_the_loop_does(name, observed, silent_sources):
+def test_a_field_changes_the_loop(name, observed, silent_sources):
     tried = [
         case
         for case in cases(name)
@@ -59,7 +59,7 @@ def test_two_runs_of_one_config_are_the_same(observed, tmp_path):
 
 
 def torch_settings(config, patch):
-    """Returns what the PyTorch twin sets, and the device that it picks, with a GPU of 24 GB and without one."""
+    """Collects the PyTorch twin's calls to torch and its device, with a GPU of 24 GB and without one."""
     settings_made = []
     patch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(total_memory=24e9))
     patch.setattr(torch.cuda, "set_per_process_memory_fraction", settings_made.append)
@@ -71,7 +71,7 @@ def torch_settings(config, patch):
 
 
 def flax_settings(config, patch):
-    """Returns what the Flax twin sets, and the device that it picks, where nvidia-smi knows of a GPU of 24 GB."""
+    """Collects the options and variables that the Flax twin sets, and its device; nvidia-smi reports a GPU of 24 GB."""
     options, environment, devices = {}, {}, jax.devices("cpu")
     patch.setattr(jax.config, "update", options.__setitem__)
     patch.setattr(jax, "devices", lambda: devices)  # a GPU would have to be a real one
@@ -97,7 +97,7 @@ def settings(twin, config):
 
 @pytest.mark.parametrize("name", [name for name in MACHINE if name != "run.compile"])
 @pytest.mark.parametrize("twin", SETTINGS)
-def test_it_changes_what_a_twin_asks_of_the_machine(twin, name):
+def test_a_field_changes_the_settings_of_the_machine(twin, name):
     tried = list(cases(name))
     dead = [str(case) for case in tried if settings(twin, case.base) == settings(twin, case.other)]
     assert tried

@@ -34,7 +34,7 @@ def test_every_choice_that_reads_a_field_has_another_value_of_it(name):
 @pytest.mark.parametrize(
     ("name", "selector", "value"), [(name, *context) for name in field_table() for context in unread_contexts(name)]
 )
-def test_it_is_refused_where_it_is_not_read(name, selector, value):
+def test_a_field_is_refused_under_a_choice_that_does_not_read_it(name, selector, value):
     given = others(name, field_table()[name].default)[0]
     text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
     with pytest.raises(UserError) as caught:

@@ -18,14 +18,14 @@ def one_thread():
 
 @pytest.mark.parametrize("name", TWINS)
 @pytest.mark.parametrize("twin", BOTH)
-def test_it_changes_what_is_computed(twin, name):
+def test_a_field_changes_the_computation(twin, name):
     _check(twin, name, all_choices=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
 @pytest.mark.parametrize("twin", BOTH)
-def test_it_changes_what_is_computed_under_every_choice_of_its_section(twin, name):
+def test_a_field_changes_the_computation_under_every_choice_of_its_section(twin, name):
     _check(twin, name, all_choices=True)
 
 
@@ -62,7 +62,7 @@ def test_a_field_that_a_twin_ignores_is_found(twin, trainer, monkeypatch):
     assert not changes(twin, "optim.clip_norm", base, other)
 
 
-def test_a_value_that_no_result_needs_is_no_effect():
+def test_a_value_that_no_result_needs_has_no_effect():
     def operations(factor):
         return next(program(lambda x: (jnp.sin(x) * factor, x + 1)[1], (jnp.ones(3),)))
 

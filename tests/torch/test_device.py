@@ -1,4 +1,4 @@
-"""The PyTorch twin's facts about its device. Those of a GPU come from what PyTorch would say of it."""
+"""The PyTorch twin's facts about its device. Those of a GPU come from an invented answer of PyTorch."""
 
 import os
 

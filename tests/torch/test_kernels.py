@@ -1,4 +1,4 @@
-"""Attention kernels in PyTorch alone: shared keys, gradients that nobody needs, memory."""
+"""Attention kernels in PyTorch only: shared keys, gradients that are not needed, memory."""
 
 import sys
 

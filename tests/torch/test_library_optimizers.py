@@ -32,11 +32,11 @@ LIBRARY = {
         0.3,
     ),
 }
-"""{kind: (ours, PyTorch's, weight decay)} where both are the same function."""
+"""{kind: (our config, PyTorch's optimizer, weight decay)} of equal functions."""
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_it_is_pytorch_s(kind):
+def test_the_optimizer_equals_pytorch(kind):
     optim, library, decay = LIBRARY[kind]
     values, grads = case()
     groups = {name: ParameterGroup("matrix", decay=decay) for name in values}
@@ -54,7 +54,7 @@ def test_it_is_pytorch_s(kind):
 
 
 @pytest.mark.parametrize("scale", ["rms", "spectral"])
-def test_it_is_nearly_pytorch_s_muon(scale):
+def test_muon_is_close_to_pytorchs(scale):
     """PyTorch iterates in bfloat16, and its matrices are [out, in]."""
     values, grads = case()
     values, grads = {"wide": values["wide"]}, [{"wide": g["wide"]} for g in grads]
@@ -74,7 +74,7 @@ def test_it_is_nearly_pytorch_s_muon(scale):
 
 
 class Measured(NamedTuple):
-    """A specification beside PyTorch's own optimizer.
+    """Compares a specification with PyTorch's own optimizer.
 
     Args:
       library: from the config's section and the parameter groups; None: PyTorch has none.
@@ -127,7 +127,7 @@ def test_every_optimizer_was_measured():
 
 
 @pytest.mark.parametrize("kind", [kind for kind, measured in MEASURED.items() if measured.library])
-def test_what_of_pytorch_is_the_specification(kind):
+def test_which_optimizers_of_pytorch_equal_the_specification(kind):
     """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with PyTorch is seen here."""
     optim, library, equal, _ = MEASURED[kind]
     values, grads = case()

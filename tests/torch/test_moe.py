@@ -1,4 +1,4 @@
-"""How PyTorch sorts tokens by their experts."""
+"""PyTorch sorts tokens by their experts."""
 
 import torch
 

@@ -62,7 +62,7 @@ def moved(width: int, base: int, optim: Optim) -> np.ndarray:
 
 
 def growth(optim: Optim, mup: bool) -> np.ndarray:
-    """Returns how much more the widest model moves than the narrowest, in each doubling of the width."""
+    """Measures how much more the widest model moves than the narrowest, per doubling of the width."""
     changes = np.array([moved(width, WIDTHS[0] if mup else 0, optim) for width in WIDTHS])
     return (changes[-1] / changes[0]) ** (1 / np.log2(WIDTHS[-1] / WIDTHS[0]))
 

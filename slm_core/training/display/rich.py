@@ -40,7 +40,7 @@ class LiveDisplay:
 
     def _numbers(self) -> str:
         if self._row is None:
-            return "first step (compiling, where the twin compiles)"
+            return "first step (compiling, if the twin compiles)"
         text = describe(self._row | {"loss": self._loss, "skipped": self._skipped}, self._steps)
         validation = "" if self._validation is None else f"validation {self._validation:.3f}  "
         return validation + text

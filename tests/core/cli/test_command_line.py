@@ -183,7 +183,7 @@ def test_a_preset_field_left_unread_by_an_override_is_noted(capsys):
     )
 
 
-def test_own_flags():
+def test_a_scripts_own_flags():
     words = ["--max_tokens", "7", "--greedy", "--framework=flax"]
     assert parse(words, FLAGS)[0].flags == {"max_tokens": 7, "framework": "flax", "greedy": True}
     assert parse(["--nogreedy"], FLAGS)[0].flags == {"max_tokens": 200, "framework": "torch", "greedy": False}

@@ -242,7 +242,7 @@ def test_a_folder_that_cannot_be_written_is_named(data, text):
         prepare(data(dir=str(text / "data")), progress=False)
 
 
-def test_plain_lines_where_there_is_no_terminal(data, capsys):
+def test_plain_lines_without_a_terminal(data, capsys):
     prepare(data())
     output = capsys.readouterr().err
     assert "prepared" in output

@@ -1,4 +1,4 @@
-"""What this machine has: JAX stays on the CPU only if there is no NVIDIA driver and the user did not choose."""
+"""The facts about this machine. JAX stays on the CPU only if there is no NVIDIA driver and the user did not choose."""
 
 import os
 import subprocess
@@ -67,12 +67,12 @@ def test_the_driver_tells_the_memory_of_the_first_visible_gpu(monkeypatch, visib
 
 
 @pytest.mark.parametrize("answer", ["", "[N/A], [N/A]\n", "No devices were found\n"])
-def test_a_driver_that_does_not_tell(monkeypatch, answer):
+def test_a_driver_that_reports_no_memory(monkeypatch, answer):
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: types.SimpleNamespace(stdout=answer))
     assert devices.gpu_memory() is None
 
 
-def test_a_driver_that_hangs_tells_nothing(monkeypatch):
+def test_a_driver_that_hangs_is_ignored(monkeypatch):
     def hang(command, timeout, **options):
         raise subprocess.TimeoutExpired(command, timeout)
 
@@ -117,6 +117,6 @@ def test_a_container_has_the_memory_of_its_limit(monkeypatch, tmp_path, names, t
     assert devices.cpu_memory() == expected
 
 
-def test_no_driver_tells_nothing(monkeypatch):
+def test_without_a_driver_nothing_is_known(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert devices.gpu_memory() is None

@@ -47,7 +47,7 @@ def test_latents_are_normed_with_an_epsilon_of_their_own(eps):
         np.testing.assert_allclose(rule.layout.to_hf(weights)[0], hf_weight, rtol=1e-14)
 
 
-def test_what_the_logits_do_not_depend_on_may_be_in_a_checkpoint():
+def test_a_checkpoint_may_have_tensors_that_the_logits_do_not_need():
     unused = DEEPSEEK_V3.unused
     assert unused(read({"first_k_dense_replace": 0})) == ("model.layers.4.",)
     without = unused(read({"n_shared_experts": 0}))

@@ -1,4 +1,4 @@
-"""Mistral, Qwen3, SmolLM3, OLMo 2 and Gemma: config.json to ours and back, older formats, and what is refused."""
+"""Mistral, Qwen3, SmolLM3, OLMo 2 and Gemma: config.json to our config and back, older formats, and errors."""
 
 import itertools
 from operator import attrgetter

@@ -65,7 +65,7 @@ RICH = {
 }  # fmt: skip
 """{model_type: a config.json in which everything is set}, beside NEEDED."""
 SMALL = {"deepseek_v3": {"q_lora_rank": None, "qk_nope_head_dim": 6, "qk_rope_head_dim": 8, "v_head_dim": 10}}
-"""Beside NEEDED, where the widths that the class assumes do not matter."""
+"""Fields beside NEEDED, for tests in which the widths that the class assumes do not matter."""
 
 
 def read(family: str, values: dict) -> Config:

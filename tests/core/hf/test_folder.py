@@ -49,7 +49,7 @@ def folder(tmp_path, tensors):
     return tmp_path
 
 
-def test_a_folder_becomes_ours(folder, tensors):
+def test_a_folder_is_imported(folder, tensors):
     imported, items = open_folder(folder)
     weights = dict(items)
     assert imported.vocab_size == 11 and imported.tokens == {"eos_token_id": 3}
@@ -96,8 +96,8 @@ def test_a_tensor_that_nothing_reads_is_named(folder, tensors):
         dict(open_folder(folder)[1])
 
 
-def test_what_holds_no_weights_is_passed_over(folder, tensors):
-    """The copy of a tied head, and tables of rotations."""
+def test_tensors_that_are_not_weights_are_passed_over(folder, tensors):
+    """These are the copy of a tied head, and tables of rotations."""
     more = {"lm_head.weight": tensors["model.embed_tokens.weight"] + 0}
     more |= {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2, np.float32)}
     save_file(tensors | more, folder / "model.safetensors")
@@ -115,7 +115,7 @@ def test_what_holds_no_weights_is_passed_over(folder, tensors):
         ({"num_attention_heads": 3}, "num_attention_heads=3 does not divide hidden_size=8"),
     ],
 )
-def test_a_config_that_is_not_ours_is_refused(folder, change, message):
+def test_a_config_that_no_family_reads_is_refused(folder, change, message):
     (folder / "config.json").write_text(json.dumps(LLAMA | change))
     with pytest.raises(UserError, match=message):
         open_folder(folder)
@@ -139,12 +139,12 @@ def test_files_that_are_missing_or_broken(folder, tmp_path):
         open_folder(folder)
 
 
-def test_fields_that_nothing_reads_are_told(folder):
+def test_fields_that_nothing_reads_are_reported(folder):
     (folder / "config.json").write_text(json.dumps(LLAMA | {"new_trick": 1, "use_cache": True}))
     assert read_config(folder).notes == ["config.json: not read: new_trick"]
 
 
-def test_a_long_context_is_shortened_and_said(folder):
+def test_a_long_context_is_shortened_and_reported(folder):
     (folder / "config.json").write_text(json.dumps(LLAMA | {"max_position_embeddings": 8192}))
     imported = read_config(folder)
     assert imported.config.data.seq_len == CONTEXT and "--context=8192 for all of it" in imported.notes[0]
@@ -153,7 +153,7 @@ def test_a_long_context_is_shortened_and_said(folder):
         read_config(folder, 9000)
 
 
-def test_an_export_is_an_import_undone(folder, tensors, tmp_path):
+def test_an_export_reverses_an_import(folder, tensors, tmp_path):
     imported, items = open_folder(folder)
     family, written = exporting.choose(imported.config)
     out = tmp_path / "out"

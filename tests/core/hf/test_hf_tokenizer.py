@@ -61,7 +61,7 @@ def test_a_prompt_has_what_the_tokenizer_puts_before_it(tmp_path):
     assert trained.prompt("def") == [trained.end, *trained.encode("def")]
 
 
-def test_no_tokenizer_is_said(tmp_path):
+def test_a_missing_tokenizer_is_reported(tmp_path):
     assert "no tokenizer: the run can be exported" in import_tokenizer(tmp_path, tmp_path / "run")
     (tmp_path / "tokenizer.model").touch()
     assert "only a SentencePiece" in import_tokenizer(tmp_path, tmp_path / "run")

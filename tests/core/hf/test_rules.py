@@ -1,4 +1,4 @@
-"""Layouts of tensors: right in one direction, and undone by the other."""
+"""Layouts of tensors are right in one direction, and the other direction reverses them."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_undone(name):
+def test_each_direction_of_a_layout_reverses_the_other(name):
     layout, shapes = LAYOUTS[name]
     hf_tensors = [np.random.default_rng(i).standard_normal(shape) for i, shape in enumerate(shapes)]
     back = layout.to_hf(layout.from_hf(hf_tensors))
@@ -27,7 +27,7 @@ def test_a_layout_is_undone(name):
     assert all(np.array_equal(a, b) for a, b in zip(back, hf_tensors, strict=True))
 
 
-def test_heads_hold_all_parts_each():
+def test_each_head_has_every_part():
     # Two heads, queries of 2 features and keys of 1: q q k, q q k.
     q, k = split_heads(2, [2, 1]).from_hf([np.arange(6)])
     assert q.tolist() == [0, 1, 3, 4] and k.tolist() == [2, 5]

@@ -1,4 +1,4 @@
-"""The loss of a run on disk, as sums and per byte, with a model that needs no framework."""
+"""The loss of a saved run, as a sum and per byte, with a model that needs no framework."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from tests.core.fake_engine import BigramEngine, make_config
 TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 
 
-def test_units():
+def test_loss_is_converted_to_other_units():
     measured = Measured(nats=6.0, tokens=3, text_bytes=4)
     assert measured.loss == 2 and measured.perplexity == pytest.approx(math.exp(2))
     assert measured.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
@@ -36,7 +36,7 @@ def test_bytes_of_the_targets(kind):
     assert text_bytes(tokenizer, np.array(tokens, np.int32)) == len(TEXT.encode()) - first
 
 
-def test_what_stands_for_no_text():
+def test_tokens_without_text_have_no_bytes():
     tokenizer = Byte()
     assert text_bytes(tokenizer, np.array([97, 98, 0, 99], np.int32)) == 2  # 0 ends a document
     assert text_bytes(tokenizer, np.array([0, 98, 99], np.int32)) == 2
@@ -46,7 +46,7 @@ def test_what_stands_for_no_text():
 
 
 def test_a_run_measures_what_training_measured(tmp_path):
-    """On the run's own text, in pieces of any size, and the same on that text when it is named."""
+    """The loss is the same on the run's own text, in batches of any size, and on that text given as a file."""
     config = make_config(tmp_path, steps=4)
     result = train(config, BigramEngine, "torch")
     saved = load_run(result.folder)

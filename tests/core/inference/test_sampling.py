@@ -100,7 +100,7 @@ def test_the_random_numbers_are_fixed_for_ever():
 
 
 @pytest.mark.parametrize("logits", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
-def test_logits_that_are_no_distribution_are_refused(logits):
+def test_logits_that_are_not_a_distribution_are_refused(logits):
     with pytest.raises(FloatingPointError):
         sample(np.array(logits), 0.5)
 

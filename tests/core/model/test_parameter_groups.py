@@ -1,4 +1,4 @@
-"""Which parameters decay, and which no optimizer sees."""
+"""The parameters that decay, and those that no optimizer sees."""
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values

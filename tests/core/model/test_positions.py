@@ -1,4 +1,4 @@
-"""The host's numbers of positions against Hugging Face transformers and against what the papers promise."""
+"""Tables of positions against Hugging Face transformers and against the papers."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ SCALED = {
         ),
     ),
 }  # fmt: skip
-"""{name: (ours, rope_parameters of transformers)}"""
+"""{name: (our fields, rope_parameters of transformers)}."""
 
 
 def model(position: Position, heads: int = 2, head_dim: int = 32) -> Model:

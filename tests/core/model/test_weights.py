@@ -31,8 +31,8 @@ def test_what_is_written_is_read(tmp_path, shard_bytes, files):
         assert np.array_equal(weights[name], array)
 
 
-def test_writing_holds_one_shard(tmp_path):
-    """When an array is asked for, those before it are in files already, but for the shard that is being filled."""
+def test_writing_keeps_one_shard_in_memory(tmp_path):
+    """When the writer asks for an array, earlier arrays are in files already, except those of the open shard."""
     written = []
 
     def items():

@@ -1,4 +1,4 @@
-"""The trainer's choices on a device, by a planner made up here: what fits, why, and the error if nothing does."""
+"""The trainer's choices on a device, with an invented planner: what fits, why, and the error if nothing fits."""
 
 import pytest
 
@@ -142,7 +142,7 @@ def test_turing_computes_in_what_is_faster_there():
     assert resolved({}, turing(float16=0.9e-3))[0].precision.compute == "float16"
 
 
-def test_turing_computes_in_float16_where_float32_does_not_fit():
+def test_turing_computes_in_float16_if_float32_does_not_fit():
     given = {"memory.remat": "none", "memory.loss_chunk": 50, "train.micro_batch_size": 8, "memory.limit_gb": 1.0}
     config, lines = resolved(given, turing())
     assert config.precision.compute == "float16"
@@ -164,7 +164,7 @@ def test_bfloat16_that_would_be_emulated_is_refused():
     assert resolved({"precision.compute": "bfloat16"}, AMPERE)[1]["precision.compute"] == "bfloat16 (given)"
 
 
-def test_what_computes_fused_attention_is_said():
+def test_the_library_of_fused_attention_is_reported():
     fused = {"model.attention.kernel": "fused"}
     assert resolved(fused, turing(fused="flash"))[1]["model.attention.kernel"] == "fused (flash)"
     assert "model.attention.kernel" not in resolved({}, AMPERE)[1]
@@ -215,7 +215,7 @@ def test_the_memory_of_this_machine():
     assert 2**28 < free <= total
 
 
-def test_memory_where_the_system_does_not_tell(monkeypatch, tmp_path):
+def test_memory_if_the_system_reports_none(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "_MEMINFO", tmp_path / "none")
     total, free = devices.cpu_memory()
     assert total == free > 2**28

@@ -1,4 +1,4 @@
-"""The planner's choices: what it picks fits, costs the least, and leaves what is given alone."""
+"""The planner's choices fit, cost the least, and leave the given fields alone."""
 
 import dataclasses
 
@@ -65,7 +65,7 @@ def test_the_largest_micro_batch_fits_and_the_next_does_not(twin):
 
 
 @TWINS
-def test_changes_save_memory_one_a_field_the_best_first(twin):
+def test_changes_save_memory_one_per_field_the_best_first(twin):
     config = gpt2()
     before = predict(resolved(config), VOCAB, twin).total
     changes = helpful(config, VOCAB, twin)

@@ -9,7 +9,7 @@ CODES = {"signed": signed_code(), "unsigned": unsigned_code()}
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_a_table_has_twice_the_entries_a_decade(name):
+def test_a_table_doubles_its_entries_per_decade(name):
     code, fewest = CODES[name], {"signed": 1, "unsigned": 2}[name]
     assert len(code) == 256 and code.dtype == np.float32 and (np.diff(code) > 0).all()
     for decade in range(7):

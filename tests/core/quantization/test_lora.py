@@ -1,4 +1,4 @@
-"""Which linear layers get an adapter, and that each is in the plan."""
+"""The adapter plan names the linear layers that get an adapter, and no others."""
 
 import pytest
 

@@ -83,7 +83,7 @@ def test_a_run_without_a_name_gets_the_automatic_one(config):
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", ".hidden", "/tmp"])
-def test_names_that_are_not_names(config, name):
+def test_invalid_names_are_refused(config, name):
     assert refusal(change(config, run__name=name)).startswith(f"run.name={name!r}: ")
 
 
@@ -152,7 +152,7 @@ def test_two_processes_cannot_train_the_same_run(config):
     assert run(config).finished
 
 
-def test_a_folder_that_is_no_run_is_left_alone(config):
+def test_a_folder_that_is_not_a_run_is_left_alone(config):
     folder = Path(config.run.dir) / "run"
     folder.mkdir(parents=True)
     (folder / "thesis.txt").write_text("precious")

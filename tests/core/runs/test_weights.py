@@ -1,4 +1,4 @@
-"""The weights of a run to evaluate with: averages, merged adapters."""
+"""The weights with which a run is evaluated: averages, and merged adapters."""
 
 import numpy as np
 

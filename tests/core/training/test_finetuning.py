@@ -1,4 +1,4 @@
-"""Starting from another run: when the loop asks for which weights, which bases are refused, and the preset."""
+"""Fine-tuning: when the loop asks for the base's weights, which bases are refused, and the preset."""
 
 import json
 from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_run_is_described_by_its_base(config):
     assert load_run(run(again, lambda saved: None)[0]).tokens == {"eos_token_id": 7}
 
 
-def test_a_base_that_is_not_there(config):
+def test_a_missing_base_is_refused(config):
     missing = change(config, finetune__base=str(Path(config.run.dir) / "imparted"))
     missing = change(missing, data__path="nowhere")  # the base is looked for first
     assert "no such run" in refusal(run, missing) and refusal(run, missing).startswith("finetune.base: ")
@@ -129,14 +129,14 @@ def test_a_base_of_another_function_is_refused(config, values, field):
         ({"model.pattern": "attention.window=4 | ."}, "model.pattern=attention.window=4 | .: "),
     ],
 )
-def test_what_is_another_function_is_named_and_not_what_is_written_otherwise(config, values, field):
+def test_a_difference_in_the_function_is_named_and_not_one_in_its_spelling(config, values, field):
     base = imported(config)
     same = {"finetune.base": str(base), "model.attention.n_kv_heads": config.model.attention.n_heads}
     assert open_base(with_values(config, same)).folder == base
     assert refusal(open_base, with_values(config, same | values)).startswith(field)
 
 
-def test_what_leaves_the_function_as_it_is_may_differ(config):
+def test_fields_that_do_not_change_the_function_may_differ(config):
     base = imported(config, **{"model.attention.n_kv_heads": 4})
     values = {
         "finetune.base": str(base), "model.dropout": 0.1, "model.z_loss": 1e-4, "model.attention.kernel": "flash",
@@ -155,7 +155,7 @@ def test_a_context_that_changes_the_function_is_refused(config):
         assert refusal(open_base, change(started, data__seq_len=128)).startswith("data.seq_len=128: ")
 
 
-def test_other_tokens_are_refused(config):
+def test_a_tokenizer_other_than_the_bases_is_refused(config):
     text = Path(config.data.path).read_text()
     base = imported(config, tokenizer=train_bpe([text], 290))
     config = change(config, finetune__base=str(base))

@@ -267,7 +267,7 @@ def test_evaluation_goes_by_micro_batches(whole, tmp_path):
     assert losses == pytest.approx(reference, rel=1e-14)
 
 
-def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):
+def test_resolved_settings_are_recorded_and_used_again(whole, tmp_path):
     built = []
 
     def resolve_auto(micro_batch_size):
@@ -293,7 +293,7 @@ def test_what_was_resolved_is_recorded_and_taken_again(whole, tmp_path):
     assert (engine.weights == whole[1].weights).all()
 
 
-def test_what_no_longer_fits_is_resolved_anew_but_for_the_dtype(tmp_path, capsys):
+def test_settings_that_no_longer_fit_are_resolved_again_except_the_dtype(tmp_path, capsys):
     def fits(most, begun):
         def prepare_engine(engine):
             given = engine.config
@@ -318,7 +318,7 @@ def test_what_no_longer_fits_is_resolved_anew_but_for_the_dtype(tmp_path, capsys
     assert description["resolved"] == {"precision.compute": "float32", "train.micro_batch_size": 2}
 
 
-def test_a_run_of_before_resolves_anew(tmp_path):
+def test_a_run_of_an_older_version_is_resolved_again(tmp_path):
     config = make_config(tmp_path)
     with pytest.raises(Interrupted):
         run(config, crash_at(8))

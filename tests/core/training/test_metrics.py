@@ -25,7 +25,7 @@ def test_a_line_has_every_field_in_order_and_is_there_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_null(tmp_path, value):
+def test_a_number_that_is_not_finite_is_null(tmp_path, value):
     metrics = Metrics(tmp_path, 0, tensorboard=True)
     assert metrics.write(step=1, split="train", loss=value)["loss"] is None
     metrics.close()

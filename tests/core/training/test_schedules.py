@@ -29,7 +29,7 @@ def test_every_schedule_of_the_config_is_here():
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
 @pytest.mark.parametrize("ratio", [0.0, 0.1, 0.3, 1.0])
-def test_the_last_update_stands_on_the_floor(schedule, ratio):
+def test_the_last_update_has_the_lowest_rate(schedule, ratio):
     assert rates(schedule, min_lr_ratio=ratio)[-1] == 2e-3 * ratio
 
 

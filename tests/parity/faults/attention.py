@@ -1,4 +1,4 @@
-"""Attention: scores and masks, and all that stands around them."""
+"""Attention: scores, masks, and the parts around them."""
 
 import torch
 

@@ -14,7 +14,7 @@ def tree_of(function: Callable) -> ast.Module:
 
 
 def compiled(tree: ast.Module, function: Callable, filename: str) -> Any:
-    """Runs the definition in a tree, with the globals of a function. Returns what it binds to the function's name."""
+    """Runs the definition in a tree, with the globals of a function. Returns the value of the function's name."""
     made: dict[str, Any] = {}
     exec(compile(ast.fix_missing_locations(tree), filename, "exec"), function.__globals__, made)
     return made[function.__name__]

@@ -20,7 +20,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.dot_product dot_product: bias.shape[1] - 1 -> bias.shape[1] + 1",
         "layers.fused _mask: bias.shape[1] - 1 -> bias.shape[1] + 1",
     ),
-    "a short cut where the rate is 0": ("layers.dropout Dropout.forward: 0 -> 1",),
+    "a short cut if the rate is 0": ("layers.dropout Dropout.forward: 0 -> 1",),
     "the same 32 bits": (
         "layers.dropout _signed: 2 ** 31 -> 2 * 31",
         "layers.dropout _signed: 2 -> 3",
@@ -109,7 +109,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "layers.moe MixtureOfExperts.weights: weights.sum(-1, keepdim=True) + TINY"
         " -> weights.sum(-1, keepdim=True) - TINY",
     ),
-    "a short cut where a factor, a scale or a number of groups is 1": (
+    "a short cut if a factor, a scale or a number of groups is 1": (
         "layers.moe MixtureOfExperts.route: 1 -> 2",
         "layers.moe MixtureOfExperts.weights: 1 -> 2",
         "model Block.add: 1 -> 2",

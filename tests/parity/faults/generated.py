@@ -1,5 +1,6 @@
-"""Mutants made by rule, as mutation testers make them: one operator, comparison, number or condition of the PyTorch
-twin at a time, whatever anybody thinks of. Those that no model of `faults.pairs` finds must change nothing.
+"""Makes mutants by rule, as mutation testers do: each changes one operator, comparison, number or condition.
+
+Mutants are made of the PyTorch twin. A mutant that no model of `faults.pairs` finds must change nothing.
 """
 
 import ast
@@ -41,7 +42,7 @@ class Mutant:
 
     @contextmanager
     def alive(self) -> Iterator[None]:
-        """The function computes what the mutant does until the context ends, whoever holds it."""
+        """Makes the function compute what the mutant does until the context ends, for every caller that has it."""
         original = self.function.__code__
         self.function.__code__ = self.code
         try:
@@ -51,7 +52,7 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Returns every mutant of the functions of the PyTorch twin, but of those that close over others' variables."""
+    """Makes every mutant of the functions of the PyTorch twin that close over no variable of another function."""
     packages = [import_module(name) for name in PACKAGES]
     names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
     modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
@@ -106,12 +107,12 @@ def _mutants(name: str, function: FunctionType) -> Iterator[Mutant]:
 
 
 def _nodes(tree: ast.Module) -> list[ast.AST]:
-    """Returns what stands in a function's body."""
+    """Lists the nodes of a function's body."""
     return [node for statement in tree.body[0].body for node in ast.walk(statement)]
 
 
 def _change(node: ast.AST) -> bool:
-    """Changes a node in place; returns whether there is a rule for it."""
+    """Changes a node in place if there is a rule for it; returns whether there is one."""
     match node:
         case ast.BinOp(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
             node.op = SWAPPED[type(op)]()

@@ -55,7 +55,7 @@ FAULTS = {
         changed("slm_torch.layers.dense:matrix", lambda original: lambda model: Spec("matrix", std=model.init_std)),
         "muP init", "adamw", "initial_weights", "layers.0.mlp.up_proj",
     ),
-    # Precision: float32 where the rule is "float32 or wider".
+    # Precision: always float32, though the rule is "float32 or wider".
     "norm in float32": Fault(
         edited("model.layers.0.mlp_norm.forward", "x.to(wide(x.dtype))", "x.float()"),
         "wide norms", "catalogue", "logits", "layers.0.mlp_norm",

@@ -1,4 +1,4 @@
-"""Norms, their forms, and where they stand."""
+"""Norms, their forms, and their places in a block."""
 
 from collections.abc import Callable
 

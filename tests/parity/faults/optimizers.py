@@ -77,7 +77,7 @@ class FromZero(ScheduleFree):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        for group in self.own_groups:
+        for group in self.updated_groups:
             for z in self.part(group, "z"):
                 z.zero_()
 
@@ -87,7 +87,7 @@ class CodesFromZero(AdamW8bit):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        for group in self.own_groups:
+        for group in self.updated_groups:
             for codes in self.part(group, "m"):
                 codes.zero_()
 

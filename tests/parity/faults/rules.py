@@ -1,4 +1,4 @@
-"""What must have a fault: components, choices, fields with arithmetic, and rules that are no field's."""
+"""Lists the rules that must have a fault though no field sets them, and the fields that need none."""
 
 RULES = {
     "1 parameters": (

@@ -1,4 +1,4 @@
-"""Layers that repeat, which the Flax twin alone runs in a loop: faults in it."""
+"""Repeated layers, which only the Flax twin runs in a loop: faults in that loop."""
 
 from functools import partial
 

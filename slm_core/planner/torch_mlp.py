@@ -47,6 +47,7 @@ def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> tuple[Va
     pairs = s.tokens * config.top_k
     logits = _router(graph, s, path, config, x)
     scores = graph.op([logits], logits.size, saves_output=True)
+    auxiliary_loss = graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
     indices = 8 * pairs
     rows = graph.op([x], x.size * config.top_k)  # repeated, then in the order of their experts
     rows = graph.op([rows], rows.size, extra=2 * indices)
@@ -58,7 +59,6 @@ def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> tuple[Va
     if config.shared_experts:
         shared = dense(graph, s, f"{path}.shared", config.expert, x)
         y = graph.op([y, shared], y.size, passes=(y, shared))
-    auxiliary_loss = graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
     return y, auxiliary_loss
 
 

@@ -121,11 +121,12 @@ class MixtureOfExperts(nnx.Module):
         """Computes the output, and the auxiliary loss per token."""
         tokens = x.reshape(-1, x.shape[-1])
         routing = self.route(tokens)
+        auxiliary_loss = self.auxiliary_loss(routing)
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).astype(y.dtype)[..., None]).sum(1).reshape(x.shape)
         if self.shared is not None:
             y = y + self.shared(x)[0]
-        return y, self.auxiliary_loss(routing)
+        return y, auxiliary_loss
 
     def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:
         """Computes the auxiliary loss of this layer per token, float32 or wider.

@@ -122,12 +122,13 @@ class MixtureOfExperts(nn.Module):
         """Computes the output, and the auxiliary loss per token, which is 0 if no gradient is recorded."""
         tokens = x.flatten(0, 1)
         routing = self.route(tokens)
+        # Evaluation and decoding read no auxiliary loss.
+        auxiliary_loss = self.auxiliary_loss(routing) if torch.is_grad_enabled() else 0.0
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).to(y.dtype)[..., None]).sum(1).view_as(x)
         if self.shared is not None:
             y = y + self.shared(x)[0]
-        # Evaluation and decoding read no auxiliary loss.
-        return y, self.auxiliary_loss(routing) if torch.is_grad_enabled() else 0.0
+        return y, auxiliary_loss
 
     def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:
         """Computes the auxiliary loss of this layer per token, float32 or wider.

@@ -150,7 +150,7 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True)
 
 
-def tests_of(root: Path, *arguments: str) -> str:
+def passing(root: Path, *arguments: str) -> str:
     """Runs tests of a copy, and returns what pytest prints; they must pass."""
     done = run(root, "-m", "pytest", "-n", "0", "-q", "-m", "slow or not slow", *arguments)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -201,7 +201,7 @@ def test_it_is_in_the_help_the_schema_and_the_validation(copy):
 
 
 def test_another_component_leaves_the_page_true(copy):
-    assert "7 passed" in tests_of(copy, "tests/parity/test_adding.py", "-k", "the_page and not another")
+    assert "7 passed" in passing(copy, "tests/parity/test_adding.py", "-k", "the_page and not another")
 
 
 def test_it_is_in_the_suite(copy):
@@ -223,13 +223,13 @@ def test_the_planner_counts_an_unfinished_one_as_another_and_says_so(unfinished)
 
 @pytest.mark.slow
 def test_the_gates_pass(copy):
-    printed = tests_of(copy, "-W", "error::UserWarning", *GATES, "-k", "not roles or squash or steepness or tiger")
+    printed = passing(copy, "-W", "error::UserWarning", *GATES, "-k", "not roles or squash or steepness or tiger")
     assert "passed" in printed
 
 
 @pytest.mark.slow
 def test_the_gates_name_what_an_experimental_one_lacks(unfinished):
-    printed = tests_of(unfinished, *GATES, "-k", "not roles or squash or steepness or tiger")
+    printed = passing(unfinished, *GATES, "-k", "not roles or squash or steepness or tiger")
     for name, lacks in {
         "squash": ("a fault", "arithmetic", "its row in docs/components.md"),
         "norm.steepness": ("a fault", "its row"),
@@ -254,7 +254,7 @@ def test_without_the_mark_a_gate_fails(unfinished, tmp_path):
 @pytest.mark.slow
 def test_its_formulas_and_faults_are_tested(copy):
     """The formula's test under the new name, its faults, the coordinate check, and the fields' effects."""
-    printed = tests_of(
+    printed = passing(
         copy,
         "tests/conformance/test_layers.py",
         "tests/conformance/test_optimizers.py",
@@ -262,8 +262,8 @@ def test_its_formulas_and_faults_are_tested(copy):
         "tests/torch/test_library_optimizers.py",
         "tests/flax/test_library_optimizers.py",
         "tests/parity/test_mutations.py",
-        "tests/sensitivity/test_sensitivity_twins.py::test_it_changes_what_is_computed",
-        "tests/sensitivity/test_sensitivity_runs.py::test_it_changes_what_the_loop_does[data.source]",
+        "tests/sensitivity/test_sensitivity_twins.py::test_a_field_changes_the_computation",
+        "tests/sensitivity/test_sensitivity_runs.py::test_a_field_changes_the_loop[data.source]",
         "-k",
         "squash or steepness or tiger or data.source",
     )

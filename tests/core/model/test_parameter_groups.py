@@ -1,9 +1,20 @@
 """The parameters that decay, and those that no optimizer sees."""
 
+import pytest
+
 from slm_core.config import Config
 from slm_core.config.fields import with_values
+from slm_core.errors import UserError
+from slm_core.model import mup
 from slm_core.model.initialization import Spec
 from slm_core.model.parameter_groups import DECAYS, balance_steps, parameter_groups, weight_decay
+
+
+def test_an_optimizer_without_a_power_is_refused_under_mup(monkeypatch):
+    monkeypatch.delitem(mup.POWERS, "lion")
+    config = with_values(Config(), {"optim.kind": "lion", "model.mup_base_width": 64})
+    with pytest.raises(UserError, match="^model.mup_base_width=64: no rule says how optim.kind=lion .*add its line"):
+        parameter_groups({"weight": Spec("matrix")}, config)
 
 
 def test_weight_decay_goes_by_role():

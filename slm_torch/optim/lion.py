@@ -34,3 +34,4 @@ class Lion(Optimizer):
             torch._foreach_add_(m, g, alpha=1 - b2)
             decay(group)
             torch._foreach_add_(group["params"], u, alpha=-group["lr"])
+            del u  # the next group needs its room

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from slm_core.config.fields import FieldInfo, field_table, type_name
+from slm_core.studies.tables import markdown_table
 
 TITLES = {
     "model.attention": "Attention",
@@ -62,11 +63,7 @@ def _option(info: FieldInfo) -> tuple[str, ...]:
 
 
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(titles)} |"
-    yield f"|{'---|' * len(titles)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
-    yield ""
+    yield from (markdown_table(titles, [[cell.replace("|", "\\|") for cell in row] for row in rows]), "")
 
 
 def _default(info: FieldInfo) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from slm_core.cli.help import default_text
 from slm_core.config.fields import FieldInfo, field_table, type_name
 from slm_core.studies.tables import markdown_table
 
@@ -44,7 +45,7 @@ def _section(section: str) -> Iterator[str]:
     yield from (f"## {TITLES[section]}", "")
     for info in fields:
         if info.option.choices:
-            yield from (f"`{info.name}`: {info.option.doc} (default `{_default(info)}`)", "")
+            yield from (f"`{info.name}`: {info.option.doc} (default `{default_text(info.default)}`)", "")
             yield from _table(("kind", "meaning"), _kinds(info))
     options = [_option(info) for info in fields if not info.option.choices]
     if options:
@@ -59,13 +60,8 @@ def _option(info: FieldInfo) -> tuple[str, ...]:
     rules = info.option.read_by
     readers = "; ".join(f"{selector} {', '.join(kinds)}" for selector, kinds in rules.items())
     name = info.name.rpartition(".")[2]
-    return f"`{name}` ({type_name(info.type)})", _default(info), info.option.doc, readers or "all"
+    return f"`{name}` ({type_name(info.type)})", default_text(info.default), info.option.doc, readers or "all"
 
 
 def _table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
     yield from (markdown_table(titles, [[cell.replace("|", "\\|") for cell in row] for row in rows]), "")
-
-
-def _default(info: FieldInfo) -> str:
-    value = info.default
-    return "unset" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

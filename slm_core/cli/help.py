@@ -108,16 +108,17 @@ def _field_row(info: FieldInfo) -> Row:
     for selector, kinds in option.read_by.items():
         notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
     leaf = info.name.rpartition(".")[2]
-    return Row(leaf, type_name(info.type), _default(info.default), option.doc + _bounds(option), notes)
+    return Row(leaf, type_name(info.type), default_text(info.default), option.doc + _bounds(option), notes)
 
 
 def _flag_row(flag: Flag) -> Row:
     notes = [("one of", ", ".join(flag.choices))] if flag.choices else []
-    default = "required" if flag.required else _default(flag.default)
+    default = "required" if flag.required else default_text(flag.default)
     return Row(f"--{flag.name}", flag.type.__name__, default, flag.help, notes)
 
 
-def _default(value: Any) -> str:
+def default_text(value: Any) -> str:
+    """Writes a default as a user types it."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, tuple):

@@ -104,7 +104,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["torch", "flax"])
 def test_resuming_takes_no_more_memory_than_starting(tmp_path: Path, framework: str):
-    """Compares the peaks of processes that train 29M parameters: a second copy of the 354 MB of state would show."""
+    """Compares the peaks of processes that train 29M parameters, which scatter by 100 MB: a second copy would show."""
+    state = 354 * 10**6
 
     def peak(before: str, after: str) -> int:
         command = [sys.executable, "-c", PEAK, framework, before, after]
@@ -112,4 +113,4 @@ def test_resuming_takes_no_more_memory_than_starting(tmp_path: Path, framework: 
         return int(done.stdout.split()[-1])
 
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
-    assert peak("", first) * 1.05 > peak(first, second)
+    assert peak("", first) + 0.6 * state > peak(first, second)

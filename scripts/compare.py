@@ -1,0 +1,192 @@
+"""Compares variants of a config by paired runs, and writes a page that answers which is better."""
+
+import dataclasses
+import functools
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.errors import UserError
+from slm_core.training.display.plain import duration
+
+if TYPE_CHECKING:
+    from slm_core.planner import Twin
+    from slm_core.studies.matching import Costs
+    from slm_core.studies.study import Study
+
+ROOT = Path(__file__).resolve().parents[1]
+MATCHES = ("steps", "tokens", "parameters", "flops", "time")
+
+DESCRIPTION = """Compares variants of a config. Each variant is trained with several seeds, in one or both twins. Runs
+of one seed share initial values, the order of batches and the validation text, so that their difference shows the
+variant. Writes report.html and report.md into the study's folder, models/NAME. The same command continues an
+interrupted study."""
+
+FLAGS = [
+    Flag("vary", str, (), "FIELD=VALUE,VALUE: values to compare; several --vary: all combinations", repeated=True),
+    Flag("variant", str, (), "'NAME: FIELD=VALUE FIELD=VALUE': a variant; the first is the baseline", repeated=True),
+    Flag("name", str, "", "the study's name; empty: made from the preset and the variants"),
+    Flag("question", str, "", "what the study asks, in a sentence; the report begins with it"),
+    Flag("seeds", int, 5, "runs of each variant in each twin, each with a seed of its own"),
+    Flag("frameworks", str, "torch,flax", "twins to train with", choices=("torch,flax", "flax,torch", "torch", "flax")),
+    Flag("match", str, "steps", "what the variants have in common", choices=MATCHES),
+    Flag("jobs", int, 0, "runs at a time; 0: one per CPU core, on a GPU one"),
+    Flag("dry-run", bool, False, "show the runs, their parameters, memory and time, and train none"),
+    Flag("report-only", bool, False, "train nothing; write the report of the runs that are there"),
+]  # fmt: skip
+
+
+def run(invocation: Invocation) -> None:
+    from slm_core.data import prepare
+    from slm_core.studies import forecast
+    from slm_core.studies.matching import matched
+    from slm_core.studies.runner import training_commands
+    from slm_core.studies.study import FILE, read_study, write_study
+
+    commands, flags, jobs = training_commands(ROOT, sys.executable), invocation.flags, jobs_of(invocation)
+    study = plan(invocation)
+    if flags["report_only"]:
+        report(read_study(study.folder))
+        return
+    prepare(study.base.data)
+    if (study.folder / FILE).is_file() and not flags["dry_run"]:
+        before = read_study(study.folder)
+        study = dataclasses.replace(study, adjusted=before.adjusted, notes=before.notes, facts=before.facts)
+    if not study.facts:
+        study = matched(study, costs(study), progress)
+    speeds = measured_speeds(study) if flags["dry_run"] else {}
+    made = forecast.forecasts(study, twins(), speeds)
+    if flags["dry_run"]:
+        print(forecast.table(study, made))
+        seconds = forecast.total_seconds(study, made, jobs)
+        print(f"\n{len(study.cells())} runs, {jobs} at a time: about {duration(seconds or 0)}")
+        return
+    forecast.refuse_too_large(study, made)
+    write_study(study)
+    train(study, commands, jobs)
+    report(study)
+
+
+def plan(invocation: Invocation) -> "Study":
+    """Makes the study that the command line asks for."""
+    from slm_core.runs.naming import check_name
+    from slm_core.studies.study import Study
+    from slm_core.studies.variants import make_variants
+
+    flags = invocation.flags
+    if flags["seeds"] < 1:
+        raise UserError(f"--seeds={flags['seeds']} must be at least 1; 3 to 5 are usual")
+    variants = make_variants(flags["vary"], flags["variant"])
+    name = flags["name"] or "-".join([invocation.preset, *(variant.slug for variant in variants)])[:60]
+    check_name(name)
+    overrides = {key: value for key, value in invocation.overrides.items() if key not in ("run.dir", "run.name")}
+    study = Study(
+        folder=Path(invocation.config.run.dir) / name,
+        preset=invocation.path,
+        overrides=overrides,
+        variants=variants,
+        frameworks=tuple(flags["frameworks"].split(",")),
+        seeds=flags["seeds"],
+        match=flags["match"],
+        threads=invocation.config.run.threads or max(1, (os.cpu_count() or 1) // jobs_of(invocation)),
+        question=flags["question"],
+        command=shlex.join(["uv", "run", "scripts/compare.py", *sys.argv[1:]]),
+    )
+    study.check()
+    return study
+
+
+def jobs_of(invocation: Invocation) -> int:
+    """Returns how many runs go on at a time."""
+    jobs = invocation.flags["jobs"]
+    if jobs < 0:
+        raise UserError(f"--jobs={jobs} must be at least 1, or 0 for one per CPU core")
+    return jobs or (1 if on_gpu(invocation.config.run.device) else os.cpu_count() or 1)
+
+
+def on_gpu(device: str) -> bool:
+    """Returns whether runs of this run.device compute on a GPU, without asking a framework."""
+    return device == "cuda" or (device == "auto" and Path("/proc/driver/nvidia").exists())
+
+
+def twins() -> "dict[str, Twin]":
+    from parity.memory import planned
+
+    return {name: planned(name) for name in ("torch", "flax")}
+
+
+def costs(study: "Study") -> "Costs":
+    """Returns how a config's parameters, operations and time are found."""
+    from slm_core.planner.declarations import parameters
+    from slm_core.runs.vocabulary import expected_vocabulary
+    from slm_core.studies.matching import Costs
+    from slm_torch.flops import update_flops
+    from slm_torch.model import declared
+
+    @functools.cache
+    def count(config) -> int:
+        return sum(each.size for each in parameters(config, expected_vocabulary(config), declared).values())
+
+    @functools.cache
+    def flops(config) -> float:
+        return update_flops(config, expected_vocabulary(config))
+
+    return Costs(count, flops, lambda config: update_seconds(config, study.frameworks[0]))
+
+
+def update_seconds(config, framework: str) -> float:
+    """Measures the seconds of an update in a process of its own."""
+    from scripts.benchmarks.throughput import flax_twin, torch_twin
+    from slm_core.studies.throughput import Contender, compare
+
+    make = {"torch": torch_twin, "flax": flax_twin}[framework]
+    (measured,) = compare([Contender(framework, make, config)], rounds=3, updates=5, say=lambda line: None)
+    return measured.update_ms / 1e3
+
+
+def measured_speeds(study: "Study") -> dict[str, float]:
+    """Returns {framework: operations per second} of the first variant, measured on one run at a time."""
+    config = study.config(study.variants[0])
+    speeds = {}
+    for framework in study.frameworks:
+        progress(f"measuring the speed of {framework}")
+        speeds[framework] = study.facts[study.variants[0].name]["flops"] / update_seconds(config, framework)
+    return speeds
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def train(study: "Study", commands: dict[str, list[str]], jobs: int) -> None:
+    """Does the runs; exits with status 130 if the user stops them."""
+    from slm_core.studies.display import StudyDisplay
+    from slm_core.studies.runner import Runner
+
+    cells = study.cells()
+    with StudyDisplay(len(cells)) as display:
+        runner = Runner(study.folder, study.preset, commands, jobs, display)
+        if not runner.run(cells, display.stopping):
+            raise SystemExit(130)
+
+
+def report(study: "Study") -> None:
+    """Writes the pages, and prints the answer."""
+    from slm_core.studies.report import write_report
+    from slm_core.studies.statistics import compare_all
+
+    from slm_core.studies.collect import collect
+
+    result = collect(study)
+    comparisons = compare_all(result)
+    for comparison in comparisons:
+        print(f"{comparison.variant}: {comparison.verdict.text}")
+    page = write_report(result, comparisons, study.folder)
+    print(f"written: {page}")
+
+
+if __name__ == "__main__":
+    main(run, DESCRIPTION, FLAGS)

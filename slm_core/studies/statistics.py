@@ -68,20 +68,20 @@ def paired(differences: Mapping[int, float]) -> Paired:
     if np.ptp(values) == 0:
         mean = float(values[0])
         return Paired(mean, mean, mean, 0.0, n, float(mean == 0), _sign_flip_p(values))
-    from scipy import stats
+    from scipy import special
 
     sd = float(values.std(ddof=1))
     error = sd / math.sqrt(n)
     half_width = interval_factor(n - 1) * error
-    p_t = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    p_t = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
     return Paired(mean, mean - half_width, mean + half_width, sd, n, p_t, _sign_flip_p(values))
 
 
 def interval_factor(degrees_of_freedom: float) -> float:
     """Returns the half-width of a 95% interval in standard errors: the 97.5% quantile of Student's t."""
-    from scipy import stats
+    from scipy import special
 
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees_of_freedom))
+    return float(special.stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
 
 
 def _sign_flip_p(values: np.ndarray) -> float:
@@ -127,12 +127,12 @@ def detection_rate(sd: float, difference: float, n: int, alpha: float = ALPHA) -
       n: number of seeds, at least 2.
       alpha: level of the test.
     """
-    from scipy import stats
+    from scipy import special, stats
 
     if sd == 0:
         return float(difference != 0)
     noncentrality = abs(difference) * math.sqrt(n) / sd
-    critical = stats.t.isf(alpha / 2, n - 1)
+    critical = special.stdtrit(n - 1, 1 - alpha / 2)
     upper = stats.nct.sf(critical, n - 1, noncentrality)
     if noncentrality > 5:  # the lower tail is below the normal distribution's 3e-7, and scipy's is NaN if it is tiny
         return float(upper)

@@ -15,6 +15,7 @@ from slm_core.studies.statistics import (
     seeds_needed,
     smallest_visible,
 )
+from tests.core.studies.made_up import assert_rate
 
 # Hours of sleep that two drugs add, ten patients: Student, The probable error of a mean, Biometrika 1908; R's `sleep`.
 SLEEP = (
@@ -27,11 +28,6 @@ MAIZE = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 
 def per_seed(values) -> dict[int, float]:
     return {seed: float(value) for seed, value in enumerate(values)}
-
-
-def assert_rate(count: int, trials: int, rate: float) -> None:
-    """Asserts that a count is within three standard deviations of what the binomial distribution expects."""
-    assert abs(count - trials * rate) <= 3 * math.sqrt(trials * rate * (1 - rate)), (count, trials * rate)
 
 
 def test_students_sleep_data_give_the_numbers_that_r_prints():

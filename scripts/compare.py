@@ -5,6 +5,7 @@ import functools
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from slm_core.training.display.plain import duration
 if TYPE_CHECKING:
     from slm_core.planner import Twin
     from slm_core.studies.matching import Costs
-    from slm_core.studies.study import Study
+    from slm_core.studies.study import Cell, Study
 
 ROOT = Path(__file__).resolve().parents[1]
 MATCHES = ("steps", "tokens", "parameters", "flops", "time")
@@ -33,6 +34,8 @@ FLAGS = [
     Flag("seeds", int, 5, "runs of each variant in each twin, each with a seed of its own"),
     Flag("frameworks", str, "torch,flax", "twins to train with", choices=("torch,flax", "flax,torch", "torch", "flax")),
     Flag("match", str, "steps", "what the variants have in common", choices=MATCHES),
+    Flag("tune", str, (), "FIELD=LOW..HIGH: search each variant's own best value first", repeated=True),
+    Flag("trials", int, 12, "trials of that search, per variant"),
     Flag("jobs", int, 0, "runs at a time; 0: one per CPU core, on a GPU one"),
     Flag("dry-run", bool, False, "show the runs, their parameters, memory and time, and train none"),
     Flag("report-only", bool, False, "train nothing; write the report of the runs that are there"),
@@ -44,21 +47,18 @@ def run(invocation: Invocation) -> None:
     from slm_core.studies import forecast
     from slm_core.studies.matching import matched
     from slm_core.studies.runner import training_commands
-    from slm_core.studies.study import FILE, read_study, write_study
+    from slm_core.studies.study import read_study, resumed, write_study
 
     commands, flags, jobs = training_commands(ROOT, sys.executable), invocation.flags, jobs_of(invocation)
     study = plan(invocation)
     if flags["report_only"]:
         report(read_study(study.folder))
         return
+    study = resumed(study)
     prepare(study.base.data)
-    if (study.folder / FILE).is_file() and not flags["dry_run"]:
-        before = read_study(study.folder)
-        study = dataclasses.replace(study, adjusted=before.adjusted, notes=before.notes, facts=before.facts)
     if not study.facts:
-        study = matched(study, costs(study), progress)
-    speeds = measured_speeds(study) if flags["dry_run"] else {}
-    made = forecast.forecasts(study, twins(), speeds)
+        study = matched(study, costs(study), say)
+    made = forecast.forecasts(study, twins(), measured_speeds(study) if flags["dry_run"] else {})
     if flags["dry_run"]:
         print(forecast.table(study, made))
         seconds = forecast.total_seconds(study, made, jobs)
@@ -66,7 +66,9 @@ def run(invocation: Invocation) -> None:
         return
     forecast.refuse_too_large(study, made)
     write_study(study)
-    train(study, commands, jobs)
+    study = tune(study, commands, jobs)
+    if not train(study, study.cells(), study.folder, commands, jobs):
+        raise SystemExit(130)
     report(study)
 
 
@@ -74,6 +76,7 @@ def plan(invocation: Invocation) -> "Study":
     """Makes the study that the command line asks for."""
     from slm_core.runs.naming import check_name
     from slm_core.studies.study import Study
+    from slm_core.studies.tuning import check_ranges, parse_range
     from slm_core.studies.variants import make_variants
 
     flags = invocation.flags
@@ -93,9 +96,12 @@ def plan(invocation: Invocation) -> "Study":
         match=flags["match"],
         threads=invocation.config.run.threads or max(1, (os.cpu_count() or 1) // jobs_of(invocation)),
         question=flags["question"],
+        tune=flags["tune"],
+        trials=flags["trials"] if flags["tune"] else 0,
         command=shlex.join(["uv", "run", "scripts/compare.py", *sys.argv[1:]]),
     )
     study.check()
+    check_ranges(study, list(map(parse_range, study.tune)))
     return study
 
 
@@ -152,36 +158,54 @@ def measured_speeds(study: "Study") -> dict[str, float]:
     config = study.config(study.variants[0])
     speeds = {}
     for framework in study.frameworks:
-        progress(f"measuring the speed of {framework}")
+        say(f"measuring the speed of {framework}")
         speeds[framework] = study.facts[study.variants[0].name]["flops"] / update_seconds(config, framework)
     return speeds
 
 
-def progress(line: str) -> None:
+def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def train(study: "Study", commands: dict[str, list[str]], jobs: int) -> None:
-    """Does the runs; exits with status 130 if the user stops them."""
+def tune(study: "Study", commands: dict[str, list[str]], jobs: int) -> "Study":
+    """Searches each variant's own settings, if the study asks for it; exits with status 130 if the user stops it."""
+    from slm_core.studies.study import write_study
+    from slm_core.studies.tuning import FOLDER, parse_range, tuned
+
+    if not study.tune or study.tuned:
+        return study
+    ranges = list(map(parse_range, study.tune))
+    folder = study.folder / FOLDER
+    study, complete = tuned(study, ranges, study.trials, lambda cells: train(study, cells, folder, commands, jobs))
+    if not complete:
+        raise SystemExit(130)
+    study = dataclasses.replace(study, tuned=True)
+    write_study(study)
+    return study
+
+
+def train(study: "Study", cells: "Sequence[Cell]", folder: Path, commands: dict[str, list[str]], jobs: int) -> bool:
+    """Does runs; returns False if the user stops them."""
     from slm_core.studies.display import StudyDisplay
     from slm_core.studies.runner import Runner
 
-    cells = study.cells()
     with StudyDisplay(len(cells)) as display:
-        runner = Runner(study.folder, study.preset, commands, jobs, display)
-        if not runner.run(cells, display.stopping):
-            raise SystemExit(130)
+        return Runner(folder, study.preset, commands, jobs, display).run(cells, display.stopping)
 
 
 def report(study: "Study") -> None:
     """Writes the pages, and prints the answer."""
     from slm_core.studies.report import write_report
-    from slm_core.studies.statistics import compare_all
 
     from slm_core.studies.collect import collect
+    from slm_core.studies.comparison import compare_all
+    from slm_core.studies.tuning import read_trials
 
-    result = collect(study)
+    result = collect(study, read_trials(study))
     comparisons = compare_all(result)
+    for cell in result.cells:
+        if cell.error:
+            print(f"failed: {Path(cell.folder).name}: {cell.error}", file=sys.stderr)
     for comparison in comparisons:
         print(f"{comparison.variant}: {comparison.verdict.text}")
     page = write_report(result, comparisons, study.folder)

@@ -24,6 +24,9 @@ MATCHES = {
 }
 """{match: what the variants of a study have in common}."""
 
+_IDENTITY = ("preset", "overrides", "variants", "match", "tune", "trials")
+"""What a study shares with the one that its folder holds. More seeds or another twin may join later."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -61,6 +64,9 @@ class Study:
       threads: CPU threads per run.
       question: what the study asks, in a sentence.
       command: the command line.
+      tune: the texts of --tune: fields whose best value is searched for each variant.
+      trials: of that search, per variant.
+      tuned: whether that search is complete.
       adjusted: {variant's name: {dotted field: value}} that matching, tuning and recommended settings changed.
       notes: {variant's name: one line for each of these}.
       facts: {variant's name: {"parameters": int, "flops": float or None}}.
@@ -76,6 +82,9 @@ class Study:
     threads: int
     question: str
     command: str
+    tune: tuple[str, ...] = ()
+    trials: int = 0
+    tuned: bool = False
     adjusted: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     notes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -125,25 +134,31 @@ def arguments(cell: Cell, preset: str) -> list[str]:
     return [f"--config={preset}", *(f"--config.{name}={value_text(v)}" for name, v in cell.overrides.items())]
 
 
-def write_study(study: Study) -> None:
-    """Writes study.json.
+def resumed(study: Study) -> Study:
+    """Takes over what the study in the folder, if there is one, has decided for its variants.
 
     Raises:
-      UserError: the folder holds another study, whose runs would be mixed with these.
+      UserError: the folder holds another study, or something else.
     """
-    path = study.folder / FILE
-    if path.exists():
-        before, now = _identity(read_study(study.folder)), _identity(study)
-        differing = [name for name in now if before[name] != now[name]]
-        if differing:
-            raise UserError(
-                f"{study.folder}: it holds a study with another {', '.join(differing)}; choose another --name"
-            )
-    elif study.folder.exists() and any(entry.name != ".claims" for entry in study.folder.iterdir()):
-        raise UserError(f"{study.folder}: it is not empty and holds no study; choose another --name")
+    folder = study.folder
+    if not (folder / FILE).exists():
+        if folder.exists() and any(entry.name != ".claims" for entry in folder.iterdir()):
+            raise UserError(f"{folder}: it is not empty and holds no study; choose another --name")
+        return study
+    before = read_study(folder)
+    differing = [name for name in _IDENTITY if getattr(before, name) != getattr(study, name)]
+    if differing:
+        raise UserError(f"{folder}: it holds a study with another {', '.join(differing)}; choose another --name")
+    decided = {name: getattr(before, name) for name in ("adjusted", "notes", "facts", "tuned")}
+    return dataclasses.replace(study, **decided)
+
+
+def write_study(study: Study) -> None:
+    """Writes study.json, and makes its folder."""
     study.folder.mkdir(parents=True, exist_ok=True)
-    values = dataclasses.asdict(study) | {"folder": study.folder.name, "variants": _variants(study)}
-    write_atomically(path, json.dumps(values, indent=1) + "\n")
+    variants = [{"name": variant.name, "overrides": dict(variant.overrides)} for variant in study.variants]
+    values = dataclasses.asdict(study) | {"folder": study.folder.name, "variants": variants}
+    write_atomically(study.folder / FILE, json.dumps(values, indent=1) + "\n")
 
 
 def read_study(folder: Path) -> Study:
@@ -151,11 +166,11 @@ def read_study(folder: Path) -> Study:
     try:
         values = json.loads((folder / FILE).read_text(encoding="utf-8"))
         variants = tuple(Variant(each["name"], _restored(each["overrides"])) for each in values.pop("variants"))
-        for name in ("overrides",):
-            values[name] = _restored(values[name])
+        values["overrides"] = _restored(values["overrides"])
         values["adjusted"] = {name: _restored(fields) for name, fields in values["adjusted"].items()}
         values["notes"] = {name: tuple(lines) for name, lines in values["notes"].items()}
-        values |= {"folder": folder, "frameworks": tuple(values["frameworks"]), "variants": variants}
+        values |= {name: tuple(values[name]) for name in ("frameworks", "tune")}
+        values |= {"folder": folder, "variants": variants}
         return Study(**values)
     except FileNotFoundError:
         raise UserError(f"{folder}: it holds no study ({FILE} is missing)") from None
@@ -166,17 +181,3 @@ def read_study(folder: Path) -> Study:
 def _restored(overrides: dict[str, Any]) -> dict[str, Any]:
     """Turns the lists that JSON made of tuples back."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}
-
-
-def _variants(study: Study) -> list[dict[str, Any]]:
-    return [{"name": variant.name, "overrides": dict(variant.overrides)} for variant in study.variants]
-
-
-def _identity(study: Study) -> dict[str, Any]:
-    """What a study must share with the one that its folder holds. More seeds or twins may join later."""
-    return {
-        "preset": study.preset,
-        "overrides": study.overrides,
-        "variants": _variants(study),
-        "match": study.match,
-    }

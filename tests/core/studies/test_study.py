@@ -8,7 +8,7 @@ import pytest
 
 from slm_core.cli.command_line import parse
 from slm_core.errors import UserError
-from slm_core.studies.study import FILE, Study, arguments, read_study, write_study
+from slm_core.studies.study import FILE, Study, arguments, read_study, resumed, write_study
 from slm_core.studies.variants import make_variants
 
 
@@ -50,19 +50,19 @@ def test_a_study_is_read_back_as_it_was_written(study):
 
 
 def test_more_seeds_and_twins_may_join_and_other_variants_may_not(study):
-    write_study(study)
-    write_study(dataclasses.replace(study, seeds=5, frameworks=("torch",)))
-    assert read_study(study.folder).seeds == 5
+    write_study(dataclasses.replace(study, facts={"rmsnorm": {"parameters": 1}}))
+    more = resumed(dataclasses.replace(study, seeds=5, frameworks=("torch",)))
+    assert (more.seeds, more.frameworks, more.facts) == (5, ("torch",), {"rmsnorm": {"parameters": 1}})
     other = dataclasses.replace(study, variants=make_variants(["model.norm.kind=rmsnorm,dyt"], []))
     with pytest.raises(UserError, match="it holds a study with another variants; choose another --name"):
-        write_study(other)
+        resumed(other)
 
 
 def test_a_folder_of_something_else_is_not_touched(study):
     study.folder.mkdir()
     (study.folder / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="it is not empty and holds no study"):
-        write_study(study)
+        resumed(study)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"variants": 3}'])

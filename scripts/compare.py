@@ -34,6 +34,7 @@ FLAGS = [
     Flag("seeds", int, 5, "runs of each variant in each twin, each with a seed of its own"),
     Flag("frameworks", str, "torch,flax", "twins to train with", choices=("torch,flax", "flax,torch", "torch", "flax")),
     Flag("match", str, "steps", "what the variants have in common", choices=MATCHES),
+    Flag("recommended", bool, True, "give each kind the settings that its paper asks for, unless they are set"),
     Flag("tune", str, (), "FIELD=LOW..HIGH: search each variant's own best value first", repeated=True),
     Flag("trials", int, 12, "trials of that search, per variant"),
     Flag("jobs", int, 0, "runs at a time; 0: one per CPU core, on a GPU one"),
@@ -75,7 +76,7 @@ def run(invocation: Invocation) -> None:
 def plan(invocation: Invocation) -> "Study":
     """Makes the study that the command line asks for."""
     from slm_core.runs.naming import check_name
-    from slm_core.studies.study import Study
+    from slm_core.studies.study import Study, with_companions
     from slm_core.studies.tuning import check_ranges, parse_range
     from slm_core.studies.variants import make_variants
 
@@ -100,6 +101,8 @@ def plan(invocation: Invocation) -> "Study":
         trials=flags["trials"] if flags["tune"] else 0,
         command=shlex.join(["uv", "run", "scripts/compare.py", *sys.argv[1:]]),
     )
+    if flags["recommended"]:
+        study = with_companions(study)
     study.check()
     check_ranges(study, list(map(parse_range, study.tune)))
     return study

@@ -9,6 +9,7 @@ from typing import Any
 
 from slm_core.config import Config, presets
 from slm_core.config.fields import flatten
+from slm_core.config.recommended import unset_companions
 from slm_core.config.values import value_text
 from slm_core.errors import UserError
 from slm_core.files import write_atomically
@@ -127,6 +128,17 @@ class Study:
                 first, second = self.variants[configs.index(config)], self.variants[index]
                 raise UserError(f"variants {first.name!r} and {second.name!r} have the same config: change one")
         refuse_repeated("the name", [variant.name for variant in self.variants])
+
+
+def with_companions(study: Study) -> Study:
+    """Gives each variant the settings that the papers of its kinds ask for, unless the user set them."""
+    adjusted, notes = dict(study.adjusted), dict(study.notes)
+    for variant in study.variants:
+        for kind, values, source in unset_companions(study.config(variant), study.settings(variant)):
+            shown = ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
+            adjusted[variant.name] = adjusted.get(variant.name, {}) | values
+            notes[variant.name] = (*notes.get(variant.name, ()), f"{shown} for {kind}: {source}")
+    return dataclasses.replace(study, adjusted=adjusted, notes=notes)
 
 
 def arguments(cell: Cell, preset: str) -> list[str]:

@@ -16,9 +16,12 @@ from slm_core.training.display.plain import duration
 if TYPE_CHECKING:
     from slm_core.planner import Twin
     from slm_core.studies.matching import Costs
+    from slm_core.studies.results import StudyResult
     from slm_core.studies.study import Cell, Study
+    from slm_core.studies.variants import Variant
 
 ROOT = Path(__file__).resolve().parents[1]
+TWINS = ("torch,flax", "flax,torch", "torch", "flax")
 MATCHES = ("steps", "tokens", "parameters", "flops", "time")
 
 DESCRIPTION = """Compares variants of a config. Each variant is trained with several seeds, in one or both twins. Runs
@@ -26,21 +29,26 @@ of one seed share initial values, the order of batches and the validation text, 
 variant. Writes report.html and report.md into the study's folder, models/NAME. The same command continues an
 interrupted study."""
 
+OPEN = {"question": "", "seeds": 5, "frameworks": "torch,flax", "match": "steps", "trials": 12}
+"""{flag that a study file may set, too: its value if neither does}."""
+
 FLAGS = [
     Flag("vary", str, (), "FIELD=VALUE,VALUE: values to compare; several --vary: all combinations", repeated=True),
     Flag("variant", str, (), "'NAME: FIELD=VALUE FIELD=VALUE': a variant; the first is the baseline", repeated=True),
+    Flag("study", str, "", "file that names the variants and the rest, such as configs/studies/attention.py"),
     Flag("name", str, "", "the study's name; empty: made from the preset and the variants"),
-    Flag("question", str, "", "what the study asks, in a sentence; the report begins with it"),
-    Flag("seeds", int, 5, "runs of each variant in each twin, each with a seed of its own"),
-    Flag("frameworks", str, "torch,flax", "twins to train with", choices=("torch,flax", "flax,torch", "torch", "flax")),
-    Flag("match", str, "steps", "what the variants have in common", choices=MATCHES),
+    Flag("question", str, None, "what the study asks, in a sentence; the report begins with it"),
+    Flag("seeds", int, None, "runs of each variant in each twin, each with a seed of its own; 5 if nothing says more"),
+    Flag("frameworks", str, None, "twins to train with; both if nothing says more", choices=TWINS),
+    Flag("match", str, None, "what the variants have in common; steps if nothing says more", choices=MATCHES),
     Flag("recommended", bool, True, "give each kind the settings that its paper asks for, unless they are set"),
     Flag("tune", str, (), "FIELD=LOW..HIGH: search each variant's own best value first", repeated=True),
-    Flag("trials", int, 12, "trials of that search, per variant"),
+    Flag("trials", int, None, "trials of that search, per variant; 12 if nothing says more"),
     Flag("jobs", int, 0, "runs at a time; 0: one per CPU core, on a GPU one"),
     Flag("dry-run", bool, False, "show the runs, their parameters, memory and time, and train none"),
     Flag("report-only", bool, False, "train nothing; write the report of the runs that are there"),
-]  # fmt: skip
+    Flag("runs", str, (), "folder of a run: train nothing, and compare these runs", repeated=True),
+]
 
 
 def run(invocation: Invocation) -> None:
@@ -51,6 +59,9 @@ def run(invocation: Invocation) -> None:
     from slm_core.studies.study import read_study, resumed, write_study
 
     commands, flags, jobs = training_commands(ROOT, sys.executable), invocation.flags, jobs_of(invocation)
+    if flags["runs"]:
+        compare_runs(invocation)
+        return
     study = plan(invocation)
     if flags["report_only"]:
         report(read_study(study.folder))
@@ -58,7 +69,7 @@ def run(invocation: Invocation) -> None:
     study = resumed(study)
     prepare(study.base.data)
     if not study.facts:
-        study = matched(study, costs(study), say)
+        study = matched(study, costs(study.frameworks[0]), say)
     made = forecast.forecasts(study, twins(), measured_speeds(study) if flags["dry_run"] else {})
     if flags["dry_run"]:
         print(forecast.table(study, made))
@@ -74,38 +85,56 @@ def run(invocation: Invocation) -> None:
 
 
 def plan(invocation: Invocation) -> "Study":
-    """Makes the study that the command line asks for."""
+    """Makes the study that the command line, or the file that it names, asks for."""
     from slm_core.runs.naming import check_name
+    from slm_core.studies.file import load_study
     from slm_core.studies.study import Study, with_companions
     from slm_core.studies.tuning import check_ranges, parse_range
-    from slm_core.studies.variants import make_variants
+    from slm_core.studies.variants import Variant, make_variants
 
-    flags = invocation.flags
-    if flags["seeds"] < 1:
-        raise UserError(f"--seeds={flags['seeds']} must be at least 1; 3 to 5 are usual")
-    variants = make_variants(flags["vary"], flags["variant"])
-    name = flags["name"] or "-".join([invocation.preset, *(variant.slug for variant in variants)])[:60]
+    flags, file = invocation.flags, {}
+    if flags["study"]:
+        if flags["vary"] or flags["variant"]:
+            raise UserError("--study with --vary or --variant: the file names the variants; leave one out")
+        file = load_study(flags["study"])
+    settings = {
+        name: flags[name] if flags[name] is not None else file.get(name, default) for name, default in OPEN.items()
+    }
+    if settings["seeds"] < 1 or settings["trials"] < 1:
+        raise UserError(f"--seeds={settings['seeds']} and --trials={settings['trials']} must be at least 1")
+    named = tuple(Variant(name, fields) for name, fields in file.get("variants", {}).items())
+    variants = named or make_variants(flags["vary"], flags["variant"])
+    name = flags["name"] or Path(flags["study"]).stem or _automatic_name(invocation.preset, variants)
     check_name(name)
-    overrides = {key: value for key, value in invocation.overrides.items() if key not in ("run.dir", "run.name")}
+    kept = {key: value for key, value in invocation.overrides.items() if key not in ("run.dir", "run.name")}
+    tune = flags["tune"] or tuple(file.get("tune", ()))
     study = Study(
         folder=Path(invocation.config.run.dir) / name,
-        preset=invocation.path,
-        overrides=overrides,
+        preset=invocation.path if invocation.config_given else file.get("config", invocation.path),
+        overrides=file.get("overrides", {}) | kept,
         variants=variants,
-        frameworks=tuple(flags["frameworks"].split(",")),
-        seeds=flags["seeds"],
-        match=flags["match"],
+        frameworks=tuple(settings["frameworks"].split(",")),
+        seeds=settings["seeds"],
+        match=settings["match"],
         threads=invocation.config.run.threads or max(1, (os.cpu_count() or 1) // jobs_of(invocation)),
-        question=flags["question"],
-        tune=flags["tune"],
-        trials=flags["trials"] if flags["tune"] else 0,
-        command=shlex.join(["uv", "run", "scripts/compare.py", *sys.argv[1:]]),
+        question=settings["question"],
+        tune=tune,
+        trials=settings["trials"] if tune else 0,
+        command=command_line(),
     )
     if flags["recommended"]:
         study = with_companions(study)
     study.check()
     check_ranges(study, list(map(parse_range, study.tune)))
     return study
+
+
+def _automatic_name(preset: str, variants: "Sequence[Variant]") -> str:
+    return "-".join([preset, *(variant.slug for variant in variants)])[:60].rstrip("-_")
+
+
+def command_line() -> str:
+    return shlex.join(["uv", "run", "scripts/compare.py", *sys.argv[1:]])
 
 
 def jobs_of(invocation: Invocation) -> int:
@@ -127,8 +156,8 @@ def twins() -> "dict[str, Twin]":
     return {name: planned(name) for name in ("torch", "flax")}
 
 
-def costs(study: "Study") -> "Costs":
-    """Returns how a config's parameters, operations and time are found."""
+def costs(framework: str) -> "Costs":
+    """Returns how a config's parameters, operations and time in a twin are found."""
     from slm_core.planner.declarations import parameters
     from slm_core.runs.vocabulary import expected_vocabulary
     from slm_core.studies.matching import Costs
@@ -143,7 +172,7 @@ def costs(study: "Study") -> "Costs":
     def flops(config) -> float:
         return update_flops(config, expected_vocabulary(config))
 
-    return Costs(count, flops, lambda config: update_seconds(config, study.frameworks[0]))
+    return Costs(count, flops, lambda config: update_seconds(config, framework))
 
 
 def update_seconds(config, framework: str) -> float:
@@ -197,22 +226,40 @@ def train(study: "Study", cells: "Sequence[Cell]", folder: Path, commands: dict[
 
 
 def report(study: "Study") -> None:
-    """Writes the pages, and prints the answer."""
-    from slm_core.studies.report import write_report
-
+    """Writes the pages of a study, and prints the answer."""
     from slm_core.studies.collect import collect
-    from slm_core.studies.comparison import compare_all
     from slm_core.studies.tuning import read_trials
 
-    result = collect(study, read_trials(study))
+    write_pages(collect(study, read_trials(study)), study.folder)
+
+
+def compare_runs(invocation: Invocation) -> None:
+    """Writes the pages of runs that are there."""
+    from slm_core.runs.naming import check_name
+    from slm_core.studies.existing import results_of_runs
+
+    flags = invocation.flags
+    name = flags["name"] or "comparison"
+    check_name(name)
+    folder = Path(invocation.config.run.dir) / name
+    folders = [Path(each) for each in flags["runs"]]
+    result = results_of_runs(folders, name, flags["question"] or "", command_line(), costs("torch").parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pages(result, folder)
+
+
+def write_pages(result: "StudyResult", folder: Path) -> None:
+    from slm_core.studies.report import write_report
+
+    from slm_core.studies.comparison import compare_all
+
     comparisons = compare_all(result)
     for cell in result.cells:
         if cell.error:
             print(f"failed: {Path(cell.folder).name}: {cell.error}", file=sys.stderr)
     for comparison in comparisons:
         print(f"{comparison.variant}: {comparison.verdict.text}")
-    page = write_report(result, comparisons, study.folder)
-    print(f"written: {page}")
+    print(f"written: {write_report(result, comparisons, folder)}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from slm_core.studies.report.style import DASHES, GRID, INK, MARKERS, SERIES
 PER_TWIN = {"torch": ("o", SERIES[1]), "flax": ("^", SERIES[2])}
 """{twin: marker and color} in a chart of both twins."""
 LONGEST = 46
-"""Letters of a name in a chart."""
+"""Letters of a name above a row or in a title, which are bold."""
+LONGEST_LABEL = 56
+"""Letters of a name in a legend."""
 
 
 def band(stacked: np.ndarray, interval: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -71,14 +73,14 @@ def legend_columns(names: Sequence[str]) -> int:
 
 def draw_legend(axes, handles: Sequence[Any], names: Sequence[str]) -> None:
     """Writes the variants below the chart. Line, marker and color tell them apart."""
-    labels = [short(name) for name in names]
+    labels = [short(name, LONGEST_LABEL) for name in names]
     axes.figure.legend(handles, labels, loc="outside lower left", ncols=legend_columns(names), handlelength=3.5)
 
 
-def short(name: str) -> str:
+def short(name: str, longest: int = LONGEST) -> str:
     """Shortens a long name in its middle. matplotlib hides a label that starts with an underscore."""
-    half = LONGEST // 2
-    shown = name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
+    half = longest // 2
+    shown = name if len(name) <= longest else f"{name[: half - 1]}…{name[-half:]}"
     return f" {shown}" if shown.startswith("_") else shown
 
 

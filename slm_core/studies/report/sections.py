@@ -70,14 +70,17 @@ def answer(result: StudyResult, comparisons: Sequence[Comparison]) -> str:
         return "There is no answer yet: no variant and its baseline have finished a run of the same seed."
     better = [c for c in comparisons if c.verdict.kind == "better"]
     if not better:
-        return f"No variant is better than the baseline, {baseline}."
+        undecided = sum(c.verdict.kind == "undecided" for c in comparisons)
+        more = f" Undecided: {undecided} of {len(comparisons)}." if undecided else ""
+        return f"No variant is shown to be better than the baseline, {baseline}.{more}"
     best = min(better, key=lambda comparison: comparison.pooled.mean)
     gain = f"{numbers.nats(-best.pooled.mean)} nats per token"
     first = f"{best.variant} is best: its loss is {gain} lower than that of the baseline, {baseline}."
     if len(better) == 1:
         return first
     others = len(better) - 1
-    return f"{first} {others} other variant{'s are' if others > 1 else ' is'} better than the baseline, too."
+    too = f"{others} other variant{'s are' if others > 1 else ' is'} better than the baseline, too."
+    return f"{first} {too} They were not tested against each other."
 
 
 def _measured(comparisons: Sequence[Comparison]) -> bool:
@@ -90,9 +93,8 @@ def _answer(result: StudyResult, comparisons: Sequence[Comparison]) -> Section:
     gone = len(summary.missing(result))
     if gone:
         total = len(result.variants) * len(result.frameworks) * len(result.seeds)
-        paragraphs.append(
-            f"{gone} of {total} runs have no final loss, so the answer may change: see the failures below."
-        )
+        have = "has" if gone == 1 else "have"
+        paragraphs.append(f"{gone} of {total} runs {have} no final loss, so the answer may change. See the failures.")
     items = tuple(_verdict(comparison) for comparison in comparisons)
     lead = answer(result, comparisons)
     return Section("answer", "The question and the answer", lead, tuple(paragraphs), items)

@@ -83,18 +83,23 @@ class Chart:
 def draw(name: str, title: str, description: str, height: float, paint: Callable[[Any], None]) -> Chart:
     """Draws a chart of a height in inches. `paint` gets matplotlib's axes. The same input gives the same bytes."""
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
+    vector, picture = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_RC)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(WIDTH, height), dpi=160, layout="constrained")
         axes = figure.subplots()
         axes.set_title(title)
         paint(axes)
-        vector, picture = io.StringIO(), io.BytesIO()
-        figure.savefig(picture, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        figure.savefig(vector, format="svg", transparent=True, metadata={"Date": None})
+        FigureCanvasAgg(figure).print_png(picture, metadata={"Software": None})
+        figure.set_layout_engine("none")  # the layout stays as it is
+        for background in (figure.patch, axes.patch):
+            background.set_visible(False)
+        FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})
     return Chart(name, title, description, inline(vector.getvalue(), name, title, description), picture.getvalue())
 
 

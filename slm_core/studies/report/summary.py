@@ -56,9 +56,10 @@ def mean(values: Sequence[float]) -> Mean:
     n = len(values)
     if n < 2:
         return Mean(values[0] if n else math.nan, math.nan, n)
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return Mean(float(np.mean(values)), float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)), n)
+    error = float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Mean(float(np.mean(values)), float(stdtrit(n - 1, 0.975)) * error, n)
 
 
 def runs(result: StudyResult, variant: str, framework: str) -> dict[int, CellResult]:

@@ -249,9 +249,8 @@ def compare_runs(invocation: Invocation) -> None:
 
 
 def write_pages(result: "StudyResult", folder: Path) -> None:
-    from slm_core.studies.report import write_report
-
     from slm_core.studies.comparison import compare_all
+    from slm_core.studies.report import write_report
 
     comparisons = compare_all(result)
     for cell in result.cells:

@@ -25,7 +25,6 @@ def collect(study: Study, trials: Sequence[Trial] = ()) -> StudyResult:
         command=study.command,
         preset=study.preset,
         fields=flatten(base),
-        tokens_per_update=base.train.batch_size * base.data.seq_len,
         match=study.match,
         variants=tuple(_facts(study, index) for index in range(len(study.variants))),
         frameworks=study.frameworks,
@@ -39,7 +38,7 @@ def collect(study: Study, trials: Sequence[Trial] = ()) -> StudyResult:
 
 def _facts(study: Study, index: int) -> VariantFacts:
     variant = study.variants[index]
-    facts = study.facts.get(variant.name, {})
+    facts, config = study.facts.get(variant.name, {}), study.config(variant)
     return VariantFacts(
         name=variant.name,
         overrides=dict(variant.overrides),
@@ -47,7 +46,8 @@ def _facts(study: Study, index: int) -> VariantFacts:
         notes=study.notes.get(variant.name, ()),
         parameters=facts.get("parameters", 0),
         flops=facts.get("flops"),
-        steps=study.config(variant).train.steps,
+        steps=config.train.steps,
+        tokens_per_update=config.train.batch_size * config.data.seq_len,
     )
 
 

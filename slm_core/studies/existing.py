@@ -47,7 +47,8 @@ def results_of_runs(
     for variant, (fields, members) in zip(names, groups, strict=True):
         config = descriptions[members[0]]["config"]
         differing = {field: value for field, value in fields.items() if value != baseline.get(field)}
-        facts.append(VariantFacts(variant, differing, {}, (), parameters(config), None, config.train.steps))
+        tokens = config.train.batch_size * config.data.seq_len
+        facts.append(VariantFacts(variant, differing, {}, (), parameters(config), None, config.train.steps, tokens))
         cells += [
             read_run(folder, variant, descriptions[folder]["framework"], descriptions[folder]["config"].seed)
             for folder in members
@@ -63,7 +64,6 @@ def results_of_runs(
         command=command,
         preset=str(folders[0]),
         fields=flatten(first),
-        tokens_per_update=first.train.batch_size * first.data.seq_len,
         match="steps",
         variants=tuple(facts),
         frameworks=tuple(dict.fromkeys(cell.framework for cell in cells)),

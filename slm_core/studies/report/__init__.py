@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slm_core.files import write_atomically
+from slm_core.studies.comparison import Comparison
 from slm_core.studies.report.markdown import markdown, picture_name
 from slm_core.studies.report.page import page
-from slm_core.studies.report.protocols import Comparison
 from slm_core.studies.report.sections import sections
 from slm_core.studies.results import StudyResult
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slm_core.studies.comparison import Comparison
 from slm_core.studies.report import drawing, numbers, summary
-from slm_core.studies.report.protocols import Comparison
 from slm_core.studies.report.style import INK, SERIES, Chart, draw
 from slm_core.studies.results import StudyResult, Trial
 
@@ -117,22 +117,22 @@ def tuned_settings(result: StudyResult) -> list[Chart]:
 
 def tokens_to_baseline(result: StudyResult, comparisons: Sequence[Comparison]) -> list[Chart]:
     """Draws the tokens at which each variant reaches the baseline's final loss, as a part of the baseline's tokens."""
-    shown = [c for c in comparisons if numbers.known(c.tokens_ratio)]
+    shown = [c for c in comparisons if numbers.known(c.tokens.ratio)]
     if not shown:
         return []
 
     def paint(axes) -> None:
         for row, comparison in enumerate(shown):
-            drawing.write_row(axes, row, comparison.variant, f"{comparison.tokens_ratio:.2f}")
+            drawing.write_row(axes, row, comparison.variant, f"{comparison.tokens.ratio:.2f}")
             axes.plot([1, 1], [row - 0.05, row + 0.25], color=INK, linewidth=1)
-            axes.plot([1, comparison.tokens_ratio], [row + 0.1] * 2, color=SERIES[1], linewidth=2)
-            axes.plot([comparison.tokens_ratio], [row + 0.1], "o", color=SERIES[1], markersize=7)
+            axes.plot([1, comparison.tokens.ratio], [row + 0.1] * 2, color=SERIES[1], linewidth=2)
+            axes.plot([comparison.tokens.ratio], [row + 0.1], "o", color=SERIES[1], markersize=7)
         drawing.frame_rows(axes, len(shown))
         axes.text(1, -0.62, "baseline", ha="center", va="center", fontsize=9)
         axes.margins(x=0.08)
         axes.set_xlabel("tokens, as a part of the baseline's")
 
-    parts = [f"{c.variant} {c.tokens_ratio:.2f}" for c in shown]
+    parts = [f"{c.variant} {c.tokens.ratio:.2f}" for c in shown]
     description = f"Tokens to reach the baseline's final loss, per token of the baseline: {'; '.join(parts)}."
     title = "Tokens to reach the baseline's loss"
     return [draw("tokens-to-baseline", title, description, drawing.rows_height(len(shown)), paint)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from slm_core.studies.comparison import Comparison
 from slm_core.studies.report import numbers, summary
-from slm_core.studies.report.protocols import Comparison
 from slm_core.studies.report.style import DASHES, GRID, INK, MARKERS, SERIES
 
 PER_TWIN = {"torch": ("o", SERIES[1]), "flax": ("^", SERIES[2])}

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from slm_core.studies.comparison import Comparison
 from slm_core.studies.report import charts, numbers, summary, tables
-from slm_core.studies.report.protocols import Comparison
 from slm_core.studies.report.style import Chart
 from slm_core.studies.report.tables import Table
 from slm_core.studies.results import StudyResult

@@ -8,6 +8,7 @@ import numpy as np
 
 from slm_core.planner.report import TWINS
 from slm_core.studies.results import CellResult, StudyResult, VariantFacts
+from slm_core.studies.statistics import interval_factor
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,12 @@ def framework_name(framework: str) -> str:
 
 
 def mean(values: Sequence[float]) -> Mean:
-    """Computes a mean and its 95% interval by Student's t distribution.
-
-    Source: Student (1908), "The probable error of a mean", Biometrika 6.
-    """
+    """Computes a mean and its 95% interval by Student's t distribution."""
     n = len(values)
     if n < 2:
         return Mean(values[0] if n else math.nan, math.nan, n)
-    from scipy.special import stdtrit
-
     error = float(np.std(values, ddof=1)) / math.sqrt(n)
-    return Mean(float(np.mean(values)), float(stdtrit(n - 1, 0.975)) * error, n)
+    return Mean(float(np.mean(values)), interval_factor(n - 1) * error, n)
 
 
 def runs(result: StudyResult, variant: str, framework: str) -> dict[int, CellResult]:
@@ -101,9 +97,9 @@ def difference_curves(result: StudyResult, variant: str, framework: str) -> Curv
     return Curves(tokens, {s: ours.losses[s][inside] - np.interp(tokens, base.tokens, base.losses[s]) for s in seeds})
 
 
-def tokens_of_run(result: StudyResult, variant: VariantFacts) -> int:
+def tokens_of_run(variant: VariantFacts) -> int:
     """Returns the tokens that a whole run of a variant trains on."""
-    return variant.steps * result.tokens_per_update
+    return variant.steps * variant.tokens_per_update
 
 
 def speed(result: StudyResult, variant: str, framework: str) -> float:

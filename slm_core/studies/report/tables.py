@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slm_core.studies.comparison import Comparison
 from slm_core.studies.report import numbers, summary
 from slm_core.studies.report.numbers import MISSING
-from slm_core.studies.report.protocols import Comparison, Paired
 from slm_core.studies.results import StudyResult, VariantFacts
+from slm_core.studies.statistics import Paired
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def frameworks_table(result: StudyResult, comparisons: Sequence[Comparison]) -> 
     """Makes the table of the differences in each twin alone."""
     rows = []
     for comparison in comparisons:
-        for framework, paired in comparison.by_framework.items():
+        for framework, paired in comparison.frameworks.items():
             p_values = numbers.p_value(paired.p_t), numbers.p_value(paired.p_permutation)
             name = summary.framework_name(framework)
             rows.append((comparison.variant, name, *_difference(paired), str(paired.n), *p_values))
@@ -64,7 +65,7 @@ def costs_table(result: StudyResult) -> Table:
             numbers.flops(variant.flops),
             numbers.flops(None if variant.flops is None else variant.flops * variant.steps),
             f"{variant.steps:,}",
-            numbers.count(summary.tokens_of_run(result, variant)),
+            numbers.count(summary.tokens_of_run(variant)),
             *(cell for framework in result.frameworks for cell in _speed(result, variant, framework)),
         )
         for variant in result.variants
@@ -90,16 +91,19 @@ def losses_table(result: StudyResult) -> Table:
 
 def tokens_table(result: StudyResult, comparisons: Sequence[Comparison]) -> Table:
     """Makes the table of the tokens at which each variant reaches the baseline's final loss."""
-    base = summary.tokens_of_run(result, result.variants[0])
+    base = summary.tokens_of_run(result.variants[0])
     rows = []
     for comparison in comparisons:
-        ratio = comparison.tokens_ratio
-        if not numbers.known(ratio):
-            rows.append((comparison.variant, "not reached", MISSING, MISSING))
+        tokens = comparison.tokens
+        reached = f"{tokens.reached} of {tokens.n}"
+        if not numbers.known(tokens.ratio):
+            rows.append((comparison.variant, "not reached", MISSING, MISSING, MISSING, reached))
             continue
-        saved = f"{100 * (ratio - 1):+.0f}%".replace("-", numbers.MINUS)
-        rows.append((comparison.variant, numbers.count(ratio * base), f"{ratio:.2f}", saved))
-    head = ("variant", "tokens", "per token of the baseline", "more or fewer")
+        saved = f"{100 * (tokens.ratio - 1):+.0f}%".replace("-", numbers.MINUS)
+        interval = f"{tokens.low:.2f} to {tokens.high:.2f}" if numbers.known(tokens.high) and tokens.n > 1 else MISSING
+        count = numbers.count(tokens.ratio * base)
+        rows.append((comparison.variant, count, f"{tokens.ratio:.2f}", interval, saved, reached))
+    head = ("variant", "tokens", "per token of the baseline", "95% interval", "more or fewer", "seeds that reach it")
     return Table(f"The baseline trains on {numbers.count(base)} tokens", head, tuple(rows))
 
 
@@ -166,7 +170,7 @@ def _difference(paired: Paired) -> tuple[str, str]:
 
 def _speed(result: StudyResult, variant: VariantFacts, framework: str) -> tuple[str, str, str]:
     speed = summary.speed(result, variant.name, framework)
-    time = summary.tokens_of_run(result, variant) / speed if speed > 0 else None
+    time = summary.tokens_of_run(variant) / speed if speed > 0 else None
     return (
         numbers.rate(speed),
         numbers.memory(summary.peak_memory(result, variant.name, framework)),

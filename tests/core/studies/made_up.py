@@ -29,8 +29,8 @@ def study(
         for seed, loss in enumerate(values)
     )
     seeds = seeds or max(run.seed for run in cells) + 1
-    facts = tuple(VariantFacts(name, {}, {}, (), 1, None, 1) for name in losses)
-    head = ("made_up", "", "", "default", {}, 1, "steps", facts, frameworks, tuple(range(seeds)), cells)
+    facts = tuple(VariantFacts(name, {}, {}, (), 1, None, 1, 1) for name in losses)
+    head = ("made_up", "", "", "default", {}, "steps", facts, frameworks, tuple(range(seeds)), cells)
     return StudyResult(*head, trials=(), versions={}, machine="")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from slm_core.studies.comparison import Comparison, compare_all
 from slm_core.studies.results import CellResult, Point, StudyResult, Trial, VariantFacts
 
 ODD_NAME = 'grouped & <i>multi</i> | "query"'
@@ -13,34 +14,6 @@ ODD_NAME = 'grouped & <i>multi</i> | "query"'
 NAMES = ("multi-head", ODD_NAME, "latent", "no positions")
 GAINS = (0.0, -0.0123, -0.0006, 0.0452)
 """The true differences to the first variant, nats."""
-
-
-@dataclass(frozen=True)
-class Paired:
-    mean: float
-    low: float
-    high: float
-    sd: float
-    n: int
-    p_t: float
-    p_permutation: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    variant: str
-    by_framework: dict[str, Paired]
-    pooled: Paired
-    p_holm: float
-    floor: float | None
-    tokens_ratio: float | None
-    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,6 @@ def study(
         command="uv run scripts/compare.py --config configs/default.py --vary model.attention.kind=mha,mla --seeds 5",
         preset="configs/default.py",
         fields={"model.attention.n_kv_heads": 4, "optim.lr": 0.001, "model.width": 128},
-        tokens_per_update=2048,
         match="parameters",
         variants=tuple(facts(name, place) for place, name in enumerate(names)),
         frameworks=tuple(frameworks),
@@ -93,7 +65,7 @@ def study(
         versions={"python": "3.12.8", "torch": "2.10.0", "jax": "0.10.2", "flax": "0.12.1"},
         machine="Intel Xeon, 2 cores, 8 GB",
     )
-    return Study(result, [comparison(result, i) for i in range(1, len(names))] if finished else [])
+    return Study(result, compare_all(result) if finished else [])
 
 
 def cell(name: str, framework: str, seed: int, final: float, points: int, finished: bool, failed: bool) -> CellResult:
@@ -117,7 +89,14 @@ def facts(name: str, place: int) -> VariantFacts:
     adjusted = {"model.width": 128 + 4 * place, "optim.lr": 0.001 * place} if place else {}
     notes = (f"width {128 + 4 * place} instead of 128: 1.04M parameters", "the best of 6 trials") if place else ()
     return VariantFacts(
-        name, {"model.attention.n_kv_heads": 4 - place % 4}, adjusted, notes, 1_038_400 + 3_000 * place, 3.2e9, 600
+        name,
+        {"model.attention.n_kv_heads": 4 - place % 4},
+        adjusted,
+        notes,
+        1_038_400 + 3_000 * place,
+        3.2e9,
+        600,
+        2048,
     )
 
 
@@ -128,41 +107,6 @@ def made_up_trials(names: Sequence[str], gains: Sequence[float]) -> list[Trial]:
             loss = 1.42 + gain + 0.08 * (math.log10(lr) + 2.8 + gain) ** 2
             trials.append(Trial(name, {"optim.lr": float(f"{lr:.2g}")}, None if i == 5 and gain > 0.04 else loss))
     return trials
-
-
-def comparison(result: StudyResult, place: int) -> Comparison:
-    """Compares as a study does, but with an interval of two standard errors: the report only shows it."""
-    name = result.variants[place].name
-    by_framework = {framework: paired(differences(result, name, [framework])) for framework in result.frameworks}
-    pooled = paired(differences(result, name, result.frameworks))
-    better, worse = pooled.high < -0.001, pooled.low > 0.001
-    kind = "better" if better else "worse" if worse else "undecided"
-    text = {
-        "better": f"better by {-pooled.mean:.4f} ± {pooled.high - pooled.mean:.4f} nats",
-        "worse": f"worse by {pooled.mean:.4f} ± {pooled.high - pooled.mean:.4f} nats",
-        "undecided": "undecided: about 7 more seeds would decide it",
-    }[kind]
-    floor = 0.0009 if len(result.frameworks) > 1 else None
-    ratio = max(0.5, 1 + 9 * pooled.mean) if better else None
-    return Comparison(name, by_framework, pooled, min(1.0, pooled.p_t * 3), floor, ratio, Verdict(kind, text))
-
-
-def differences(result: StudyResult, name: str, frameworks: Sequence[str]) -> list[float]:
-    losses = {(c.variant, c.framework, c.seed): c.loss for c in result.cells}
-    base = result.variants[0].name
-    by_seed = [
-        [losses[name, f, seed] - losses[base, f, seed] for f in frameworks if not math.isnan(losses[name, f, seed])]
-        for seed in result.seeds
-    ]
-    return [float(np.mean(values)) for values in by_seed if values]
-
-
-def paired(values: Sequence[float]) -> Paired:
-    n, mean = len(values), float(np.mean(values)) if values else math.nan
-    sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
-    half = 2 * sd / math.sqrt(n) if n > 1 else math.nan
-    p = math.nan if n < 2 else min(1.0, math.exp(-abs(mean) / half))
-    return Paired(mean, mean - half, mean + half, sd, n, p, p)
 
 
 def many(number: int, **others) -> Study:

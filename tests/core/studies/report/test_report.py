@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_core.studies.report import tables, write_report
+from slm_core.studies.report import numbers, tables, write_report
 from slm_core.studies.report.markdown import escaped
 from slm_core.studies.report.sections import answer
 from slm_core.studies.verdict import Verdict

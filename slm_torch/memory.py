@@ -35,7 +35,7 @@ def measured(config: Config, vocab_size: int) -> int:
     """
     tokens = np.zeros((config.train.batch_size, config.data.seq_len + 1), np.uint16)
     tracker = MemTracker()
-    with FakeTensorMode(allow_non_fake_inputs=True), _without_values(config.run.device != "cpu"):
+    with FakeTensorMode(allow_non_fake_inputs=True), without_values(config.run.device != "cpu"):
         engine = Engine(config, vocab_size)
         tracker.track_external(engine.model, *chain(*named_state(engine.optimizer, engine.trained).values()))
         with tracker:
@@ -44,7 +44,7 @@ def measured(config: Config, vocab_size: int) -> int:
 
 
 @contextlib.contextmanager
-def _without_values(gpu: bool) -> Iterator[None]:
+def without_values(gpu: bool) -> Iterator[None]:
     """Lets an update run without values, inside the context.
 
     Parameters have no values. Every number that is read is 1 (a finite norm, a count of updates). All experts get the

@@ -29,6 +29,7 @@ class Invocation:
       config_given: whether --config was on the command line; a script may treat a chosen preset in another way.
       overrides: {dotted name: value} of the fields set on the command line.
       flags: {name with underscores: value} of the script's own flags.
+      path: the preset as --config names it, "configs/llama.py:60m".
     """
 
     config: Config
@@ -36,6 +37,7 @@ class Invocation:
     config_given: bool
     overrides: dict[str, Any]
     flags: dict[str, Any]
+    path: str = presets.DEFAULT
 
 
 def main(
@@ -98,12 +100,13 @@ def parse(
     flags = flag_values(given, extra_flags)
     if not takes_config:
         return Invocation(Config(), "", False, {}, flags), []
-    config, preset = presets.load(given.get("config", presets.DEFAULT))
-    texts = {name.removeprefix("config."): text for name, text in given.items() if name.startswith("config.")}
+    path = given.get("config", [presets.DEFAULT])[-1]
+    config, preset = presets.load(path)
+    texts = {name.removeprefix("config."): each[-1] for name, each in given.items() if name.startswith("config.")}
     overridden, overrides = override(config, texts)
     readable, notes = drop_unread(config, overridden, overrides)
     validate(readable, overrides, needs_data)
-    return Invocation(readable, preset, "config" in given, overrides, flags), notes
+    return Invocation(readable, preset, "config" in given, overrides, flags, path), notes
 
 
 def override(config: Config, texts: Mapping[str, str]) -> tuple[Config, dict[str, Any]]:

@@ -20,6 +20,7 @@ class Flag:
       help: meaning and unit, one line.
       choices: the valid values, if they are few.
       required: whether leaving it out is an error.
+      repeated: whether it may be given several times; its value is then the tuple of all of them.
     """
 
     name: str
@@ -28,10 +29,11 @@ class Flag:
     help: str
     choices: tuple[str, ...] = ()
     required: bool = False
+    repeated: bool = False
 
 
-def given_texts(words: Sequence[str], extra_flags: Sequence[Flag], takes_config: bool) -> dict[str, str]:
-    """Splits words into {name: text} of the flags that they give, in order; the last of repeated flags counts.
+def given_texts(words: Sequence[str], extra_flags: Sequence[Flag], takes_config: bool) -> dict[str, list[str]]:
+    """Splits words into {name: its texts} of the flags that they give, in the order of their last texts.
 
     Names have no dashes in front, and `_` for `-`; a field of the config is "config.a.b".
 
@@ -42,15 +44,16 @@ def given_texts(words: Sequence[str], extra_flags: Sequence[Flag], takes_config:
     if takes_config:
         types["config"] = str
         types |= {f"config.{name}": base_type(info.type) for name, info in field_table().items()}
-    given: dict[str, str] = {}
+    given: dict[str, list[str]] = {}
     for name, text in _pairs(words, types):
-        given.pop(name, None)
-        given[name] = text
+        given[name] = [*given.pop(name, ()), text]
     return given
 
 
-def flag_values(given: Mapping[str, str], extra_flags: Sequence[Flag]) -> dict[str, Any]:
+def flag_values(given: Mapping[str, Sequence[str]], extra_flags: Sequence[Flag]) -> dict[str, Any]:
     """Parses {name: value} of a script's own flags; a flag that is not given has its default.
+
+    The last text of a flag counts, unless the flag is `repeated`.
 
     Raises:
       UserError: a required flag is missing, a text does not have the flag's type, or it is not one of its choices.
@@ -63,11 +66,17 @@ def flag_values(given: Mapping[str, str], extra_flags: Sequence[Flag]) -> dict[s
                 raise UserError(f"--{flag.name} is missing: {flag.help}")
             values[key] = flag.default
             continue
-        values[key] = parse_value(f"--{flag.name}", given[key], flag.type)
-        if flag.choices and values[key] not in flag.choices:
-            hint = nearest(given[key], flag.choices)
-            raise UserError(f"--{flag.name}={given[key]} is not one of {', '.join(flag.choices)}{hint}")
+        parsed = tuple(_parsed(flag, text) for text in given[key])
+        values[key] = parsed if flag.repeated else parsed[-1]
     return values
+
+
+def _parsed(flag: Flag, text: str) -> Any:
+    value = parse_value(f"--{flag.name}", text, flag.type)
+    if flag.choices and value not in flag.choices:
+        hint = nearest(text, flag.choices)
+        raise UserError(f"--{flag.name}={text} is not one of {', '.join(flag.choices)}{hint}")
+    return value
 
 
 def _key(name: str) -> str:

@@ -11,6 +11,7 @@ from slm_core.cli.flags import Flag
 from slm_core.config import presets
 from slm_core.config.fields import FieldInfo, Section, sections, type_name
 from slm_core.config.option import Option
+from slm_core.config.values import value_text
 
 _BOLD, _CYAN, _DIM = "1", "36", "2"
 _SPACE = "\u00a0"  # keeps a bound on one line; printed as a space
@@ -113,17 +114,13 @@ def _field_row(info: FieldInfo) -> Row:
 
 def _flag_row(flag: Flag) -> Row:
     notes = [("one of", ", ".join(flag.choices))] if flag.choices else []
-    default = "required" if flag.required else default_text(flag.default)
+    default = "required" if flag.required else "may repeat" if flag.repeated else default_text(flag.default)
     return Row(f"--{flag.name}", flag.type.__name__, default, flag.help, notes)
 
 
 def default_text(value: Any) -> str:
     """Writes a default as a user types it."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return "''" if value == "" else str(value)
+    return value_text(value) or "''"
 
 
 def _bounds(option: Option) -> str:

@@ -9,6 +9,7 @@ from slm_core.config.fields import FieldInfo, field_table, flatten, reads, selec
 from slm_core.config.model_checks import check_model, nearest_divisor
 from slm_core.config.option import options
 from slm_core.config.pattern import layer_entries, layer_fields, overridden, parse
+from slm_core.config.values import value_text
 from slm_core.errors import UserError, nearest
 
 _WIDTH = {"float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
@@ -131,7 +132,7 @@ def _check_all_read(config: Config, explicit: Collection[str]) -> None:
         if value == field_table()[name].default and name not in explicit:
             continue
         if why := unread(config, name):
-            raise UserError(f"{name}={_text(value)} is not read by {why.by}: {why.remedy}")
+            raise UserError(f"{name}={value_text(value)} is not read by {why.by}: {why.remedy}")
 
 
 def _check_entries_read(model: Model) -> None:
@@ -143,7 +144,8 @@ def _check_entries_read(model: Model) -> None:
             if not reads(section, field):
                 why = _decided(section_name, section, field)
                 raise UserError(
-                    f"model.pattern, entry '{entry.text}': {name}={_text(value)} is not read by {why.by}: {why.remedy}"
+                    f"model.pattern, entry '{entry.text}': {name}={value_text(value)} is not read by {why.by}:"
+                    f" {why.remedy}"
                 )
 
 
@@ -169,12 +171,8 @@ def drop_unread(preset: Config, config: Config, explicit: Collection[str]) -> tu
             continue
         if why := unread(config, name):
             config = with_values(config, {name: default})
-            notes.append(f"{name}={_text(value)} of the preset is not read by {why.by}; left at its default")
+            notes.append(f"{name}={value_text(value)} of the preset is not read by {why.by}; left at its default")
     return config, notes
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _check_data(config: Config) -> None:
@@ -186,7 +184,7 @@ def _check_data(config: Config) -> None:
 def _check_optim(config: Config) -> None:
     optim, steps = config.optim, config.train.steps
     if not all(0 <= beta < 1 for beta in optim.betas):
-        raise UserError(f"optim.betas={_text(optim.betas)} must each be at least 0 and less than 1")
+        raise UserError(f"optim.betas={value_text(optim.betas)} must each be at least 0 and less than 1")
     if optim.kind == "schedule_free" and optim.betas[0] == 0:
         raise UserError("optim.betas=0,... leaves optim.kind=schedule_free nothing to average: set the first above 0")
     if ":" in optim.kind and config.model.mup_base_width:

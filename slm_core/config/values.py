@@ -32,6 +32,13 @@ def parse_value(name: str, text: str, annotation: Any) -> Any:
     return convert(name, value, annotation)
 
 
+def value_text(value: Any) -> str:
+    """Writes a value as `parse_value` reads it, and as a user types it."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _parse_bool(text: str) -> bool:
     return BOOLEANS[text.lower()]
 

@@ -63,6 +63,7 @@ class VariantFacts:
       parameters: number of parameters.
       flops: floating-point operations of one update, forward and backward; None if they were not counted.
       steps: updates of a run.
+      tokens_per_update: batch size times context.
     """
 
     name: str
@@ -72,6 +73,7 @@ class VariantFacts:
     parameters: int
     flops: float | None
     steps: int
+    tokens_per_update: int
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,6 @@ class StudyResult:
       command: the command line that makes it again.
       preset: the base preset.
       fields: {dotted field: value} of the base config.
-      tokens_per_update: batch size times context.
       match: what the variants have in common: "steps", "tokens", "parameters", "flops" or "time".
       variants: in the user's order; the first is the baseline.
       frameworks: in the user's order.
@@ -115,7 +116,6 @@ class StudyResult:
     command: str
     preset: str
     fields: dict[str, Any]
-    tokens_per_update: int
     match: str
     variants: tuple[VariantFacts, ...]
     frameworks: tuple[str, ...]

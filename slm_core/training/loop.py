@@ -26,7 +26,7 @@ from slm_core.training.progress import Progress
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
-from slm_core.training.summary import print_end, print_start
+from slm_core.training.summary import print_companions, print_end, print_start
 
 SAMPLE = {"temperature": 0.8, "top_k": 0, "top_p": 0.95}
 SAMPLE_PROMPT_TOKENS = 32
@@ -85,6 +85,8 @@ def train(
             engine.restore(checkpoint / "state")
             batches.restore(saved["data"])
         print_start(config, engine, dataset, run, progress, base)
+        if not progress.step:
+            print_companions(config, overrides)
         _Loop(config, engine, dataset, batches, run, progress).run()
         return _end(config, run, progress)
 

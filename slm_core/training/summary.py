@@ -1,9 +1,11 @@
 """Prints the lines with which a run starts and ends."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from slm_core.config import Config, Finetune
+from slm_core.config.recommended import unset_companions
+from slm_core.config.values import value_text
 from slm_core.data import Dataset
 from slm_core.protocols import Engine
 from slm_core.quantization import formats
@@ -32,6 +34,13 @@ def print_start(
             name.rpartition(".")[2]: f"{value} (as resolved before)" for name, value in (run.resolved or {}).items()
         }
     print_facts(facts)
+
+
+def print_companions(config: Config, overrides: Iterable[str]) -> None:
+    """Prints a note for each kind whose paper asks for a setting that the user left at its default."""
+    for kind, values, source in unset_companions(config, set(overrides)):
+        flags = " ".join(f"--config.{name}={value_text(value)}" for name, value in values.items())
+        print(f"note: {kind}: {source}; to do the same: {flags}", flush=True)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:

@@ -1,0 +1,195 @@
+"""A study: its variants, twins and seeds; and the folder `models/<study>/` that holds its runs."""
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slm_core.config import Config, presets
+from slm_core.config.fields import flatten
+from slm_core.config.recommended import unset_companions
+from slm_core.config.values import value_text
+from slm_core.errors import UserError
+from slm_core.files import write_atomically
+from slm_core.studies.variants import Variant, refuse_repeated, variant_config
+
+FILE = "study.json"
+MATCHES = {
+    "steps": "every variant does the same number of updates",
+    "tokens": "every variant trains on the same number of tokens",
+    "parameters": "every variant has the same number of parameters within 1%: MLP widths are adjusted, or else d_model",
+    "flops": "every run takes the same number of floating-point operations: the number of updates is adjusted",
+    "time": "every run takes the same time, as a short measurement on this machine predicts",
+}
+"""{match: what the variants of a study have in common}."""
+
+_IDENTITY = ("preset", "overrides", "variants", "match", "tune", "trials")
+"""What a study shares with the one that its folder holds. More seeds or another twin may join later."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study.
+
+    Args:
+      variant: the variant's name.
+      framework: "torch" or "flax".
+      seed: the run's seed.
+      name: the run's folder in the study's folder.
+      overrides: {dotted field: value}, all that the command line of the run sets.
+      steps: updates of the run.
+    """
+
+    variant: str
+    framework: str
+    seed: int
+    name: str
+    overrides: dict[str, Any]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study compares. It is written to study.json before its first run, so that another process can go on.
+
+    Args:
+      folder: the folder of the study.
+      preset: the base preset as --config names it.
+      overrides: {dotted field: value} over the preset, the same for every variant.
+      variants: the first is the baseline.
+      frameworks: "torch", "flax" or both.
+      seeds: how many; the seeds are the config's own and those that follow it.
+      match: a key of MATCHES.
+      threads: CPU threads per run.
+      question: what the study asks, in a sentence.
+      command: the command line.
+      tune: the texts of --tune: fields whose best value is searched for each variant.
+      trials: of that search, per variant.
+      tuned: whether that search is complete.
+      adjusted: {variant's name: {dotted field: value}} that matching, tuning and recommended settings changed.
+      notes: {variant's name: one line for each of these}.
+      facts: {variant's name: {"parameters": int, "flops": float or None}}.
+    """
+
+    folder: Path
+    preset: str
+    overrides: dict[str, Any]
+    variants: tuple[Variant, ...]
+    frameworks: tuple[str, ...]
+    seeds: int
+    match: str
+    threads: int
+    question: str
+    command: str
+    tune: tuple[str, ...] = ()
+    trials: int = 0
+    tuned: bool = False
+    adjusted: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    notes: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def base(self) -> Config:
+        """The config that every variant starts from."""
+        return variant_config(presets.load(self.preset)[0], self.overrides, f"--config={self.preset}")
+
+    def settings(self, variant: Variant) -> dict[str, Any]:
+        """Returns {dotted field: value} that a variant sets over the preset."""
+        return self.overrides | dict(variant.overrides) | self.adjusted.get(variant.name, {})
+
+    def config(self, variant: Variant) -> Config:
+        """Returns a variant's config, without what differs between its runs."""
+        preset = presets.load(self.preset)[0]
+        return variant_config(preset, self.settings(variant), f"variant {variant.name!r}")
+
+    def cells(self) -> list[Cell]:
+        """Returns the runs: seed by seed, so that an interrupted study has whole pairs."""
+        steps = {variant.name: self.config(variant).train.steps for variant in self.variants}
+        return [
+            self.cell(variant, framework, self.base.seed + seed, steps[variant.name])
+            for seed in range(self.seeds)
+            for variant in self.variants
+            for framework in self.frameworks
+        ]
+
+    def cell(self, variant: Variant, framework: str, seed: int, steps: int) -> Cell:
+        """Returns one run of a variant."""
+        name = f"{variant.slug}-{framework}-seed{seed}"
+        where = {"seed": seed, "run.dir": str(self.folder), "run.name": name, "run.threads": self.threads}
+        return Cell(variant.name, framework, seed, name, self.settings(variant) | where, steps)
+
+    def check(self) -> None:
+        """Raises UserError if a variant's config is not valid, or two variants have the same."""
+        configs = [flatten(self.config(variant)) for variant in self.variants]
+        for index, config in enumerate(configs):
+            if config in configs[:index]:
+                first, second = self.variants[configs.index(config)], self.variants[index]
+                raise UserError(f"variants {first.name!r} and {second.name!r} have the same config: change one")
+        refuse_repeated("the name", [variant.name for variant in self.variants])
+
+
+def with_companions(study: Study) -> Study:
+    """Gives each variant the settings that the papers of its kinds ask for, unless the user set them."""
+    adjusted, notes = dict(study.adjusted), dict(study.notes)
+    for variant in study.variants:
+        for kind, values, source in unset_companions(study.config(variant), study.settings(variant)):
+            shown = ", ".join(f"{name}={value_text(value)}" for name, value in values.items())
+            adjusted[variant.name] = adjusted.get(variant.name, {}) | values
+            notes[variant.name] = (*notes.get(variant.name, ()), f"{shown} for {kind}: {source}")
+    return dataclasses.replace(study, adjusted=adjusted, notes=notes)
+
+
+def arguments(cell: Cell, preset: str) -> list[str]:
+    """Returns the words of the command line that trains a cell, behind the script's name."""
+    return [f"--config={preset}", *(f"--config.{name}={value_text(v)}" for name, v in cell.overrides.items())]
+
+
+def resumed(study: Study) -> Study:
+    """Takes over what the study in the folder, if there is one, has decided for its variants.
+
+    Raises:
+      UserError: the folder holds another study, or something else.
+    """
+    folder = study.folder
+    if not (folder / FILE).exists():
+        if folder.exists() and any(entry.name != ".claims" for entry in folder.iterdir()):
+            raise UserError(f"{folder}: it is not empty and holds no study; choose another --name")
+        return study
+    before = read_study(folder)
+    differing = [name for name in _IDENTITY if getattr(before, name) != getattr(study, name)]
+    if differing:
+        raise UserError(f"{folder}: it holds a study with another {', '.join(differing)}; choose another --name")
+    decided = {name: getattr(before, name) for name in ("adjusted", "notes", "facts", "tuned")}
+    return dataclasses.replace(study, **decided)
+
+
+def write_study(study: Study) -> None:
+    """Writes study.json, and makes its folder."""
+    study.folder.mkdir(parents=True, exist_ok=True)
+    variants = [{"name": variant.name, "overrides": dict(variant.overrides)} for variant in study.variants]
+    values = dataclasses.asdict(study) | {"folder": study.folder.name, "variants": variants}
+    write_atomically(study.folder / FILE, json.dumps(values, indent=1) + "\n")
+
+
+def read_study(folder: Path) -> Study:
+    """Reads study.json. Raises UserError if there is none, or it is broken."""
+    try:
+        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        variants = tuple(Variant(each["name"], _restored(each["overrides"])) for each in values.pop("variants"))
+        values["overrides"] = _restored(values["overrides"])
+        values["adjusted"] = {name: _restored(fields) for name, fields in values["adjusted"].items()}
+        values["notes"] = {name: tuple(lines) for name, lines in values["notes"].items()}
+        values |= {name: tuple(values[name]) for name in ("frameworks", "tune")}
+        values |= {"folder": folder, "variants": variants}
+        return Study(**values)
+    except FileNotFoundError:
+        raise UserError(f"{folder}: it holds no study ({FILE} is missing)") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / FILE}: broken ({error!r}); delete it and run the study's command again") from None
+
+
+def _restored(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Turns the lists that JSON made of tuples back."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in overrides.items()}

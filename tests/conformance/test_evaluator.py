@@ -89,7 +89,7 @@ def scorer(twin, **fields):
 
 @pytest.mark.parametrize("chunk", [0, 5, 100])
 def test_scores_are_what_the_decoder_says_of_each_token(twin, chunk):
-    """log p and the greedy choice of each target, in rows and chunks of any size, against one decoded token at a time."""
+    """log p and the greedy choice of each target, in chunks of any size, against one decoded token at a time."""
     evaluator = scorer(twin, **{"memory.loss_chunk": chunk})
     tokens = batch(ignored=False)[:3, :6]  # neither a power of two
     logs, greedy = evaluator.score(tokens)

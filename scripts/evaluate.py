@@ -1,4 +1,4 @@
-"""Measures the loss of a run of either twin on validation text: its own, or any that the flags name."""
+"""Measures a run of either twin: its loss on validation text, or its answers to tasks of lm-evaluation-harness."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from slm_core.errors import UserError
 
 if TYPE_CHECKING:
     from slm_core.inference.evaluation import Measured
+    from slm_core.protocols import Evaluator
     from slm_core.runs.saved import SavedRun
 
 CONTEXT = 1024
@@ -31,13 +32,25 @@ DATA = {
 }
 """{field of the data section: flag}. None: as in the run; an imported run has the standard library's source."""
 
+SIZES = (
+    Flag("batches", int, 0, "largest number of validation batches; 0: the run's train.eval_batches"),
+    Flag("batch_size", int, 0, "windows per batch; 0: the run's train.batch_size, of an imported run 4"),
+    Flag("seq_len", int, 0, f"tokens per window; 0: the run's data.seq_len, at most {CONTEXT}"),
+)
+
+TASKS = (
+    Flag("task_path", str, "", "with --tasks: folder that has the YAML files of more tasks"),
+    Flag("num_fewshot", int, None, "with --tasks: solved examples before each question; none: as the task says"),
+    Flag("limit", int, None, "with --tasks: largest number of questions per task; none: all"),
+)
+
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     *DATA.values(),
-    Flag("batches", int, 0, "largest number of validation batches; 0: the run's train.eval_batches"),
-    Flag("batch_size", int, 0, "windows per batch; 0: the run's train.batch_size, of an imported run 4"),
-    Flag("seq_len", int, 0, f"tokens per window; 0: the run's data.seq_len, at most {CONTEXT}"),
+    *SIZES,
+    Flag("tasks", str, "", "tasks of lm-evaluation-harness, instead of a text: names or YAML files, with commas"),
+    *TASKS,
     Flag("device", str, "auto", "where to compute", choices=("auto", "cpu", "cuda")),
     Flag("json", str, "", "file to which the result is added as a line of JSON"),
 )
@@ -47,6 +60,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.runs.saved import load_run
 
     flags = invocation.flags
+    _refuse_unread(flags)
     saved = load_run(flags["run"])
     sizes = _sizes(flags, saved)
     if flags["json"] and not Path(flags["json"]).parent.is_dir():
@@ -55,7 +69,48 @@ def run(invocation: Invocation) -> None:
     from slm_core.hardware.devices import spare_gpu
 
     spare_gpu(flags["framework"] or saved.framework)
-    _evaluate(flags, saved, sizes)
+    if flags["tasks"]:
+        _answer(flags, saved)
+    else:
+        _evaluate(flags, saved, sizes)
+
+
+def _refuse_unread(flags: dict[str, Any]) -> None:
+    """Raises UserError if a flag is given that the others leave unread, or that is too small."""
+    unread = (*DATA.values(), *SIZES) if flags["tasks"] else TASKS
+    for flag in unread:
+        if flags[flag.name] != flag.default:
+            reader = "without" if flags["tasks"] else "with"
+            raise UserError(f"--{flag.name}={flags[flag.name]} is read only {reader} --tasks; leave it out")
+    for name, least in (("num_fewshot", 0), ("limit", 1)):
+        if flags[name] is not None and flags[name] < least:
+            raise UserError(f"--{name}={flags[name]}: must be at least {least}; leave it out for all that there is")
+
+
+def _answer(flags: dict[str, Any], saved: "SavedRun") -> None:
+    from slm_core.data import load_tokenizer
+    from slm_core.inference.evaluator import TOKENS_AT_ONCE, fitting, open_evaluator
+    from slm_core.inference.harness import Adapter
+    from slm_core.inference.harness_tasks import as_json, as_lines, evaluate, open_tasks
+    from slm_core.training.summary import print_facts
+
+    tasks = open_tasks(flags["tasks"], flags["task_path"], flags["num_fewshot"])
+    tokenizer, context = load_tokenizer(saved.folder / "tokenizer"), saved.config.data.seq_len
+    _, values = fitting(saved, TOKENS_AT_ONCE, context)
+    evaluator = open_evaluator(saved, flags["framework"], flags["device"], values)
+    facts = {"run": str(saved.checkpoint), "tasks": ", ".join(tasks["tasks"]), **evaluator.facts()}
+    print_facts(facts)
+
+    start = time.monotonic()
+    said = _seldom(lambda done, total: f"{done:,} of {total:,} requests")
+    adapter = Adapter(evaluator, tokenizer, context, saved.tokens, saved.imported is not None, said)
+    results = evaluate(adapter, tasks, flags["limit"])
+    seconds = time.monotonic() - start
+    print("\n".join(as_lines(results)))
+    print(f"in {seconds:.1f} s, context {context}")
+    if flags["json"]:
+        row = _origin(saved, evaluator) | {"seq_len": context} | as_json(results)
+        _add_line(flags["json"], row | {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()})
 
 
 def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -> None:
@@ -69,8 +124,7 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     dataset = open_text(saved, given, sizes["seq_len"])
     rows, values = fitting(saved, sizes["batch_size"], sizes["seq_len"])
     evaluator = open_evaluator(saved, flags["framework"], flags["device"], values)
-    facts = {"run": str(saved.checkpoint), "data": str(dataset.folder), **evaluator.facts()}
-    print_facts(facts)
+    print_facts({"run": str(saved.checkpoint), "data": str(dataset.folder), **evaluator.facts()})
 
     start = time.monotonic()
     windows = list(validation_batches(dataset, **sizes, seed=VALIDATION_SEED))
@@ -79,10 +133,8 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     seconds = time.monotonic() - start
     _print(measured, seconds, sizes["seq_len"])
     if flags["json"]:
-        origin = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
-        origin |= {"compute": facts["compute"], "data": dataset.folder.name, "seq_len": sizes["seq_len"]}
-        cost = {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()}
-        _add_line(Path(flags["json"]), origin, measured, cost)
+        row = _origin(saved, evaluator) | {"data": dataset.folder.name, "seq_len": sizes["seq_len"]} | _losses(measured)
+        _add_line(flags["json"], row | {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()})
 
 
 def _print(measured: "Measured", seconds: float, seq_len: int) -> None:
@@ -93,13 +145,21 @@ def _print(measured: "Measured", seconds: float, seq_len: int) -> None:
     print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {seq_len}")
 
 
-def _add_line(file: Path, origin: dict[str, Any], measured: "Measured", cost: dict[str, Any]) -> None:
+def _origin(saved: "SavedRun", evaluator: "Evaluator") -> dict[str, Any]:
+    origin = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
+    return origin | {"compute": evaluator.facts()["compute"]}
+
+
+def _losses(measured: "Measured") -> dict[str, Any]:
     from slm_core.training.metrics import finite
 
     losses = {name: finite(getattr(measured, name)) for name in ("loss", "bits_per_byte", "perplexity")}
-    sizes = {"tokens": measured.tokens, "bytes": measured.text_bytes}
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({**origin, **losses, **sizes, **cost}) + "\n")
+    return losses | {"tokens": measured.tokens, "bytes": measured.text_bytes}
+
+
+def _add_line(file: str, row: dict[str, Any]) -> None:
+    with open(file, "a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
 
 
 def _sizes(flags: dict[str, Any], saved: "SavedRun") -> dict[str, int]:
@@ -119,20 +179,28 @@ def _sizes(flags: dict[str, Any], saved: "SavedRun") -> dict[str, int]:
     return {"seq_len": sizes["seq_len"], "batch_size": sizes["batch_size"], "max_batches": sizes["batches"]}
 
 
-def _reporter(total: int, every: float = 5.0) -> "Callable[[Measured], None]":
-    """Makes a function that says on stderr, every few seconds, how far an evaluation of `total` tokens is."""
-    start = last = time.monotonic()
+def _reporter(total: int) -> "Callable[[Measured], None]":
+    """Makes a function that says how far an evaluation of `total` tokens is."""
+    start = time.monotonic()
 
-    def report(so_far: "Measured") -> None:
+    def line(so_far: "Measured") -> str:
+        left = (time.monotonic() - start) * (total - so_far.tokens) / max(1, so_far.tokens)
+        return f"{so_far.tokens:,} of {total:,} tokens, loss {so_far.loss:.4f} so far, {left:.0f} s left"
+
+    return _seldom(line)
+
+
+def _seldom(line: Callable[..., str], every: float = 5.0) -> Callable[..., None]:
+    """Makes a function that prints a line on stderr, at most once in `every` seconds."""
+    last = time.monotonic()
+
+    def say(*so_far: Any) -> None:
         nonlocal last
-        now = time.monotonic()
-        if now - last >= every and so_far.tokens:
-            last = now
-            left = (now - start) * (total - so_far.tokens) / so_far.tokens
-            line = f"{so_far.tokens:,} of {total:,} tokens, loss {so_far.loss:.4f} so far, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            print(line(*so_far), file=sys.stderr, flush=True)
 
-    return report
+    return say
 
 
 if __name__ == "__main__":

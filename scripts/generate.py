@@ -1,8 +1,5 @@
 """Continues a prompt with a run of either twin."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
@@ -23,6 +20,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.data import load_tokenizer
     from slm_core.inference.evaluator import open_evaluator
     from slm_core.inference.sampling import generate
+    from slm_core.inference.special import end_tokens
     from slm_core.runs.saved import load_run
 
     flags = invocation.flags
@@ -45,14 +43,6 @@ def run(invocation: Invocation) -> None:
             break
         print(stream.push(token), end="", flush=True)
     print(stream.flush())
-
-
-def end_tokens(tokens: Mapping[str, Any]) -> set[int]:
-    """Returns the ids that end a text of a model from elsewhere, which may name none, one or several."""
-    named = tokens.get("eos_token_id")
-    if named is None:
-        return set()
-    return set(named) if isinstance(named, list) else {named}
 
 
 if __name__ == "__main__":

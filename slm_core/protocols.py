@@ -50,6 +50,21 @@ class Evaluator(Protocol):
         """Returns the peak memory of the device so far (of the process, on a CPU), in bytes."""
 
 
+class Scorer(Evaluator, Protocol):
+    """An evaluator that also tells the probability of each token. Both twins' evaluators are; an engine is not."""
+
+    def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes what the model thinks of each target, without dropout.
+
+        Args:
+          tokens: int32 [rows, length + 1], as for `eval_step`; length is at most `data.seq_len`.
+
+        Returns:
+          log p(target) in nats, [rows, length], and whether the target is the likeliest token, bool [rows, length].
+          A target that is IGNORE has 0 and False.
+        """
+
+
 class Engine(Evaluator, Protocol):
     """One twin, built: model, optimizer and loss scaler on a device. Made by a twin's `build(config,
     vocab_size, weights)`."""

@@ -13,9 +13,9 @@ from slm_core.quantization.lora import starting
 from slm_core.training.summary import parameter_facts
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
-from slm_flax.generate import Decoder
+from slm_flax.generate import Decoder, power_of_two
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import Losses, batch_losses
+from slm_flax.loss import Losses, batch_losses, token_scores
 from slm_flax.model import Transformer, declared
 from slm_flax.numerics import DTYPES
 from slm_flax.params import Params
@@ -52,6 +52,7 @@ class Evaluator:
             values = params.fill(self.model, started, dtype)
         self.params: Params = dict(sorted(values.items()))
         self.loss_sums = jax.jit(self._loss_sums)
+        self.token_scores = jax.jit(self._token_scores)
 
     def facts(self) -> dict[str, str]:
         """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
@@ -72,6 +73,15 @@ class Evaluator:
         sums = self.loss_sums(values, tokens, None)
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
 
+    def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes log p(target) of each target, and whether it is the likeliest token, without dropout."""
+        rows, length = len(tokens), tokens.shape[1] - 1
+        # Padding to powers of two compiles few shapes. It lies after the tokens, which cannot see it.
+        more = power_of_two(rows) - rows, min(power_of_two(length), self.model.context) - length
+        padded = np.pad(tokens, ((0, more[0]), (0, more[1])), constant_values=IGNORE)
+        logs, greedy = self.token_scores(self.params, padded)
+        return np.asarray(logs)[:rows, :length], np.asarray(greedy)[:rows, :length]
+
     def decoder(self) -> Decoder:
         """Makes a decoder with the current parameters."""
         return Decoder(self.model, self.params)
@@ -86,3 +96,6 @@ class Evaluator:
 
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
         return batch_losses(self.model, values, tokens, key, self.config.memory.loss_chunk)
+
+    def _token_scores(self, values: Params, tokens: Array) -> tuple[Array, Array]:
+        return token_scores(self.model, values, tokens, self.config.memory.loss_chunk)

@@ -34,12 +34,17 @@ class Decoder:
     def _append(self, tokens: list[int]) -> np.ndarray:
         # Padding to a power of two compiles few shapes. In a cache the padding lies after the last token: the mask
         # hides it until a real token overwrites it. A rolling cache cuts it off.
-        room = min(1 << (len(tokens) - 1).bit_length(), self.context - self.length)
+        room = min(power_of_two(len(tokens)), self.context - self.length)
         padded = np.pad(np.array([tokens], np.int32), ((0, 0), (0, room - len(tokens))))
         start, last = np.int32(self.length), np.int32(len(tokens) - 1)
         logits, self.caches = _decode(self.model, self.params, padded, start, last, self.caches)
         self.length += len(tokens)
         return np.asarray(logits)
+
+
+def power_of_two(number: int) -> int:
+    """Returns the smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 @partial(jax.jit, static_argnums=0, donate_argnames="caches")

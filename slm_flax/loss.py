@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from slm_core.protocols import IGNORE
 from slm_flax.layers.dropout import DropoutKey
@@ -64,10 +64,7 @@ def loss_sums(
     if not chunk:
         total = piece_sums(hidden, targets)
     else:
-        padding = -len(targets) % chunk
-        hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-        targets = jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
-        by_piece = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), (hidden, targets))
+        by_piece = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), chunks(hidden, targets, chunk))
         total = Losses(*(values.sum() for values in by_piece))
     return total._replace(objective=total.objective + auxiliary_loss * valid)
 
@@ -83,6 +80,35 @@ def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: floa
         return Losses(tokens, tokens)
     squares = jnp.where(targets == IGNORE, 0, jnp.square(jax.nn.logsumexp(logits, axis=-1)))
     return Losses(tokens, tokens + z_loss * squares.sum())
+
+
+def token_scores(
+    model: Transformer, values: Params, tokens: Int[Array, "batch columns"], chunk: int | None
+) -> tuple[Float[Array, "batch time"], Bool[Array, "batch time"]]:
+    """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
+    model = bind(model, values)
+    hidden, _ = model(jnp.maximum(tokens[:, :-1], 0), key=None)
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), tokens[:, 1:].reshape(-1)
+    pieces = chunks(hidden, targets, chunk or len(targets))
+    scored = jax.lax.map(lambda piece: piece_scores(model.logits(piece[0]), piece[1]), pieces)
+    logs, greedy = (parts.reshape(-1)[: len(targets)].reshape(len(tokens), -1) for parts in scored)
+    return logs, greedy
+
+
+def piece_scores(
+    logits: Float[Array, "n vocab"], targets: Int[Array, "n"]
+) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
+    """Computes log p(target) of some tokens, 0 if it is IGNORE, and whether the target is the likeliest token."""
+    return -token_losses(logits, targets), logits.argmax(-1) == targets
+
+
+def chunks(
+    hidden: Float[Array, "n d_model"], targets: Int[Array, "n"], chunk: int
+) -> tuple[Float[Array, "pieces chunk d_model"], Int[Array, "pieces chunk"]]:
+    """Splits tokens into pieces of `chunk`. The last is filled with targets that are IGNORE."""
+    padding = -len(targets) % chunk
+    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
+    return hidden, jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
 
 
 def token_losses(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Float[Array, "n"]:

@@ -15,7 +15,7 @@ from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import Losses, batch_losses
+from slm_torch.loss import Losses, batch_losses, token_scores
 from slm_torch.model import Transformer, declared
 from slm_torch.numerics import DTYPES
 
@@ -72,6 +72,13 @@ class Evaluator:
             model, torch.from_numpy(tokens).to(self.device, torch.int64), None, self.config.memory.loss_chunk
         )
         return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
+
+    @torch.inference_mode()
+    def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Computes log p(target) of each target, and whether it is the likeliest token, without dropout."""
+        placed = torch.from_numpy(tokens).to(self.device, torch.int64)
+        logs, greedy = token_scores(self.model, placed, self.config.memory.loss_chunk)
+        return logs.cpu().numpy(), greedy.cpu().numpy()
 
     def decoder(self) -> Decoder:
         """Makes a decoder with the current parameters."""

@@ -4,7 +4,7 @@ from functools import reduce
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import nll_loss
@@ -80,6 +80,25 @@ def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: fl
         return Losses(tokens, tokens)
     squares = torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())
     return Losses(tokens, tokens + z_loss * squares.sum())
+
+
+def token_scores(
+    model: Transformer, tokens: Int[Tensor, "batch columns"], chunk: int | None
+) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
+    """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
+    hidden, _ = model(tokens[:, :-1].clamp(min=0), key=None)
+    targets = tokens[:, 1:].flatten()
+    pieces = zip(*(x.split(chunk or len(targets)) for x in (hidden.flatten(0, 1), targets)), strict=True)
+    scored = [piece_scores(model.logits(piece), target) for piece, target in pieces]
+    logs, greedy = (torch.cat(parts).view(len(tokens), -1) for parts in zip(*scored, strict=True))
+    return logs, greedy
+
+
+def piece_scores(
+    logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]
+) -> tuple[Float[Tensor, "n"], Bool[Tensor, "n"]]:
+    """Computes log p(target) of some tokens, 0 if it is IGNORE, and whether the target is the likeliest token."""
+    return -token_losses(logits, targets), logits.argmax(-1) == targets
 
 
 def token_losses(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]) -> Float[Tensor, "n"]:

@@ -1,5 +1,7 @@
 """An evaluator computes the losses and the text of its engine, without an optimizer."""
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -78,3 +80,40 @@ def test_weights_of_another_model_are_refused(twin):
         twin.Evaluator(CONFIG, VOCAB, {"embed.weight": np.zeros((VOCAB, 8))})
     assert "\n" not in str(caught.value)
     assert twin.Evaluator(CONFIG, VOCAB).eval_step(batch()) == twin.Evaluator(CONFIG, VOCAB).eval_step(batch())
+
+
+def scorer(twin, **fields):
+    """Makes an evaluator of a model with sharp predictions."""
+    return twin.Evaluator(with_values(CONFIG, {"model.init_std": 1.0, "model.dropout": 0.0} | fields), VOCAB)
+
+
+@pytest.mark.parametrize("chunk", [0, 5, 100])
+def test_scores_are_what_the_decoder_says_of_each_token(twin, chunk):
+    """log p and the greedy choice of each target, in chunks of any size, against one decoded token at a time."""
+    evaluator = scorer(twin, **{"memory.loss_chunk": chunk})
+    tokens = batch(ignored=False)[:3, :6]  # neither a power of two
+    logs, greedy = evaluator.score(tokens)
+    decoder = evaluator.decoder()
+    for row, log, is_greedy in zip(tokens.tolist(), logs, greedy, strict=True):
+        logits = np.stack([decoder.prefill(row[:1]), *map(decoder.step, row[1:-1])])
+        expected = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        np.testing.assert_allclose(log, expected[range(5), row[1:]], rtol=1e-12)
+        np.testing.assert_array_equal(is_greedy, logits.argmax(-1) == row[1:])
+    likeliest = np.concatenate([tokens[:, :1], np.repeat(logits.argmax(-1)[None, :1], 3, 0)], 1).astype(np.int32)
+    assert evaluator.score(likeliest)[1][-1, 0] and not greedy.all()
+
+
+def test_scores_sum_to_the_loss(twin):
+    evaluator = scorer(twin)
+    logs, greedy = evaluator.score(batch())
+    assert evaluator.eval_step(batch())[0] == pytest.approx(-logs.sum(), rel=1e-14)
+    ignored = batch()[:, 1:] == IGNORE
+    assert not logs[ignored].any() and not greedy[ignored].any()
+
+
+def test_the_twins_score_alike():
+    """In float64, on equal initial weights."""
+    twins = [import_module(f"tests.conformance.twins.{name}") for name in ("torch", "flax")]
+    (logs, greedy), (other_logs, other_greedy) = (scorer(twin).score(batch()) for twin in twins)
+    np.testing.assert_allclose(logs, other_logs, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(greedy, other_greedy)

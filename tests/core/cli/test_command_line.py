@@ -11,6 +11,7 @@ from slm_core.cli.command_line import Flag, main, parse
 from slm_core.cli.help import lines, painter
 from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
+from slm_core.config.values import value_text
 from slm_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,11 +81,11 @@ def test_overrides_may_stand_before_the_preset():
 def test_every_field_can_be_set(name):
     """Whatever its type, a field takes its own default back from the command line; unread ones say so."""
     default = {info.name: info.default for info in fields()}[name]
-    text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    text = value_text(default)
     try:
         invocation, _ = parse([f"--config.{name}={text}"])
     except UserError as error:
-        assert f"{name}={default} is not read by" in str(error)
+        assert f"{name}={text} is not read by" in str(error)
     else:
         assert invocation.overrides == {name: default} and invocation.config == Config()
 

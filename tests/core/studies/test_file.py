@@ -14,7 +14,7 @@ STUDIES = sorted(str(path.relative_to(presets.ROOT)) for path in (presets.ROOT /
 @pytest.mark.parametrize("path", STUDIES)
 def test_the_studies_of_the_project_have_valid_variants(path, tmp_path):
     file = load_study(path)
-    Study(
+    study = Study(
         folder=tmp_path,
         preset=file.get("config", presets.DEFAULT),
         overrides=file.get("overrides", {}),
@@ -25,7 +25,9 @@ def test_the_studies_of_the_project_have_valid_variants(path, tmp_path):
         threads=1,
         question=file["question"],
         command="",
-    ).check()
+    )
+    study.check()
+    assert len(study.variants) >= 2 and study.question.endswith("?")
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,11 @@ class Trackio:
 
     def _forget(self, project: str, name: str, folder: object) -> None:
         """Deletes what an earlier process told of this run. All of it is told once more, without what is void."""
-        for run in list(self._library.Api().runs(project)):
+        try:
+            runs = list(self._library.Api().runs(project))
+        except ValueError:  # there is no such project yet
+            return
+        for run in runs:
             if run.name == name and (run.config or {}).get(FOLDER) == folder:
                 run.delete()
 

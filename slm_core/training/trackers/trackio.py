@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class Trackio:
         project, name = folder.parent.name or "models", folder.name
         if local:
             self._forget(project, name, config[FOLDER])
-        with _offline() if local else _as_it_is():
+        with _offline() if local else nullcontext():
             self._run = self._library.init(
                 project=project,
                 name=name,
@@ -68,8 +68,3 @@ def _offline() -> Iterator[None]:
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    yield

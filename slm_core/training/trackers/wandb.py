@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,6 @@ class Wandb:
         self._run.log(dict(values), step=step)
 
     def text(self, step: int, tag: str, text: str) -> None:
-        from html import escape
-
         self._run.log({tag: self._library.Html(f"<pre>{escape(text)}</pre>", inject=False)}, step=step)
 
     def close(self) -> None:

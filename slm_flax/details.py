@@ -61,7 +61,8 @@ def recorded(model: Transformer, record: Callable[[str, Array], None]) -> Transf
         return call
 
     model.remat = "none"
-    for index, block in enumerate(model.layers):
+    layers: Any = model.layers
+    for index, block in enumerate(layers):
         path = f"layers.{index}"
         block.attention = recording(f"{path}.attention", block.attention, lambda result: result[0])
         block.mlp = recording(f"{path}.mlp", block.mlp, lambda result: result[0])

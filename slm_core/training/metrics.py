@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,9 @@ def _tagged_details(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _replay(tracker: Tracker, folder: Path, step: int) -> None:
     """Tells a tracker everything that a run's files say of its first `step` updates, in order."""
-    told = [(row["step"], tracker.scalars, (_tagged(row),)) for row in read_metrics(folder / "metrics.jsonl")]
-    told += [(row["step"], tracker.scalars, (_tagged_details(row),)) for row in read_metrics(folder / "details.jsonl")]
-    told += [(written, tracker.text, ("sample", text)) for written, text in read_samples(folder) if written <= step]
-    for step, tell, what in sorted(told, key=lambda entry: entry[0]):
-        tell(step, *what)
+    steps_of = lambda name: ((row["step"], row) for row in read_metrics(folder / name))  # noqa: E731
+    told = [(at, partial(tracker.scalars, at, _tagged(row))) for at, row in steps_of("metrics.jsonl")]
+    told += [(at, partial(tracker.scalars, at, _tagged_details(row))) for at, row in steps_of("details.jsonl")]
+    told += [(at, partial(tracker.text, at, "sample", text)) for at, text in read_samples(folder) if at <= step]
+    for _, tell in sorted(told, key=lambda entry: entry[0]):
+        tell()

@@ -49,6 +49,6 @@ def library(name: str) -> ModuleType:
         module = importlib.import_module(name)
     except ImportError:
         module = None
-    if not hasattr(module, "init"):  # a folder of that name can be imported, too
+    if module is None or not hasattr(module, "init"):  # a folder of that name can be imported, too
         raise UserError(f"run.tracker={name}: the {name} library is missing; install it: uv sync --extra {name}")
     return module

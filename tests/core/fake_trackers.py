@@ -39,7 +39,7 @@ class FakeLibrary(types.ModuleType):
 
     def init(self, **options: Any) -> FakeRun:
         self.runs.append(FakeRun(self, options))
-        folder = Path(options.get("dir", ".")) / self.__name__
+        folder = Path(options.get("dir") or options["config"]["run.folder"]) / self.__name__
         folder.mkdir(exist_ok=True)
         (folder / "run.log").touch()
         return self.runs[-1]

@@ -78,6 +78,22 @@ class Engine(Evaluator, Protocol):
           step: updates completed before this one. Dropout depends on it.
         """
 
+    def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
+        """Measures what the update of these tokens starts from, at the price of a forward and a backward pass.
+
+        It changes nothing, and waits for the device. Call it before `train_step`, with the same arguments.
+
+        Args:
+          tokens: the batch of the update, as for `train_step`.
+          step: updates completed before this one. Dropout depends on it.
+
+        Returns:
+          {"weight_norm/NAME": L2 norm of a trained parameter, "gradient_norm/NAME": that of its gradient before
+          clipping and without the loss scale, "activation_rms/PATH": root mean square of what a module returns, over
+          the whole batch}. NAME is canonical. PATH is "layers.3.attention" and "layers.3.mlp", before dropout and
+          before a norm of the output, and "layers.3": the residual stream after the layer.
+        """
+
     def fetch(self, metrics: Any) -> dict[str, float]:
         """Waits for the metrics of a `train_step`: loss, grad_norm, loss_scale, skipped (1.0 if it was not applied)."""
 

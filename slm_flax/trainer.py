@@ -15,6 +15,7 @@ from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import IGNORE
 from slm_flax import checkpoint, params, stack
+from slm_flax.details import activation_rms, norms
 from slm_flax.evaluator import Evaluator
 from slm_flax.generate import Decoder
 from slm_flax.layers.dropout import DropoutKey
@@ -57,6 +58,7 @@ class Engine:
         moments = stack.init(self.stack, self.optimizer, self._trained(values))
         self.state: State = {"params": values, "optim": moments, "scaler": self.scaler.init()}
         self.update = jax.jit(self._update, donate_argnums=0)
+        self.measure = jax.jit(self._measure)
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
@@ -133,6 +135,27 @@ class Engine:
     def _trained(self, values: Params) -> Params:
         """Returns those of the parameters, or of their gradients, that the optimizer trains."""
         return {name: value for name, value in values.items() if name in self.groups}
+
+    def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
+        """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
+        count = int((tokens[:, 1:] != IGNORE).sum())
+        micro = min(self.config.train.micro_batch_size, len(tokens))
+        sites = site_keys(self.config.seed, step, self.config.model.n_layers)
+        dtype = DTYPES[self.config.precision.params]
+        pieces = tokens.reshape(-1, micro, tokens.shape[1])
+        scale = self.state["scaler"]["scale"]
+        return self.fetch(self.measure(self.state["params"], pieces, sites, scale, dtype.type(count)))
+
+    def _measure(self, values: Params, pieces: Array, sites: Array, scale: Array, count: Array) -> dict[str, Array]:
+        """Computes the details of an update; see `_update`."""
+        gradients = self._trained(self._gradients(values, pieces, sites, scale, count)[1])
+        scaled = norms("gradient_norm", self.stack.unstacked(gradients))
+        values = self.stack.unstacked(values)
+        return (
+            norms("weight_norm", self._trained(values))
+            | {name: norm / scale for name, norm in scaled.items()}
+            | activation_rms(self.model, values, pieces, sites)
+        )
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
         """Waits for the metrics of a `train_step`."""

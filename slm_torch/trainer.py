@@ -16,6 +16,7 @@ from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import IGNORE
 from slm_torch import checkpoint, params
+from slm_torch.details import Pieces, activation_rms, norms
 from slm_torch.evaluator import Evaluator
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
@@ -87,6 +88,25 @@ class Engine:
         for p in self.params.values():
             p.grad = None
         return norm
+
+    def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
+        """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
+        count = int((tokens[:, 1:] != IGNORE).sum())
+        micro = min(self.config.train.micro_batch_size, len(tokens))
+        sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
+        sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)
+        pieces = [(batch[row : row + micro], DropoutKey(sites, row)) for row in range(0, len(tokens), micro)]
+        gradients = norms("gradient_norm", self._gradients(pieces, count))
+        for p in self.params.values():
+            p.grad = None
+        scaled = {name: norm / self.scaler.scale for name, norm in gradients.items()}
+        return norms("weight_norm", self.trained) | scaled | activation_rms(self.model, pieces)
+
+    def _gradients(self, pieces: Pieces, count: int) -> dict[str, Tensor]:
+        """Computes the scaled gradients of the trained parameters, as `train_step` does. They stay in the model."""
+        for piece, key in pieces:
+            (self.loss_sums(piece, key).objective * (self.scaler.scale / count)).backward()
+        return {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in self.trained.items()}
 
     def fetch(self, metrics: dict[str, Any]) -> dict[str, float]:
         """Waits for the metrics of a `train_step`."""

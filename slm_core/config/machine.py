@@ -95,3 +95,12 @@ class Run:
     compile: bool = option(False, "torch.compile (the Flax twin always compiles)")
     threads: int = option(0, "CPU threads; 0: one per core", low=0)
     tensorboard: bool = option(True, "also write TensorBoard events")
+    tracker: str = option(
+        "none",
+        "another tracker that gets the same numbers",
+        choices={
+            "none": "none",
+            "trackio": "Trackio, on this machine (needs the extra: uv sync --extra trackio)",
+            "wandb": "Weights & Biases, offline unless WANDB_MODE says otherwise (uv sync --extra wandb)",
+        },
+    )

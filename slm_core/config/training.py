@@ -188,7 +188,7 @@ class Train:
 
     Each of `steps` updates reads `batch_size` sequences, in parts of `micro_batch_size` whose gradients are summed: the
     parts change memory, and the result only by rounding. The `_every` fields count steps between evaluations,
-    checkpoints, lines of metrics and text samples.
+    checkpoints, lines of metrics, their details and text samples.
     """
 
     steps: int = option(600, "updates", low=1)
@@ -201,5 +201,11 @@ class Train:
     checkpoint_every: int = option(200, "steps between checkpoints; the last step always saves; 0: only there", low=0)
     keep_checkpoints: int = option(2, "newest checkpoints kept", low=1)
     log_every: int = option(10, "steps between lines of metrics", low=1)
+    log_details_every: int = option(
+        0,
+        "steps between norms of each parameter, its gradient and each layer's activations; the first and the last step"
+        " too; 0: never",
+        low=0,
+    )
     sample_every: int = option(200, "steps between text samples; the last step always samples; 0: never", low=0)
     sample_tokens: int = option(200, "tokens per text sample", low=1)

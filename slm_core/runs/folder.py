@@ -94,6 +94,12 @@ def open_run(
     return RunFolder(path, lock, resolved)
 
 
+def read_samples(path: Path) -> list[tuple[int, str]]:
+    """Lists (step, text) of the texts that a run's model wrote, in order."""
+    files = sorted((path / "samples").glob("step-*.txt"))
+    return [(int(file.stem.removeprefix("step-")), file.read_text(encoding="utf-8")) for file in files]
+
+
 def _acquire(path: Path) -> int:
     lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:

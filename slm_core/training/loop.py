@@ -27,6 +27,7 @@ from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
 from slm_core.training.summary import print_companions, print_end, print_start
+from slm_core.training.trackers import check_trackers, open_trackers
 
 SAMPLE = {"temperature": 0.8, "top_k": 0, "top_p": 0.95}
 SAMPLE_PROMPT_TOKENS = 32
@@ -61,10 +62,11 @@ def train(
       weights_of: opens the weights of a run of either twin; called if a run starts from config.finetune.base.
 
     Raises:
-      UserError: the base is not there or does not fit, the data cannot be prepared, the folder belongs to another run,
-        or the loss is not finite.
+      UserError: a tracker is not installed, the base is not there or does not fit, the data cannot be prepared, the
+        folder belongs to another run, or the loss is not finite.
       KeyboardInterrupt: a second Ctrl-C or SIGTERM; nothing is saved then.
     """
+    check_trackers(config)
     base = open_base(config)
     dataset = prepare(config.data)
     if base:
@@ -122,7 +124,9 @@ class _Loop:
     def run(self) -> None:
         """Trains until the last step or a signal. Either way the last act is a checkpoint."""
         self.display = make_display(self.progress.step, self.train.steps)
-        self.metrics = Metrics(self.run_folder.path, self.progress.step, self.config.run.tensorboard)
+        folder, step = self.run_folder.path, self.progress.step
+        trackers = open_trackers(self.engine.config, self.engine.framework, folder, step)
+        self.metrics = Metrics(folder, step, trackers)
         try:
             self.display.start()
             with stop_on_signal(lambda: self.display.stopping(self.dispatched)) as stop:
@@ -133,15 +137,21 @@ class _Loop:
 
     def _updates(self, stop: StopRequest) -> None:
         """Dispatches each update before it waits for the metrics of the one before, so that the device never idles."""
-        pending: tuple[int, Any] | None = None
+        pending: tuple[int, Any, dict[str, float]] | None = None
         self.speed = Speed(self.progress.tokens)
         for step in range(self.progress.step + 1, self.train.steps + 1):
             self.dispatched = step
-            lr = float(self.learning_rates[step - 1])
-            device_metrics = self.engine.train_step(next(self.batches), lr, step - 1)
+            batch, details = next(self.batches), {}
+            if self._details_due(step):
+                if pending:
+                    self._complete(*pending)
+                    pending = None
+                with self.speed.paused():
+                    details = self.engine.details(batch, step - 1)
+            device_metrics = self.engine.train_step(batch, float(self.learning_rates[step - 1]), step - 1)
             if pending:
                 self._complete(*pending)
-            pending = (step, device_metrics)
+            pending = (step, device_metrics, details)
             if stop.requested or self._anything_due(step):
                 self._complete(*pending)
                 pending = None
@@ -156,6 +166,9 @@ class _Loop:
     def _sample_due(self, step: int) -> bool:
         return self.train.sample_every > 0 and self._due(self.train.sample_every, step)
 
+    def _details_due(self, step: int) -> bool:
+        return self.train.log_details_every > 0 and (step == 1 or self._due(self.train.log_details_every, step))
+
     def _anything_due(self, step: int) -> bool:
         return (
             self._due(self.train.eval_every, step)
@@ -163,8 +176,8 @@ class _Loop:
             or self._sample_due(step)
         )
 
-    def _complete(self, step: int, device_metrics: Any) -> None:
-        """Waits for an update's metrics, counts it, and writes its line if one is due."""
+    def _complete(self, step: int, device_metrics: Any, details: dict[str, float]) -> None:
+        """Waits for an update's metrics, counts it, and writes its line if one is due, and the details that it has."""
         metrics = self.engine.fetch(device_metrics)
         progress = self.progress
         progress.step = step
@@ -175,6 +188,8 @@ class _Loop:
         self.display.progress(step, metrics["loss"], progress.skipped)
         if step == 1 or self._due(self.train.log_every, step):
             self._write_line(step, metrics)
+        if details:
+            self.metrics.details(step, details)
         stop_if_diverged(metrics, progress, self.config.optim.lr, self.run_folder.checkpoints)
 
     def _write_line(self, step: int, metrics: dict[str, float]) -> None:
@@ -224,6 +239,7 @@ class _Loop:
         tokens = generate(decoder, prompt, self.train.sample_tokens, **SAMPLE, seed=self.config.seed)
         text = self.dataset.tokenizer.decode(prompt + list(tokens))
         self.run_folder.save_sample(step, text)
+        self.metrics.sample(step, text)
         self.display.sample(step, text)
 
     def _save(self, step: int) -> None:

@@ -1,18 +1,22 @@
-"""Writes `metrics.jsonl`, the record of a run, and the same numbers as TensorBoard events.
+"""Writes `metrics.jsonl` and `details.jsonl`, the record of a run, and tells the trackers the same.
 
-Each line is one JSON object with exactly the fields of `FIELDS`. A value is null if it does not apply to the line, or
-if it is not finite (JSON has no NaN). The file is the truth: a resumed run cuts it back to the checkpoint's step, and
-continues it as if nothing had happened.
+Each line of `metrics.jsonl` is one JSON object with exactly the fields of `FIELDS`. A value is null if it does not
+apply to the line, or if it is not finite (JSON has no NaN). A line of `details.jsonl` has the step and whatever the
+engine's `details` measured. The files are the truth: a resumed run cuts them back to the checkpoint's step, and
+continues them as if nothing had happened.
 """
 
 import json
 import math
 import os
-import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slm_core.files import write_atomically
+from slm_core.runs.folder import read_samples
+from slm_core.training.trackers.base import Tracker
 
 FIELDS = (
     "step",
@@ -29,7 +33,10 @@ FIELDS = (
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a metrics.jsonl in order; [] if there is none. A last line that a crash cut is left out."""
+    """Reads the lines of a metrics.jsonl or details.jsonl in order; [] if there is none.
+
+    A last line that a crash cut is left out.
+    """
     if not path.exists():
         return []
     complete = path.read_text().split("\n")[:-1]  # the text after the last newline is empty or cut
@@ -51,16 +58,37 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, allow_nan=False) + "\n"
 
 
-class Metrics:
-    """Appends to a run's metrics.jsonl and TensorBoard folder."""
+class _Lines:
+    """Appends to a file of lines, from which those of later steps than `step` are dropped first."""
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool):
-        """Opens the record of the run in `folder` after `step` updates. Lines of later steps are dropped."""
-        path = folder / "metrics.jsonl"
+    def __init__(self, path: Path, step: int):
         kept = [row for row in read_metrics(path) if row["step"] <= step]
         write_atomically(path, "".join(map(_line, kept)))
         self._file = path.open("a")
-        self._events = _Events(folder / "tensorboard", step) if tensorboard else None
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Writes one line at once."""
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Metrics:
+    """The record of a run: its files, and the trackers that get a copy."""
+
+    def __init__(self, folder: Path, step: int, trackers: Sequence[Tracker] = ()):
+        """Opens the record of the run in `folder` after `step` updates. Lines of later steps are dropped."""
+        self._trackers = trackers
+        self._metrics, self._details_path = _Lines(folder / "metrics.jsonl", step), folder / "details.jsonl"
+        self._details = _Lines(self._details_path, step) if self._details_path.exists() else None
+        for tracker in trackers:
+            if tracker.replays:
+                _replay(tracker, folder, step)
 
     def write(self, **values: Any) -> dict[str, Any]:
         """Writes one line at once and returns it. Fields that are not given are null."""
@@ -68,50 +96,49 @@ class Metrics:
         if unknown:
             raise TypeError(f"metrics.jsonl has no field {min(unknown)!r}")
         row = {name: finite(values.get(name)) for name in FIELDS}
-        self._file.write(_line(row))
-        self._file.flush()
-        if self._events:
-            self._events.write(row)
+        self._metrics.append(row)
+        for tracker in self._trackers:
+            tracker.scalars(row["step"], _tagged(row))
         return row
+
+    def details(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes one line of what an engine's `details` measured. The first one makes the file."""
+        row = {"step": step} | {name: finite(value) for name, value in values.items()}
+        self._details = self._details or _Lines(self._details_path, step)
+        self._details.append(row)
+        for tracker in self._trackers:
+            tracker.scalars(step, _tagged_details(row))
+
+    def sample(self, step: int, text: str) -> None:
+        """Tells the trackers what the model wrote."""
+        for tracker in self._trackers:
+            tracker.text(step, "sample", text)
 
     def sync(self) -> None:
         """Waits until every line is on the disk."""
-        os.fsync(self._file.fileno())
+        for lines in filter(None, (self._metrics, self._details)):
+            lines.sync()
 
     def close(self) -> None:
-        self._file.close()
-        if self._events:
-            self._events.close()
+        for part in filter(None, (self._metrics, self._details, *self._trackers)):
+            part.close()
 
 
-class _Events:
-    """Writes one TensorBoard event file, with scalars named `loss/train`, `loss/eval`, `lr/train`, ...
+def _tagged(row: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a line of metrics.jsonl by tag: "loss/train", "loss/eval", "lr/train", ..."""
+    return {f"{name}/{row['split']}": row[name] for name in FIELDS[2:] if row.get(name) is not None}
 
-    It needs the record format of the `tensorboard` package alone: no framework and no writer thread.
-    """
 
-    def __init__(self, folder: Path, step: int):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.record_writer import RecordWriter
+def _tagged_details(row: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a line of details.jsonl by tag: "details/activation_rms/layers.3.mlp", ..."""
+    return {f"details/{name}": value for name, value in row.items() if name != "step" and value is not None}
 
-        events: Any = event_pb2  # protobuf makes the messages of these modules at import, unseen by a type checker
-        summaries: Any = summary_pb2
-        self._event, self._summary = events.Event, summaries.Summary
-        folder.mkdir(exist_ok=True)
-        file = (folder / f"events.out.tfevents.{time.time_ns() // 10**9}.{os.getpid()}.{step}").open("ab")
-        self._writer = RecordWriter(file)
-        self._put(file_version="brain.Event:2")
-        # A session that starts at a step makes TensorBoard drop that step and later ones of older files.
-        self._put(step=step + 1, session_log=events.SessionLog(status=events.SessionLog.START))
 
-    def _put(self, **fields: Any) -> None:
-        self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-        self._writer.flush()
-
-    def write(self, row: dict[str, Any]) -> None:
-        names = [name for name in FIELDS[2:] if row[name] is not None]
-        values = [self._summary.Value(tag=f"{name}/{row['split']}", simple_value=row[name]) for name in names]
-        self._put(step=row["step"], summary=self._summary(value=values))
-
-    def close(self) -> None:
-        self._writer.close()
+def _replay(tracker: Tracker, folder: Path, step: int) -> None:
+    """Tells a tracker everything that a run's files say of its first `step` updates, in order."""
+    steps_of = lambda name: ((row["step"], row) for row in read_metrics(folder / name))  # noqa: E731
+    told = [(at, partial(tracker.scalars, at, _tagged(row))) for at, row in steps_of("metrics.jsonl")]
+    told += [(at, partial(tracker.scalars, at, _tagged_details(row))) for at, row in steps_of("details.jsonl")]
+    told += [(at, partial(tracker.text, at, "sample", text)) for at, text in read_samples(folder) if at <= step]
+    for _, tell in sorted(told, key=lambda entry: entry[0]):
+        tell()

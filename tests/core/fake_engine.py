@@ -68,6 +68,10 @@ class BigramEngine:
         }
         return {"step": step} | values | self.metrics_at.get(step, {})
 
+    def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
+        self.calls.append(("details", step))
+        return {"weight_norm/embed.weight": float(np.linalg.norm(self.weights)), "activation_rms/layers.0": step + 0.5}
+
     def fetch(self, metrics: dict) -> dict[str, float]:
         self.calls.append(("fetch", metrics["step"]))
         return {name: float(metrics[name]) for name in ("loss", "grad_norm", "loss_scale", "skipped")}

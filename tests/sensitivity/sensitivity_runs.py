@@ -27,6 +27,7 @@ from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
 from tests.core.fake_engine import BigramEngine
+from tests.core.fake_trackers import install
 
 DOCUMENTS = 60
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
@@ -92,9 +93,11 @@ def _load_dataset(path: str, name: str | None, streaming: bool) -> dict[str, _Hu
 
 @contextlib.contextmanager
 def sources(folder: Path) -> Iterator[None]:
-    """Makes `write_corpora`'s files the standard library, and puts a hub of datasets in place of the real one."""
+    """Makes `write_corpora`'s files the standard library; puts other libraries in place of a hub's and of trackers'."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sysconfig, "get_path", lambda name: str(folder / "corpus"))
+        for tracker in set(choices("run.tracker")) - {"none"}:
+            install(patch, tracker)
         patch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=_load_dataset))
         yield
 

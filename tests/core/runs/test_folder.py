@@ -16,6 +16,7 @@ from slm_core.runs.naming import MAY_DIFFER, automatic_name
 from slm_core.runs.saved import load_run
 from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, change, make_config
+from tests.core.fake_trackers import install
 
 
 def run(config, framework="torch", **kwargs):
@@ -104,7 +105,8 @@ def test_many_differences_are_cut_short(config):
 
 
 @pytest.mark.parametrize("name", [n for n in flatten(make_config.__globals__["Config"]()) if n.startswith(MAY_DIFFER)])
-def test_fields_that_may_differ(config, name):
+def test_fields_that_may_differ(config, name, monkeypatch):
+    install(monkeypatch, "wandb")
     run(config)
     section, field = name.split(".")
     new = {
@@ -115,6 +117,7 @@ def test_fields_that_may_differ(config, name):
         "run.compile": True,
         "run.threads": 1,
         "run.tensorboard": False,
+        "run.tracker": "wandb",
         "data.dir": config.data.dir + "2",
     }.get(name, 1)
     assert run(change(config, **{f"{section}__{field}": new})).folder.name == "run"

@@ -117,6 +117,37 @@ def test_metrics_are_fetched_one_update_late_unless_something_is_due(whole):
     assert calls.index(("fetch", 4)) < calls.index(("train", 5))  # step 5 evaluates, so it is waited for
 
 
+def test_details_are_of_the_weights_before_an_update_and_change_no_line(whole, tmp_path):
+    result, engine = run(make_config(tmp_path, log_details_every=6))
+    rows = read_metrics(result.folder / "details.jsonl")
+    assert [row["step"] for row in rows] == [1, 6, 12, 18, 20]
+    assert [row["activation_rms/layers.0"] for row in rows] == [0.5, 5.5, 11.5, 17.5, 19.5]
+    calls = [call for call in engine.calls if call[0] in ("train", "fetch", "details")]
+    at = calls.index(("details", 5))
+    assert calls[at - 1 : at + 2] == [("fetch", 4), ("details", 5), ("train", 5)]
+    assert lines(result) == lines(whole[0]) and (engine.weights == whole[1].weights).all()
+    assert not (whole[0].folder / "details.jsonl").exists()
+
+
+@pytest.mark.parametrize("step", [5, 8, 13])
+def test_a_crash_leaves_no_trace_in_the_details(tmp_path, step):
+    config = make_config(tmp_path, log_details_every=3)
+    expected = read_metrics(run(change(config, run__name="whole"))[0].folder / "details.jsonl")
+    with pytest.raises(Interrupted):
+        run(config, crash_at(step))
+    assert read_metrics(run(config)[0].folder / "details.jsonl") == expected
+
+
+def test_details_are_written_of_an_update_that_ends_the_run(tmp_path):
+    def prepare_engine(engine):
+        engine.metrics_at[11] = {"loss": math.nan}
+
+    with pytest.raises(UserError, match="at step 12"):
+        run(make_config(tmp_path, log_details_every=12), prepare_engine)
+    rows = read_metrics(tmp_path / "models" / "run" / "details.jsonl")
+    assert [row["step"] for row in rows] == [1, 12]
+
+
 def test_checkpoints_and_samples(whole):
     folder = whole[0].folder
     assert [path.name for path in list_checkpoints(folder / "checkpoints")] == ["step-00000014", "step-00000020"]

@@ -15,7 +15,14 @@ STACKED = {
 ADAPTED = {"finetune.kind": "lora", "finetune.frozen": "nf4", "model.norm.placement": "parallel_shared"}
 
 
-@pytest.mark.parametrize("overrides", [{}, STACKED, ADAPTED], ids=["dense", "stacked", "adapted"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({}, id="dense"),
+        pytest.param(STACKED, id="stacked", marks=pytest.mark.slow),
+        pytest.param(ADAPTED, id="adapted", marks=pytest.mark.slow),
+    ],
+)
 def test_details_are_those_of_the_update_and_change_nothing(twin, overrides):
     """The norms of the gradients are those whose sum of squares the update reports. Training goes on as without."""
     engine = twin.build(with_values(CONFIG, overrides), VOCAB)

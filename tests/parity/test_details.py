@@ -50,6 +50,7 @@ def test_both_twins_report_the_same_and_a_twin_that_differs_is_seen(case):
     assert differing[0] == "activation_rms/layers.1.mlp"
 
 
+@pytest.mark.slow
 def test_the_bisector_sees_the_same_tensors():
     tokens = batch()
     count = (tokens[:, 1:] != IGNORE).sum()

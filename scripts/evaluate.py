@@ -69,7 +69,7 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     dataset = open_text(saved, given, sizes["seq_len"])
     rows, values = fitting(saved, sizes["batch_size"], sizes["seq_len"])
     evaluator = open_evaluator(saved, flags["framework"], flags["device"], values)
-    facts = {"run": str(saved.checkpoint), "data": str(dataset.folder), **evaluator.facts()}
+    facts = {"run": str(saved.checkpoint), "data": str(dataset), **evaluator.facts()}
     print_facts(facts)
 
     start = time.monotonic()
@@ -80,23 +80,25 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     _print(measured, seconds, sizes["seq_len"])
     if flags["json"]:
         origin = {"run": str(saved.folder), "checkpoint": saved.checkpoint.name, "framework": evaluator.framework}
-        origin |= {"compute": facts["compute"], "data": dataset.folder.name, "seq_len": sizes["seq_len"]}
+        origin |= {"compute": facts["compute"], "data": dataset.name, "seq_len": sizes["seq_len"]}
         cost = {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()}
         _add_line(Path(flags["json"]), origin, measured, cost)
 
 
 def _print(measured: "Measured", seconds: float, seq_len: int) -> None:
-    print(
-        f"validation loss {measured.loss:.4f} nats/token, {measured.bits_per_byte:.4f} bits/byte, "
-        f"perplexity {measured.perplexity:,.2f}"
-    )
-    print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {seq_len}")
+    loss, time = f"validation loss {measured.loss:.4f} nats/token", f"in {seconds:.1f} s, windows of {seq_len}"
+    if not measured.text_bytes:  # the answers of a task
+        print(f"{loss}, accuracy {measured.accuracy:.4f}")
+        print(f"{measured.tokens:,} answers {time}")
+        return
+    print(f"{loss}, {measured.bits_per_byte:.4f} bits/byte, perplexity {measured.perplexity:,.2f}")
+    print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes {time}")
 
 
 def _add_line(file: Path, origin: dict[str, Any], measured: "Measured", cost: dict[str, Any]) -> None:
     from slm_core.training.metrics import finite
 
-    losses = {name: finite(getattr(measured, name)) for name in ("loss", "bits_per_byte", "perplexity")}
+    losses = {name: finite(getattr(measured, name)) for name in ("loss", "accuracy", "bits_per_byte", "perplexity")}
     sizes = {"tokens": measured.tokens, "bytes": measured.text_bytes}
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps({**origin, **losses, **sizes, **cost}) + "\n")

@@ -18,6 +18,7 @@ FIELDS = (
     "step",
     "split",
     "loss",
+    "accuracy",
     "lr",
     "grad_norm",
     "tokens",

@@ -47,7 +47,7 @@ class Dataset(Protocol):
         """Opens the rows of "train" or "validation". Raises UserError if there is none."""
 
     def opening(self, length: int) -> list[int]:
-        """Returns at most `length` tokens of the validation split, from which samples continue."""
+        """Returns what samples continue: `length` tokens of the validation text, or the first question of a task."""
 
 
 class TextDataset:

@@ -54,10 +54,10 @@ class TaskData:
         return Sequences(self._task, options, self._train_size if options.training else VALIDATION)
 
     def opening(self, length: int) -> list[int]:
-        """Returns the first validation sequence up to its first answer, or its last `length` tokens up to there."""
+        """Returns the first validation sequence up to its first answer, whole: a cut question has no answer."""
         sequence = self.windows("validation", self._options.length - 1)[0].tolist()
         first = next(i for i, token in enumerate(sequence) if token >= 0)
-        return [unscored(token) for token in sequence[max(0, first - length) : first]]
+        return [unscored(token) for token in sequence[:first]]
 
 
 class Sequences:

@@ -13,7 +13,7 @@ from parity.checks import CHECKS
 from parity.probe import Probe, probe_flax, probe_torch
 from parity.state_transfer import perturbed, snapshot
 from slm_core.config.fields import with_values
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, unscored
 
 PERTURBATION = 1
 """Seed of the perturbed weights."""
@@ -53,8 +53,10 @@ class Pair:
 
     @functools.cached_property
     def tokens(self) -> np.ndarray:
-        """A batch whose last targets are IGNORE: two of the first row, one of the last."""
+        """A batch with tokens that do not count: the last of the first row and of the last, and two of the first row
+        that are read."""
         tokens = np.array(self.batch(0))
+        tokens[0, 1:3] = unscored(tokens[0, 1:3])
         tokens[0, -2:] = IGNORE
         tokens[-1, -1] = IGNORE
         return tokens

@@ -124,7 +124,7 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     dataset = open_text(saved, given, sizes["seq_len"])
     rows, values = fitting(saved, sizes["batch_size"], sizes["seq_len"])
     evaluator = open_evaluator(saved, flags["framework"], flags["device"], values)
-    print_facts({"run": str(saved.checkpoint), "data": str(dataset.folder), **evaluator.facts()})
+    print_facts({"run": str(saved.checkpoint), "data": str(dataset), **evaluator.facts()})
 
     start = time.monotonic()
     windows = list(validation_batches(dataset, **sizes, seed=VALIDATION_SEED))
@@ -133,16 +133,18 @@ def _evaluate(flags: dict[str, Any], saved: "SavedRun", sizes: dict[str, int]) -
     seconds = time.monotonic() - start
     _print(measured, seconds, sizes["seq_len"])
     if flags["json"]:
-        row = _origin(saved, evaluator) | {"data": dataset.folder.name, "seq_len": sizes["seq_len"]} | _losses(measured)
+        row = _origin(saved, evaluator) | {"data": dataset.name, "seq_len": sizes["seq_len"]} | _losses(measured)
         _add_line(flags["json"], row | {"seconds": seconds, "peak_memory_bytes": evaluator.peak_memory_bytes()})
 
 
 def _print(measured: "Measured", seconds: float, seq_len: int) -> None:
-    print(
-        f"validation loss {measured.loss:.4f} nats/token, {measured.bits_per_byte:.4f} bits/byte, "
-        f"perplexity {measured.perplexity:,.2f}"
-    )
-    print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes in {seconds:.1f} s, windows of {seq_len}")
+    loss, time = f"validation loss {measured.loss:.4f} nats/token", f"in {seconds:.1f} s, windows of {seq_len}"
+    if not measured.text_bytes:  # the answers of a task
+        print(f"{loss}, accuracy {measured.accuracy:.4f}")
+        print(f"{measured.tokens:,} answers {time}")
+        return
+    print(f"{loss}, {measured.bits_per_byte:.4f} bits/byte, perplexity {measured.perplexity:,.2f}")
+    print(f"{measured.tokens:,} tokens of {measured.text_bytes:,} bytes {time}")
 
 
 def _origin(saved: "SavedRun", evaluator: "Evaluator") -> dict[str, Any]:
@@ -153,7 +155,7 @@ def _origin(saved: "SavedRun", evaluator: "Evaluator") -> dict[str, Any]:
 def _losses(measured: "Measured") -> dict[str, Any]:
     from slm_core.training.metrics import finite
 
-    losses = {name: finite(getattr(measured, name)) for name in ("loss", "bits_per_byte", "perplexity")}
+    losses = {name: finite(getattr(measured, name)) for name in ("loss", "accuracy", "bits_per_byte", "perplexity")}
     return losses | {"tokens": measured.tokens, "bytes": measured.text_bytes}
 
 

@@ -7,7 +7,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.data import prepare
 
     dataset = prepare(invocation.config.data)
-    print(f"ready: {dataset.folder}, vocabulary {dataset.vocab_size:,}")
+    print(f"ready: {dataset}, vocabulary {dataset.vocab_size:,}")
 
 
 if __name__ == "__main__":

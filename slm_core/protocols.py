@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -10,7 +10,29 @@ if TYPE_CHECKING:
     from slm_core.config import Config
 
 IGNORE = -1
-"""A target of this value counts neither in the loss nor in the number of tokens."""
+"""Stands where there is no token: it counts neither in the loss nor in the number of targets, and reads as token 0."""
+
+
+def unscored(tokens: Any) -> Any:
+    """Marks tokens that the model reads but that are not targets: n becomes -2 - n. A second call takes the mark off.
+
+    Args:
+      tokens: an id, or an array of ids of any library.
+    """
+    return IGNORE - 1 - tokens
+
+
+def count_targets(tokens: np.ndarray) -> int:
+    """Counts the targets of a batch, int32 [rows, length + 1]: the tokens that are neither IGNORE nor unscored."""
+    return int((tokens[:, 1:] >= 0).sum())
+
+
+class Evaluation(NamedTuple):
+    """The sums of an evaluation over its targets."""
+
+    nats: float  # -log p(target)
+    tokens: int  # number of targets
+    correct: int  # targets that have the largest logit; of equal logits, that of the lowest id
 
 
 class Decoder(Protocol):
@@ -36,11 +58,12 @@ class Evaluator(Protocol):
     def facts(self) -> dict[str, str]:
         """Returns {name: fact} for the start of a run: parameters, device, each choice, memory."""
 
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        """Computes the sum of the token losses in nats, and the number of tokens, without dropout.
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
+        """Computes the losses of a batch, and the number of targets that the model predicts, without dropout.
 
         Args:
-          tokens: int32 [rows, length + 1]; column t + 1 is the target of column t.
+          tokens: int32 [rows, length + 1]; column t + 1 is the target of column t. A target counts unless it is
+            `IGNORE` or `unscored`.
         """
 
     def decoder(self) -> Decoder:

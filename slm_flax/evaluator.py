@@ -8,14 +8,14 @@ from slm_core.config import Config
 from slm_core.model.weights import Weights
 from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, Evaluation, count_targets
 from slm_core.quantization.lora import starting
 from slm_core.training.summary import parameter_facts
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder, power_of_two
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import Losses, batch_losses, token_scores
+from slm_flax.loss import Losses, Scores, batch_losses, batch_scores, token_scores
 from slm_flax.model import Transformer, declared
 from slm_flax.numerics import DTYPES
 from slm_flax.params import Params
@@ -52,6 +52,7 @@ class Evaluator:
             values = params.fill(self.model, started, dtype)
         self.params: Params = dict(sorted(values.items()))
         self.loss_sums = jax.jit(self._loss_sums)
+        self.scores = jax.jit(self._scores)
         self.token_scores = jax.jit(self._token_scores)
 
     def facts(self) -> dict[str, str]:
@@ -64,14 +65,14 @@ class Evaluator:
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }
 
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
+        """Computes the losses of a batch, and how many targets the model predicts, without dropout."""
         return self.measure(self.params, tokens)
 
-    def measure(self, values: Params, tokens: np.ndarray) -> tuple[float, int]:
+    def measure(self, values: Params, tokens: np.ndarray) -> Evaluation:
         """Does what `eval_step` does, with other weights."""
-        sums = self.loss_sums(values, tokens, None)
-        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
+        scores = self.scores(values, tokens)
+        return Evaluation(float(scores.tokens), count_targets(tokens), int(scores.correct))
 
     def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Computes log p(target) of each target, and whether it is the likeliest token, without dropout."""
@@ -96,6 +97,9 @@ class Evaluator:
 
     def _loss_sums(self, values: Params, tokens: Array, key: DropoutKey | None) -> Losses:
         return batch_losses(self.model, values, tokens, key, self.config.memory.loss_chunk)
+
+    def _scores(self, values: Params, tokens: Array) -> Scores:
+        return batch_scores(self.model, values, tokens, self.config.memory.loss_chunk)
 
     def _token_scores(self, values: Params, tokens: Array) -> tuple[Array, Array]:
         return token_scores(self.model, values, tokens, self.config.memory.loss_chunk)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, unscored
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind
@@ -25,6 +25,18 @@ class Losses(NamedTuple):
     objective: Float[Array, ""]
 
 
+class Scores(NamedTuple):
+    """Sums over the targets that are not IGNORE, for an evaluation.
+
+    Args:
+      tokens: -log p(target) in nats.
+      correct: number of targets that have the largest logit; of equal logits, that of the lowest id.
+    """
+
+    tokens: Float[Array, ""]
+    correct: Int[Array, ""]
+
+
 def batch_losses(
     model: Transformer, values: Params, tokens: Int[Array, "batch columns"], key: DropoutKey | None, chunk: int | None
 ) -> Losses:
@@ -33,14 +45,34 @@ def batch_losses(
     Args:
       model: without its weights.
       values: the model's parameters, by canonical name.
-      tokens: token ids, or IGNORE.
+      tokens: token ids, `unscored` ones, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
     model = bind(model, values)
-    inputs = jnp.maximum(tokens[:, :-1], 0)  # IGNORE has no embedding: it reads as token 0
-    hidden, auxiliary_loss = model(inputs, key=key)
-    return loss_sums(model, hidden, auxiliary_loss, tokens[:, 1:], chunk)
+    hidden, auxiliary_loss = model(input_ids(tokens[:, :-1]), key=key)
+    return loss_sums(model, hidden, auxiliary_loss, target_ids(tokens[:, 1:]), chunk)
+
+
+def batch_scores(model: Transformer, values: Params, tokens: Int[Array, "batch columns"], chunk: int | None) -> Scores:
+    """Computes what an evaluation reports of a batch, without dropout; the arguments are those of `batch_losses`."""
+    model = bind(model, values)
+    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), target_ids(tokens[:, 1:]).reshape(-1)
+    if not chunk:
+        return scores(model.logits(hidden), targets)
+    by_piece = jax.lax.map(lambda pair: scores(model.logits(pair[0]), pair[1]), pieces(hidden, targets, chunk))
+    return Scores(*(values.sum() for values in by_piece))
+
+
+def input_ids(tokens: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
+    """Returns what the model reads: ids, without the mark of `unscored` ones. IGNORE reads as token 0."""
+    return jnp.maximum(jnp.maximum(tokens, unscored(tokens)), 0)
+
+
+def target_ids(tokens: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
+    """Returns the targets: ids, and IGNORE in place of `unscored` ones."""
+    return jnp.maximum(tokens, IGNORE)
 
 
 def loss_sums(
@@ -64,9 +96,18 @@ def loss_sums(
     if not chunk:
         total = piece_sums(hidden, targets)
     else:
-        by_piece = jax.lax.map(lambda pieces: jax.checkpoint(piece_sums)(*pieces), chunks(hidden, targets, chunk))
+        by_piece = jax.lax.map(lambda pair: jax.checkpoint(piece_sums)(*pair), pieces(hidden, targets, chunk))
         total = Losses(*(values.sum() for values in by_piece))
     return total._replace(objective=total.objective + auxiliary_loss * valid)
+
+
+def pieces(
+    hidden: Float[Array, "n d_model"], targets: Int[Array, "n"], chunk: int
+) -> tuple[Float[Array, "pieces chunk d_model"], Int[Array, "pieces chunk"]]:
+    """Cuts tokens into pieces of equal size; what fills the last one has no target."""
+    padding = -len(targets) % chunk
+    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
+    return hidden, jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
 
 
 def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: float) -> Losses:
@@ -82,15 +123,20 @@ def sums(logits: Float[Array, "n vocab"], targets: Int[Array, "n"], z_loss: floa
     return Losses(tokens, tokens + z_loss * squares.sum())
 
 
+def scores(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Scores:
+    """Computes what an evaluation reports of some tokens from their logits."""
+    return Scores(token_losses(logits, targets).sum(), (jnp.argmax(logits, -1) == targets).sum())
+
+
 def token_scores(
     model: Transformer, values: Params, tokens: Int[Array, "batch columns"], chunk: int | None
 ) -> tuple[Float[Array, "batch time"], Bool[Array, "batch time"]]:
     """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
     model = bind(model, values)
-    hidden, _ = model(jnp.maximum(tokens[:, :-1], 0), key=None)
-    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), tokens[:, 1:].reshape(-1)
-    pieces = chunks(hidden, targets, chunk or len(targets))
-    scored = jax.lax.map(lambda piece: piece_scores(model.logits(piece[0]), piece[1]), pieces)
+    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, targets = hidden.reshape(-1, hidden.shape[-1]), target_ids(tokens[:, 1:]).reshape(-1)
+    cut = pieces(hidden, targets, chunk or len(targets))
+    scored = jax.lax.map(lambda pair: piece_scores(model.logits(pair[0]), pair[1]), cut)
     logs, greedy = (parts.reshape(-1)[: len(targets)].reshape(len(tokens), -1) for parts in scored)
     return logs, greedy
 
@@ -100,15 +146,6 @@ def piece_scores(
 ) -> tuple[Float[Array, "n"], Bool[Array, "n"]]:
     """Computes log p(target) of some tokens, 0 if it is IGNORE, and whether the target is the likeliest token."""
     return -token_losses(logits, targets), logits.argmax(-1) == targets
-
-
-def chunks(
-    hidden: Float[Array, "n d_model"], targets: Int[Array, "n"], chunk: int
-) -> tuple[Float[Array, "pieces chunk d_model"], Int[Array, "pieces chunk"]]:
-    """Splits tokens into pieces of `chunk`. The last is filled with targets that are IGNORE."""
-    padding = -len(targets) % chunk
-    hidden = jnp.pad(hidden, ((0, padding), (0, 0))).reshape(-1, chunk, hidden.shape[-1])
-    return hidden, jnp.pad(targets, (0, padding), constant_values=IGNORE).reshape(-1, chunk)
 
 
 def token_losses(logits: Float[Array, "n vocab"], targets: Int[Array, "n"]) -> Float[Array, "n"]:

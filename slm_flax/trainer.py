@@ -13,7 +13,7 @@ from slm_core.config import Config, Precision
 from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
-from slm_core.protocols import IGNORE
+from slm_core.protocols import Evaluation, count_targets
 from slm_flax import checkpoint, params, stack
 from slm_flax.details import activation_rms, norms
 from slm_flax.evaluator import Evaluator
@@ -62,7 +62,7 @@ class Engine:
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
-        count = int((tokens[:, 1:] != IGNORE).sum())
+        count = count_targets(tokens)
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
         dtype = DTYPES[self.config.precision.params]
@@ -138,7 +138,7 @@ class Engine:
 
     def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
-        count = int((tokens[:, 1:] != IGNORE).sum())
+        count = count_targets(tokens)
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
         dtype = DTYPES[self.config.precision.params]
@@ -161,8 +161,8 @@ class Engine:
         """Waits for the metrics of a `train_step`."""
         return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
+        """Computes the losses of a batch, and how many targets the model predicts, without dropout."""
         return self.evaluator.measure(self._evaluated(), tokens)
 
     def decoder(self) -> Decoder:

@@ -8,14 +8,14 @@ from slm_core.config import Config
 from slm_core.model.weights import Weights
 from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
-from slm_core.protocols import IGNORE
+from slm_core.protocols import Evaluation, count_targets
 from slm_core.quantization.lora import starting
 from slm_core.training.summary import parameter_facts
 from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import Losses, batch_losses, token_scores
+from slm_torch.loss import Losses, batch_losses, batch_scores, token_scores
 from slm_torch.model import Transformer, declared
 from slm_torch.numerics import DTYPES
 
@@ -61,17 +61,16 @@ class Evaluator:
             "memory": f"{self.peak_memory_bytes() / 1e9:.2f} GB after building",
         }
 
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
-        """Computes the sum of the token losses in nats, and the number of tokens, without dropout."""
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
+        """Computes the losses of a batch, and how many targets the model predicts, without dropout."""
         return self.measure(self.model, tokens)
 
     @torch.inference_mode()
-    def measure(self, model: Transformer, tokens: np.ndarray) -> tuple[float, int]:
+    def measure(self, model: Transformer, tokens: np.ndarray) -> Evaluation:
         """Does what `eval_step` does, with a model of other weights."""
-        sums = batch_losses(
-            model, torch.from_numpy(tokens).to(self.device, torch.int64), None, self.config.memory.loss_chunk
-        )
-        return float(sums.tokens), int((tokens[:, 1:] != IGNORE).sum())
+        batch = torch.from_numpy(tokens).to(self.device, torch.int64)
+        scores = batch_scores(model, batch, self.config.memory.loss_chunk)
+        return Evaluation(float(scores.tokens), count_targets(tokens), int(scores.correct))
 
     @torch.inference_mode()
     def score(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, unscored
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.model import Transformer
 
@@ -27,6 +27,18 @@ class Losses(NamedTuple):
     objective: Float[Tensor, ""]
 
 
+class Scores(NamedTuple):
+    """Sums over the targets that are not IGNORE, for an evaluation.
+
+    Args:
+      tokens: -log p(target) in nats.
+      correct: number of targets that have the largest logit; of equal logits, that of the lowest id.
+    """
+
+    tokens: Float[Tensor, ""]
+    correct: Int[Tensor, ""]
+
+
 def batch_losses(
     model: Transformer, tokens: Int[Tensor, "batch columns"], key: DropoutKey | None, chunk: int | None
 ) -> Losses:
@@ -34,13 +46,32 @@ def batch_losses(
 
     Args:
       model: with its weights.
-      tokens: token ids, or IGNORE.
+      tokens: token ids, `unscored` ones, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
-    inputs = tokens[:, :-1].clamp(min=0)  # IGNORE has no embedding: it reads as token 0
-    hidden, auxiliary_loss = model(inputs, key=key)
-    return loss_sums(model, hidden, auxiliary_loss, tokens[:, 1:], chunk)
+    hidden, auxiliary_loss = model(input_ids(tokens[:, :-1]), key=key)
+    return loss_sums(model, hidden, auxiliary_loss, target_ids(tokens[:, 1:]), chunk)
+
+
+def batch_scores(model: Transformer, tokens: Int[Tensor, "batch columns"], chunk: int | None) -> Scores:
+    """Computes what an evaluation reports of a batch, without dropout; the arguments are those of `batch_losses`."""
+    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, targets = hidden.flatten(0, 1), target_ids(tokens[:, 1:]).flatten()
+    size = chunk or len(targets)
+    pieces = zip(hidden.split(size), targets.split(size), strict=True)
+    by_piece = [scores(model.logits(piece), target) for piece, target in pieces]
+    return Scores(*(reduce(torch.add, values) for values in zip(*by_piece, strict=True)))
+
+
+def input_ids(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """Returns what the model reads: ids, without the mark of `unscored` ones. IGNORE reads as token 0."""
+    return torch.maximum(tokens, unscored(tokens)).clamp(min=0)
+
+
+def target_ids(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
+    """Returns the targets: ids, and IGNORE in place of `unscored` ones."""
+    return tokens.clamp(min=IGNORE)
 
 
 def loss_sums(
@@ -82,13 +113,19 @@ def sums(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"], z_loss: fl
     return Losses(tokens, tokens + z_loss * squares.sum())
 
 
+def scores(logits: Float[Tensor, "n vocab"], targets: Int[Tensor, "n"]) -> Scores:
+    """Computes what an evaluation reports of some tokens from their logits."""
+    return Scores(token_losses(logits, targets).sum(), (logits.argmax(-1) == targets).sum())
+
+
 def token_scores(
     model: Transformer, tokens: Int[Tensor, "batch columns"], chunk: int | None
 ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
     """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
-    hidden, _ = model(tokens[:, :-1].clamp(min=0), key=None)
-    targets = tokens[:, 1:].flatten()
-    pieces = zip(*(x.split(chunk or len(targets)) for x in (hidden.flatten(0, 1), targets)), strict=True)
+    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, targets = hidden.flatten(0, 1), target_ids(tokens[:, 1:]).flatten()
+    size = chunk or len(targets)
+    pieces = zip(hidden.split(size), targets.split(size), strict=True)
     scored = [piece_scores(model.logits(piece), target) for piece, target in pieces]
     logs, greedy = (torch.cat(parts).view(len(tokens), -1) for parts in zip(*scored, strict=True))
     return logs, greedy

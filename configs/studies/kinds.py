@@ -5,7 +5,7 @@ from slm_core.config.fields import field_table, with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.errors import UserError
 
-ALONE = {
+ALONE: dict[str, dict] = {
     "optim.kind=schedule_free": {"optim.schedule": "constant"},
     **{
         f"model.position.scaling={kind}": {"model.position.scaling_factor": 2.0}
@@ -16,12 +16,12 @@ ALONE = {
 
 
 def get_study() -> dict:
-    variants = {"default": {}}
+    variants: dict[str, dict] = {"default": {}}
     for name, info in field_table().items():
         section = name.partition(".")[0]
         if section in ("model", "optim") and name != "model.attention.kernel":
             for kind in info.option.choices:
-                fields = {name: kind} | ALONE.get(f"{name}={kind}", {})
+                fields: dict = {name: kind} | ALONE.get(f"{name}={kind}", {})
                 if kind != info.default and _valid(fields):
                     variants[f"{name.removeprefix('model.')}={kind}"] = fields
     return {

@@ -8,7 +8,7 @@ from parity.bisect.events import LOGITS, LOSS, MODEL, Event, Recorder
 from parity.bisect.states import module_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
 from parity.bisect.twins import Twins, pieces_of
-from slm_core.protocols import IGNORE
+from slm_core.protocols import count_targets
 from slm_torch.layers.attend import Attend
 
 DECODER = "decoder"
@@ -57,10 +57,12 @@ def _weight_comparisons(twins: Twins) -> list[Comparison]:
 def _evaluation_comparisons(twins: Twins, full: list[Event]) -> list[Comparison]:
     """Compares the loss that an evaluation reports for a batch."""
     expected = next(event.value for event in full if event.key == ("forward", LOSS, "output.tokens", 0))
-    total, count = twins.torch.eval_step(twins.tokens)
+    count = count_targets(twins.tokens)
+    measured, told = (engine.eval_step(twins.tokens) for engine in (twins.torch, twins.flax))
     return [
-        Comparison("evaluation", "sum of an evaluation's token losses", np.array(total), expected),
-        Comparison("evaluation", "tokens of an evaluation", np.array(count), (twins.tokens[:, 1:] != IGNORE).sum()),
+        Comparison("evaluation", "sum of an evaluation's token losses", np.array(measured.nats), expected),
+        Comparison("evaluation", "tokens of an evaluation", np.array(measured.tokens), np.array(count)),
+        Comparison("evaluation", "correct tokens of an evaluation", np.array(measured.correct), np.array(told.correct)),
     ]
 
 

@@ -21,7 +21,7 @@ from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
 from slm_core.hf.importing import read_config
 from slm_core.hf.rules import SAME, TRANSPOSED, Rule
 from slm_core.protocols import IGNORE
-from slm_torch.loss import Losses
+from slm_torch.loss import Losses, input_ids, target_ids
 
 CONTAINERS = {
     "": {"input": "input.x", "output": "output.x", "output.0": "output.x"},
@@ -66,8 +66,8 @@ class HuggingFaceModel:
         recorder = Recorder(is_tensor, taps)
 
         def losses(tokens: torch.Tensor) -> Losses:
-            logits = recorder.call(LOGITS, "", self._logits, (tokens[:, :-1].clamp(min=0),), {}, False)
-            targets = tokens[:, 1:].flatten()
+            logits = recorder.call(LOGITS, "", self._logits, (input_ids(tokens[:, :-1]),), {}, False)
+            targets = target_ids(tokens[:, 1:]).flatten()
             loss = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
             return Losses(loss, loss)
 

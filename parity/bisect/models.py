@@ -183,7 +183,7 @@ def bisect_models(
     Args:
       left: the model in doubt.
       right: the model that it should agree with; errors are relative to its tensors.
-      tokens: int32 [rows, length + 1]; column t + 1 is the target of column t; IGNORE does not count.
+      tokens: int32 [rows, length + 1]; column t + 1 is the target of column t; IGNORE and unscored do not count.
       tolerance: relative L2 error of a tensor that is still rounding.
     """
     return next(

@@ -156,9 +156,9 @@ def _nanodo_settings(config: Config):
 
 def _random_batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields inputs and targets, int32 [batch, seq_len], at random places of the tokens that our twins read."""
-    from slm_core.data import prepare
+    from slm_core.data import prepare_text
 
-    tokens, length = prepare(config.data).tokens("train"), config.data.seq_len
+    tokens, length = prepare_text(config.data).tokens("train"), config.data.seq_len
     random = np.random.default_rng(0)
     while True:
         starts = random.integers(0, len(tokens) - length, config.train.batch_size)

@@ -92,9 +92,10 @@ def _presets(paint: Paint, width: int) -> Iterator[str]:
     yield paint("Presets", _BOLD) + f"   --config PATH[:variant]; without it {presets.DEFAULT}"
     for preset in presets.listing():
         yield from _hanging(f"  {paint(preset.path, _CYAN)}  ", 4 + len(preset.path), preset.doc, width)
+        size = max([14, *(len(variant) + 3 for variant in preset.variants)])
         for variant, doc in preset.variants.items():
             doc += " [default]" if variant == preset.default else ""
-            yield from _hanging(f"    {paint((':' + variant).ljust(14), _CYAN)}", 18, doc, width)
+            yield from _hanging(f"    {paint((':' + variant).ljust(size), _CYAN)}", 4 + size, doc, width)
 
 
 def _section(section: Section, paint: Paint, width: int) -> Iterator[str]:
@@ -107,7 +108,7 @@ def _field_row(info: FieldInfo) -> Row:
     option = info.option
     notes = list(option.meanings().items())
     for selector, kinds in option.read_by.items():
-        notes.append(("read by", f"{selector}={'|'.join(kinds)}"))
+        notes.append(("read by", f"{selector}={' | '.join(kinds)}"))
     leaf = info.name.rpartition(".")[2]
     return Row(leaf, type_name(info.type), default_text(info.default), option.doc + _bounds(option), notes)
 

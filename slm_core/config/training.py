@@ -4,14 +4,24 @@ from dataclasses import dataclass
 
 from slm_core.config.option import option
 
+TEXTS = ("stdlib", "text", "jsonl", "parquet", "hf")
+"""The values of data.source that are text."""
+
+
+def _task(*tasks: str) -> dict[str, tuple[str, ...]]:
+    return {"task": tasks}
+
 
 @dataclass(frozen=True)
 class Data:
-    """The text, its tokens, and what is held out.
+    """The text, its tokens, and what is held out; or a synthetic task.
 
     `source` names the kind of text and `path` the text itself; `tokenizer` makes tokens of it. What these fields select
     is prepared once, into a folder inside `dir`. `split` and `val_fraction` say which part is for validation. Training
     cuts the tokens into sequences of `seq_len`, which is also the context of the model.
+
+    With `source=task` there is no text: the sequences of `task` are made as they are needed, and the loss is that of
+    their answers alone. `task_symbols` and `task_items` are sizes, whose meaning each task has in its file.
     """
 
     source: str = option(
@@ -23,6 +33,7 @@ class Data:
             "jsonl": "JSON lines: a file, a folder or a glob",
             "parquet": "Parquet: a file, a folder or a glob",
             "hf": "a Hugging Face dataset: a Hub name or a local folder (needs the extra: uv sync --extra hf)",
+            "task": "a synthetic task, made from data.task_seed; only its answers are learnt and measured",
         },
     )
     path: str = option("", "file, folder, glob or dataset name", read_by={"source": ("text", "jsonl", "parquet", "hf")})
@@ -31,6 +42,7 @@ class Data:
     tokenizer: str = option(
         "byte",
         "how text becomes tokens",
+        read_by={"source": TEXTS},
         choices={
             "byte": "UTF-8 bytes, vocabulary 256",
             "char": "the corpus's characters",
@@ -43,13 +55,66 @@ class Data:
     split: str = option(
         "hash",
         "how validation is held out",
+        read_by={"source": TEXTS},
         choices={
             "hash": "by a hash of each document; documents over 256 KiB and a lone text file by blocks of 64 KiB",
             "tail": "the last val_fraction of the text",
         },
     )
-    val_fraction: float = option(0.1, "share of the text held out for validation", above=0, below=1)
-    dir: str = option("data", "folder of prepared datasets")
+    val_fraction: float = option(
+        0.1, "share of the text held out for validation", read_by={"source": TEXTS}, above=0, below=1
+    )
+    dir: str = option("data", "folder of prepared datasets", read_by={"source": TEXTS})
+    task: str = option(
+        "mqar",
+        "what the model is asked",
+        read_by={"source": ("task",)},
+        choices={
+            "copying": "say a string again after a delay (Arjovsky 2016)",
+            "selective_copying": "find the symbols among blanks, and say them again (Gu 2023)",
+            "induction": "say what followed the current token before (Olsson 2022)",
+            "mqar": "say the values of several keys: multi-query associative recall (Arora 2023)",
+            "in_context_recall": "say the value that a key had before, pair after pair (MAD, Poli 2024)",
+            "noisy_recall": "the same between tokens that mean nothing (MAD, Poli 2024)",
+            "compression": "keep a random string, and say the symbol of any place (after MAD, Poli 2024)",
+            "memorization": "know the values of keys by heart (MAD, Poli 2024)",
+            "modular_addition": "complete a + b = c modulo p; training sees a part of the table (Power 2022)",
+            "parity": "say whether a string of bits has an odd number of ones (Hahn 2020)",
+            "dyck": "say the kind of each closing bracket (Hewitt 2020)",
+            "grammar": "give verbs the number of a subject that is far away (Linzen 2016)",
+        },
+    )
+    task_symbols: int = option(
+        64,
+        "different symbols: of recall half keys and half values, of modular_addition the modulus, of dyck kinds of"
+        " brackets, of grammar nouns",
+        read_by=_task(
+            "copying", "selective_copying", "induction", "mqar", "in_context_recall", "noisy_recall", "compression",
+            "memorization", "modular_addition", "dyck", "grammar",
+        ),
+        low=1,
+    )  # fmt: skip
+    task_items: int = option(
+        8,
+        "things to remember: symbols to copy, questions of induction, keys of a sequence, bits of parity, the depth of"
+        " dyck and grammar",
+        read_by=_task(
+            "copying", "selective_copying", "induction", "mqar", "in_context_recall", "noisy_recall", "compression",
+            "parity", "dyck", "grammar",
+        ),
+        low=1,
+    )  # fmt: skip
+    task_noise: float = option(0.2, "share of noise between the pairs", read_by=_task("noisy_recall"), low=0, below=1)
+    task_train_fraction: float = option(
+        0.5, "share of all questions that training asks; validation asks the others",
+        read_by=_task("modular_addition"), above=0, below=1,
+    )  # fmt: skip
+    task_train_size: int = option(
+        0, "sequences that training repeats; 0: no sequence comes twice", read_by={"source": ("task",)}, low=0
+    )
+    task_seed: int = option(
+        0, "seed of the sequences; the run's own seed decides their order", read_by={"source": ("task",)}, low=0
+    )
 
 
 @dataclass(frozen=True)

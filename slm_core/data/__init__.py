@@ -2,7 +2,7 @@
 
     dataset = prepare(config.data)                        # finds or builds data/<name>-<fingerprint>/
     dataset.tokenizer.encode("def "), dataset.vocab_size  # text <-> tokens
-    dataset.tokens("train")                               # memory-mapped tokens
+    prepare_text(config.data).tokens("train")             # memory-mapped tokens
     batches = Batches(dataset, "train", seq_len, batch_size, seed)
     next(batches)                                         # int32 [batch_size, seq_len + 1], endless
     batches.state(), batches.restore(state)               # the position, one small JSON object
@@ -14,7 +14,7 @@ Heavy libraries (grain, tokenizers, pyarrow, datasets, rich) are imported where 
 
 from slm_core.data.dataset import Dataset
 from slm_core.data.pipeline import Batches, validation_batches
-from slm_core.data.prepare import prepare
+from slm_core.data.prepare import prepare, prepare_text
 from slm_core.data.tokenizers import load_tokenizer, save_tokenizer
 
-__all__ = ["Batches", "Dataset", "load_tokenizer", "prepare", "save_tokenizer", "validation_batches"]
+__all__ = ["Batches", "Dataset", "load_tokenizer", "prepare", "prepare_text", "save_tokenizer", "validation_batches"]

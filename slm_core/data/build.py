@@ -16,7 +16,7 @@ from typing import Any
 
 from slm_core.config import Data
 from slm_core.data.chunks import Chunk, Entry
-from slm_core.data.dataset import FORMAT, Dataset, add_signature, find_dataset, read_manifest
+from slm_core.data.dataset import FORMAT, TextDataset, add_signature, find_dataset, read_manifest
 from slm_core.data.encode import Recipe, encode, smallest_dtype
 from slm_core.data.hashing import json_hash
 from slm_core.data.make_tokenizer import make_tokenizer
@@ -36,7 +36,9 @@ MAX_WORKERS = 16
 _SMALL = {"byte": 48e6, "char": 24e6, "bpe": 4e6, "file": 4e6}  # bytes up to which one process is faster
 
 
-def build(data: Data, entries: list[Entry], settings: dict[str, Any], signature: str, progress: Progress) -> Dataset:
+def build(
+    data: Data, entries: list[Entry], settings: dict[str, Any], signature: str, progress: Progress
+) -> TextDataset:
     """Builds the dataset of a source, or finds one of the same content.
 
     Args:
@@ -63,7 +65,7 @@ def build(data: Data, entries: list[Entry], settings: dict[str, Any], signature:
 
 def _build_in(
     work: Path, data: Data, entries: list[Entry], settings: dict[str, Any], signature: str, progress: Progress
-) -> Dataset:
+) -> TextDataset:
     start = time.monotonic()
     chunks = _chunks(work / "unpacked", data, entries, progress)
     with _workers(data, chunks) as workers:
@@ -74,7 +76,7 @@ def _build_in(
         same = find_dataset(Path(data.dir), "contents", content)
         if same is not None:
             add_signature(same, signature)
-            return Dataset(same.folder)
+            return TextDataset(same.folder)
         rule = Rule(data.split, data.val_fraction, tail_boundary(scanned.total, data.val_fraction))
         tokenizer, sample_bytes = make_tokenizer(work, data, chunks, scanned, rule, progress)
         recipe = Recipe(rule, work / "tokenizer", smallest_dtype(tokenizer.vocab_size), scanned.documents > 1)
@@ -87,7 +89,7 @@ def _build_in(
     manifest = found_by | _manifest(data, settings, scanned, tokenizer, recipe, counts, sample_bytes)
     folder = _publish(work / "dataset", Path(data.dir) / f"{source_name(data)}-{fingerprint}", manifest)
     progress.say(_summary(folder, manifest, time.monotonic() - start))
-    return Dataset(folder)
+    return TextDataset(folder)
 
 
 def _chunks(unpacked: Path, data: Data, entries: list[Entry], progress: Progress) -> list[Chunk]:

@@ -5,43 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from slm_core.data.dataset import Dataset
+from slm_core.data.dataset import Dataset, Windows
 from slm_core.errors import UserError
 from slm_core.hardware.devices import quiet_jax
 from slm_core.protocols import IGNORE
 
 _ROWS = 2**48  # after which a run has to end
-
-
-class Windows:
-    """Cuts a token file into windows. Window i has tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
-
-    Windows overlap by one token: the last target of one is the first input of the next.
-    """
-
-    def __init__(self, tokens: np.ndarray, seq_len: int):
-        self._tokens, self._seq_len = np.asarray(tokens), seq_len
-
-    def __len__(self) -> int:
-        return max(len(self._tokens) - 1, 0) // self._seq_len
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        start = index * self._seq_len
-        return self._tokens[start : start + self._seq_len + 1].astype(np.int32)
-
-
-def open_windows(dataset: Dataset, split: str, seq_len: int) -> Windows:
-    """Opens the windows of a split. Raises UserError if it is shorter than one window."""
-    tokens = dataset.tokens(split)
-    windows = Windows(tokens, seq_len)
-    if not len(windows):
-        raise UserError(
-            f"data.seq_len={seq_len}: the {split} split of {dataset.folder.name} has {len(tokens)} tokens and a window "
-            f"takes {seq_len + 1}; give more text"
-            + (" or a larger data.val_fraction" if split == "validation" else "")
-            + ", or a shorter data.seq_len"
-        )
-    return windows
 
 
 class Batches:
@@ -52,7 +21,7 @@ class Batches:
     thread reads the next batches ahead; `state` counts only those that were handed out.
 
     Args:
-      dataset, split: the tokens to read.
+      dataset, split: what to read.
       seq_len: tokens of context per row.
       batch_size: rows per batch, over all processes.
       seed: seed of the order.
@@ -79,7 +48,7 @@ class Batches:
         quiet_jax()
         import grain
 
-        windows = open_windows(dataset, split, seq_len)
+        windows = dataset.windows(split, seq_len)
         # Not repeat() without end: Grain then overflows when batch_size is 1.
         rows = grain.MapDataset.source(windows).seed(seed).shuffle().repeat(_ROWS // len(windows) + 1)
         rows = rows[process_index::process_count]
@@ -116,7 +85,7 @@ def validation_batches(
     Raises:
       UserError: the split is shorter than one window.
     """
-    return _draw(open_windows(dataset, "validation", seq_len), batch_size, max_batches, seed)
+    return _draw(dataset.windows("validation", seq_len), batch_size, max_batches, seed)
 
 
 def _draw(windows: Windows, batch_size: int, max_batches: int, seed: int) -> Iterator[np.ndarray]:

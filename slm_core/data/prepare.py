@@ -14,12 +14,12 @@ from typing import Any
 
 from slm_core.config import Data
 from slm_core.data.build import build
-from slm_core.data.dataset import FORMAT, Dataset, find_dataset
+from slm_core.data.dataset import FORMAT, Dataset, TextDataset, find_dataset
 from slm_core.data.hashing import json_hash
-from slm_core.data.pipeline import open_windows
 from slm_core.data.progress import Progress
 from slm_core.data.sources import files_signature, find_files
 from slm_core.data.split import SIDES
+from slm_core.data.task_data import TaskData
 from slm_core.data.tokenizers import open_tokenizer
 from slm_core.errors import UserError
 
@@ -27,7 +27,12 @@ _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ER
 
 
 def prepare(data: Data, progress: bool = True) -> Dataset:
-    """Opens the prepared dataset of a source; builds it if it is not there yet.
+    """Opens the dataset of a source: the text of `prepare_text`, or a task, which needs no preparation."""
+    return TaskData(data) if data.source == "task" else prepare_text(data, progress)
+
+
+def prepare_text(data: Data, progress: bool = True) -> TextDataset:
+    """Opens the prepared text of a source; builds it if it is not there yet.
 
     Args:
       data: the `data` section of a config.
@@ -46,7 +51,7 @@ def prepare(data: Data, progress: bool = True) -> Dataset:
         with _writable(root), _lock(root, signature, shown):
             dataset = find_dataset(root, "signatures", signature) or build(data, entries, settings, signature, shown)
     for side in SIDES:
-        open_windows(dataset, side, data.seq_len)
+        dataset.windows(side, data.seq_len)
     return dataset
 
 

@@ -34,7 +34,7 @@ class Tokenizer(Protocol):
     """Turns text into token ids and back.
 
     Attributes:
-      kind: "byte", "char", "bpe" or "file".
+      kind: "byte", "char", "bpe", "file" or "words".
       vocab_size: number of token ids.
       end: the id that ends a document; None: there is none.
     """
@@ -149,6 +149,55 @@ class _CharStream:
         return ""
 
 
+class Words:
+    """One token per word of a synthetic task; text has spaces between words."""
+
+    kind: str = "words"
+    end: int | None = None
+
+    def __init__(self, words: list[str]):
+        self.words = words
+        self.vocab_size = len(words)
+        self._ids = {word: i for i, word in enumerate(words)}
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return [self._ids[word] for word in text.split()]
+        except KeyError as error:
+            raise UserError(
+                f"{error.args[0]!r} is not among the {self.vocab_size} words of the task, such as "
+                f"{' '.join(self.words[:5])}; words have spaces between them"
+            ) from None
+
+    def prompt(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return " ".join(self.words[token] for token in tokens)
+
+    def array(self, text: bytes) -> np.ndarray:
+        return np.array(self.encode(text.decode("utf-8")), np.uint32)
+
+    def stream(self) -> Stream:
+        return _WordStream(self.words)
+
+    def save(self, folder: Path) -> None:
+        _write(folder, {"kind": self.kind, "words": self.words})
+
+
+class _WordStream:
+    def __init__(self, words: list[str]):
+        self._words = words
+        self._space = ""
+
+    def push(self, token: int) -> str:
+        text, self._space = self._space + self._words[token], " "
+        return text
+
+    def flush(self) -> str:
+        return ""
+
+
 class Library:
     """A tokenizer of the `tokenizers` library, trained here ("bpe") or given ("file")."""
 
@@ -258,6 +307,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             return Byte()
         if stored["kind"] == "char":
             return Char(stored["characters"])
+        if stored["kind"] == "words":
+            return Words(stored["words"])
         import tokenizers
 
         return Library(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), stored["kind"])

@@ -10,6 +10,7 @@ from slm_core.data.tokenizers import (
     Char,
     Library,
     Tokenizer,
+    Words,
     load_tokenizer,
     open_tokenizer,
     save_tokenizer,
@@ -97,6 +98,8 @@ def export_tokenizer(source: Path, target: Path, context: int) -> None:
 def _as_library(tokenizer: Tokenizer) -> "tokenizers.Tokenizer":
     if isinstance(tokenizer, Library):
         return tokenizer.inner
+    if isinstance(tokenizer, Words):
+        return _from_words(tokenizer)
     return _from_characters(tokenizer) if isinstance(tokenizer, Char) else _from_bytes()
 
 
@@ -123,4 +126,16 @@ def _from_characters(tokenizer: Char) -> "tokenizers.Tokenizer":
     vocabulary = {character: i for i, character in enumerate(tokenizer.characters)}
     inner = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"), decoders.Fuse()
+    return inner
+
+
+def _from_words(tokenizer: Words) -> "tokenizers.Tokenizer":
+    """Makes a tokenizer with one token per word; the library puts spaces between them."""
+    import tokenizers
+    from tokenizers import models, pre_tokenizers
+
+    inner = tokenizers.Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(tokenizer.words)}, unk_token=UNKNOWN)
+    )
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return inner

@@ -23,6 +23,8 @@ def open_text(saved: SavedRun, given: Mapping[str, Any], seq_len: int) -> Datase
     Raises:
       UserError: the text cannot be prepared, or the run's tokenizer cannot read it.
     """
+    if given.get("source") == "task":
+        raise UserError("--source=task: a task is for the runs that were trained on it; leave the flag out")
     base = Data(dir=saved.config.data.dir) if "source" in given else saved.config.data
     data = replace(base, seq_len=seq_len, **given)
     if not given and saved.imported is None:
@@ -56,9 +58,10 @@ def _other_text(saved: SavedRun, data: Data, given: Mapping[str, Any]) -> Datase
 def run_tokenizer(saved: SavedRun) -> str:
     """Returns the value of data.tokenizer that means a run's own tokenizer. Raises UserError if there is none."""
     kind = load_tokenizer(saved.folder / "tokenizer").kind
-    if kind == "char":
+    own = {"char": "the characters of its own text (data.tokenizer='char')", "words": "the words of its own task"}
+    if kind in own:
         raise UserError(
-            f"{saved.folder}: its tokens are the characters of its own text (data.tokenizer='char'), so it can be "
-            "evaluated on that text alone; leave out the flags that name another"
+            f"{saved.folder}: its tokens are {own[kind]}, so it can be evaluated on that alone; leave out the flags "
+            "that name another"
         )
     return kind if kind == "byte" else f"file:{saved.folder / 'tokenizer' / 'tokenizer.json'}"

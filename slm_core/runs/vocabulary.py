@@ -18,6 +18,10 @@ def expected_vocabulary(config: Config) -> int:
         from slm_core.runs.saved import load_run
 
         return load_run(config.finetune.base).vocab_size
+    if config.data.source == "task":
+        from slm_core.data.task_data import task_vocabulary
+
+        return task_vocabulary(config.data)
     kind, _, path = config.data.tokenizer.partition(":")
     if kind == "file":
         from slm_core.data.tokenizers import open_tokenizer

@@ -5,7 +5,7 @@ from pathlib import Path
 from slm_core.config import Config
 from slm_core.config.fields import flatten, with_values
 from slm_core.data import Dataset, load_tokenizer
-from slm_core.data.tokenizers import Char, Library, Tokenizer
+from slm_core.data.tokenizers import Char, Library, Tokenizer, Words
 from slm_core.errors import UserError
 from slm_core.model.compare import Difference, differences
 from slm_core.runs.saved import SavedRun, load_run
@@ -94,10 +94,14 @@ def _same(tokenizer: Tokenizer, other: Tokenizer) -> bool:
         return tokenizer.inner.to_str() == other.inner.to_str()  # a trained one is later read from its file
     if isinstance(tokenizer, Char) and isinstance(other, Char):
         return tokenizer.characters == other.characters
+    if isinstance(tokenizer, Words) and isinstance(other, Words):
+        return tokenizer.words == other.words
     return tokenizer.kind == other.kind
 
 
 def _remedy(tokenizer: Tokenizer, base: SavedRun) -> str:
     if isinstance(tokenizer, Char):
         return "they are the characters of its own text: give data.tokenizer=char and a text of the same characters"
+    if isinstance(tokenizer, Words):
+        return f"they are the words of its task: give --config.data.source=task and data.task={base.config.data.task}"
     return f"give --config.data.tokenizer={tokenizer_field(base)}"

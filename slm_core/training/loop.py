@@ -9,7 +9,7 @@ from typing import Any
 
 from slm_core.config import Config
 from slm_core.data import Batches, Dataset, prepare, validation_batches
-from slm_core.inference.evaluation import VALIDATION_SEED, token_losses
+from slm_core.inference.evaluation import VALIDATION_SEED, evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
@@ -26,7 +26,7 @@ from slm_core.training.progress import Progress
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
-from slm_core.training.summary import print_companions, print_end, print_start
+from slm_core.training.summary import print_companions, print_end, print_start, shows_accuracy
 from slm_core.training.trackers import check_trackers, open_trackers
 
 SAMPLE = {"temperature": 0.8, "top_k": 0, "top_p": 0.95}
@@ -41,6 +41,7 @@ class RunResult:
     step: int
     finished: bool  # False: stopped by a signal, and saved
     eval_loss: float | None  # of the last evaluation, nats per token
+    eval_accuracy: float | None = None  # of the last evaluation
 
 
 def train(
@@ -95,7 +96,8 @@ def train(
 
 def _end(config: Config, run: RunFolder, progress: Progress) -> RunResult:
     print_end(config, run, progress)
-    return RunResult(run.path, progress.step, progress.step == config.train.steps, progress.eval_loss)
+    finished = progress.step == config.train.steps
+    return RunResult(run.path, progress.step, finished, progress.eval_loss, progress.eval_accuracy)
 
 
 class _Loop:
@@ -220,22 +222,24 @@ class _Loop:
 
     def _evaluate(self, step: int) -> None:
         rows = self.engine.config.train.micro_batch_size or self.train.batch_size
-        nats, tokens = token_losses(self.engine, self.validation, rows)
-        self.progress.eval_loss = finite(nats / tokens)
+        nats, tokens, correct = evaluate(self.engine, self.validation, rows)
+        self.progress.eval_loss, self.progress.eval_accuracy = finite(nats / tokens), correct / tokens
         self.metrics.write(
             step=step,
             split="eval",
             loss=self.progress.eval_loss,
+            accuracy=self.progress.eval_accuracy,
             tokens=self.progress.tokens,
             peak_memory_bytes=self.engine.peak_memory_bytes(),
         )
-        self.display.evaluated(step, self.progress.eval_loss)
+        shown = self.progress.eval_accuracy if shows_accuracy(self.config) else None
+        self.display.evaluated(step, self.progress.eval_loss, shown)
 
     def _sample(self, step: int) -> None:
-        """Lets the model continue the first tokens of the validation text, with the same random numbers every time."""
+        """Lets the model continue the opening of the validation split, with the same random numbers every time."""
         decoder = self.engine.decoder()
         length = max(1, min(SAMPLE_PROMPT_TOKENS, decoder.context // 4))
-        prompt = [int(token) for token in self.dataset.tokens("validation")[:length]]
+        prompt = self.dataset.opening(length)
         tokens = generate(decoder, prompt, self.train.sample_tokens, **SAMPLE, seed=self.config.seed)
         text = self.dataset.tokenizer.decode(prompt + list(tokens))
         self.run_folder.save_sample(step, text)

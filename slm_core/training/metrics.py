@@ -22,6 +22,7 @@ FIELDS = (
     "step",
     "split",
     "loss",
+    "accuracy",
     "lr",
     "grad_norm",
     "tokens",

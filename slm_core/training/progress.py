@@ -12,3 +12,4 @@ class Progress:
     skipped: int = 0  # updates that the loss scaler has not applied so far
     skipped_in_row: int = 0
     eval_loss: float | None = None  # of the last evaluation, nats per token; None also if it is not finite
+    eval_accuracy: float | None = None  # of the last evaluation: share of the targets with the largest logit

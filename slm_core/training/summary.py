@@ -25,7 +25,7 @@ def print_start(
     facts = {
         "run": f"{run.path}" + (f", continued after step {progress.step}" if progress.step else ""),
         **({"starts from": f"{base.checkpoint}"} if base else {}),
-        "data": f"{dataset.folder}, vocabulary {dataset.vocab_size}",
+        "data": f"{dataset}, vocabulary {dataset.vocab_size}",
         "updates": f"{config.train.steps} of {tokens:,} tokens",
         **engine.facts(),
     }
@@ -53,7 +53,9 @@ def print_facts(facts: Mapping[str, str]) -> None:
 def print_end(config: Config, run: RunFolder, progress: Progress) -> None:
     """Prints how the run ended, and the commands that use it."""
     if progress.step == config.train.steps:
-        print(f"final validation loss {number(progress.eval_loss, '.4f')} nats/token after {progress.step} steps")
+        loss = f"{number(progress.eval_loss, '.4f')} nats/token"
+        accuracy = f", accuracy {number(progress.eval_accuracy, '.4f')}," if shows_accuracy(config) else ""
+        print(f"final validation loss {loss}{accuracy} after {progress.step} steps")
     elif config.run.resume:
         print(f"stopped after step {progress.step}, saved; the same command continues it")
     else:
@@ -61,9 +63,17 @@ def print_end(config: Config, run: RunFolder, progress: Progress) -> None:
             f"stopped after step {progress.step}, saved; to continue it: the same command with "
             f"--config.run.name={run.path.name} in place of --config.run.resume=False"
         )
-    prompt = "def " if config.data.source == "stdlib" else "The "
     print(f"run folder: {run.path}")
-    print(f'text from it: uv run scripts/generate.py --run {run.path} --prompt "{prompt}"', flush=True)
+    if config.data.source == "task":
+        print(f"evaluate it: uv run scripts/evaluate.py --run {run.path}", flush=True)
+    else:
+        prompt = "def " if config.data.source == "stdlib" else "The "
+        print(f'text from it: uv run scripts/generate.py --run {run.path} --prompt "{prompt}"', flush=True)
+
+
+def shows_accuracy(config: Config) -> bool:
+    """Returns whether the share of right predictions is worth showing: text has many possible next tokens."""
+    return config.data.source == "task"
 
 
 def parameter_facts(declared: Declared, plan: AdapterPlan | None, config: Config) -> dict[str, str]:

@@ -8,9 +8,10 @@ import pytest
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.model.weights import Lazy
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, unscored
 from slm_core.runs.weights import evaluated, without_adapters
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
+from tests.reference.layers import token_losses
 
 EVALUATED = {
     "adamw": {},
@@ -28,12 +29,32 @@ EVALUATED = {
 def test_targets_to_ignore_do_not_count(twin):
     """Targets that are IGNORE, rows of them included, neither add to the loss nor to the number."""
     engine = twin.build(CONFIG, VOCAB)
-    total, count = engine.eval_step(batch())
+    total, count, _ = engine.eval_step(batch())
     rows = [engine.eval_step(np.repeat(row[None], 4, 0)) for row in batch(ignored=False)]
     assert count == 3 + 6 + 6
-    assert engine.eval_step(np.full((4, 7), IGNORE, np.int32)) == (0.0, 0)
-    whole = sum(total for total, _ in rows[1:3]) / 4
+    assert engine.eval_step(np.full((4, 7), IGNORE, np.int32)) == (0.0, 0, 0)
+    whole = sum(total for total, *_ in rows[1:3]) / 4
     assert whole < total < whole + rows[0][0] / 4
+
+
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_an_unscored_token_is_read_and_is_no_target(twin, chunk):
+    """The model reads unscored tokens as what they are; the sums have the other targets alone."""
+    engine = twin.build(with_values(CONFIG, {"memory.loss_chunk": chunk}), VOCAB)
+    for step in range(5):
+        engine.train_step(batch(), 1e-1, step)  # so that some predictions are right
+    tokens, decoder = batch(ignored=False), engine.decoder()
+    scored = np.random.default_rng(1).random(tokens.shape) < 0.5
+    marked = np.where(scored, tokens, unscored(tokens))
+    assert (unscored(marked[~scored]) == tokens[~scored]).all() and (marked[~scored] < IGNORE).all()
+    nats, correct = 0.0, 0
+    for row, counts in zip(tokens, scored, strict=True):
+        logits = np.stack([decoder.prefill(row[: end + 1].tolist()) for end in range(len(row) - 1)])
+        nats += token_losses(logits, np.where(counts[1:], row[1:], IGNORE)).sum()
+        correct += (logits.argmax(-1) == row[1:])[counts[1:]].sum()
+    measured = engine.eval_step(marked)
+    assert measured.tokens == scored[:, 1:].sum() and 0 < measured.correct == correct
+    assert measured.nats == pytest.approx(nats, rel=1e-12)
 
 
 def test_half_precisions_decode_close_to_float32(twin):

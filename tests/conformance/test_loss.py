@@ -14,6 +14,15 @@ def test_token_losses_are_the_formula(twin):
     np.testing.assert_allclose(twin.token_losses(logits, targets), reference.token_losses(logits, targets), **TOLERANCE)
 
 
+def test_a_target_with_the_largest_logit_is_correct(twin):
+    """Of equal logits the lowest id is predicted; a target that does not count is never correct."""
+    logits = np.array([[0.0, 2, 1], [3, 3, 0], [3, 3, 0], [0, 0, 1], [5, 0, 0], [0, 1, 0]])
+    targets = np.array([1, 0, 1, 2, -1, 0])
+    loss, correct = twin.scores(logits, targets)
+    assert correct == 3
+    assert loss == pytest.approx(reference.token_losses(logits, targets).sum(), rel=1e-12)
+
+
 def test_z_loss_is_minimised_but_not_reported(twin):
     """The minimised sum has z logsumexp^2 more per target that counts; the reported sum has not."""
     (logits,) = numbers((5, 7))

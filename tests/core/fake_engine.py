@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.config import Config, Data, Optim, Run, Train
-from slm_core.protocols import IGNORE
+from slm_core.protocols import Evaluation, unscored
 
 TEXT = "".join(f"the {i}th quick brown fox jumps over {i * 7 % 13} lazy dogs.\n" for i in range(120))
 
@@ -41,8 +41,8 @@ class BigramEngine:
 
     def _losses(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         before, after = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
-        valid = after != IGNORE
-        before, after = before[valid], after[valid]
+        valid = after >= 0
+        before, after = np.maximum(before, unscored(before))[valid], after[valid]
         logits = self.weights[before]
         logits = logits - logits.max(-1, keepdims=True)
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -76,10 +76,10 @@ class BigramEngine:
         self.calls.append(("fetch", metrics["step"]))
         return {name: float(metrics[name]) for name in ("loss", "grad_norm", "loss_scale", "skipped")}
 
-    def eval_step(self, tokens: np.ndarray) -> tuple[float, int]:
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
         self.calls.append(("eval", tokens.shape))
-        losses = self._losses(tokens)[-1]
-        return float(losses.sum()), len(losses)
+        _, after, log_probabilities, losses = self._losses(tokens)
+        return Evaluation(float(losses.sum()), len(losses), int((log_probabilities.argmax(-1) == after).sum()))
 
     def decoder(self) -> BigramDecoder:
         self.calls.append(("decoder",))

@@ -61,6 +61,7 @@ NEEDS: dict[str, Values] = {
     "optim.min_rms": {"optim.min_rms": 0.5},
     "optim.decay_fraction": {"train.steps": 8, "optim.decay_fraction": 1.0},
     **{f"data.source={source}": {"data.path": "../corpus"} for source in selectors("data.path")["data.source"]},
+    "data.source=task": {"data.seq_len": 20, "data.task_items": 3, "data.task_symbols": 8},  # room for every task
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
     "memory.limit_gb": {"run.device": "auto"},

@@ -1,9 +1,20 @@
 """The whole schema is covered, and a field set under a choice that does not read it is refused."""
 
 import pytest
-from sensitivity_cases import MACHINE, ONLY_VALUES, RUNS, TWINS, cases, contexts, others, unread_contexts, values_of
+from sensitivity_cases import (
+    BASE,
+    MACHINE,
+    ONLY_VALUES,
+    RUNS,
+    TWINS,
+    cases,
+    contexts,
+    others,
+    unread_contexts,
+    values_of,
+)  # fmt: skip
 
-from parity.fields import selectors
+from parity.fields import selecting, selectors
 from slm_core.cli.command_line import parse
 from slm_core.config.fields import field_table, flatten
 from slm_core.errors import UserError
@@ -38,7 +49,8 @@ def test_a_field_is_refused_under_a_choice_that_does_not_read_it(name, selector,
     given = others(name, field_table()[name].default)[0]
     text = ",".join(map(str, given)) if isinstance(given, tuple) else str(given)
     with pytest.raises(UserError) as caught:
-        parse([f"--config.{selector}={value.replace('PATH', 'x.json')}", f"--config.{name}={text}"])
+        beside = [f"--config.{other}={kind}" for other, kind in selecting(selector, BASE).items()]
+        parse([*beside, f"--config.{selector}={value.replace('PATH', 'x.json')}", f"--config.{name}={text}"])
     message = str(caught.value)
     assert message.startswith(f"{name}=") and "\n" not in message
     assert f"is not read by {selector}={value.replace('PATH', 'x.json')}: " in message

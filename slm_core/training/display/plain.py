@@ -17,8 +17,8 @@ class Display(Protocol):
     def line(self, row: dict[str, Any]) -> None:
         """A train line of metrics.jsonl was written."""
 
-    def evaluated(self, step: int, loss: float | None) -> None:
-        """The validation loss is known, in nats per token; None: it is not finite."""
+    def evaluated(self, step: int, loss: float | None, accuracy: float | None = None) -> None:
+        """The validation loss is known, in nats per token; None: it is not finite. Accuracy is shown if it is given."""
 
     def sample(self, step: int, text: str) -> None:
         """The model wrote a text."""
@@ -84,6 +84,12 @@ def describe(row: dict[str, Any], steps: int) -> str:
     return "  ".join(parts)
 
 
+def evaluation_text(loss: float | None, accuracy: float | None) -> str:
+    """Writes the result of an evaluation for reading."""
+    more = "" if accuracy is None else f", accuracy {accuracy:.3f}"
+    return f"validation loss {number(loss, '.3f')} nats/token{more}"
+
+
 class PlainDisplay:
     """Prints lines for a log file or a pipe."""
 
@@ -100,8 +106,8 @@ class PlainDisplay:
         width = len(str(self._steps))
         print(f"step {row['step']:{max(6, width)}}/{self._steps}  {describe(row, self._steps)}", flush=True)
 
-    def evaluated(self, step: int, loss: float | None) -> None:
-        print(f"step {step} validation loss {number(loss, '.3f')} nats/token", flush=True)
+    def evaluated(self, step: int, loss: float | None, accuracy: float | None = None) -> None:
+        print(f"step {step} {evaluation_text(loss, accuracy)}", flush=True)
 
     def sample(self, step: int, text: str) -> None:
         print(f"step {step} sample:\n{printable(text)}\n", flush=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from slm_core.training.display.plain import describe, number, printable, stopping_text
+from slm_core.training.display.plain import describe, evaluation_text, number, printable, stopping_text
 
 
 class LiveDisplay:
@@ -54,10 +54,10 @@ class LiveDisplay:
     def line(self, row: dict[str, Any]) -> None:
         self._row = row
 
-    def evaluated(self, step: int, loss: float | None) -> None:
+    def evaluated(self, step: int, loss: float | None, accuracy: float | None = None) -> None:
         self._validation = loss
         train = number(self._loss, ".3f")
-        self._print(f"step {step} validation loss {number(loss, '.3f')} nats/token  (train loss {train})")
+        self._print(f"step {step} {evaluation_text(loss, accuracy)}  (train loss {train})")
 
     def sample(self, step: int, text: str) -> None:
         self._print(f"step {step} sample:", style="bold")

@@ -18,6 +18,7 @@ from slm_flax.layers.lora import FrozenLinear
 from slm_flax.layers.moe import MixtureOfExperts
 from slm_flax.layers.placement import PLACEMENT
 from slm_flax.loss import loss_sums, sums
+from slm_flax.loss import scores as scores_of_tokens
 from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
 from slm_flax.numerics import DTYPES
@@ -87,6 +88,12 @@ def token_losses(logits, targets):
 def losses(logits, targets, z_loss):
     """Returns the sum that is reported and the sum that is minimised."""
     return [float(value) for value in sums(array(logits), array(targets), z_loss)]
+
+
+def scores(logits, targets):
+    """Returns the sum of the losses, and the number of targets that have the largest logit."""
+    told = scores_of_tokens(array(logits), array(targets))
+    return float(told.tokens), int(told.correct)
 
 
 def loss_and_gradients(config, vocab, hidden, targets, chunk):

@@ -8,6 +8,7 @@ from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
 from slm_core.config.validation import validate
+from slm_core.runs.vocabulary import expected_vocabulary
 
 SPECS = [
     f"{listed.path}:{variant}" if variant else listed.path
@@ -22,6 +23,8 @@ DOCS = {
 
 
 def _vocabulary(config: Config) -> int:
+    if config.data.source == "task":
+        return expected_vocabulary(config)
     characters = 65  # of the Shakespeare corpus that nanoGPT trains this setting on
     return {"byte": 256, "char": characters, "bpe": config.data.vocab_size}[config.data.tokenizer]
 
@@ -53,7 +56,7 @@ def test_presets_are_listed():
 @pytest.mark.parametrize("spec", SPECS)
 def test_a_preset_is_valid(spec):
     config, _ = presets.load(spec)
-    if config.data.source != "stdlib":
+    if config.data.source not in ("stdlib", "task"):
         config = with_values(config, {"data.path": "corpus.txt"})
     validate(config)
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from parity.fields import selecting
 from slm_core.config import Config
 from slm_core.config.fields import base_type, field_table, fields, flatten, with_values
 from slm_core.config.validation import drop_unread, unread, validate
@@ -62,7 +63,8 @@ def _selectors():
 
 @pytest.mark.parametrize(("name", "selector", "kinds"), list(_selectors()))
 def test_setting_a_field_that_the_kind_does_not_read_is_an_error(name, selector, kinds):
-    base = with_values(Config(), {"data.path": "x"} if selector == "data.source" and name != "data.path" else {})
+    beside = {"data.path": "x"} if selector == "data.source" and name != "data.path" else {}
+    base = with_values(Config(), beside | selecting(selector, Config()))
     for kind in field_table()[selector].option.choices:
         config = with_values(base, {selector: kind.replace("PATH", "x.json")})
         why = unread(config, name)

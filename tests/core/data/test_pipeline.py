@@ -117,9 +117,9 @@ def test_batches_start_no_backend_and_print_nothing(dataset):
     code = f"""
 import sys
 from slm_core.data import Batches
-from slm_core.data.dataset import Dataset
+from slm_core.data.dataset import TextDataset
 assert not set(sys.modules) & {{"jax", "torch", "grain", "tokenizers", "pyarrow", "rich"}}
-next(Batches(Dataset({str(dataset.folder)!r}), "train", {SEQ}, 4, seed=0))
+next(Batches(TextDataset({str(dataset.folder)!r}), "train", {SEQ}, 4, seed=0))
 bridge = sys.modules.get("jax._src.xla_bridge")
 assert not bridge or not bridge._backends
 assert "torch" not in sys.modules

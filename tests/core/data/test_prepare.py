@@ -12,7 +12,7 @@ import pytest
 
 from slm_core.config import Data
 from slm_core.data import chunks, encode, prepare, sample, save_tokenizer, scan
-from slm_core.data.dataset import Dataset
+from slm_core.data.dataset import TextDataset
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
 
@@ -44,7 +44,7 @@ def folder_of_documents(folder, count, start=0):
     return folder
 
 
-def contents(dataset: Dataset, split: str) -> str:
+def contents(dataset: TextDataset, split: str) -> str:
     return dataset.tokenizer.decode(dataset.tokens(split))
 
 

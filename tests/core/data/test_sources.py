@@ -43,7 +43,7 @@ def data_for(path, source="text", **fields) -> Data:
 
 
 def test_every_source_has_an_entry():
-    assert list(sources.SOURCES) == list(choices("data.source"))
+    assert [*sources.SOURCES, "task"] == list(choices("data.source"))
 
 
 def test_files_are_documents_in_order_of_name(tmp_path):

@@ -21,10 +21,10 @@ TEXT = "the quick brown fox, größer als 日本語 \N{PILE OF POO}\n"
 
 
 def test_loss_is_converted_to_other_units():
-    measured = Measured(nats=6.0, tokens=3, text_bytes=4)
+    measured = Measured(nats=6.0, tokens=3, correct=2, text_bytes=4)
     assert measured.loss == 2 and measured.perplexity == pytest.approx(math.exp(2))
     assert measured.bits_per_byte == pytest.approx(6 / math.log(2) / 4)
-    assert Measured(1e6, 1, 1).perplexity == math.inf
+    assert Measured(1e6, 1, 0, 1).perplexity == math.inf
 
 
 @pytest.mark.parametrize("kind", ["byte", "char", "bpe"])

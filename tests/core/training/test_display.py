@@ -37,6 +37,11 @@ def test_plain_lines(capsys):
     ]
 
 
+def test_the_accuracy_of_a_task_is_shown(capsys):
+    make_display(0, 600).evaluated(200, 0.01, 0.9876)
+    assert capsys.readouterr().out == "step 200 validation loss 0.010 nats/token, accuracy 0.988\n"
+
+
 def test_a_model_cannot_command_the_terminal():
     assert printable("é漢\n\t" + "\x00\x07\x1b\x9b\x7f") == "é漢\n\t" + 5 * "\N{REPLACEMENT CHARACTER}"
 

@@ -90,7 +90,9 @@ def test_lines_have_exactly_the_documented_fields(whole):
         assert tuple(row) == FIELDS
         empty = {name for name, value in row.items() if value is None}
         expected = (
-            {"lr", "grad_norm", "tokens_per_second", "loss_scale", "skipped"} if row["split"] == "eval" else set()
+            {"lr", "grad_norm", "tokens_per_second", "loss_scale", "skipped"}
+            if row["split"] == "eval"
+            else {"accuracy"}
         )
         assert empty == expected
 
@@ -100,8 +102,8 @@ def test_it_learns_and_says_how_it_ended(whole):
     rows = lines(result)
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.5
     assert result.finished and result.step == 20 and result.eval_loss == rows[-1]["loss"]
-    loss_sum, tokens = map(sum, zip(*(engine.eval_step(batch) for batch in _validation(result)), strict=True))
-    assert result.eval_loss == loss_sum / tokens
+    loss_sum, tokens, correct = map(sum, zip(*(engine.eval_step(batch) for batch in _validation(result)), strict=True))
+    assert result.eval_loss == loss_sum / tokens and rows[-1]["accuracy"] == correct / tokens
 
 
 def _validation(result):

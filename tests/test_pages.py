@@ -48,7 +48,6 @@ def test_the_mutation_score_counts_every_fault():
     assert stated("mutations.md", sentence) == (len(FAULTS),) * 4, remedy("mutations.md", MUTATIONS)
 
 
-@pytest.mark.exhaustive  # the page takes half an hour to write, and is written before a release
 def test_the_proof_measured_every_check_of_every_case():
     every = cases()
     measurements = sum(len(checks_of(case, precision)) for case in every for precision in TOLERANCES)
@@ -61,7 +60,6 @@ def test_the_outside_oracle_measured_every_case_of_every_family():
     assert counts == (len(CASES), len(FAMILIES)), remedy("oracle.md", ORACLE)
 
 
-@pytest.mark.exhaustive  # the page takes half an hour to write, and is written before a release
 def test_memory_was_measured_for_every_config_in_each_twin():
     todo = jobs()
     configs = {(job.subject, job.setting) for job in todo}

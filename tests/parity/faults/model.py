@@ -159,6 +159,14 @@ FAULTS = {
                "_TokenLosses.apply(logits, targets.clamp(min=0))"),
         "IGNORE", "dense", "gradients", "loss",
     ),
+    "an unscored token is not read": Fault(
+        edited(f"{LOSS}:input_ids", "torch.maximum(tokens, unscored(tokens))", "tokens"),
+        "unscored", "dense", "gradients", "loss",
+    ),
+    "an unscored token counts": Fault(
+        edited(f"{LOSS}:target_ids", "tokens.clamp(min=IGNORE)", "torch.maximum(tokens, unscored(tokens))"),
+        "unscored", "dense", "gradients", "loss",
+    ),
     "z-loss forgotten": Fault(changed("model.z_loss", lambda original: 0.0), "z_loss", "dense", "gradients", "loss"),
     "z-loss of tokens without a target": Fault(
         edited(f"{LOSS}:sums", "torch.where(targets == IGNORE, 0, logits.logsumexp(-1).square())",

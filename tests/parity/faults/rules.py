@@ -14,7 +14,7 @@ RULES = {
         "embedding", "final norm", "order of experts", "auxiliary losses",
     ),
     "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
-    "7 loss": ("loss sum", "targets", "IGNORE", "accumulation"),
+    "7 loss": ("loss sum", "targets", "IGNORE", "unscored", "accumulation"),
     "8 clipping": ("clipping",),
     "9 loss scale": ("loss scale", "skipped update"),
     "10 optimizers": ("decoupled decay", "balance update", "averaged weights", "state"),

@@ -1,5 +1,6 @@
 """Reads what the runs of a study have measured so far."""
 
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def read_run(path: Path, variant: str, framework: str, seed: int, error: str = "
         seed=seed,
         folder=str(path),
         evaluations=tuple(
-            Point(row["step"], row["tokens"], float("nan") if row["loss"] is None else row["loss"])
+            Point(row["step"], row["tokens"], math.nan if row["loss"] is None else row["loss"], row.get("accuracy"))
             for row in evaluations
         ),
         finished=_finished(path),

@@ -12,11 +12,13 @@ class Point:
       step: updates done.
       tokens: tokens trained on.
       loss: nats per token.
+      accuracy: share of the targets that have the largest logit; None if it was not measured.
     """
 
     step: int
     tokens: int
     loss: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True)

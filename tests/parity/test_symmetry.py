@@ -43,12 +43,15 @@ def load(package: str, path: str):
 FLAX_ONLY = {"stack.py"}
 """XLA saves memory in loops only, so the Flax twin stacks layers that repeat. PyTorch needs no such thing."""
 
+TORCH_ONLY = {"flops.py"}
+"""Operations are counted once: the twins are the same function, and PyTorch has a counter."""
+
 
 def test_the_same_files():
-    assert set(modules("slm_torch")) == set(modules("slm_flax")) - FLAX_ONLY
+    assert set(modules("slm_torch")) - TORCH_ONLY == set(modules("slm_flax")) - FLAX_ONLY
 
 
-@pytest.mark.parametrize("path", [path for path in modules("slm_torch") if "__init__" not in path])
+@pytest.mark.parametrize("path", sorted({path for path in modules("slm_torch") if "__init__" not in path} - TORCH_ONLY))
 def test_the_same_public_classes(path):
     classes = [{n for n, kind in public(load(package, path)).items() if kind is type or issubclass(kind, type)}
             for package in ("slm_torch", "slm_flax")]  # fmt: skip

@@ -61,6 +61,7 @@ NEEDS: dict[str, Values] = {
     "optim.min_rms": {"optim.min_rms": 0.5},
     "optim.decay_fraction": {"train.steps": 8, "optim.decay_fraction": 1.0},
     **{f"data.source={source}": {"data.path": "../corpus"} for source in selectors("data.path")["data.source"]},
+    "data.source": {"data.seq_len": 20},
     "data.source=task": {"data.seq_len": 20, "data.task_items": 3, "data.task_symbols": 8},  # room for every task
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
@@ -80,7 +81,8 @@ OTHERS: dict[str, Any] = {
     "finetune.base": "../base", "finetune.targets": r"layers\..*q_proj",
     "model.pattern": "attention.window=4", "train.micro_batch_size": 1, "data.path": "../other",
     "data.text_field": "body", "data.subset": "second", "data.vocab_size": 280, "data.dir": "elsewhere",
-    "run.dir": "elsewhere", "run.name": "mine", "optim.quantised_from": 4096,
+    "data.task_symbols": 16,
+    "data.val_fraction": 0.3, "run.dir": "elsewhere", "run.name": "mine", "optim.quantised_from": 4096,
 }  # fmt: skip
 """{field: its other value, if none of the usual ones has an effect}."""
 

@@ -72,6 +72,12 @@ def final_losses(result: StudyResult, variant: str, framework: str = "") -> dict
     return {seed: float(np.mean(values)) for seed, values in losses.items() if values}
 
 
+def accuracies(result: StudyResult, variant: str) -> list[float]:
+    """Returns the final accuracies of a variant's finished runs, in every twin."""
+    cells = [cell for twin in result.frameworks for cell in runs(result, variant, twin).values()]
+    return [cell.evaluations[-1].accuracy for cell in cells if cell.evaluations[-1].accuracy is not None]
+
+
 def curves(result: StudyResult, variant: str, framework: str) -> Curves | None:
     """Returns the evaluations that all finished seeds have in common; None if there are none."""
     by_seed = {

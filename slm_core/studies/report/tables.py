@@ -28,7 +28,8 @@ class Table:
 
 
 def variants_table(result: StudyResult, comparisons: Sequence[Comparison]) -> Table:
-    """Makes the table of the answer: final loss, difference to the baseline, verdict."""
+    """Makes the table of the answer: final loss, difference to the baseline, verdict; and on a task the accuracy."""
+    on_task = result.fields.get("data.source") == "task"
     by_name = {comparison.variant: comparison for comparison in comparisons}
     rows = []
     for variant in result.variants:
@@ -39,9 +40,19 @@ def variants_table(result: StudyResult, comparisons: Sequence[Comparison]) -> Ta
             verdict = comparison.verdict.kind
             p_and_floor = numbers.p_value(comparison.p_holm), numbers.rounding(comparison.floor)
             difference = (*_difference(comparison.pooled), *p_and_floor)
-        rows.append((variant.name, verdict, _loss(losses), *difference, str(len(losses))))
-    head = ("variant", "verdict", "final loss, nats", "difference", "95% interval", "Holm p", "rounding floor", "seeds")
+        accuracy = (_accuracy(summary.accuracies(result, variant.name)),) if on_task else ()
+        rows.append((variant.name, verdict, _loss(losses), *accuracy, *difference, str(len(losses))))
+    accuracy = ("accuracy",) if on_task else ()
+    tested = ("difference", "95% interval", "Holm p", "rounding floor", "seeds")
+    head = ("variant", "verdict", "final loss, nats", *accuracy, *tested)
     return Table("Final validation loss, and its paired difference to the baseline", head, tuple(rows), (0, 1))
+
+
+def _accuracy(values: Sequence[float]) -> str:
+    """Shows the mean accuracy, and the lowest and highest of the runs."""
+    if not values:
+        return MISSING
+    return f"{sum(values) / len(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def frameworks_table(result: StudyResult, comparisons: Sequence[Comparison]) -> Table:

@@ -153,6 +153,19 @@ def test_names_are_escaped(html, text):
     assert "the state <params> was" in "".join(Page(html).texts["td"])
 
 
+def test_a_study_on_a_task_shows_accuracies():
+    made = study(failed=False).result
+    assert "accuracy" not in tables.variants_table(made, []).head
+    cells = [
+        dataclasses.replace(c, evaluations=(dataclasses.replace(c.evaluations[-1], accuracy=0.5 + c.seed / 10),))
+        for c in made.cells
+    ]
+    made = dataclasses.replace(made, fields=made.fields | {"data.source": "task"}, cells=tuple(cells))
+    table = tables.variants_table(made, [])
+    row = dict(zip(table.head, table.rows[0], strict=True))
+    assert row["accuracy"] == "0.700 (0.500 to 0.900)"
+
+
 def test_markdown_shows_the_same_numbers_as_the_page(html, text):
     cells = [cell for cell in Page(html).texts["td"] if re.search(r"\d", cell)]
     assert len(cells) > 100

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
+from slm_core.studies.study import MATCHES
 from slm_core.training.display.plain import duration
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 TWINS = ("torch,flax", "flax,torch", "torch", "flax")
-MATCHES = ("steps", "tokens", "parameters", "flops", "time")
 
 DESCRIPTION = """Compares variants of a config. Each variant is trained with several seeds, in one or both twins. Runs
 of one seed share initial values, the order of batches and the validation text, so that their difference shows the
@@ -40,7 +40,7 @@ FLAGS = [
     Flag("question", str, None, "what the study asks, in a sentence; the report begins with it"),
     Flag("seeds", int, None, "runs of each variant in each twin, each with a seed of its own; 5 if nothing says more"),
     Flag("frameworks", str, None, "twins to train with; both if nothing says more", choices=TWINS),
-    Flag("match", str, None, "what the variants have in common; steps if nothing says more", choices=MATCHES),
+    Flag("match", str, None, "what the variants have in common; steps if nothing says more", choices=tuple(MATCHES)),
     Flag("recommended", bool, True, "give each kind the settings that its paper asks for, unless they are set"),
     Flag("tune", str, (), "FIELD=LOW..HIGH: search each variant's own best value first", repeated=True),
     Flag("trials", int, None, "trials of that search, per variant; 12 if nothing says more"),

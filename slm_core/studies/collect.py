@@ -1,7 +1,6 @@
 """Reads what the runs of a study have measured so far."""
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from slm_core.config.fields import flatten
 from slm_core.errors import UserError
 from slm_core.runs.description import read_description
 from slm_core.runs.provenance import versions
-from slm_core.studies.machine import cpu_name
+from slm_core.studies.machine import processor
 from slm_core.studies.results import CellResult, Point, StudyResult, Trial, VariantFacts
 from slm_core.studies.runner import failure, steps_done
 from slm_core.studies.study import Cell, Study
@@ -33,7 +32,7 @@ def collect(study: Study, trials: Sequence[Trial] = ()) -> StudyResult:
         cells=tuple(_result(study.folder, cell) for cell in study.cells()),
         trials=tuple(trials),
         versions=versions(),
-        machine=f"{cpu_name()}, {os.cpu_count()} cores",
+        machine=processor(),
     )
 
 

@@ -1,6 +1,5 @@
 """Makes a study's results of runs that are already there, whoever trained them."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from slm_core.errors import UserError
 from slm_core.runs.description import read_description
 from slm_core.runs.provenance import versions
 from slm_core.studies.collect import read_run
-from slm_core.studies.machine import cpu_name
+from slm_core.studies.machine import processor
 from slm_core.studies.results import StudyResult, VariantFacts
+from slm_core.studies.variants import shown
 
 _OF_A_RUN = ("seed", "run.", "data.dir", "memory.limit_gb")
 """How the fields begin that may differ between two runs of one variant."""
@@ -71,7 +71,7 @@ def results_of_runs(
         cells=tuple(cells),
         trials=(),
         versions=versions(),
-        machine=f"{cpu_name()}, {os.cpu_count()} cores",
+        machine=processor(),
     )
 
 
@@ -82,8 +82,4 @@ def _shaping(config: Config) -> dict[str, Any]:
 def _names(groups: Sequence[dict[str, Any]]) -> list[str]:
     """Names each variant by the fields in which variants differ."""
     varied = [name for name in groups[0] if len({value_text(fields[name]) for fields in groups}) > 1]
-    return [", ".join(_shown(name, fields[name]) for name in varied) for fields in groups]
-
-
-def _shown(name: str, value: Any) -> str:
-    return value_text(value) if name.endswith("kind") else f"{name.rpartition('.')[2]}={value_text(value)}"
+    return [", ".join(shown(name, fields[name]) for name in varied) for fields in groups]

@@ -16,7 +16,12 @@ def machine() -> str:
         except PackageNotFoundError:
             continue
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return f"{cpu_name()}, {os.cpu_count()} cores{load}, {', '.join(libraries)}"
+    return f"{processor()}{load}, {', '.join(libraries)}"
+
+
+def processor() -> str:
+    """Describes the processor: its name and the number of cores."""
+    return f"{cpu_name()}, {os.cpu_count()} cores"
 
 
 def cpu_name() -> str:

@@ -17,13 +17,13 @@ from slm_core.studies.variants import Variant, refuse_repeated, variant_config
 
 FILE = "study.json"
 MATCHES = {
-    "steps": "every variant does the same number of updates",
-    "tokens": "every variant trains on the same number of tokens",
-    "parameters": "every variant has the same number of parameters within 1%: MLP widths are adjusted, or else d_model",
-    "flops": "every run takes the same number of floating-point operations: the number of updates is adjusted",
-    "time": "every run takes the same time, as a short measurement on this machine predicts",
+    "steps": "All variants train for the same number of updates.",
+    "tokens": "All variants train on the same number of tokens.",
+    "parameters": "All variants have the same number of parameters, within 1%.",
+    "flops": "All variants train with the same number of floating-point operations.",
+    "time": "All variants train for the same time.",
 }
-"""{match: what the variants of a study have in common}."""
+"""{match: a sentence for the report, which says what the variants of a study have in common}."""
 
 _IDENTITY = ("preset", "overrides", "variants", "match", "tune", "trials")
 """What a study shares with the one that its folder holds. More seeds or another twin may join later."""
@@ -91,9 +91,14 @@ class Study:
     facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
+    def preset_config(self) -> Config:
+        """The base preset, without overrides."""
+        return presets.load(self.preset)[0]
+
+    @functools.cached_property
     def base(self) -> Config:
         """The config that every variant starts from."""
-        return variant_config(presets.load(self.preset)[0], self.overrides, f"--config={self.preset}")
+        return variant_config(self.preset_config, self.overrides, f"--config={self.preset}")
 
     def settings(self, variant: Variant) -> dict[str, Any]:
         """Returns {dotted field: value} that a variant sets over the preset."""
@@ -101,8 +106,7 @@ class Study:
 
     def config(self, variant: Variant) -> Config:
         """Returns a variant's config, without what differs between its runs."""
-        preset = presets.load(self.preset)[0]
-        return variant_config(preset, self.settings(variant), f"variant {variant.name!r}")
+        return variant_config(self.preset_config, self.settings(variant), f"variant {variant.name!r}")
 
     def cells(self) -> list[Cell]:
         """Returns the runs: seed by seed, so that an interrupted study has whole pairs."""

@@ -118,11 +118,13 @@ def _value(name: str, text: str) -> Any:
 
 
 def _product_name(pairs: Iterable[tuple[str, Any]]) -> str:
-    return ", ".join(value_text(v) if name.endswith("kind") else f"{_leaf(name)}={value_text(v)}" for name, v in pairs)
+    return ", ".join(shown(name, value) for name, value in pairs)
 
 
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
+def shown(name: str, value: Any) -> str:
+    """Names a field's value in the name of a variant: "rope" of a kind, "n_kv_heads=1" of another field."""
+    text = value_text(value)
+    return text if name.endswith("kind") else f"{name.rpartition('.')[2]}={text}"
 
 
 def _named(text: str) -> Variant:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slm_core.studies.comparison import Comparison
+from slm_core.studies.comparison import Comparison, differences
 from slm_core.studies.report import drawing, numbers, summary
 from slm_core.studies.report.style import INK, SERIES, Chart, draw
 from slm_core.studies.results import StudyResult, Trial
@@ -74,7 +74,7 @@ def final_differences(result: StudyResult, comparisons: Sequence[Comparison]) ->
     shown = [c for c in comparisons if numbers.known(c.pooled.mean)]
     if not shown:
         return []
-    dots = {c.variant: {f: _paired(result, c.variant, f) for f in result.frameworks} for c in shown}
+    dots = {c.variant: {f: list(differences(result, c.variant, f).values()) for f in result.frameworks} for c in shown}
     low, high = _range([_ends(c, dots[c.variant]) for c in shown])
 
     def paint(axes) -> None:
@@ -235,13 +235,6 @@ def _groups(result: StudyResult) -> list[tuple[str, dict[str, int]]]:
     return [
         (end, {name: i for i, name in enumerate([baseline, *group])}) for end, group in zip(ends, groups, strict=True)
     ]
-
-
-def _paired(result: StudyResult, variant: str, framework: str) -> list[float]:
-    """Returns variant minus baseline for each seed that both finished in a twin."""
-    base = summary.final_losses(result, result.variants[0].name, framework)
-    losses = summary.final_losses(result, variant, framework)
-    return [losses[seed] - base[seed] for seed in losses if seed in base]
 
 
 def _ends(comparison: Comparison, dots: dict[str, list[float]]) -> list[float]:

@@ -9,14 +9,7 @@ from slm_core.studies.report import charts, numbers, summary, tables
 from slm_core.studies.report.style import Chart
 from slm_core.studies.report.tables import Table
 from slm_core.studies.results import StudyResult
-
-MATCHED = {
-    "steps": "All variants train for the same number of updates.",
-    "tokens": "All variants train on the same number of tokens.",
-    "parameters": "All variants have the same number of parameters, within 1%.",
-    "flops": "All variants train with the same number of floating-point operations.",
-    "time": "All variants train for the same time.",
-}
+from slm_core.studies.study import MATCHES
 
 
 @dataclass(frozen=True)
@@ -89,7 +82,7 @@ def _measured(comparisons: Sequence[Comparison]) -> bool:
 
 
 def _answer(result: StudyResult, comparisons: Sequence[Comparison]) -> Section:
-    paragraphs = [f"{MATCHED.get(result.match, f'The variants are matched by {result.match}.')} {_scale(result)}"]
+    paragraphs = [f"{MATCHES.get(result.match, f'The variants are matched by {result.match}.')} {_scale(result)}"]
     gone = len(summary.missing(result))
     if gone:
         total = len(result.variants) * len(result.frameworks) * len(result.seeds)

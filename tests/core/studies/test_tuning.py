@@ -1,5 +1,6 @@
 """The search for each variant's own settings: trials are kept, go on after an interruption, and the best is used."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -114,4 +115,4 @@ def test_ends_that_a_variant_cannot_have_are_refused_before_anything_runs(study)
         check_ranges(study, [parse_range("optim.lr=-1..1")])
     varied = make_variants([], ["a:", "b: optim.lr=1e-4"])
     with pytest.raises(UserError, match="variant 'b' sets it; leave one out"):
-        check_ranges(Study(**(vars(study) | {"variants": varied})), [parse_range("optim.lr=1e-4..1e-2")])
+        check_ranges(dataclasses.replace(study, variants=varied), [parse_range("optim.lr=1e-4..1e-2")])

@@ -1,23 +1,24 @@
-"""Which attention, with which positions? Five kinds by four positions, equal in parameters."""
+"""Which attention, with which positions? Five kinds by four positions, equal in parameters, on text."""
 
 ATTENTION = {
-    "multi-head": {"model.attention.n_kv_heads": 4},
+    "multi-head": {"model.attention.n_kv_heads": 8},
+    "grouped, 4": {"model.attention.n_kv_heads": 4},
     "grouped, 2": {"model.attention.n_kv_heads": 2},
     "multi-query": {"model.attention.n_kv_heads": 1},
     "latent": {"model.attention.kind": "mla"},
 }
-POSITIONS = ("rope", "learned", "alibi", "none")
+POSITIONS = {"RoPE": "rope", "learned": "learned", "ALiBi": "alibi", "none": "none"}
+VARIANTS = {
+    f"{attention}, {name}": fields | {"model.position.kind": position}
+    for name, position in POSITIONS.items()
+    for attention, fields in ATTENTION.items()
+}
 
 
 def get_study() -> dict:
-    variants = {
-        f"{attention}, {position}": fields | {"model.position.kind": position}
-        for position in POSITIONS
-        for attention, fields in ATTENTION.items()
-    }
     return {
-        "question": "Which attention, with which positions, learns best at one million parameters?",
-        "variants": variants,
-        "overrides": {"train.steps": 300},
+        "question": "Which attention, with which positions, learns text best at one million parameters?",
+        "variants": VARIANTS,
+        "overrides": {"model.attention.n_heads": 8, "train.steps": 300},
         "match": "parameters",
     }

@@ -11,9 +11,9 @@ CODE = {
     "logits": ("model", "Transformer.logits"),
     "loss": ("loss", "loss_sums"),
     "accumulation": ("trainer", "Engine.train_step"),
-    "clipping": ("optim.clipping", "clip_factor"),
-    "balance": ("optim.balance", "balance"),
-    "scaler": ("scaler", "LossScaler"),
+    "clipping": ("trainer", "clip_factor"),
+    "balance": ("trainer", "balance"),
+    "scaler": ("trainer", "LossScaler"),
     "decoder": ("generate", "Decoder"),
 }
 """{broken part that is not a module: (file in either twin, its name there)}."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slm_core.studies.results import CellResult, Point, StudyResult
+from slm_core.studies.results import Point, StudyResult
 from slm_core.studies.statistics import holm, interval_factor, paired
 from slm_core.studies.verdict import Evidence, Verdict, verdict
 
@@ -163,7 +163,7 @@ def tokens_ratio(result: StudyResult, variant: str) -> TokensRatio:
 
 def _log_ratios(result: StudyResult, variant: str, framework: str) -> dict[int, float]:
     """Returns {seed: logarithm of the ratio}: NaN if the variant does not reach the loss."""
-    ours, theirs = (_cells(result, name, framework) for name in (variant, result.variants[0].name))
+    ours, theirs = (result.finished(name, framework) for name in (variant, result.variants[0].name))
     ratios = {}
     for seed in differences(result, variant, framework):
         loss = theirs[seed].loss
@@ -188,13 +188,8 @@ def _mean_per_seed(parts: Sequence[Mapping[int, float]]) -> dict[int, float]:
     return {seed: float(np.mean([part[seed] for part in parts if seed in part])) for seed in seeds}
 
 
-def _cells(result: StudyResult, variant: str, framework: str) -> dict[int, CellResult]:
-    return {cell.seed: cell for cell in result.cells if (cell.variant, cell.framework) == (variant, framework)}
-
-
 def _losses(result: StudyResult, variant: str, framework: str) -> dict[int, float]:
-    cells = _cells(result, variant, framework)
-    return {seed: cell.loss for seed, cell in cells.items() if math.isfinite(cell.loss)}
+    return {seed: cell.loss for seed, cell in result.finished(variant, framework).items()}
 
 
 def _diverged(result: StudyResult, variants: Sequence[str]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """What a study measured: one `CellResult` per run. Statistics and the report read these, and nothing else."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,3 +127,8 @@ class StudyResult:
     trials: tuple[Trial, ...]
     versions: dict[str, str]
     machine: str
+
+    def finished(self, variant: str, framework: str) -> dict[int, CellResult]:
+        """Returns {seed: run} of a variant's finished runs in one twin with a finite loss, in the order of the seeds."""
+        cells = {cell.seed: cell for cell in self.cells if (cell.variant, cell.framework) == (variant, framework)}
+        return {seed: cells[seed] for seed in self.seeds if seed in cells and math.isfinite(cells[seed].loss)}

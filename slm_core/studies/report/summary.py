@@ -58,23 +58,17 @@ def mean(values: Sequence[float]) -> Mean:
     return Mean(float(np.mean(values)), interval_factor(n - 1) * error, n)
 
 
-def runs(result: StudyResult, variant: str, framework: str) -> dict[int, CellResult]:
-    """Returns {seed: run} of the finished runs whose final loss is a number, in the order of the seeds."""
-    cells = {c.seed: c for c in result.cells if (c.variant, c.framework) == (variant, framework)}
-    return {seed: cells[seed] for seed in result.seeds if seed in cells and math.isfinite(cells[seed].loss)}
-
-
 def final_losses(result: StudyResult, variant: str, framework: str = "") -> dict[int, float]:
     """Returns {seed: final loss} in one twin, or the mean of the twins that finished that seed."""
     frameworks = [framework] if framework else result.frameworks
-    by_twin = [runs(result, variant, twin) for twin in frameworks]
+    by_twin = [result.finished(variant, twin) for twin in frameworks]
     losses = {seed: [cells[seed].loss for cells in by_twin if seed in cells] for seed in result.seeds}
     return {seed: float(np.mean(values)) for seed, values in losses.items() if values}
 
 
 def accuracies(result: StudyResult, variant: str) -> list[float]:
     """Returns the final accuracies of a variant's finished runs, in every twin."""
-    cells = [cell for twin in result.frameworks for cell in runs(result, variant, twin).values()]
+    cells = [cell for twin in result.frameworks for cell in result.finished(variant, twin).values()]
     return [cell.evaluations[-1].accuracy for cell in cells if cell.evaluations[-1].accuracy is not None]
 
 
@@ -82,7 +76,7 @@ def curves(result: StudyResult, variant: str, framework: str) -> Curves | None:
     """Returns the evaluations that all finished seeds have in common; None if there are none."""
     by_seed = {
         seed: {point.tokens: point.loss for point in cell.evaluations}
-        for seed, cell in runs(result, variant, framework).items()
+        for seed, cell in result.finished(variant, framework).items()
     }
     tokens = sorted(set.intersection(*(set(points) for points in by_seed.values()))) if by_seed else []
     if not tokens:
@@ -110,13 +104,13 @@ def tokens_of_run(variant: VariantFacts) -> int:
 
 def speed(result: StudyResult, variant: str, framework: str) -> float:
     """Returns the median over the seeds of the tokens per second; NaN if no run finished."""
-    speeds = [cell.tokens_per_second for cell in runs(result, variant, framework).values()]
+    speeds = [cell.tokens_per_second for cell in result.finished(variant, framework).values()]
     return float(np.median(speeds)) if speeds else math.nan
 
 
 def peak_memory(result: StudyResult, variant: str, framework: str) -> int:
     """Returns the largest peak memory over the seeds, bytes; 0 if no run finished."""
-    return max((cell.peak_memory_bytes for cell in runs(result, variant, framework).values()), default=0)
+    return max((cell.peak_memory_bytes for cell in result.finished(variant, framework).values()), default=0)
 
 
 def missing(result: StudyResult) -> list[tuple[str, str, int, str]]:

@@ -129,6 +129,6 @@ class StudyResult:
     machine: str
 
     def finished(self, variant: str, framework: str) -> dict[int, CellResult]:
-        """Returns {seed: run} of a variant's finished runs in one twin with a finite loss, in the order of the seeds."""
+        """Returns {seed: run} of a variant's finished runs in one twin with a finite loss, in the seeds' order."""
         cells = {cell.seed: cell for cell in self.cells if (cell.variant, cell.framework) == (variant, framework)}
         return {seed: cells[seed] for seed in self.seeds if seed in cells and math.isfinite(cells[seed].loss)}

@@ -7,6 +7,7 @@ from slm_core.config import Memory, Precision
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from tests.conformance.small_engine import CONFIG, VOCAB, batch, check_equal_updates, updated
+from tests.tiers import some_slow
 
 DEEP = {"model.n_layers": 6, "model.z_loss": 0.01, "model.pattern": "attention.window=3 | ."}
 MIXED = {
@@ -55,7 +56,7 @@ def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     ]
 
 
-@pytest.mark.parametrize("name", SAME_FUNCTION)
+@pytest.mark.parametrize("name", some_slow(SAME_FUNCTION, "remat, mixture", "remat, products"))
 def test_ways_to_save_memory_change_no_update(twin, name):
     check_equal_updates(twin.build, *SAME_FUNCTION[name])
 
@@ -101,6 +102,7 @@ def test_a_non_finite_update_is_skipped_without_loss_scaling_too(twin):
     assert all(np.asarray(after[name]).tobytes() == state[name].tobytes() for name in state)
 
 
+@pytest.mark.slow
 def test_layers_that_repeat_are_skipped_with_all_their_state(twin):
     """An overflow leaves parameters, codes, scales, counts and routing biases of layers that repeat bitwise as they
     were; the update after it moves them.

@@ -12,6 +12,7 @@ from slm_core.protocols import IGNORE, unscored
 from slm_core.runs.weights import evaluated, without_adapters
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
 from tests.reference.layers import token_losses
+from tests.tiers import some_slow
 
 EVALUATED = {
     "adamw": {},
@@ -57,6 +58,7 @@ def test_an_unscored_token_is_read_and_is_no_target(twin, chunk):
     assert measured.nats == pytest.approx(nats, rel=1e-12)
 
 
+@pytest.mark.slow
 def test_half_precisions_decode_close_to_float32(twin):
     """Either kernel decodes in either half precision: prefill and steps, close to float32."""
     for kernel in ("dot_product", "fused"):
@@ -69,7 +71,7 @@ def test_half_precisions_decode_close_to_float32(twin):
             np.testing.assert_allclose(logits[half], logits["float32"], atol=2e-3)
 
 
-@pytest.mark.parametrize("name", EVALUATED)
+@pytest.mark.parametrize("name", some_slow(EVALUATED, "averages", "averages beside a balance", "bfloat16"))
 def test_an_evaluator_computes_what_its_engine_computes(twin, name):
     """An evaluator with an engine's weights computes the same numbers, bitwise, without an optimizer."""
     config = with_values(CONFIG, EVALUATED[name])

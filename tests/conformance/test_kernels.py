@@ -97,6 +97,7 @@ def test_one_query_is_a_step_of_decoding(twin, name, start):
 
 
 @pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.slow
 def test_float16_is_the_formula_to_its_rounding(twin, name):
     inputs, dy = problem(keys=TIME, bias=True, sinks=True, dtype=np.float16)
     tolerance = dict(rtol=2e-2, atol=2e-2)

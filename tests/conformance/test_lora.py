@@ -8,6 +8,7 @@ from slm_core.config.fields import with_values
 from slm_core.errors import UserError
 from slm_core.quantization import formats
 from slm_core.runs.weights import evaluated, without_adapters
+from tests.tiers import some_slow
 
 VOCAB = 11
 CONFIG = Config(
@@ -19,6 +20,7 @@ CONFIG = Config(
     precision=Precision(params="float64", compute="float64"),
     run=Run(device="cpu"),
 )
+
 STORED_AS = ("float", "int8", "nf4")
 SHAPES = [(64, 64), (40, 6), (1, 2), (200, 90)]
 
@@ -67,7 +69,7 @@ def test_an_adapter_is_scaled_by_the_exact_number(twin, dtype):
     np.testing.assert_array_equal(gradient, np.full_like(x, number.astype(dtype)))
 
 
-@pytest.mark.parametrize("stored_as", STORED_AS)
+@pytest.mark.parametrize("stored_as", some_slow(STORED_AS, "float", "int8"))
 def test_only_adapters_move(twin, stored_as):
     engine = twin.build(with_values(CONFIG, {"finetune.frozen": stored_as}), VOCAB)
     before = {name: np.array(value) for name, value in engine.export_state().items()}
@@ -84,7 +86,7 @@ def test_only_adapters_move(twin, stored_as):
     assert "params/head.weight" in before
 
 
-@pytest.mark.parametrize("stored_as", STORED_AS)
+@pytest.mark.parametrize("stored_as", some_slow(STORED_AS, "float", "int8"))
 def test_a_merged_model_is_the_trained_one(twin, stored_as):
     """New adapters do not change the base. After training, the merged model computes what the trained one does."""
     config = with_values(CONFIG, {"finetune.frozen": stored_as})

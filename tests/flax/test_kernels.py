@@ -12,6 +12,7 @@ from tests.conformance.arrays import TOLERANCE
 from tests.conformance.kernel_cases import TILE, TIME, check_case, problem
 from tests.conformance.test_kernels import FORWARD_CASES
 from tests.conformance.twins import flax as twin
+from tests.tiers import some_slow
 
 FLASH = sys.modules["slm_flax.layers.flash"]
 
@@ -74,7 +75,7 @@ def test_fused_is_dot_product_in_float32(case):
 
 
 @pytest.mark.parametrize("window", [0, 1, 3, 4, 9])
-@pytest.mark.parametrize("time", [8, 11])
+@pytest.mark.parametrize("time", some_slow((8, 11), 8))
 def test_fused_in_blocks_is_dot_product(monkeypatch, time, window):
     """Several blocks of queries, the last one short, with windows shorter and longer than a block."""
     monkeypatch.setattr(sys.modules["slm_flax.layers.fused"], "SMALLEST_BLOCK", 2)

@@ -18,7 +18,7 @@ from slm_flax.model import declared
 from slm_flax.optim.adamw8bit import SLICE
 
 CASES = cases()
-QUICK = ("loss_chunk", "remat=block")
+QUICK = ("remat=block",)
 MORE = {
     "no accumulation": {"train.batch_size": 8},
     "attention, 12 layers": {"memory.remat": "attention", "model.n_layers": 12},
@@ -93,6 +93,7 @@ def test_more_options_are_within_a_tenth(name, place):
 
 
 @card
+@pytest.mark.slow
 def test_the_card_s_compiler_sees_what_a_gpu_would_compute():
     """It computes flash in the place of fused, so that scores are never kept."""
     config, vocab_size = CASES["remat=block"]

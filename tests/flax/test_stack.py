@@ -24,7 +24,6 @@ LAYERS = {
 }  # fmt: skip
 """{name: (overrides, the stack)}."""
 
-QUICK = ("muon", "adafactor")
 """Optimizers to which a stack of matrices is not a matrix."""
 
 
@@ -54,6 +53,7 @@ def test_a_stack_comes_apart_again():
     assert apart.keys() == values.keys() and all((apart[name] == values[name]).all() for name in values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", ["5*attention.window=16 | .", "3*. | position.kind=none"])
 def test_a_stack_of_many_layers_comes_apart_again(pattern):
     """From the tenth layer on, names and layers sort differently."""
@@ -61,7 +61,8 @@ def test_a_stack_of_many_layers_comes_apart_again(pattern):
     check_equal_updates(build, {**values, "memory.remat": "none"}, values)
 
 
-@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in OPTIMIZERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_an_optimizer_treats_the_layers_of_a_stack_one_by_one(kind):
     values = {"optim.kind": kind, "optim.schedule": "constant", "model.n_layers": 2, "model.dropout": 0.0}
     if kind == "adamw8bit":

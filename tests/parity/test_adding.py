@@ -215,6 +215,7 @@ def test_it_is_in_the_suite(copy):
     assert run(copy, "-c", code).stdout.split() == names
 
 
+@pytest.mark.slow
 def test_the_planner_counts_an_unfinished_one_as_another_and_says_so(unfinished):
     planned = run(unfinished, "scripts/plan_memory.py", "--config.model.norm.kind=squash")
     assert planned.returncode == 0, planned.stderr

@@ -167,6 +167,7 @@ FAULTS = {
 """{fault: (stage, module)}."""
 
 
+@pytest.mark.slow
 def test_a_sound_pair_passes_every_stage(pair):
     pair.start()
     agreements = dict(stages(pair))
@@ -255,6 +256,7 @@ def run(pair, tmp_path):
 
 
 @pytest.mark.parametrize("framework", ["torch", "flax"])
+@pytest.mark.slow
 def test_folders(pair, run, capsys, framework):
     first, second = run("first"), run("second", **{"final_norm.weight": np.full(16, 1.5)})
     checkpoint = second / "checkpoints" / "step-00000000"
@@ -327,6 +329,7 @@ def command():
     return lambda *words: main(bisect_models.run, "", bisect_models.FLAGS, argv=list(words))
 
 
+@pytest.mark.slow
 def test_the_command_bisects_the_twins_of_a_config(command, capsys):
     small = {
         "model.d_model": 16, "model.n_layers": 1, "model.attention.n_heads": 2, "model.attention.n_kv_heads": 1,

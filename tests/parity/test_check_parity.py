@@ -62,6 +62,7 @@ def test_perturbed_weights_are_nowhere_zero_or_one(pair):
     assert all(np.array_equal(state[name], again[name]) for name in state)
 
 
+@pytest.mark.slow
 def test_the_loss_curve_has_everything_on(pair):
     pair.start()
     metrics = train(pair, pair.torch, 0, 100)
@@ -69,6 +70,7 @@ def test_the_loss_curve_has_everything_on(pair):
     assert metrics[-1]["loss"] < metrics[0]["loss"] - 0.3
 
 
+@pytest.mark.slow
 def test_the_float16_case_overflows_and_recovers_more_than_once():
     case = next(case for case in cases() if case.name == "float16, dot_product")
     half = Pair(case, "float16")
@@ -167,6 +169,7 @@ def test_a_large_config_runs_the_checks_of_one_pass_on_one_sequence():
     assert case.config.model == load("configs/gpt2.py:124m")[0].model and case.vocab_size == 50257
 
 
+@pytest.mark.slow
 def test_the_script_runs_a_config(tmp_path):
     file = tmp_path / "parity.json"
     done = run(
@@ -191,6 +194,7 @@ def test_mistakes_are_one_line(argument, message):
     assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_component_resumed_and_written_as_a_page(tmp_path):
     file, page = tmp_path / "parity.json", tmp_path / "parity.md"
     arguments = [
@@ -211,6 +215,7 @@ def test_a_component_resumed_and_written_as_a_page(tmp_path):
     assert {row["seconds"] for row in json.loads(file.read_text())["results"]} == {1234.0}
 
 
+@pytest.mark.slow
 def test_a_failure_is_exit_status_1(monkeypatch, tmp_path):
     code = (
         "import runpy, sys; from parity.tolerances import TOLERANCES; TOLERANCES['float32']['initial_weights'] = -1.0;"

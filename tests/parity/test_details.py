@@ -12,6 +12,7 @@ from parity.state_transfer import perturbed
 from slm_core.config.fields import with_values
 from slm_core.protocols import IGNORE
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
+from tests.tiers import some_slow
 
 CASES = {
     "stacked": {
@@ -38,7 +39,7 @@ def pair(case):
     return engines
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", some_slow(CASES, "stacked"))
 def test_both_twins_report_the_same_and_a_twin_that_differs_is_seen(case):
     torch, flax = pair(case)
     a, b = torch.details(batch(), 3), flax.details(batch(), 3)

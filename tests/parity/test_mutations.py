@@ -1,6 +1,7 @@
 """Puts one fault at a time into one twin: a check must find it, and the bisector must name its module.
 
-A proof that cannot fail is a defect. The faults are in `faults`, and `mutation_score` prints their score.
+A proof that cannot fail is a defect. The faults are in `faults`, and `mutation_score` prints their score. By default
+it makes one fault per check; with -m slow all of them.
 """
 
 import copy
@@ -8,7 +9,6 @@ import functools
 from collections.abc import Iterator
 from importlib import import_module
 
-import jaxtyping
 import pytest
 import torch
 from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT, generated
@@ -27,10 +27,15 @@ from parity.suite import checks_of, measure
 from slm_core.config.fields import field_table
 from tests.gates import require
 
+SAMPLED = {fault.check: name for name, fault in reversed(FAULTS.items()) if fault.pair == "dense"}
+"""{check: the first fault of the plain model that it must find}."""
+
+
 CASES = [
     pytest.param(fault.pair, name, id=f"{fault.pair}-{name}") for name, fault in FAULTS.items() if fault.twin == "torch"
 ]
 IN_FLAX = [name for name, fault in FAULTS.items() if fault.twin == "flax"]
+PAIRS = [pytest.param(name, marks=[] if name == "dense" else pytest.mark.slow) for name in CONFIGS]
 SECTION = {name: section for section, faults in SECTIONS.items() for name in faults}
 PLACE = {name: i for i, name in enumerate(FAULTS)}
 PROBED = {"logits", "gradients", "decoding"}
@@ -63,15 +68,11 @@ def last_pair_dropped() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """Sets few updates, and tiles of 4, so that the models' 16 tokens fill several.
-
-    Signatures are not checked here: that takes half of the time, and other tests do it.
-    """
+    """Sets few updates, and tiles of 4, so that the models' 16 tokens fill several."""
     monkeypatch.setattr("parity.checks.UPDATES", UPDATES)
     monkeypatch.setattr("parity.checks.HANDED_OVER", HANDED_OVER)
     monkeypatch.setattr("parity.bisect.twins.STEPS", UPDATES)
     monkeypatch.setattr(import_module("slm_torch.layers.flash"), "TILE", 4)
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def checks(pair: Pair) -> list[int]:
@@ -118,24 +119,43 @@ def record(record_property, name: str, proof: str) -> None:
     record_property("mutation", {"place": PLACE[name], "fault": name, "proof": proof, **told})
 
 
-@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
-def test_a_check_finds_a_fault(pair, name, monkeypatch, record_property):
-    record(record_property, name, "caught")
+def assert_a_check_finds_it(pair: Pair, name: str) -> None:
     sound = sound_probe(pair)
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         break_twin(pair, name, patch)
         assert first_failure_of_a_broken_twin(pair, sound) == FAULTS[name].check
 
 
-@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
-def test_the_bisector_names_the_module_of_a_fault(pair, name, monkeypatch, record_property):
-    record(record_property, name, "named")
-    with monkeypatch.context() as patch:
+def assert_the_bisector_names_its_module(pair: Pair, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
         break_twin(pair, name, patch)
         divergence = bisect_pair(pair)
         assert divergence is not None and divergence.module == FAULTS[name].module
 
 
+@pytest.mark.parametrize("name", SAMPLED.values(), ids=str)
+@pytest.mark.parametrize("pair", ["dense"], indirect=True)
+def test_one_fault_per_check_is_found_and_named(pair, name):
+    assert_a_check_finds_it(pair, name)
+    pair.start()
+    assert_the_bisector_names_its_module(pair, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
+def test_a_check_finds_a_fault(pair, name, record_property):
+    record(record_property, name, "caught")
+    assert_a_check_finds_it(pair, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pair", "name"), CASES, indirect=["pair"])
+def test_the_bisector_names_the_module_of_a_fault(pair, name, record_property):
+    record(record_property, name, "named")
+    assert_the_bisector_names_its_module(pair, name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_FLAX)
 def test_a_fault_of_the_flax_twin_is_found_and_named(name, monkeypatch, record_property):
     record(record_property, name, "caught")
@@ -155,12 +175,12 @@ def test_a_fault_of_the_flax_twin_is_found_and_named(name, monkeypatch, record_p
         built.cache_clear()
 
 
-@pytest.mark.parametrize("pair", CONFIGS, indirect=True)
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
 def test_a_sound_pair_passes_every_check(pair):
     assert first_failure(pair) is None
 
 
-@pytest.mark.parametrize("pair", CONFIGS, indirect=True)
+@pytest.mark.parametrize("pair", PAIRS, indirect=True)
 def test_a_sound_pair_has_nothing_to_name(pair):
     assert bisect_pair(pair) is None
 

@@ -1,8 +1,8 @@
 """The suite over every case, in three tiers.
 
-By default the quick cases, which prove every component; with -m slow every small case in float64, and the half
-precisions; with -m exhaustive float32, whose tolerance repeats what float64 proves, and large models, which take the
-same code at another size.
+By default a sample; with -m slow every small case in float64, among them one per component, and the half precisions;
+with -m exhaustive float32, whose tolerance repeats what float64 proves, and large models, which take the same code at
+another size.
 """
 
 import pytest
@@ -10,10 +10,15 @@ import pytest
 from parity.cases import Case, cases
 from parity.suite import run_case
 
+SAMPLE = {
+    "base", "adamw, options", "attention.kind=mla", "mlp.kind=moe", "optim.kind=muon", "kernel=flash",
+    "float16, dot_product", "gpt2.py:tiny",
+}  # fmt: skip
+
 
 def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:
     if precision in case.quick:
-        return []
+        return [] if case.name in SAMPLE else [pytest.mark.slow]
     return [pytest.mark.exhaustive if case.large or precision == "float32" else pytest.mark.slow]
 
 

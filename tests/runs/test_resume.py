@@ -14,6 +14,7 @@ import pytest
 from slm_core.config import Config, Data, Memory, Model, Optim, Run, Train
 from slm_core.training.loop import train
 from slm_core.training.metrics import read_metrics
+from tests.tiers import some_slow
 
 MEASURED = {"tokens_per_second", "peak_memory_bytes"}
 STEPS = 12
@@ -61,7 +62,7 @@ def loss_curve(folder: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in read_metrics(folder / "metrics.jsonl")]
 
 
-@pytest.mark.parametrize("framework", ["torch", "flax"])
+@pytest.mark.parametrize("framework", some_slow(("torch", "flax"), "flax"))
 def test_interrupted_run_equals_the_uninterrupted_one(config: Config, framework: str):
     whole, engine = run(config, framework, "whole")
     expected = engine.export_state()

@@ -45,6 +45,7 @@ def work(tmp_path_factory):
     return work
 
 
+@pytest.mark.slow
 def test_an_import_is_a_run_of_either_twin(work):
     described = json.loads((work / "run" / "config.json").read_text())
     assert described["framework"] == "flax" and described["imported"]["model_type"] == "llama"
@@ -96,6 +97,7 @@ def fine_tuning(work, run):
     return (*words, "--config.data.path", work / "text.txt", "--config.data.dir", work / "data")
 
 
+@pytest.mark.slow
 def test_training_never_writes_into_an_import(work):
     message = script("train_torch.py", *fine_tuning(work, "run"), status=2)
     assert "is an imported model" in message and f"--config=configs/finetune.py:{work / 'run'}" in message

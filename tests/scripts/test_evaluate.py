@@ -90,6 +90,7 @@ def test_both_twins_measure_what_training_measured(runs: Path, call, name: str):
         assert row["framework"] == twin and row["loss"] == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_the_same_function(runs: Path, call):
     words = (
         "--source=text",

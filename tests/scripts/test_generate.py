@@ -1,7 +1,9 @@
 """scripts/generate.py continues a run of either twin with either twin."""
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ def command(script: str, *words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives a function that trains a twin once, and returns the folder of its run."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "text.txt").write_text("".join(f"the {i}th line, of {i % 5} kinds\n" for i in range(2000)))
-    for twin in ("torch", "flax"):
+
+    @functools.cache
+    def trained(twin: str) -> Path:
         done = command(
             f"train_{twin}.py", "--config", "configs/llama.py:tiny", "--config.data.source=text",
             f"--config.data.path={folder / 'text.txt'}", f"--config.data.dir={folder / 'data'}",
@@ -26,18 +31,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert all(line.startswith("prepared ") for line in done.stderr.splitlines()), done.stderr
-    return folder / "models"
+        return folder / "models" / twin
+
+    return trained
 
 
-def test_every_twin_continues_every_run_with_the_same_text(runs: Path):
+@pytest.mark.slow
+def test_every_twin_continues_every_run_with_the_same_text(run: Callable[[str], Path]):
     words = ("--prompt", "the 1", "--max_tokens=40", "--device=cpu")
     texts = {
-        (run, twin): command("generate.py", "--run", str(runs / run), "--framework", twin, *words)
-        for run in ("torch", "flax")
+        (trained, twin): command("generate.py", "--run", str(run(trained)), "--framework", twin, *words)
+        for trained in ("torch", "flax")
         for twin in ("torch", "flax")
     }
-    for (run, twin), done in texts.items():
-        assert done.returncode == 0 and not done.stderr, (run, twin, done.stderr)
+    for names, done in texts.items():
+        assert done.returncode == 0 and not done.stderr, (names, done.stderr)
         assert done.stdout.startswith("the 1") and len(done.stdout) > len("the 1")
     assert len({done.stdout for done in texts.values()}) == 1
 
@@ -52,8 +60,8 @@ def test_every_twin_continues_every_run_with_the_same_text(runs: Path):
         (["--run=RUN", "--prompt=x", "--framework=tensorflow"], "--framework"),
     ],
 )
-def test_a_mistake_is_one_line(runs: Path, words: list[str], named: str):
-    done = command("generate.py", *(word.replace("RUN", str(runs / "torch")) for word in words))
+def test_a_mistake_is_one_line(run: Callable[[str], Path], words: list[str], named: str):
+    done = command("generate.py", *(word.replace("RUN", str(run("torch"))) for word in words))
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and named in done.stderr
     assert not done.stdout

@@ -18,9 +18,10 @@ from slm_torch.model import declared
 from slm_torch.optim.adamw8bit import SLICE
 from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
+from tests.tiers import some_slow
 
 CASES = cases()
-QUICK = ("base", "fused", "mla")
+QUICK = ("base",)
 SMALL = {
     "model.d_model": 64, "model.n_layers": 2, "model.attention.n_heads": 4, "model.attention.n_kv_heads": 2,
     "model.attention.kernel": "flash", "data.seq_len": 128, "train.batch_size": 8, "train.micro_batch_size": 4,
@@ -63,7 +64,7 @@ def test_small_updates_take_what_is_predicted(name):
     assert abs(error(small(OPTIONS[name]), 4096)) < 0.02
 
 
-@pytest.mark.parametrize("kernel", ["fused", "flash"])
+@pytest.mark.parametrize("kernel", some_slow(("fused", "flash"), "flash"))
 @pytest.mark.parametrize("remat", ["none", "block"])
 def test_a_gpu_is_predicted_too(kernel, remat):
     overrides = {"model.attention.kernel": kernel, "memory.remat": remat, "run.device": "auto", "data.seq_len": 512}

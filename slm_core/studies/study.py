@@ -164,7 +164,7 @@ def resumed(study: Study) -> Study:
     before = read_study(folder)
     differing = [name for name in _IDENTITY if getattr(before, name) != getattr(study, name)]
     if differing:
-        raise UserError(f"{folder}: it holds a study with another {', '.join(differing)}; choose another --name")
+        raise UserError(f"{folder}: it holds a study that differs in {', '.join(differing)}; choose another --name")
     decided = {name: getattr(before, name) for name in ("adjusted", "notes", "facts", "tuned")}
     return dataclasses.replace(study, **decided)
 

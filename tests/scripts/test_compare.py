@@ -1,6 +1,7 @@
 """scripts/compare.py, from the question to the page."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,9 @@ def test_a_mistake_is_one_line_before_any_work(tmp_path, words, message):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study of two variants, two seeds and both twins, done."""
-    folder = tmp_path_factory.mktemp("models")
+    """A study of two variants, two seeds and both twins, done: by the test processes together, if there are several."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models"
     words = ("--vary=model.norm.kind=rmsnorm,layernorm", "--seeds=2", "--name=norms", "--question=Which?", *TINY)
     return folder, words, compare(folder, *words)
 
@@ -86,7 +88,7 @@ def test_the_twins_of_a_seed_end_alike_and_the_floor_says_how_much(study):
 def test_another_study_of_the_same_name_is_refused(study):
     folder, words, _ = study
     done = compare(folder, "--vary=model.norm.kind=rmsnorm,dyt", *words[1:], check=False)
-    assert done.returncode == 2 and "it holds a study with another variants" in done.stderr
+    assert done.returncode == 2 and "it holds a study that differs in variants" in done.stderr
 
 
 @pytest.mark.slow

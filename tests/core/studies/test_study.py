@@ -54,7 +54,7 @@ def test_more_seeds_and_twins_may_join_and_other_variants_may_not(study):
     more = resumed(dataclasses.replace(study, seeds=5, frameworks=("torch",)))
     assert (more.seeds, more.frameworks, more.facts) == (5, ("torch",), {"rmsnorm": {"parameters": 1}})
     other = dataclasses.replace(study, variants=make_variants(["model.norm.kind=rmsnorm,dyt"], []))
-    with pytest.raises(UserError, match="it holds a study with another variants; choose another --name"):
+    with pytest.raises(UserError, match="it holds a study that differs in variants; choose another --name"):
         resumed(other)
 
 

@@ -1,8 +1,7 @@
-"""The suite over every case, in three tiers.
+"""The suite: by default over a sample; with -m slow over every small case in float64 and the half precisions.
 
-By default a sample; with -m slow every small case in float64, among them one per component, and the half precisions;
-with -m exhaustive float32, whose tolerance repeats what float64 proves, and large models, which take the same code at
-another size.
+`check_parity.py --all` runs the rest: float32, whose tolerance repeats what float64 proves, and large models, which
+take the same code at another size. docs/parity.md has its measurements.
 """
 
 import pytest
@@ -17,15 +16,14 @@ SAMPLE = {
 
 
 def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:
-    if precision in case.quick:
-        return [] if case.name in SAMPLE else [pytest.mark.slow]
-    return [pytest.mark.exhaustive if case.large or precision == "float32" else pytest.mark.slow]
+    return [] if case.name in SAMPLE and precision in case.quick else [pytest.mark.slow]
 
 
 TASKS = [
     pytest.param(case, name, id=f"{case.name}-{name}", marks=tier(case, name))
     for case in cases()
     for name in case.precisions
+    if name in case.quick or not (case.large or name == "float32")
 ]
 
 

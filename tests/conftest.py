@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -33,10 +32,3 @@ def signatures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         import jaxtyping
 
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def garbage() -> Iterator[None]:
-    """Frees the models of a file of tests when it ends."""
-    yield
-    gc.collect()

@@ -9,6 +9,7 @@ from sensitivity_traces import TRACES, changes, program
 import slm_flax.trainer
 import slm_torch.trainer
 from slm_core.config.fields import with_values
+from tests.tiers import some_slow
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +18,7 @@ def one_thread():
 
 
 @pytest.mark.parametrize("name", TWINS)
-@pytest.mark.parametrize("twin", BOTH)
+@pytest.mark.parametrize("twin", some_slow(BOTH, "flax"))
 def test_a_field_changes_the_computation(twin, name):
     _check(twin, name, all_choices=False)
 

@@ -1,5 +1,7 @@
 """Trains the model of another JAX library. None of its code is here."""
 
+import numpy as np
+
 from scripts.benchmarks._checkout import of_checkout
 from slm_core.config import Config
 from slm_core.data import Batches, prepare
@@ -9,8 +11,8 @@ from slm_core.studies.machine import process_peak_bytes
 class NanoDO:
     """Does the updates of nanoDO (https://github.com/google-deepmind/nanodo) in float32 on the CPU.
 
-    The model and the optimizer are nanoDO's, the batches and the learning rates those of the twins. nanoDO's own step
-    imports TensorFlow, to log and to read data. So the step is written here; the loss is its call of optax.
+    The model, the optimizer and its schedule are nanoDO's, the batches those of the twins. nanoDO's own step imports
+    TensorFlow, to log and to read data. So the step is written here; the loss is its call of optax.
     """
 
     def __init__(self, config: Config, checkout: str):
@@ -27,7 +29,7 @@ class NanoDO:
         model = model_module.TransformerDo(model_module.DoConfig(**_sizes(config, dataset.vocab_size)))
         optimizer = optimizer_module.get_optimizer(_optimizer_settings(config))
         self.batches = Batches(dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
-        example = next(self.batches)[:, :-1]
+        example = np.zeros((1, config.data.seq_len), np.int32)
         self.params = jax.jit(model.init)(jax.random.key(config.seed), example)["params"]
         self.state = jax.jit(optimizer.init)(self.params)
         self.parameters = sum(p.size for p in jax.tree.leaves(self.params))

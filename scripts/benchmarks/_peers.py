@@ -31,7 +31,7 @@ _GPT = {
 }
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    LLAMA: {},
+    LLAMA: {"optim.decay_embeddings": True},
     GPT_ERF: _GPT,
     GPT_TANH: _GPT | {"model.mlp.gelu": "tanh", "model.norm.eps": 1e-6},
     NANOCHAT: {
@@ -63,7 +63,7 @@ class Peer:
       title: its name, for people to read.
       setting: which of SETTINGS it does the work of.
       make: makes its trainee from (config, checkout=folder).
-      differs: what it does otherwise than the twins in that setting.
+      note: how its work and the twins' differ, for the reader of the table.
       package: the package that it is; "" for a checkout.
       url: where its checkout comes from.
       has: a file of its checkout.
@@ -72,7 +72,7 @@ class Peer:
     title: str
     setting: str
     make: Callable[..., Trainee]
-    differs: str
+    note: str
     package: str = ""
     url: str = ""
     has: str = ""
@@ -85,29 +85,33 @@ def _torch(build: Callable[[Config, int, str], _torch_peers.Parts]) -> Callable[
 PEERS: Mapping[str, Peer] = {
     "transformers": Peer(
         "Hugging Face transformers", LLAMA, _torch(_torch_peers.transformers),
-        "nothing; AdamW in one kernel, as in its Trainer", package="transformers",
+        "the same architecture; AdamW in one kernel, as in its Trainer", package="transformers",
     ),
     "litgpt": Peer(
         "litgpt", LLAMA, _torch(_torch_peers.litgpt),
-        "weight decay on every parameter, and AdamW not in one kernel, as in its pre-training on a CPU",
+        "the same architecture; norms decay too, and AdamW is not one kernel, as in its pre-training on a CPU",
         package="litgpt",
     ),
     "x-transformers": Peer(
         "x-transformers", LLAMA, _torch(_torch_peers.x_transformers),
-        "biases in the first matrix of each MLP, which it cannot leave out", package="x-transformers",
+        "the same architecture, but the first matrix of each MLP has biases; AdamW in one kernel, chosen here",
+        package="x-transformers",
     ),
     "nanogpt": Peer(
-        "nanoGPT", GPT_ERF, _torch(_torch_peers.nanogpt), "nothing; AdamW not in one kernel, as it does on a CPU",
+        "nanoGPT", GPT_ERF, _torch(_torch_peers.nanogpt),
+        "the same architecture; AdamW is not one kernel, as it does on a CPU",
         url="https://github.com/karpathy/nanoGPT", has="model.py",
     ),
     "nanochat": Peer(
         "nanochat", NANOCHAT, _torch(_torch_peers.nanochat),
-        "embeddings added to the values, learned mixing of layers, its own compiled Muon and AdamW",
+        "another architecture: it also adds embeddings to the values, and learned sums of layers and of neighbouring"
+        " tokens; its own Muon with AdamW, which it compiles, at its own learning rates",
         url="https://github.com/karpathy/nanochat", has="nanochat/gpt.py",
     ),
     "nanodo": Peer(
         "nanoDO", GPT_TANH, NanoDO,
-        "nothing; its model and optimizer run in a step of this benchmark, because its own imports TensorFlow",
+        "the same architecture; its model and its optimizer in a step of this benchmark, because its own step imports"
+        " TensorFlow",
         url="https://github.com/google-deepmind/nanodo", has="nanodo/model.py",
     ),
 }  # fmt: skip
@@ -171,9 +175,9 @@ def contests(
             Contender(_label(name, folder), functools.partial(PEERS[name].make, checkout=folder), chosen)
             for name, folder in peers.items()
         ]
-        notes = [f"what {PEERS[name].title} does otherwise: {PEERS[name].differs}" for name in peers]
+        notes = [f"{PEERS[name].title}: {PEERS[name].note}" for name in peers]
         if peers:
-            made.append(Contest(f"{setting}; {alike['run.threads']} threads", contenders, tuple(twins), notes))
+            made.append(Contest(f"{setting}; threads: {alike['run.threads']}", contenders, tuple(twins), notes))
     return made
 
 

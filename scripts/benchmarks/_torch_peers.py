@@ -106,7 +106,7 @@ def litgpt(config: Config, vocab_size: int, checkout: str) -> Parts:
     from litgpt.utils import chunked_cross_entropy, instantiate_torch_optimizer  # pyrefly: ignore[missing-import]
 
     model, optim = config.model, config.optim
-    gpt = GPT(
+    gpt: Any = GPT(
         GPTConfig(
             block_size=config.data.seq_len,
             vocab_size=vocab_size,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
+from slm_core.studies.throughput import Contender, Contest, Measurement, compare, table
 
 DESCRIPTION = """Measures training speed in tokens per second: contenders take turns in short rounds, each in its own
 process. Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins
@@ -84,32 +85,29 @@ def setting(kernel: str):
     )
 
 
-def contests(invocation: Invocation) -> "list[Contest]":
+def contests(invocation: Invocation) -> list[Contest]:
     """Lists what is measured, one contest after another."""
-    from slm_core.studies.throughput import Contender, Contest
-
     if peers := invocation.flags["peers"]:
         from scripts.benchmarks import _peers
 
         return _peers.contests(_peers.parse(peers), invocation.config, TWINS)
     if invocation.config_given or invocation.overrides:
-        title, contenders = invocation.preset, [Contender(n, make, invocation.config) for n, make in TWINS.items()]
-    else:
-        title, contenders = (
-            "twins and kernels",
-            [
-                Contender(f"{name}, {kernel}", make, setting(kernel))
-                for name, make in TWINS.items()
-                for kernel in ("fused", "dot_product")
-            ],
-        )
-    return [Contest(title, contenders, references=[contenders[-1].name])]
+        return [_over_last(invocation.preset, [Contender(n, make, invocation.config) for n, make in TWINS.items()])]
+    contenders = [
+        Contender(f"{name}, {kernel}", make, setting(kernel))
+        for name, make in TWINS.items()
+        for kernel in ("fused", "dot_product")
+    ]
+    return [_over_last("twins and kernels", contenders)]
+
+
+def _over_last(title: str, contenders: list[Contender]) -> Contest:
+    return Contest(title, contenders, references=[contenders[-1].name])
 
 
 def run(invocation: Invocation) -> None:
     from slm_core import data
     from slm_core.hardware.devices import quiet_jax
-    from slm_core.studies import throughput
     from slm_core.studies.machine import machine
 
     flags = invocation.flags
@@ -127,13 +125,13 @@ def run(invocation: Invocation) -> None:
     for contest in contests(invocation):
         data.prepare(contest.contenders[0].config.data)
         print(f"\n{contest.title}", flush=True)
-        measured = throughput.compare(
+        measured = compare(
             contest.contenders,
             flags["rounds"],
             flags["updates"],
             functools.partial(print, flush=True),
         )
-        print(f"\n{throughput.table(measured, contest.references)}", flush=True)
+        print(f"\n{table(measured, contest.references)}", flush=True)
         for note in contest.notes:
             print(f"note: {note}", flush=True)
         _check_equal_work(measured)
@@ -142,7 +140,7 @@ def run(invocation: Invocation) -> None:
         Path(flags["json"]).write_text(json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n")
 
 
-def _check_equal_work(measured) -> None:
+def _check_equal_work(measured: list[Measurement]) -> None:
     """Prints a warning if contenders did not do the same work, or did not learn."""
     if len({m.parameters for m in measured}) > 1:
         print(

@@ -110,7 +110,7 @@ def test_the_twins_do_the_work_of_each_peer_beside_it(tmp_path):
     assert [contest.title.partition(";")[0] for contest in contests] == [LLAMA, GPT_ERF, GPT_TANH]
     first = contests[0]
     assert [contender.name.split()[0] for contender in first.contenders] == ["PyTorch", "Flax", "Hugging", "litgpt"]
-    assert list(first.references) == list(twins) and len(first.notes) == 2 and "2 threads" in first.title
+    assert list(first.references) == list(twins) and len(first.notes) == 2 and first.title.endswith("threads: 2")
     for contest in contests:
         assert len({str(contender.config) for contender in contest.contenders}) == 1
         assert all(pickle.loads(pickle.dumps(contender)).config.model.d_model == 96 for contender in contest.contenders)
@@ -165,7 +165,7 @@ def test_a_peer_learns_in_a_process_of_its_own(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", PEERS)
-def test_a_peer_is_measured_in_a_setting_and_says_how_it_differs(name):
+def test_a_peer_is_measured_in_a_setting_and_says_how_its_work_differs(name):
     peer = PEERS[name]
-    assert peer.setting in (LLAMA, GPT_ERF, GPT_TANH, NANOCHAT) and peer.differs
+    assert peer.setting in (LLAMA, GPT_ERF, GPT_TANH, NANOCHAT) and peer.note
     assert bool(peer.package) != bool(peer.url and peer.has)

@@ -1,187 +1,206 @@
-"""Runs the training loops of nanoGPT and nanoDO as contenders of the benchmark, from checkouts that the user has.
-
-None of their code is here: these adapters build their model, optimizer and step with our setting, and feed them.
-"""
+"""The other libraries that the benchmark measures beside the twins: one line each, and the checks of `--peers`."""
 
 import functools
-import sys
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from unittest.mock import MagicMock
+from typing import Any
 
-import numpy as np
-
+from scripts.benchmarks import _torch_peers
+from scripts.benchmarks._jax_peers import NanoDO
+from scripts.benchmarks._torch_peers import TorchPeer
 from slm_core.config import Config
-from slm_core.errors import UserError
-from slm_core.studies.machine import process_peak_bytes
-from slm_core.training.schedules import learning_rates
+from slm_core.config.fields import flatten, with_values
+from slm_core.errors import UserError, nearest
+from slm_core.studies.throughput import Contender, Contest, Trainee
+
+LLAMA = "Llama: RMSNorm, RoPE, SwiGLU"
+GPT_ERF = "GPT-2 without biases: LayerNorm, learned positions, exact GELU"
+GPT_TANH = "GPT-2 without biases: LayerNorm, learned positions, tanh GELU"
+NANOCHAT = "nanochat: RMSNorm without weights, RoPE, squared ReLU, untied head, Muon"
+
+_GPT = {
+    "model.position.kind": "learned",
+    "model.norm.kind": "layernorm",
+    "model.mlp.kind": "gelu",
+    "optim.decay_embeddings": True,
+}
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    LLAMA: {"optim.decay_embeddings": True},
+    GPT_ERF: _GPT,
+    GPT_TANH: _GPT | {"model.mlp.gelu": "tanh", "model.norm.eps": 1e-6},
+    NANOCHAT: {
+        "model.norm.weight": "none",
+        "model.embed_norm": True,
+        "model.attention.qk_norm": "l2",
+        "model.position.theta": 100_000.0,
+        "model.mlp.kind": "relu2",
+        "model.tie_embeddings": False,
+        "model.logit_softcap": 15.0,
+        "optim.kind": "muon",
+        "optim.clip_norm": 0.0,
+    },
+}
+"""{title: the fields of the default preset that change, so that the twins do the work of a peer}."""
+
+SIZES = (
+    "model.d_model", "model.n_layers", "model.attention.n_heads", "data.seq_len", "data.tokenizer", "data.vocab_size",
+    "data.dir", "train.batch_size", "train.steps", "optim.lr", "optim.warmup_steps", "run.threads", "seed",
+)  # fmt: skip
+"""Fields that every peer reads."""
 
 
-class NanoGPT:
-    """nanoGPT (https://github.com/karpathy/nanoGPT): its GPT, its AdamW, the body of its loop, float32 on the CPU."""
+@dataclass(frozen=True)
+class Peer:
+    """A library to measure.
 
-    def __init__(self, config: Config, checkout: str):
-        import torch
-
-        _use_checkout("nanogpt", checkout, "model.py")
-        from model import GPT, GPTConfig  # pyrefly: ignore[missing-import]  # of the checkout
-
-        model = config.model
-        self.model = GPT(
-            GPTConfig(
-                block_size=config.data.seq_len,
-                vocab_size=256,
-                n_layer=model.n_layers,
-                n_head=model.attention.n_heads,
-                n_embd=model.d_model,
-                dropout=0.0,
-                bias=False,
-            )
-        )
-        optim = config.optim
-        self.optimizer = self.model.configure_optimizers(optim.weight_decay, optim.lr, optim.betas, "cpu")
-        self.scaler = torch.amp.GradScaler("cpu", enabled=False)
-        self.clip = optim.clip_norm
-        self.rates = iter(learning_rates(optim, config.train.steps))
-        self.batches = _random_batches(config)
-        self.batch = self._next()
-        self.parameters = sum(p.numel() for p in self.model.parameters())
-
-    def _next(self):
-        import torch
-
-        x, y = next(self.batches)
-        return torch.from_numpy(x.astype(np.int64)), torch.from_numpy(y.astype(np.int64))
-
-    def run(self, updates: int) -> list[float]:
-        import torch
-
-        losses = []
-        for _ in range(updates):
-            lr = float(next(self.rates))
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            _, loss = self.model(*self.batch)
-            self.batch = self._next()
-            self.scaler.scale(loss).backward()
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            self.optimizer.zero_grad(set_to_none=True)
-            losses.append(loss.item())
-        return losses
-
-    def peak_memory_bytes(self) -> int:
-        return process_peak_bytes()
-
-
-class NanoDO:
-    """nanoDO (https://github.com/google-deepmind/nanodo): its TransformerDo, its optimizer, its Trainer, in float32.
-
-    Its step also computes statistics of gradients, parameters and updates; `statistics=False` leaves them out.
+    Args:
+      title: its name, for people to read.
+      setting: which of SETTINGS it does the work of.
+      make: makes its trainee from (config, checkout=folder).
+      note: how its work and the twins' differ, for the reader of the table.
+      package: the package that it is; "" for a checkout.
+      url: where its checkout comes from.
+      has: a file of its checkout.
     """
 
-    def __init__(self, config: Config, checkout: str, statistics: bool):
-        _use_checkout("nanodo", checkout, "nanodo/train.py")
-        for absent in (
-            "clu",
-            "sentencepiece",
-            "tensorflow_datasets",
-        ):  # its logging and its data, of which nothing is used
-            _fallback(absent)
-        import jax
-        from jax.experimental import mesh_utils
-        from jax.sharding import Mesh
-        from nanodo import metrics, model_factory, train  # pyrefly: ignore[missing-import]  # of the checkout
-
-        if not statistics:
-            metrics.get_metrics = lambda aux, c, loss, *rest: {"train_loss": loss}
-        settings = _nanodo_settings(config)
-        mesh = Mesh(mesh_utils.create_device_mesh((1,)), ("data",))
-        model, get_loss_fn = model_factory.get_model_and_loss(settings, 256)
-        shardings, state = train._init_train_state(settings, model, jax.random.PRNGKey(0), mesh)
-        self.trainer = train.Trainer(settings, state, mesh, shardings, get_loss_fn)
-        self.batches = _random_batches(config)
-        self.step = 0
-        self.parameters = sum(p.size for p in jax.tree.leaves(state.params))
-
-    def run(self, updates: int) -> list[float]:
-        losses, pending = [], []
-        for _ in range(updates):
-            pending.append(self.trainer.do_step(self.step, next(self.batches)[0]))
-            self.step += 1
-            if len(pending) > 1:
-                losses.append(float(pending.pop(0)["train_loss"]))
-        return losses + [float(metrics["train_loss"]) for metrics in pending]
-
-    def peak_memory_bytes(self) -> int:
-        return process_peak_bytes()
+    title: str
+    setting: str
+    make: Callable[..., Trainee]
+    note: str
+    package: str = ""
+    url: str = ""
+    has: str = ""
 
 
-def _nanodo_settings(config: Config):
-    import ml_collections
-
-    model, optim = config.model, config.optim
-    shape = dict(
-        D=model.d_model,
-        H=model.attention.n_heads,
-        L=config.data.seq_len,
-        N=model.n_layers,
-        F=4 * model.d_model,
-    )
-    rates = dict(
-        init_learning_rate=0.0,
-        peak_learning_rate=optim.lr,
-        final_learning_rate=optim.lr * optim.min_lr_ratio,
-    )
-    return ml_collections.ConfigDict(
-        {
-            "model": shape | {"dtype": "float32"},
-            "opt": rates
-            | {
-                "num_train_steps": config.train.steps,
-                "warmup_steps": optim.warmup_steps,
-                "decay_type": "cosine",
-                "optimizer": "adamw",
-                "b1": optim.betas[0],
-                "b2": optim.betas[1],
-                "weight_decay": optim.weight_decay,
-                "clip_by_global_norm": optim.clip_norm,
-            },
-        }
-    )
+def _torch(build: Callable[[Config, int, str], _torch_peers.Parts]) -> Callable[..., Trainee]:
+    return functools.partial(TorchPeer, build=build)
 
 
-def _random_batches(config: Config) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields inputs and targets, int32 [batch, seq_len], at random places of the tokens that our twins read."""
-    from slm_core.data import prepare_text
+PEERS: Mapping[str, Peer] = {
+    "transformers": Peer(
+        "Hugging Face transformers", LLAMA, _torch(_torch_peers.transformers),
+        "the same architecture; AdamW in one kernel, as in its Trainer", package="transformers",
+    ),
+    "litgpt": Peer(
+        "litgpt", LLAMA, _torch(_torch_peers.litgpt),
+        "the same architecture; norms decay too, and AdamW is not one kernel, as in its pre-training on a CPU",
+        package="litgpt",
+    ),
+    "x-transformers": Peer(
+        "x-transformers", LLAMA, _torch(_torch_peers.x_transformers),
+        "the same architecture, but the first matrix of each MLP has biases; AdamW in one kernel, chosen here",
+        package="x-transformers",
+    ),
+    "nanogpt": Peer(
+        "nanoGPT", GPT_ERF, _torch(_torch_peers.nanogpt),
+        "the same architecture; AdamW is not one kernel, as it does on a CPU",
+        url="https://github.com/karpathy/nanoGPT", has="model.py",
+    ),
+    "nanochat": Peer(
+        "nanochat", NANOCHAT, _torch(_torch_peers.nanochat),
+        "another architecture: it also adds embeddings to the values, and learned sums of layers and of neighbouring"
+        " tokens; its own Muon with AdamW, which it compiles, at its own learning rates",
+        url="https://github.com/karpathy/nanochat", has="nanochat/gpt.py",
+    ),
+    "nanodo": Peer(
+        "nanoDO", GPT_TANH, NanoDO,
+        "the same architecture; its model and its optimizer in a step of this benchmark, because its own step imports"
+        " TensorFlow",
+        url="https://github.com/google-deepmind/nanodo", has="nanodo/model.py",
+    ),
+}  # fmt: skip
 
-    tokens, length = prepare_text(config.data).tokens("train"), config.data.seq_len
-    random = np.random.default_rng(0)
-    while True:
-        starts = random.integers(0, len(tokens) - length, config.train.batch_size)
-        rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int32)
-        yield rows[:, :-1], rows[:, 1:]
+
+def parse(text: str) -> dict[str, str]:
+    """Parses the value of `--peers` into {name of a peer: folder of its checkout, or ""}.
+
+    Raises:
+      UserError: a name that is not a peer, a package that is not installed, or a folder that is not a checkout.
+    """
+    asked: dict[str, str] = {}
+    for entry in text.split(","):
+        name, _, folder = entry.strip().partition("=")
+        if name not in PEERS:
+            raise UserError(f"--peers: '{name}' is not one of {', '.join(PEERS)}{nearest(name, PEERS)}")
+        if name in asked:
+            raise UserError(f"--peers={text} names {name} twice; leave one out")
+        asked[name] = str(Path(folder).expanduser().resolve()) if folder else ""
+        (_check_package if PEERS[name].package else _check_checkout)(name, asked[name])
+    return asked
 
 
-def _use_checkout(name: str, checkout: str, needed: str) -> None:
-    if not (Path(checkout) / needed).is_file():
-        raise UserError(f"--{name}={checkout} has no {needed}: give the folder of a {name} checkout")
-    sys.path.insert(0, str(Path(checkout).resolve()))
+def _check_package(name: str, folder: str) -> None:
+    if folder:
+        raise UserError(f"--peers={name}={folder}: {name} is an installed package; write --peers={name}")
+    if find_spec(name.replace("-", "_")) is None:
+        raise UserError(f"--peers={name}: the package {name} is not installed; run uv sync --group peers")
 
 
-def _fallback(name: str) -> None:
-    """Puts an empty module in place of a package that is not installed, which the measured code never calls."""
-    try:
-        __import__(name)
-    except ImportError:
-        module = ModuleType(name)
-        module.__getattr__ = lambda name: MagicMock()
-        sys.modules[name] = module
+def _check_checkout(name: str, folder: str) -> None:
+    peer = PEERS[name]
+    if not folder:
+        raise UserError(f"--peers={name} needs a checkout: git clone {peer.url}, then --peers={name}=FOLDER")
+    if not (Path(folder) / peer.has).is_file():
+        raise UserError(f"--peers={name}={folder} has no {peer.has}: name the folder of a clone of {peer.url}")
 
 
-nanogpt = NanoGPT
-nanodo = functools.partial(NanoDO, statistics=True)
-nanodo_bare = functools.partial(NanoDO, statistics=False)
+def contests(
+    asked: Mapping[str, str], config: Config, twins: Mapping[str, Callable[[Config], Trainee]]
+) -> list[Contest]:
+    """Groups peers by the work that they do, in the order of SETTINGS; the twins do the same work beside them.
+
+    Args:
+      asked: {name of a peer: folder of its checkout, or ""}.
+      config: the sizes.
+      twins: {name: what makes its trainee}.
+
+    Raises:
+      UserError: the config changes a field that the peers do not read.
+    """
+    _check_sizes(config)
+    # Threads are a number here: left to the frameworks, each would choose its own.
+    alike = {"run.device": "cpu", "precision.compute": "float32", "run.threads": config.run.threads or _cores()}
+    made = []
+    for setting, fields in SETTINGS.items():
+        chosen = with_values(config, {**fields, **alike})
+        peers = {name: folder for name, folder in asked.items() if PEERS[name].setting == setting}
+        contenders = [Contender(name, make, chosen) for name, make in twins.items()]
+        contenders += [
+            Contender(_label(name, folder), functools.partial(PEERS[name].make, checkout=folder), chosen)
+            for name, folder in peers.items()
+        ]
+        notes = [f"{PEERS[name].title}: {PEERS[name].note}" for name in peers]
+        if peers:
+            made.append(Contest(f"{setting}; threads: {alike['run.threads']}", contenders, tuple(twins), notes))
+    return made
+
+
+def _check_sizes(config: Config) -> None:
+    standard = flatten(Config())
+    for name, value in flatten(config).items():
+        if value != standard[name] and name not in SIZES:
+            raise UserError(
+                f"--peers with {name}={value}: peers do the work of the default preset; of its fields you can set"
+                f" {', '.join(SIZES)}"
+            )
+
+
+def _cores() -> int:
+    """Counts the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _label(name: str, folder: str) -> str:
+    """Names a peer with its version, or with the commit of its checkout."""
+    peer = PEERS[name]
+    if peer.package:
+        return f"{peer.title} {version(peer.package)}"
+    command = ["git", "-C", folder, "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True) if (Path(folder) / ".git").exists() else None
+    return f"{peer.title} {done.stdout.strip()}" if done and done.returncode == 0 else peer.title

@@ -1,4 +1,4 @@
-"""Measures training speed: both twins in any config, or each twin beside nanoGPT and nanoDO."""
+"""Measures training speed: both twins in any config, or beside other libraries that do the same work."""
 
 import dataclasses
 import functools
@@ -8,24 +8,20 @@ from pathlib import Path
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
+from slm_core.studies.throughput import Contender, Contest, Measurement, compare, table
 
 DESCRIPTION = """Measures training speed in tokens per second: contenders take turns in short rounds, each in its own
 process. Without --config: 6 layers, 384 wide, 6 heads, context 256, batch 8, bytes, float32, on the CPU, in both twins
-with both attention kernels. With --config: that config in both twins. With --nanogpt or --nanodo: each twin
-beside its peer."""
+with both attention kernels. With --config: that config in both twins. With --peers: the default preset, or what each
+peer has nearest to it, in both twins and the peers, in float32 on the CPU; fields of size can be set beside it."""
 
 FLAGS = [
     Flag(
-        "nanogpt",
+        "peers",
         str,
         "",
-        "checkout of github.com/karpathy/nanoGPT; the PyTorch twin is measured beside it",
-    ),
-    Flag(
-        "nanodo",
-        str,
-        "",
-        "checkout of github.com/google-deepmind/nanodo; the Flax twin is measured beside it",
+        "other libraries, with commas between them: transformers, litgpt, x-transformers (uv sync --group peers); or"
+        " nanogpt=FOLDER, nanochat=FOLDER, nanodo=FOLDER, where each folder is your checkout",
     ),
     Flag("rounds", int, 7, "turns of each contender"),
     Flag("updates", int, 10, "updates per turn"),
@@ -50,8 +46,8 @@ def flax_twin(config):
 TWINS = {"PyTorch twin": torch_twin, "Flax twin": flax_twin}
 
 
-def setting(gelu: str = "erf", kernel: str = "fused"):
-    """Makes the setting of docs/benchmarks.md, in the shape that nanoGPT (erf) and nanoDO (tanh) share."""
+def setting(kernel: str):
+    """Makes the setting of docs/benchmarks.md, a GPT-2 without biases."""
     from slm_core.config import (
         Attention,
         Config,
@@ -73,7 +69,7 @@ def setting(gelu: str = "erf", kernel: str = "fused"):
             attention=Attention(n_heads=6, kernel=kernel),
             position=Position(kind="learned"),
             norm=Norm(kind="layernorm"),
-            mlp=Mlp(kind="gelu", gelu=gelu),
+            mlp=Mlp(kind="gelu"),
         ),
         data=Data(seq_len=256),
         optim=Optim(
@@ -89,55 +85,29 @@ def setting(gelu: str = "erf", kernel: str = "fused"):
     )
 
 
-def contests(invocation: Invocation):
-    """Returns {title: contenders}; the last contender of a contest is the one that the others are compared with."""
-    from slm_core.studies.throughput import Contender
+def contests(invocation: Invocation) -> list[Contest]:
+    """Lists what is measured, one contest after another."""
+    if peers := invocation.flags["peers"]:
+        from scripts.benchmarks import _peers
 
-    flags = invocation.flags
+        return _peers.contests(_peers.parse(peers), invocation.config, TWINS)
     if invocation.config_given or invocation.overrides:
-        if flags["nanogpt"] or flags["nanodo"]:
-            raise UserError(
-                "--config with --nanogpt or --nanodo: peers are measured in one setting, leave --config out"
-            )
-        return {invocation.preset: [Contender(name, make, invocation.config) for name, make in TWINS.items()]}
-    groups = {}
-    if flags["nanogpt"]:
-        from scripts.benchmarks._peers import nanogpt
+        return [_over_last(invocation.preset, [Contender(n, make, invocation.config) for n, make in TWINS.items()])]
+    contenders = [
+        Contender(f"{name}, {kernel}", make, setting(kernel))
+        for name, make in TWINS.items()
+        for kernel in ("fused", "dot_product")
+    ]
+    return [_over_last("twins and kernels", contenders)]
 
-        config = setting("erf")
-        peer = Contender("nanoGPT", functools.partial(nanogpt, checkout=flags["nanogpt"]), config)
-        groups["PyTorch: exact GELU"] = [
-            Contender("PyTorch twin", torch_twin, config),
-            peer,
-        ]
-    if flags["nanodo"]:
-        from scripts.benchmarks._peers import nanodo, nanodo_bare
 
-        config = setting("tanh")
-        bare = Contender(
-            "nanoDO, no statistics",
-            functools.partial(nanodo_bare, checkout=flags["nanodo"]),
-            config,
-        )
-        peer = Contender("nanoDO", functools.partial(nanodo, checkout=flags["nanodo"]), config)
-        groups["Flax: tanh GELU"] = [
-            Contender("Flax twin", flax_twin, config),
-            bare,
-            peer,
-        ]
-    return groups or {
-        "twins and kernels": [
-            Contender(f"{name}, {kernel}", make, setting(kernel=kernel))
-            for name, make in TWINS.items()
-            for kernel in ("fused", "dot_product")
-        ]
-    }
+def _over_last(title: str, contenders: list[Contender]) -> Contest:
+    return Contest(title, contenders, references=[contenders[-1].name])
 
 
 def run(invocation: Invocation) -> None:
     from slm_core import data
     from slm_core.hardware.devices import quiet_jax
-    from slm_core.studies import throughput
     from slm_core.studies.machine import machine
 
     flags = invocation.flags
@@ -152,23 +122,25 @@ def run(invocation: Invocation) -> None:
             flush=True,
         )
     results = {}
-    for title, contenders in contests(invocation).items():
-        data.prepare(contenders[0].config.data)
-        print(f"\n{title}", flush=True)
-        measured = throughput.compare(
-            contenders,
+    for contest in contests(invocation):
+        data.prepare(contest.contenders[0].config.data)
+        print(f"\n{contest.title}", flush=True)
+        measured = compare(
+            contest.contenders,
             flags["rounds"],
             flags["updates"],
             functools.partial(print, flush=True),
         )
-        print(f"\n{throughput.table(measured, measured[-1])}", flush=True)
+        print(f"\n{table(measured, contest.references)}", flush=True)
+        for note in contest.notes:
+            print(f"note: {note}", flush=True)
         _check_equal_work(measured)
-        results[title] = [dataclasses.asdict(m) for m in measured]
+        results[contest.title] = [dataclasses.asdict(m) for m in measured]
     if flags["json"]:
         Path(flags["json"]).write_text(json.dumps({"machine": machine(), "contests": results}, indent=1) + "\n")
 
 
-def _check_equal_work(measured) -> None:
+def _check_equal_work(measured: list[Measurement]) -> None:
     """Prints a warning if contenders did not do the same work, or did not learn."""
     if len({m.parameters for m in measured}) > 1:
         print(

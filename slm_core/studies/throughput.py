@@ -40,6 +40,23 @@ class Contender:
     config: Config
 
 
+@dataclass(frozen=True)
+class Contest:
+    """Contenders that take turns.
+
+    Args:
+      title: what they do.
+      contenders: at least one.
+      references: names of those whose speed every speed is divided by.
+      notes: what the reader must know, one line each.
+    """
+
+    title: str
+    contenders: Sequence[Contender]
+    references: Sequence[str]
+    notes: Sequence[str] = ()
+
+
 @dataclass
 class Measurement:
     """The measurements of one contender. `speeds` has the tokens per second of each round."""
@@ -172,8 +189,8 @@ def speed_ratios(measured: Measurement, reference: Measurement) -> tuple[float, 
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def table(measurements: Sequence[Measurement], reference: Measurement | None = None) -> str:
-    """Writes a Markdown table with one row per contender. The last column is its speed over the reference's."""
+def table(measurements: Sequence[Measurement], references: Sequence[str] = ()) -> str:
+    """Writes a Markdown table: one row per contender, and its speed over that of each reference, named in a column."""
     head = [
         "contender",
         "parameters",
@@ -183,14 +200,15 @@ def table(measurements: Sequence[Measurement], reference: Measurement | None = N
         "compile s",
         "loss",
     ]
+    head += [f"over {name}, median (range)" for name in references]
+    compared = [m for name in references for m in measurements if m.name == name]
     rows = []
     for m in measurements:
         loss = f"{m.first_loss:.2f} to {m.last_loss:.2f}"
         row = [m.name, f"{m.parameters:,}", f"{m.speed:,.0f}", f"{m.update_ms:,.0f}"]
         row += [f"{m.peak_memory_bytes / 1e9:.2f}", f"{m.compile_s:.1f}", loss]
-        if reference:
-            row.append("1" if m is reference else "{:.3f} ({:.3f} to {:.3f})".format(*speed_ratios(m, reference)))
+        row += [
+            "1" if m is other else "{:.3f} ({:.3f} to {:.3f})".format(*speed_ratios(m, other)) for other in compared
+        ]
         rows.append(row)
-    if reference:
-        head.append(f"over {reference.name}, median (range)")
     return markdown_table(head, rows)

@@ -36,4 +36,4 @@ def test_a_name_that_would_hide_something_is_found(name):
 
 def test_no_script_changes_the_path_of_imports():
     changing = [path.name for path in SCRIPTS if "sys.path" in path.read_text()]
-    assert changing == ["_peers.py"]  # for the checkouts that a user names
+    assert changing == ["_checkout.py"]  # for the checkouts that a user names

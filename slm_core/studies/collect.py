@@ -12,7 +12,7 @@ from slm_core.runs.provenance import versions
 from slm_core.studies.machine import processor
 from slm_core.studies.results import CellResult, Point, StudyResult, Trial, VariantFacts
 from slm_core.studies.runner import failure, steps_done
-from slm_core.studies.study import Cell, Study
+from slm_core.studies.study import Cell, Study, read_study
 from slm_core.training.metrics import read_metrics
 
 
@@ -34,6 +34,16 @@ def collect(study: Study, trials: Sequence[Trial] = ()) -> StudyResult:
         versions=versions(),
         machine=processor(),
     )
+
+
+def collect_finished(folder: Path) -> StudyResult:
+    """Gathers a study all of whose runs are finished. Raises UserError for any other."""
+    study = read_study(folder)
+    result = collect(study)
+    left = sum(not cell.finished for cell in result.cells)
+    if left:
+        raise UserError(f"{folder}: {left} of {len(result.cells)} runs are not finished; continue it: {study.command}")
+    return result
 
 
 def _facts(study: Study, index: int) -> VariantFacts:

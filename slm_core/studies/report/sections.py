@@ -59,6 +59,8 @@ def sections(result: StudyResult, comparisons: Sequence[Comparison]) -> list[Sec
 def answer(result: StudyResult, comparisons: Sequence[Comparison]) -> str:
     """Says in a sentence which variant is best."""
     baseline = result.variants[0].name
+    if len(result.variants) == 1:
+        return f"There is nothing to compare: the study has one variant, {baseline}."
     if not _measured(comparisons):
         return "There is no answer yet: no variant and its baseline have finished a run of the same seed."
     better = [c for c in comparisons if c.verdict.kind == "better"]
@@ -102,7 +104,8 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
 def _scale(result: StudyResult) -> str:
     twins = " and ".join(summary.framework_name(framework) for framework in result.frameworks)
     seeds = f"{len(result.seeds)} seed{'' if len(result.seeds) == 1 else 's'}"
-    return f"{len(result.variants)} variants of {result.preset}, {seeds}, in {twins}."
+    variants = f"{len(result.variants)} variant{'' if len(result.variants) == 1 else 's'}"
+    return f"{variants} of {result.preset}, {seeds}, in {twins}."
 
 
 def _variants(result: StudyResult, comparisons: Sequence[Comparison]) -> Section:

@@ -9,7 +9,7 @@ import pytest
 
 from slm_core.studies.report import numbers, tables, write_report
 from slm_core.studies.report.markdown import escaped
-from slm_core.studies.report.sections import answer
+from slm_core.studies.report.sections import answer, sections
 from slm_core.studies.verdict import Verdict
 from tests.core.studies.report.made_up_study import NAMES, ODD_NAME, Study, many, study
 
@@ -248,6 +248,13 @@ def test_the_answer_names_the_best_variant():
     other = dataclasses.replace(made.comparisons[1], verdict=Verdict("better", ""))
     both = answer(made.result, [other, made.comparisons[0]])
     assert both.startswith(ODD_NAME) and "1 other variant is better than the baseline, too." in both
+
+
+def test_a_study_of_one_variant_has_nothing_to_compare():
+    made = study(["small"], [0.0])
+    assert answer(made.result, made.comparisons) == "There is nothing to compare: the study has one variant, small."
+    (section,) = [each for each in sections(made.result, made.comparisons) if each.anchor == "answer"]
+    assert "1 variant of configs/default.py" in section.paragraphs[0]
 
 
 def test_the_page_says_what_is_missing(html):

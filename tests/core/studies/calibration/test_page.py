@@ -42,7 +42,9 @@ def pairs(own: float) -> StudyResult:
 def small(folder: Path, mean: float) -> StudyResult:
     """Makes up two variants that differ by about `mean`, and folders of their runs."""
     base, offsets = np.array([2.0, 2.1, 1.9, 2.05, 1.95]), np.array([-2.0, -1.0, 0.0, 1.0, 2.0]) / 4000
-    made = study({"lr=0.001": {"torch": list(base)}, "lr=0.00103": {"torch": list(base + mean + offsets)}})
+    made = study(
+        {"min_lr_ratio=0.1": {"torch": list(base)}, "min_lr_ratio=0.12": {"torch": list(base + mean + offsets)}}
+    )
     for name in ("config.json", "metrics.jsonl"):
         (folder / name).touch()
     cells = tuple(dataclasses.replace(cell, folder=str(folder)) for cell in made.cells)

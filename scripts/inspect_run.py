@@ -1,4 +1,4 @@
-"""Writes a page about the inside of a run of either twin: modules, attention maps, logit lens, induction heads, norms."""
+"""Writes a page about the inside of a run of either twin: its heads, attention, logit lens, norms and modules."""
 
 import sys
 

@@ -129,9 +129,8 @@ def scoped(named: dict[str, nnx.Module], outputs: dict[str, Any]) -> Iterator[No
         return call
 
     with ExitStack() as stack:
-        for kind in dict.fromkeys(type(module) for module in named.values()):
-            if hasattr(kind, "__call__"):
-                stack.enter_context(mock.patch.object(kind, "__call__", scoping(kind.__call__)))
+        for kind in dict.fromkeys(type(module) for module in named.values() if callable(module)):
+            stack.enter_context(mock.patch.object(kind, "__call__", scoping(kind.__call__)))
         yield
 
 

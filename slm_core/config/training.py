@@ -97,8 +97,8 @@ class Data:
     )  # fmt: skip
     task_items: int = option(
         8,
-        "things to remember: symbols to copy, questions of induction, the longest part of repetition, keys of a sequence,"
-        " bits of parity, the depth of dyck and grammar",
+        "things to remember: symbols to copy, questions of induction, the longest part of repetition, keys of a"
+        " sequence, bits of parity, the depth of dyck and grammar",
         read_by=_task(
             "copying", "selective_copying", "induction", "repetition", "mqar", "in_context_recall", "noisy_recall",
             "compression", "parity", "dyck", "grammar",

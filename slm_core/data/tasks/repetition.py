@@ -5,8 +5,8 @@ define induction heads by what they do on repeated random tokens; this task trai
                            ^^ ^^      ^^      ^^ ^^ the answers
 
 First comes a string of different symbols in random order. Then parts of it come again, one after the other, each of 2
-to `items` symbols from a random place. Each symbol of a part but its first is an answer: it follows the one before it as
-it did in the string. The string has from `items` symbols up to half of the sequence, and at most `symbols`.
+to `items` symbols from a random place. Each symbol of a part but its first is an answer: it follows the one before it,
+as it did in the string. The string has from `items` symbols up to half of the sequence, and at most `symbols`.
 
 Unlike in Olsson et al., parts come again and not the whole. In a string that comes again as a whole, the next symbol is
 also the one that was seen longest ago, and a model can learn that instead.

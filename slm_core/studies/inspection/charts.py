@@ -60,9 +60,9 @@ def _lines(heads: Mapping[int, Mapping[str, HeadScores]], kind: str) -> dict[str
 
 
 def lens_charts(inside: Inside) -> list[Chart]:
-    """Draws the loss on the prompt after each layer: none of a model with one layer."""
+    """Draws the loss on the prompt after each layer: none of a model with one layer, or without a token to score."""
     losses = [each.loss for each in inside.lens]
-    if len(losses) < 2:
+    if len(losses) < 2 or not all(map(numbers.known, losses)):
         return []
 
     def paint(axes) -> None:
@@ -70,7 +70,7 @@ def lens_charts(inside: Inside) -> list[Chart]:
         axes.set(xlabel="layer", ylabel="nats per token")
         axes.xaxis.get_major_locator().set_params(integer=True)
 
-    title = "Loss on the prompt, if the model ended there"
+    title = f"Loss of the lens on the {'prompt' if all(inside.prompt.scored) else 'answers'}"
     parts = [f"after layer {i} {numbers.nats(loss)}" for i, loss in enumerate(losses)]
     return [draw("lens-loss", title, f"{title}, in nats per token: {'; '.join(parts)}.", HEIGHT, paint)]
 

@@ -86,7 +86,11 @@ def described(weights: np.ndarray, words: tuple[str, ...]) -> str:
       words: of the tokens.
     """
     after = np.arange(1, len(weights))
-    means = {"itself": np.diag(weights)[1:], "the one before": weights[after, after - 1], "the first": weights[after, 0]}
+    means = {
+        "itself": np.diag(weights)[1:],
+        "the one before": weights[after, after - 1],
+        "the first": weights[after, 0],
+    }
     query, key = np.unravel_index(np.argmax(np.tril(weights, -1)), weights.shape)
     parts = ", ".join(f"{mean.mean():.2f} to {name}" for name, mean in means.items())
     return (
@@ -125,8 +129,11 @@ def lens_markup(inside: Inside) -> str:
             }
             for each in inside.lens
         ]
-        rows.append({"position": position, "word": current, "following": following, "cells": cells})
-    return _template("lens.html.jinja").render(layers=[each.layer for each in inside.lens], rows=rows)
+        scored = not following or inside.prompt.scored[position]
+        rows.append({"word": current, "following": following, "scored": scored, "cells": cells})
+    return _template("lens.html.jinja").render(
+        layers=[each.layer for each in inside.lens], rows=rows, scored=all(inside.prompt.scored)
+    )
 
 
 def style() -> str:

@@ -83,9 +83,9 @@ def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokeni
     """
     context = saved.config.data.seq_len
     say(f"reading a prompt of {len(prompt.tokens)} tokens")
-    tokens = np.array([prompt.tokens], np.int32)
+    tokens, scored = np.array([prompt.tokens], np.int32), np.array(prompt.scored)
     inspection, facts, modules = model.inspect(tokens), model.facts(), model.modules(context)
-    lens = [layer_lens(path, model.lens(stream)[0], tokens[0]) for path, stream in inspection.streams.items()]
+    lens = [layer_lens(path, model.lens(x)[0], tokens[0], scored) for path, x in inspection.streams.items()]
     likeliest = sorted({int(token) for each in lens for token in each.likeliest})
     rms = {path: float(np.sqrt(np.square(x, dtype=np.float64).mean())) for path, x in inspection.streams.items()}
     return Inside(

@@ -26,11 +26,13 @@ class Prompt:
     Args:
       tokens: ids, 2 at least.
       words: how each is written on the page.
+      scored: for each token after the first, whether the model should know it. Of a task these are the answers.
       origin: where they come from, for the reader.
     """
 
     tokens: tuple[int, ...]
     words: tuple[str, ...]
+    scored: tuple[bool, ...]
     origin: str
 
 
@@ -49,12 +51,15 @@ def open_prompt(saved: SavedRun, text: str | None) -> tuple[Prompt, Tokenizer | 
     """
     tokenizer = _tokenizer(saved, text)
     most = min(MOST, saved.config.data.seq_len)
-    tokens, origin = _given(saved, tokenizer, text) if text is not None else _default(saved, tokenizer, most)
-    if len(tokens) < 2:
-        raise UserError(f"--prompt={text!r} has {len(tokens)} tokens; give at least 2, so that there is one to predict")
-    cut = f"; the first {most} of {len(tokens)} tokens" if len(tokens) > most else ""
-    tokens = tokens[:most]
-    return Prompt(tuple(tokens), tuple(word(tokenizer, token) for token in tokens), origin + cut), tokenizer
+    if most < 2:
+        raise UserError(f"{saved.folder}: data.seq_len={most}: a model that reads one token looks at nothing")
+    marked, origin = _given(saved, tokenizer, text) if text is not None else _default(saved, tokenizer, most)
+    if len(marked) < 2:
+        raise UserError(f"--prompt={text!r} has {len(marked)} tokens; give at least 2, so that there is one to predict")
+    cut = f"; the first {most} of {len(marked)} tokens" if len(marked) > most else ""
+    tokens = tuple(unscored(token) if token < 0 else token for token in marked[:most])
+    words, scored = tuple(word(tokenizer, token) for token in tokens), tuple(token >= 0 for token in marked[1:most])
+    return Prompt(tokens, words, scored, origin + cut), tokenizer
 
 
 def _tokenizer(saved: SavedRun, text: str | None) -> Tokenizer | None:
@@ -75,6 +80,7 @@ def _given(saved: SavedRun, tokenizer: Tokenizer | None, text: str) -> tuple[lis
 
 
 def _default(saved: SavedRun, tokenizer: Tokenizer | None, most: int) -> tuple[list[int], str]:
+    """Returns the tokens of a prompt, some of them `unscored`, and where they come from."""
     if saved.imported is not None:
         if tokenizer is None:
             tokens = repeated_tokens(saved.vocab_size, most)[0].tolist()
@@ -86,7 +92,7 @@ def _default(saved: SavedRun, tokenizer: Tokenizer | None, most: int) -> tuple[l
         raise UserError(f"{error}; or give --prompt=TEXT") from error
     if saved.config.data.source == "task":
         sequence = dataset.windows("validation", saved.config.data.seq_len)[0].tolist()
-        return [unscored(t) if t < 0 else t for t in sequence][:most], "the first validation sequence of the task"
+        return sequence[:most], "the first validation sequence of the task"
     opening = dataset.opening(16 * most)
     lines = (dataset.tokenizer.encode(line.strip()) for line in dataset.tokenizer.decode(opening).splitlines())
     line = next((line for line in lines if LEAST <= len(line) <= most), None)

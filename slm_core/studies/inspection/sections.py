@@ -15,9 +15,9 @@ def sections(inside: Inside) -> list[Section]:
 
 
 def _run(inside: Inside) -> Section:
-    facts = {"run": inside.run, "step": f"{inside.step:,}", **inside.facts}
+    facts = {"run": inside.run, "step": f"{inside.step:,}"} | {n: f for n, f in inside.facts.items() if n != "memory"}
     kept = f"{len(inside.heads)} checkpoint{'s' if len(inside.heads) > 1 else ''} of it"
-    table = Table("The run, and the model that computed this page", ("", "value"), tuple(facts.items()), (0, 1))
+    table = Table("The run, and the model that computed this page", ("fact", "value"), tuple(facts.items()), (0, 1))
     prompt = f"The prompt has {len(inside.prompt.tokens)} tokens: {inside.prompt.origin}."
     return Section("run", "The run", paragraphs=(f"{prompt} The run's folder has {kept}.",), tables=(table,))
 
@@ -93,8 +93,8 @@ def _norms(inside: Inside) -> Section:
 def _modules(inside: Inside) -> Section:
     model = inside.modules[0]
     notes = (
-        "FLOPs: a multiplication and an addition are 2. Only matrix products count, and scores for all pairs of tokens. "
-        "A training update costs about three times the forward pass, per sequence.",
+        "FLOPs: a multiplication and an addition are 2. Matrix products count, and scores for all pairs of tokens. "
+        "An update costs about three times the forward pass, per sequence.",
         "The memory of an output is that of one sequence. Training keeps many of them until the backward pass: "
         "scripts/plan_memory.py predicts its peak.",
         "Modules inside a module are included. Dropout is not listed.",

@@ -12,7 +12,7 @@ from slm_core.studies.inspection.measure import Inside
 from slm_core.studies.report import numbers
 from slm_core.studies.report.tables import Table
 
-INDENT = "\N{EM SPACE}"
+INDENT = 2 * "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def _tree(modules: Sequence[Module]) -> list[_Row]:
             (layer, *inside), *others = alike
             name = f"{layer.path} to {others[-1][0].path}" if others else layer.path
             rows.append(_Row(1, name, layer, _size(modules, layer.path), 1 + len(others)))
-            rows += [
-                _Row(_depth(m.path), m.path.rpartition(".")[2], m, _size(modules, m.path)) for m in inside
-            ]
+            rows += [_Row(_depth(m.path), m.path.rpartition(".")[2], m, _size(modules, m.path)) for m in inside]
     return rows
 
 

@@ -27,6 +27,4 @@ def page(name: str, question: str, sections: Sequence[Section], style: str = "")
         undefined=StrictUndefined,
     )
     template = environment.get_template("page.html.jinja")
-    return template.render(
-        name=name, question=question, sections=sections, light=LIGHT, dark=DARK, style=style
-    )
+    return template.render(name=name, question=question, sections=sections, light=LIGHT, dark=DARK, style=style)

@@ -1,6 +1,7 @@
 """Evaluates and decodes with a model whose weights are on one device."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -102,7 +103,7 @@ class Evaluator:
 
     def modules(self, length: int) -> list[Module]:
         """Lists the modules that the forward pass of one sequence calls."""
-        return modules(self.model, self.params, np.zeros((1, length), np.int32))
+        return modules(self.model, self.params, jnp.zeros((1, length), jnp.int32))
 
     def decoder(self) -> Decoder:
         """Makes a decoder with the current parameters."""

@@ -88,11 +88,12 @@ def modules(model: Transformer, values: Params, tokens: Int[Array, "rows time"])
         traced = jax.make_jaxpr(forward)(tokens)
     flops = dict.fromkeys(outputs, 0)
     for scope, operations in products(traced.jaxpr, ""):
+        place = LOGITS if scope == "head" else scope
         for path in outputs:
-            if path == "" or scope == path or scope.startswith(f"{path}."):
+            if not path or f"{place}.".startswith(f"{path}."):
                 flops[path] += operations
-    named[LOGITS] = bound.head
-    return [described(path, named[path], outputs[path], flops[path]) for path in outputs if path != "head"]
+    owners: dict[str, nnx.Module | None] = {**named, LOGITS: bound.head}
+    return [described(path, owners[path], outputs[path], flops[path]) for path in outputs if path != "head"]
 
 
 def described(path: str, module: nnx.Module | None, output: Any, flops: int) -> Module:
@@ -148,5 +149,6 @@ def products(jaxpr: Jaxpr, scope: str) -> Iterator[tuple[str, int]]:
 def product_flops(equation: JaxprEqn) -> int:
     """Counts the operations of a `dot_general`: 2 per number of the result and per number that is summed over."""
     (contracted, _), _ = equation.params["dimension_numbers"]
-    summed = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-    return 2 * math.prod(equation.outvars[0].aval.shape) * summed
+    left: Any = equation.invars[0].aval
+    result: Any = equation.outvars[0].aval
+    return 2 * result.size * math.prod(left.shape[axis] for axis in contracted)

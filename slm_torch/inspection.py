@@ -88,8 +88,8 @@ def modules(model: Transformer, tokens: Int[Tensor, "rows time"]) -> list[Module
     counts = {path: sum(each.values()) for path, each in counter.get_flop_counts().items()}
     flops = {path: counts.get(f"{type(model).__name__}.{path}".rstrip("."), 0) for path in outputs}
     flops |= {LOGITS: counts["Global"] - flops[""], "": counts["Global"]}
-    named[LOGITS] = model.head
-    return [described(path, named[path], outputs[path], flops[path]) for path in outputs if path != "head"]
+    owners: dict[str, nn.Module | None] = {**named, LOGITS: model.head}
+    return [described(path, owners[path], outputs[path], flops[path]) for path in outputs if path != "head"]
 
 
 def described(path: str, module: nn.Module | None, output: Any, flops: int) -> Module:

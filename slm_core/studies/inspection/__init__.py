@@ -11,5 +11,5 @@ from slm_core.studies.report.page import page
 
 def write_page(inside: Inside, path: Path) -> None:
     """Writes the page of a run. It replaces an older one. The same input gives the same bytes."""
-    question = f"Inside the model after {inside.step:,} updates"
+    question = f"Inside the model after {inside.step:,} updates" if inside.step else "Inside the imported model"
     write_atomically(path, page(Path(inside.run).name, question, sections(inside), style()))

@@ -22,6 +22,8 @@ CELL = 10
 """Units of a pixel of a map, in which letters are 8 high."""
 LETTER = 4.9
 """Width of a letter in these units."""
+ZOOM = 1.4
+"""Pixels of a large map per unit."""
 OPEN = 2
 """Maps that are shown large from the start: those with the largest induction scores."""
 SCALE = (0.01, 0.1, 0.3, 1.0)
@@ -50,11 +52,11 @@ class Map:
 def maps_markup(inside: Inside) -> str:
     """Returns the attention maps of all heads on the prompt, as HTML."""
     words = inside.prompt.words
-    margin = round(LETTER * max(map(len, words))) + 6
+    margin, size = round(LETTER * max(map(len, words))) + 6, CELL * len(words)
     scale = [(weight, opacity(np.array(weight)).item() / 255) for weight in SCALE]
     return _template("maps.html.jinja").render(
-        maps=_maps(inside), words=words, cell=CELL, margin=margin, size=CELL * len(words), scale=scale,
-        color="#{:02x}{:02x}{:02x}".format(*COLOR),
+        maps=_maps(inside), words=words, cell=CELL, margin=margin, size=size, width=round(ZOOM * (margin + size)),
+        scale=scale, color="#{:02x}{:02x}{:02x}".format(*COLOR),
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def picture(weights: np.ndarray) -> str:
     pixels = np.empty((*weights.shape, 4), np.uint8)
     pixels[..., :3], pixels[..., 3] = COLOR, opacity(weights)
     file = io.BytesIO()
-    imsave(file, pixels, format="png", metadata={"Software": None})
+    imsave(file, pixels, format="png", metadata={"Software": ""})
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 

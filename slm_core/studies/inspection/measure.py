@@ -19,6 +19,8 @@ from slm_core.studies.inspection.prompt import Prompt, word
 from slm_core.training.metrics import read_metrics
 
 Say = Callable[[str], None]
+LONGEST = 1024
+"""Tokens of the sequence whose cost is counted, at most: the scores of a long context would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokeni
     Raises:
       UserError: a checkpoint is damaged.
     """
-    context = saved.config.data.seq_len
+    length = min(saved.config.data.seq_len, LONGEST)
     say(f"reading a prompt of {len(prompt.tokens)} tokens")
     tokens, scored = np.array([prompt.tokens], np.int32), np.array(prompt.scored)
-    inspection, facts, modules = model.inspect(tokens), model.facts(), model.modules(context)
+    inspection, facts, modules = model.inspect(tokens), model.facts(), model.modules(length)
     lens = [layer_lens(path, model.lens(x)[0], tokens[0], scored) for path, x in inspection.streams.items()]
     likeliest = sorted({int(token) for each in lens for token in each.likeliest})
     rms = {path: float(np.sqrt(np.square(x, dtype=np.float64).mean())) for path, x in inspection.streams.items()}
@@ -93,7 +95,7 @@ def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokeni
         step=step_of(saved.checkpoint),
         facts=facts,
         modules=modules,
-        length=context,
+        length=length,
         weight_bytes=np.dtype(model.config.precision.params).itemsize,
         prompt=prompt,
         maps={path: weights[0] for path, weights in inspection.weights.items()},

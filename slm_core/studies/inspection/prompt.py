@@ -11,7 +11,7 @@ from slm_core.studies.inspection.induction import repeated_tokens
 
 MOST = 64
 """Largest number of tokens of a prompt: more could not be read on a map."""
-LEAST = 16
+LEAST = 32
 """Tokens that a line of the validation text needs to be worth looking at."""
 SENTENCE = "The cat sat on the mat. The dog sat on the rug. The cat sat on the"
 """The prompt of an imported run, which has no validation text."""
@@ -65,7 +65,7 @@ def open_prompt(saved: SavedRun, text: str | None) -> tuple[Prompt, Tokenizer | 
 def _tokenizer(saved: SavedRun, text: str | None) -> Tokenizer | None:
     """Opens the run's tokenizer. An imported run may have none, and then reads no text."""
     folder = saved.folder / "tokenizer"
-    if saved.imported is None or folder.is_dir():
+    if saved.imported is None or (folder / "kind.json").is_file():
         return load_tokenizer(folder)
     if text is not None:
         raise UserError(f"--prompt: {saved.folder} was imported without a tokenizer; leave the flag out")

@@ -81,8 +81,8 @@ def _norms(inside: Inside) -> Section:
     title = "Activations and gradients"
     if not inside.details:
         remedy = (
-            "This run logged no gradients. Train with --config.train.log_details_every=100 to see the activations and "
-            "the gradients of each layer over training."
+            "The run has no details.jsonl. A run that trains with --config.train.log_details_every=100 has one, and "
+            "then activations and gradients of each layer are shown over training."
         )
         return Section("norms", title, paragraphs=(remedy,), tables=(tables.streams_table(inside),))
     text = "From details.jsonl: each line is about the batch of one update. The vertical axes are logarithmic."

@@ -13,6 +13,8 @@ from slm_core.studies.report import numbers
 from slm_core.studies.report.tables import Table
 
 INDENT = 2 * "\N{NO-BREAK SPACE}"
+MOST_HEADS = 20
+"""Heads of a table, at most."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,16 @@ def _size(modules: Sequence[Module], path: str) -> int:
 def heads_table(heads: Mapping[str, HeadScores]) -> Table:
     """Makes the table of the heads' scores at one checkpoint."""
     rows = [
-        (f"{attention_name(path)}, head {head}", f"{induction:.3f}", f"{previous:.3f}", f"{first:.3f}")
+        (f"{attention_name(path)}, head {head}", *values)
         for path, scores in heads.items()
-        for head, (induction, previous, first) in enumerate(
-            zip(scores.induction, scores.previous, scores.first, strict=True)
-        )
+        for head, values in enumerate(zip(scores.induction, scores.previous, scores.first, strict=True))
     ]
+    caption = "Mean attention weight on random tokens that come twice"
+    if len(rows) > MOST_HEADS:
+        caption += f": the {MOST_HEADS} of {len(rows)} heads with the largest induction score"
+        rows = sorted(rows, key=lambda row: row[1], reverse=True)[:MOST_HEADS]
     head = ("head", "induction", "previous token", "first token")
-    return Table("Mean attention weight on random tokens that come twice", head, tuple(rows))
+    return Table(caption, head, tuple((name, *(f"{value:.3f}" for value in values)) for name, *values in rows))
 
 
 def norms_table(inside: Inside) -> Table:

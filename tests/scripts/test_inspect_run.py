@@ -16,10 +16,12 @@ import slm_torch.trainer
 from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.config.presets import load
+from slm_core.inference.evaluator import open_evaluator
 from slm_core.model.weights import write_weights
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import load_run
 from slm_core.runs.weights import run_weights
+from slm_core.studies.inspection.measure import heads_over_training
 from slm_core.training.loop import train
 from tests.core.studies.report.test_report import Page
 
@@ -78,6 +80,14 @@ def test_an_older_checkpoint_and_another_file(runs, tmp_path):
     assert "Inside the model after 2 updates" in page.texts["p"]
     assert "The prompt has 3 tokens: given with --prompt." in " ".join(page.texts["p"])
     assert [th for th in page.texts["th"] if re.fullmatch(r"s\d+", th)] == ["s1", "s2", "s1"]
+
+
+def test_heads_are_measured_with_the_weights_of_each_checkpoint(runs):
+    saved, said = load_run(runs / "task"), []
+    scores = heads_over_training(saved, open_evaluator(saved, "", "cpu"), said.append)
+    assert list(scores) == [2, 4] and said == ["heads at checkpoint 1 of 2", "heads at checkpoint 2 of 2"]
+    for path in scores[2]:
+        assert abs(scores[2][path].previous - scores[4][path].previous).max() > 1e-6
 
 
 def test_a_run_of_text_and_averages(runs):

@@ -1,5 +1,7 @@
 """Synthetic tasks: a small model of 2 layers for each; docs/tasks.md says which changes of it must fail."""
 
+from dataclasses import replace
+
 from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Model, Optim, Train
@@ -20,6 +22,19 @@ def selective_copying() -> Config:
 def induction() -> Config:
     """say what followed a token before; n_layers=1 cannot (108,928 parameters)"""
     return _task("induction", seq_len=31, symbols=32, items=4)
+
+
+def repetition() -> Config:
+    """say again what was said before; forms induction heads, as scripts/inspect_run.py shows (108,928 parameters)"""
+    model = Model(
+        d_model=64,
+        n_layers=2,
+        init_std=0.125,  # 1 / sqrt(d_model): with 0.02 all scores are nearly equal, and nothing forms for long
+        attention=Attention(n_heads=4),
+        pattern="attention.window=8 | position.kind=none",  # a layer that sees where, and one that sees what
+    )
+    kept = dict(checkpoint_every=20, keep_checkpoints=100, log_details_every=20)
+    return _task("repetition", seq_len=47, symbols=32, items=8, model=model, steps=500, **kept)
 
 
 def mqar() -> Config:
@@ -67,24 +82,30 @@ def grammar() -> Config:
     return _task("grammar", seq_len=32, symbols=4, items=2)
 
 
-def _task(task: str, seq_len: int, symbols: int = 64, items: int = 8, train_fraction: float = 0.5) -> Config:
+SMALL = Model(d_model=64, n_layers=2, attention=Attention(n_heads=2))
+COURSE = Train(
+    steps=1000, batch_size=32, eval_every=100, eval_batches=32, checkpoint_every=0, log_every=20, sample_every=0
+)
+
+
+def _task(
+    task: str, seq_len: int, symbols: int = 64, items: int = 8, train_fraction: float = 0.5, model: Model = SMALL,
+    **course: int,
+) -> Config:  # fmt: skip
     return Config(
-        model=Model(d_model=64, n_layers=2, attention=Attention(n_heads=2)),
+        model=model,
         data=Data(
             source="task", task=task, seq_len=seq_len, task_symbols=symbols, task_items=items,
             task_train_fraction=train_fraction,
         ),
         optim=Optim(lr=3e-3, warmup_steps=50),
-        train=Train(
-            steps=1000, batch_size=32, eval_every=100, eval_batches=32, checkpoint_every=0, log_every=20,
-            sample_every=0,
-        ),
+        train=replace(COURSE, **course),
     )  # fmt: skip
 
 
 VARIANTS = {
-    "copying": copying, "selective_copying": selective_copying, "induction": induction, "mqar": mqar,
-    "in_context_recall": in_context_recall, "noisy_recall": noisy_recall, "compression": compression,
+    "copying": copying, "selective_copying": selective_copying, "induction": induction, "repetition": repetition,
+    "mqar": mqar, "in_context_recall": in_context_recall, "noisy_recall": noisy_recall, "compression": compression,
     "memorization": memorization, "modular_addition": modular_addition, "parity": parity, "dyck": dyck,
     "grammar": grammar,
 }  # fmt: skip

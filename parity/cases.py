@@ -120,7 +120,7 @@ def cases() -> list[Case]:
 
 
 def preset_cases() -> Iterator[Case]:
-    """Yields every preset and variant, but those of tasks: their models are the default's, with other sizes."""
+    """Yields every preset and variant, but those of tasks: small cases have what their models set."""
     for listed in presets.listing():
         for variant in listed.variants or [""]:
             spec = f"{listed.path}:{variant}" if variant else listed.path

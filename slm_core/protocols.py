@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from slm_core.config import Config
+    from slm_core.model.weights import Weights
 
 IGNORE = -1
 """Stands where there is no token: it counts neither in the loss nor in the number of targets, and reads as token 0."""
@@ -85,6 +86,78 @@ class Scorer(Evaluator, Protocol):
         Returns:
           log p(target) in nats, [rows, length], and whether the target is the likeliest token, bool [rows, length].
           A target that is IGNORE has 0 and False.
+        """
+
+
+LOGITS = "logits"
+"""The path of the product that makes the logits: it is a module only if the embeddings are not tied."""
+
+
+class Inspection(NamedTuple):
+    """What a forward pass of a batch has inside, float32 or wider.
+
+    Args:
+      weights: {path of a softmax attention, such as "layers.3.attention.attend": what each query gives to each key,
+        [rows, heads, time, time]}. A row sums to 1, or with a sink to less. A layer without softmax attention has none.
+      streams: {"layers.3": the residual stream after the layer, [rows, time, d_model]}.
+    """
+
+    weights: dict[str, np.ndarray]
+    streams: dict[str, np.ndarray]
+
+
+class Module(NamedTuple):
+    """A module of a model, and what it costs in the forward pass of a batch.
+
+    Args:
+      path: "layers.3.attention.q_proj"; "" is the model, and `LOGITS` the product with the head.
+      kind: its class; "" of `LOGITS` if the embeddings are tied.
+      parameters: {name: shape} of its own parameters, without those of modules inside it.
+      flops: operations of its matrix products, those of modules inside it included. A multiplication and an addition
+        are 2. Scores are counted for all pairs of positions.
+      output: shape of what it returns; of several values the first.
+      output_bytes: the memory of that.
+    """
+
+    path: str
+    kind: str
+    parameters: dict[str, tuple[int, ...]]
+    flops: int
+    output: tuple[int, ...]
+    output_bytes: int
+
+
+class Inspector(Scorer, Protocol):
+    """A scorer that also shows what is inside its model. Both twins' evaluators are."""
+
+    def load(self, weights: "Weights") -> None:
+        """Replaces the weights by others of the same names and shapes. Raises UserError if they do not fit."""
+
+    def inspect(self, tokens: np.ndarray) -> Inspection:
+        """Computes the attention weights and the streams of a batch, without dropout.
+
+        Args:
+          tokens: int32 [rows, time]; time is at most `data.seq_len`.
+        """
+
+    def lens(self, stream: np.ndarray) -> np.ndarray:
+        """Computes the logit lens: log p of each next token, if the model ended where `stream` was taken.
+
+        The stream goes through the final norm and the head (nostalgebraist 2020, "interpreting GPT: the logit lens").
+        So the stream of the last layer gives what the model predicts.
+
+        Args:
+          stream: one of `Inspection.streams`, [rows, time, d_model].
+
+        Returns:
+          [rows, time, vocab], float32 or wider.
+        """
+
+    def modules(self, length: int) -> list[Module]:
+        """Lists the modules that a forward pass of one sequence of `length` tokens calls, in the order of their calls.
+
+        The products are the model's, not those of a kernel. The Flax twin's mixture of experts also counts the rows
+        that fill up its blocks.
         """
 
 

@@ -1,19 +1,21 @@
 """Evaluates and decodes with a model whose weights are on one device."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from slm_core.config import Config
-from slm_core.model.weights import Weights
+from slm_core.model.weights import Weights, checked
 from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
-from slm_core.protocols import IGNORE, Evaluation, count_targets
+from slm_core.protocols import IGNORE, Evaluation, Inspection, Module, count_targets
 from slm_core.quantization.lora import starting
 from slm_core.training.summary import parameter_facts
 from slm_flax import params
 from slm_flax.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_flax.generate import Decoder, power_of_two
+from slm_flax.inspection import inspected, lens, modules
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.loss import Losses, Scores, batch_losses, batch_scores, token_scores
 from slm_flax.model import Transformer, declared
@@ -22,7 +24,7 @@ from slm_flax.params import Params
 
 
 class Evaluator:
-    """Evaluates a model, and makes decoders of it; see `slm_core.protocols.Evaluator`."""
+    """Evaluates a model, looks inside it, and makes decoders of it; see `slm_core.protocols.Inspector`."""
 
     framework = "flax"
 
@@ -54,6 +56,8 @@ class Evaluator:
         self.loss_sums = jax.jit(self._loss_sums)
         self.scores = jax.jit(self._scores)
         self.token_scores = jax.jit(self._token_scores)
+        self.inspected = jax.jit(self._inspected)
+        self.log_probs = jax.jit(self._log_probs)
 
     def facts(self) -> dict[str, str]:
         """Returns {name: fact} for the start of a run: parameters, device, choices, memory."""
@@ -83,6 +87,24 @@ class Evaluator:
         logs, greedy = self.token_scores(self.params, padded)
         return np.asarray(logs)[:rows, :length], np.asarray(greedy)[:rows, :length]
 
+    def load(self, weights: Weights) -> None:
+        """Replaces the weights; see `slm_core.protocols.Inspector`."""
+        values = checked(weights, {name: value.shape for name, value in self.params.items()})
+        self.params = dict(sorted(params.fill(self.model, values, DTYPES[self.config.precision.params]).items()))
+
+    def inspect(self, tokens: np.ndarray) -> Inspection:
+        """Computes the attention weights and the streams of a batch, without dropout."""
+        weights, streams = jax.device_get(self.inspected(self.params, tokens))
+        return Inspection(weights, streams)
+
+    def lens(self, stream: np.ndarray) -> np.ndarray:
+        """Computes the logit lens of a stream."""
+        return np.asarray(self.log_probs(self.params, stream.astype(DTYPES[self.compute])))
+
+    def modules(self, length: int) -> list[Module]:
+        """Lists the modules that the forward pass of one sequence calls."""
+        return modules(self.model, self.params, jnp.zeros((1, length), jnp.int32))
+
     def decoder(self) -> Decoder:
         """Makes a decoder with the current parameters."""
         return Decoder(self.model, self.params)
@@ -103,3 +125,9 @@ class Evaluator:
 
     def _token_scores(self, values: Params, tokens: Array) -> tuple[Array, Array]:
         return token_scores(self.model, values, tokens, self.config.memory.loss_chunk)
+
+    def _inspected(self, values: Params, tokens: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+        return inspected(self.model, values, tokens)
+
+    def _log_probs(self, values: Params, stream: Array) -> Array:
+        return lens(self.model, values, stream)

@@ -5,15 +5,16 @@ import torch
 from torch import Tensor
 
 from slm_core.config import Config
-from slm_core.model.weights import Weights
+from slm_core.model.weights import Weights, checked
 from slm_core.planner import Twin
 from slm_core.planner.resolve import resolve_auto
-from slm_core.protocols import Evaluation, count_targets
+from slm_core.protocols import Evaluation, Inspection, Module, count_targets
 from slm_core.quantization.lora import starting
 from slm_core.training.summary import parameter_facts
 from slm_torch import params
 from slm_torch.device import device_name, peak_memory_bytes, prepare_device, probe
 from slm_torch.generate import Decoder
+from slm_torch.inspection import inspected, lens, modules
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.loss import Losses, batch_losses, batch_scores, token_scores
 from slm_torch.model import Transformer, declared
@@ -21,7 +22,7 @@ from slm_torch.numerics import DTYPES
 
 
 class Evaluator:
-    """Evaluates a model, and makes decoders of it; see `slm_core.protocols.Evaluator`."""
+    """Evaluates a model, looks inside it, and makes decoders of it; see `slm_core.protocols.Inspector`."""
 
     framework = "torch"
 
@@ -78,6 +79,28 @@ class Evaluator:
         placed = torch.from_numpy(tokens).to(self.device, torch.int64)
         logs, greedy = token_scores(self.model, placed, self.config.memory.loss_chunk)
         return logs.cpu().numpy(), greedy.cpu().numpy()
+
+    def load(self, weights: Weights) -> None:
+        """Replaces the weights; see `slm_core.protocols.Inspector`."""
+        for name, value in checked(weights, {name: tuple(p.shape) for name, p in self.params.items()}):
+            params.load({name: self.params[name]}, {name: value})
+
+    @torch.inference_mode()
+    def inspect(self, tokens: np.ndarray) -> Inspection:
+        """Computes the attention weights and the streams of a batch, without dropout."""
+        weights, streams = inspected(self.model, torch.from_numpy(tokens).to(self.device, torch.int64))
+        return Inspection(*({path: x.cpu().numpy() for path, x in each.items()} for each in (weights, streams)))
+
+    @torch.inference_mode()
+    def lens(self, stream: np.ndarray) -> np.ndarray:
+        """Computes the logit lens of a stream."""
+        placed = torch.from_numpy(stream).to(self.device, DTYPES[self.compute])
+        return lens(self.model, placed).cpu().numpy()
+
+    @torch.inference_mode()
+    def modules(self, length: int) -> list[Module]:
+        """Lists the modules that the forward pass of one sequence calls."""
+        return modules(self.model, torch.zeros(1, length, dtype=torch.int64, device=self.device))
 
     def decoder(self) -> Decoder:
         """Makes a decoder with the current parameters."""

@@ -73,6 +73,7 @@ class Data:
             "copying": "say a string again after a delay (Arjovsky 2016)",
             "selective_copying": "find the symbols among blanks, and say them again (Gu 2023)",
             "induction": "say what followed the current token before (Olsson 2022)",
+            "repetition": "say again what was said before, from any place on (Olsson 2022)",
             "mqar": "say the values of several keys: multi-query associative recall (Arora 2023)",
             "in_context_recall": "say the value that a key had before, pair after pair (MAD, Poli 2024)",
             "noisy_recall": "the same between tokens that mean nothing (MAD, Poli 2024)",
@@ -89,18 +90,18 @@ class Data:
         "different symbols: of recall half keys and half values, of modular_addition the modulus, of dyck kinds of"
         " brackets, of grammar nouns",
         read_by=_task(
-            "copying", "selective_copying", "induction", "mqar", "in_context_recall", "noisy_recall", "compression",
-            "memorization", "modular_addition", "dyck", "grammar",
+            "copying", "selective_copying", "induction", "repetition", "mqar", "in_context_recall", "noisy_recall",
+            "compression", "memorization", "modular_addition", "dyck", "grammar",
         ),
         low=1,
     )  # fmt: skip
     task_items: int = option(
         8,
-        "things to remember: symbols to copy, questions of induction, keys of a sequence, bits of parity, the depth of"
-        " dyck and grammar",
+        "things to remember: symbols to copy, questions of induction, the longest part of repetition, keys of a"
+        " sequence, bits of parity, the depth of dyck and grammar",
         read_by=_task(
-            "copying", "selective_copying", "induction", "mqar", "in_context_recall", "noisy_recall", "compression",
-            "parity", "dyck", "grammar",
+            "copying", "selective_copying", "induction", "repetition", "mqar", "in_context_recall", "noisy_recall",
+            "compression", "parity", "dyck", "grammar",
         ),
         low=1,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config.fields import with_values
 from slm_core.hardware.devices import spare_gpu
-from slm_core.protocols import Scorer
+from slm_core.protocols import Inspector
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights, without_adapters
 
@@ -29,7 +29,7 @@ def fitting(saved: SavedRun, batch_size: int, seq_len: int) -> tuple[int, dict[s
     return rows, {} if whole else {"memory.loss_chunk": chunk}
 
 
-def open_evaluator(saved: SavedRun, framework: str, device: str, values: Mapping[str, Any] | None = None) -> Scorer:
+def open_evaluator(saved: SavedRun, framework: str, device: str, values: Mapping[str, Any] | None = None) -> Inspector:
     """Loads a run's newest weights into a twin, without an optimizer.
 
     Args:

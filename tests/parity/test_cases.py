@@ -12,6 +12,7 @@ from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core.config import presets
 from slm_core.config.fields import field_table, flatten, reads, with_values
 from slm_core.config.layers import layer_specs
+from slm_core.config.pattern import parse
 from slm_core.config.validation import validate
 from slm_core.errors import UserError
 
@@ -66,15 +67,20 @@ def test_a_new_number_gets_its_own_case():
 
 
 def test_every_preset_has_a_case():
-    """The presets of tasks need none: some numbers apart, their models and optimizers are the default's."""
+    """The presets of tasks need none: numbers apart, and what a small pattern sets, their models are the default's."""
     names, default = {case.name for case in CASES}, presets.load(presets.DEFAULT)[0]
+    in_small_pattern = {
+        name for entry in parse(named("pattern, windows").config.model.pattern) for name in entry.values
+    }
     for listed in presets.listing():
         for variant in listed.variants or [""]:
             spec = f"{listed.path}:{variant}" if variant else listed.path
             config = presets.load(spec)[0]
             differing = {name for name, value in flatten(config).items() if value != flatten(default)[name]}
             numbers = {"model.d_model", "model.n_layers", "model.attention.n_heads", "optim.lr", "optim.warmup_steps"}
+            numbers |= {"model.init_std", "model.pattern"}
             only_numbers = all(name.startswith(("data.", "train.")) or name in numbers for name in differing)
+            only_numbers &= all(entry.values.keys() <= in_small_pattern for entry in parse(config.model.pattern))
             assert spec.removeprefix("configs/") in names or (config.data.source == "task" and only_numbers), spec
 
 

@@ -12,6 +12,7 @@ from slm_core.data.tasks import (
     mqar,
     noisy_recall,
     parity,
+    repetition,
     selective_copying,
 )
 from slm_core.data.tasks.task import Task
@@ -20,6 +21,7 @@ TASKS = {
     "copying": Task(copying.words, copying.least, copying.sample),
     "selective_copying": Task(selective_copying.words, selective_copying.least, selective_copying.sample),
     "induction": Task(induction.words, induction.least, induction.sample),
+    "repetition": Task(repetition.words, repetition.least, repetition.sample),
     "mqar": Task(mqar.words, mqar.least, mqar.sample),
     "in_context_recall": Task(in_context_recall.words, in_context_recall.least, in_context_recall.sample),
     "noisy_recall": Task(noisy_recall.words, noisy_recall.least, noisy_recall.sample),

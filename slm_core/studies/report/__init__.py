@@ -29,5 +29,5 @@ def write_report(result: StudyResult, comparisons: Sequence[Comparison], folder:
     for chart in [chart for part in parts for chart in part.charts]:
         (folder / picture_name(chart)).write_bytes(chart.png)
     write_atomically(folder / "report.md", markdown(result, parts))
-    write_atomically(folder / "report.html", page(result, parts))
+    write_atomically(folder / "report.html", page(result.name, result.question, parts))
     return folder / "report.html"

@@ -1,15 +1,21 @@
-"""Writes the report as a page of HTML: one file that needs no network and no script."""
+"""Writes sections as a page of HTML: one file that needs no network and no script."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from slm_core.studies.report.sections import Section
 from slm_core.studies.report.style import DARK, LIGHT
-from slm_core.studies.results import StudyResult
 
 
-def page(result: StudyResult, sections: Sequence[Section]) -> str:
-    """Returns the page. Every text is escaped, except for the charts, which are SVG of our own."""
+def page(name: str, question: str, sections: Sequence[Section], style: str = "") -> str:
+    """Returns the page. Every text is escaped, except for charts and markup, which are our own.
+
+    Args:
+      name: of what the page is about.
+      question: its heading.
+      sections: in order.
+      style: CSS for the markup of the sections.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -21,4 +27,4 @@ def page(result: StudyResult, sections: Sequence[Section]) -> str:
         undefined=StrictUndefined,
     )
     template = environment.get_template("page.html.jinja")
-    return template.render(result=result, sections=sections, light=LIGHT, dark=DARK)
+    return template.render(name=name, question=question, sections=sections, light=LIGHT, dark=DARK, style=style)

@@ -24,7 +24,8 @@ class Section:
       items: (name or "", text) of a list.
       charts: in order.
       tables: in order.
-      notes: small text below the tables.
+      markup: HTML of our own, below the tables.
+      notes: small text below that.
       code: a command line.
     """
 
@@ -35,6 +36,7 @@ class Section:
     items: tuple[tuple[str, str], ...] = ()
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
+    markup: str = ""
     notes: tuple[str, ...] = ()
     code: str = ""
 

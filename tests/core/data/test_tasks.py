@@ -48,6 +48,11 @@ def last_successor(words: list[str]) -> str:
     return words[earlier + 1]
 
 
+def first_successor(words: list[str]) -> str:
+    """Returns what followed the first occurrence of the last word."""
+    return words[words.index(words[-1]) + 1]
+
+
 def of_pairs(words: list[str]) -> str:
     return dict(zip(words[:-1:2], words[1::2], strict=True))[words[-1]]
 
@@ -92,7 +97,7 @@ def agreeing(words: list[str]) -> str:
 
 SOLVERS = {
     "copying": copied, "selective_copying": copied, "induction": last_successor,
-    "mqar": lambda words: words[words.index(words[-1]) + 1], "in_context_recall": of_pairs,
+    "repetition": first_successor, "mqar": first_successor, "in_context_recall": of_pairs,
     "noisy_recall": last_successor, "compression": at_place, "modular_addition": added, "parity": odd,
     "dyck": innermost, "grammar": agreeing,
 }  # fmt: skip

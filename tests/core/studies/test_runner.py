@@ -118,7 +118,7 @@ def test_an_interrupted_study_repeats_no_step(tmp_path, commands, number):
         assert process.stdout and process.stdout.readline() == "started\n"
         time.sleep(0.35)
         process.send_signal(number)
-        assert process.wait(timeout=30) in (130, 0, -9)
+        assert process.wait(timeout=30) in (130, 0, -number)  # -2: a slow machine had not reached the runner yet
     finished = study_process(folder, commands, todo)
     assert finished.wait(timeout=60) == 0
     for cell in todo:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ml_collections import ConfigDict
 
-from slm_core.config import Attention, Config, Data, Model, Optim, Train
+from slm_core.config import Attention, Config, Data, Model, Optim, Run, Train
 from slm_core.config.conversion import to_config_dict
 from slm_core.config.presets import choose
 
@@ -34,7 +34,8 @@ def repetition() -> Config:
         pattern="attention.window=8 | position.kind=none",  # a layer that sees where, and one that sees what
     )
     kept = dict(checkpoint_every=20, keep_checkpoints=100, log_details_every=20)
-    return _task("repetition", seq_len=47, symbols=32, items=8, model=model, steps=500, **kept)
+    config = _task("repetition", seq_len=47, symbols=32, items=8, model=model, steps=500, **kept)
+    return replace(config, run=Run(threads=1))  # a model so small gains nothing from more, and loses beside other work
 
 
 def mqar() -> Config:

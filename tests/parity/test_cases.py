@@ -78,7 +78,7 @@ def test_every_preset_has_a_case():
             config = presets.load(spec)[0]
             differing = {name for name, value in flatten(config).items() if value != flatten(default)[name]}
             numbers = {"model.d_model", "model.n_layers", "model.attention.n_heads", "optim.lr", "optim.warmup_steps"}
-            numbers |= {"model.init_std", "model.pattern"}
+            numbers |= {"model.init_std", "model.pattern", "run.threads"}
             only_numbers = all(name.startswith(("data.", "train.")) or name in numbers for name in differing)
             only_numbers &= all(entry.values.keys() <= in_small_pattern for entry in parse(config.model.pattern))
             assert spec.removeprefix("configs/") in names or (config.data.source == "task" and only_numbers), spec

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
+from slm_core.logging import say
 from slm_core.studies.study import MATCHES
 from slm_core.training.display.plain import duration
 
@@ -193,10 +194,6 @@ def measured_speeds(study: "Study") -> dict[str, float]:
         say(f"measuring the speed of {framework}")
         speeds[framework] = study.facts[study.variants[0].name]["flops"] / update_seconds(config, framework)
     return speeds
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def tune(study: "Study", commands: dict[str, list[str]], jobs: int) -> "Study":

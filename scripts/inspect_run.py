@@ -1,9 +1,8 @@
 """Writes a page about the inside of a run of either twin: its heads, attention, logit lens, norms and modules."""
 
-import sys
-
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.cli.output_file import output_file
+from slm_core.logging import say
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
@@ -36,10 +35,6 @@ def run(invocation: Invocation) -> None:
     model = open_evaluator(saved, flags["framework"], flags["device"], {"model.attention.kernel": "dot_product"})
     write_page(measure(saved, model, prompt, tokenizer, say), out)
     print(f"written: {out}")
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

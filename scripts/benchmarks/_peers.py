@@ -1,7 +1,6 @@
 """The other libraries that the benchmark measures beside the twins: one line each, and the checks of `--peers`."""
 
 import functools
-import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from scripts.benchmarks._jax_peers import NanoDO
 from scripts.benchmarks._torch_peers import TorchPeer
 from slm_core.config import Config
 from slm_core.config.fields import flatten, with_values
+from slm_core.data.workers import cores
 from slm_core.errors import UserError, nearest
 from slm_core.studies.throughput import Contender, Contest, Trainee
 
@@ -165,7 +165,7 @@ def contests(
     """
     _check_sizes(config)
     # Threads are a number here: left to the frameworks, each would choose its own.
-    alike = {"run.device": "cpu", "precision.compute": "float32", "run.threads": config.run.threads or _cores()}
+    alike = {"run.device": "cpu", "precision.compute": "float32", "run.threads": config.run.threads or cores()}
     made = []
     for setting, fields in SETTINGS.items():
         chosen = with_values(config, {**fields, **alike})
@@ -189,11 +189,6 @@ def _check_sizes(config: Config) -> None:
                 f"--peers with {name}={value}: peers do the work of the default preset; of its fields you can set"
                 f" {', '.join(SIZES)}"
             )
-
-
-def _cores() -> int:
-    """Counts the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _label(name: str, folder: str) -> str:

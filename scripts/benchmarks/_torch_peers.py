@@ -109,11 +109,8 @@ def litgpt(config: Config, vocab_size: int, checkout: str) -> Parts:
     gpt: Any = GPT(
         GPTConfig(
             block_size=config.data.seq_len,
-            vocab_size=vocab_size,
+            **_gpt_sizes(config, vocab_size),
             padded_vocab_size=vocab_size,
-            n_layer=model.n_layers,
-            n_head=model.attention.n_heads,
-            n_embd=model.d_model,
             intermediate_size=layer_specs(model)[0].mlp.hidden,
             norm_class_name="RMSNorm",
             norm_eps=model.norm.eps,
@@ -167,14 +164,11 @@ def x_transformers(config: Config, vocab_size: int, checkout: str) -> Parts:
 def nanogpt(config: Config, vocab_size: int, checkout: str) -> Parts:
     """nanoGPT (https://github.com/karpathy/nanoGPT): its GPT, which computes its loss, and its optimizer."""
     module = of_checkout("nanogpt", checkout, "model")
-    model, optim = config.model, config.optim
+    optim = config.optim
     gpt = module.GPT(
         module.GPTConfig(
             block_size=config.data.seq_len,
-            vocab_size=vocab_size,
-            n_layer=model.n_layers,
-            n_head=model.attention.n_heads,
-            n_embd=model.d_model,
+            **_gpt_sizes(config, vocab_size),
             dropout=0.0,
             bias=False,
         )
@@ -190,16 +184,12 @@ def nanochat(config: Config, vocab_size: int, checkout: str) -> Parts:
     os.environ["NANOCHAT_DTYPE"] = "float32"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # else its import loads kernels for a GPU
     module = of_checkout("nanochat", checkout, "nanochat.gpt")
-    model = config.model
     with torch.device("meta"):  # its weights are made by init_weights
         gpt = module.GPT(
             module.GPTConfig(
                 sequence_len=config.data.seq_len,
-                vocab_size=vocab_size,
-                n_layer=model.n_layers,
-                n_head=model.attention.n_heads,
-                n_kv_head=model.attention.n_heads,
-                n_embd=model.d_model,
+                **_gpt_sizes(config, vocab_size),
+                n_kv_head=config.model.attention.n_heads,
                 window_pattern="L",
             )
         )
@@ -207,6 +197,12 @@ def nanochat(config: Config, vocab_size: int, checkout: str) -> Parts:
     gpt.init_weights()
     optimizer = gpt.setup_optimizer(weight_decay=config.optim.weight_decay)
     return Parts(gpt, lambda tokens: gpt(tokens[:, :-1], tokens[:, 1:].contiguous()), optimizer)
+
+
+def _gpt_sizes(config: Config, vocab_size: int) -> dict[str, int]:
+    """Returns the sizes under the names that nanoGPT gave them, and that others took over."""
+    model = config.model
+    return dict(vocab_size=vocab_size, n_layer=model.n_layers, n_head=model.attention.n_heads, n_embd=model.d_model)
 
 
 def _settings(optim: Optim) -> dict[str, Any]:

@@ -24,10 +24,15 @@ def checkpoint_path(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
+def checkpoint_step(checkpoint: Path) -> int:
+    """Returns the step of a checkpoint's folder."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def list_checkpoints(root: Path) -> list[Path]:
     """Lists the complete checkpoints in `root`, oldest first; [] if there is no such folder."""
-    checkpoints = [path for path in root.glob("step-*") if path.is_dir() and path.name[5:].isdigit()]
-    return sorted(checkpoints, key=lambda path: int(path.name[5:]))
+    checkpoints = [path for path in root.glob("step-*") if path.is_dir() and path.name.removeprefix("step-").isdigit()]
+    return sorted(checkpoints, key=checkpoint_step)
 
 
 def latest_checkpoint(root: Path) -> Path | None:

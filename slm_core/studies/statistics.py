@@ -77,11 +77,11 @@ def paired(differences: Mapping[int, float]) -> Paired:
     return Paired(mean, mean - half_width, mean + half_width, sd, n, p_t, _sign_flip_p(values))
 
 
-def interval_factor(degrees_of_freedom: float) -> float:
-    """Returns the half-width of a 95% interval in standard errors: the 97.5% quantile of Student's t."""
+def interval_factor(degrees_of_freedom: float, confidence: float = CONFIDENCE) -> float:
+    """Returns the half-width of an interval in standard errors: of 95%, the 97.5% quantile of Student's t."""
     from scipy import special
 
-    return float(special.stdtrit(degrees_of_freedom, (1 + CONFIDENCE) / 2))
+    return float(special.stdtrit(degrees_of_freedom, (1 + confidence) / 2))
 
 
 def _sign_flip_p(values: np.ndarray) -> float:

@@ -26,6 +26,7 @@ from parity.state_transfer import perturbed, snapshot
 from parity.suite import checks_of, measure
 from slm_core.config.fields import field_table
 from tests.gates import require
+from tests.tiers import some_slow
 
 SAMPLED = {fault.check: name for name, fault in reversed(FAULTS.items()) if fault.pair == "dense"}
 """{check: the first fault of the plain model that it must find}."""
@@ -35,7 +36,7 @@ CASES = [
     pytest.param(fault.pair, name, id=f"{fault.pair}-{name}") for name, fault in FAULTS.items() if fault.twin == "torch"
 ]
 IN_FLAX = [name for name, fault in FAULTS.items() if fault.twin == "flax"]
-PAIRS = [pytest.param(name, marks=[] if name == "dense" else pytest.mark.slow) for name in CONFIGS]
+PAIRS = some_slow(CONFIGS, *CONFIGS.keys() - {"dense"})
 SECTION = {name: section for section, faults in SECTIONS.items() for name in faults}
 PLACE = {name: i for i, name in enumerate(FAULTS)}
 PROBED = {"logits", "gradients", "decoding"}

@@ -92,7 +92,7 @@ def test_measuring_takes_no_memory():
     assert measured(config, 200_000) > 10e9
 
 
-@pytest.mark.parametrize("name", [pytest.param(x, marks=[] if x in QUICK else pytest.mark.slow) for x in CASES])
+@pytest.mark.parametrize("name", some_slow(CASES, *CASES.keys() - set(QUICK)))
 def test_every_case_is_predicted(name):
     assert abs(error(*CASES[name])) < 0.05
 

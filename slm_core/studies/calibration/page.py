@@ -13,6 +13,7 @@ from slm_core.studies.comparison import differences
 from slm_core.studies.report import numbers
 from slm_core.studies.report.markdown import escaped
 from slm_core.studies.report.style import Chart
+from slm_core.studies.report.summary import framework_names
 from slm_core.studies.results import StudyResult
 from slm_core.studies.statistics import ALPHA, CONFIDENCE
 from slm_core.studies.tables import markdown_table
@@ -170,9 +171,9 @@ def _itself(made: Figures) -> list[str]:
     return [
         "## A variant against itself",
         f"One variant of {facts.parameters:,} parameters was trained with {runs} seeds, {facts.steps} updates each, in"
-        f" {_twins(pool)}. The seeds are shuffled, and cut into groups. Two groups are compared as two variants, by"
-        " the functions that write a report. The k-th seeds of two groups are a pair, so every difference is one of two"
-        " independent runs, and every win is false. A win is a verdict of better or worse.",
+        f" {framework_names(pool)}. The seeds are shuffled, and cut into groups. Two groups are compared as two"
+        " variants, by the functions that write a report. The k-th seeds of two groups are a pair, so every difference"
+        " is one of two independent runs, and every win is false. A win is a verdict of better or worse.",
         markdown_table(head, rows),
         "Comparisons of one shuffle share no run. A comparison of"
         f" {DEFAULT} seeds takes {2 * DEFAULT} runs, so a shuffle gives {runs // (2 * DEFAULT)}, and"
@@ -243,7 +244,7 @@ def _pairing(made: Figures, image: str) -> list[str]:
 def _studies(paired: Sequence[StudyResult]) -> list[str]:
     lines = [
         f"- {escaped(study.name)}: {study.variants[0].parameters:,} parameters, {study.variants[0].steps} updates,"
-        f" {len(study.seeds)} seeds, {_twins(study)}"
+        f" {len(study.seeds)} seeds, {framework_names(study)}"
         for study in paired
     ]
     return ["\n".join(lines)] if lines else []
@@ -268,7 +269,7 @@ def _small(made: Figures) -> list[str]:
         "## A small difference",
         f"{escaped(study.question)} Two variants of {facts.parameters:,} parameters, {escaped(comparison.baseline)} and"
         f" {escaped(comparison.variant)}, were trained for {facts.steps} updates with {part.n} seeds in"
-        f" {_twins(study)}.",
+        f" {framework_names(study)}.",
         markdown_table(
             ("seed", f"{comparison.variant} − {comparison.baseline}, nats"),
             [(str(seed), _signed(value)) for seed, value in per_seed.items()],
@@ -288,12 +289,6 @@ def _commands(made: Figures, command: str) -> list[str]:
         "Each study is resumed by its command if it was interrupted. The last command writes this page.",
         "```\n" + "\n".join([*lines, command]) + "\n```",
     ]
-
-
-def _twins(study: StudyResult) -> str:
-    from slm_core.studies.report.summary import framework_name
-
-    return " and ".join(map(framework_name, study.frameworks))
 
 
 def _p(value: float) -> str:

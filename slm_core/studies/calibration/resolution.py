@@ -7,7 +7,7 @@ from pathlib import Path
 from slm_core.errors import UserError
 from slm_core.studies.comparison import Comparison, compare_all
 from slm_core.studies.results import StudyResult
-from slm_core.studies.statistics import POWER, smallest_visible
+from slm_core.studies.statistics import POWER, interval_factor, smallest_visible
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,6 @@ def resolution(study: StudyResult, level: float) -> Resolution:
     Raises:
       UserError: it has another number of variants, or fewer than two seeds.
     """
-    from scipy import special
-
     if len(study.variants) != 2:
         raise UserError(f"study {study.name!r} has {len(study.variants)} variants; it must have two")
     comparison = compare_all(study)[0]
@@ -46,9 +44,8 @@ def resolution(study: StudyResult, level: float) -> Resolution:
     if n < 2:
         raise UserError(f"study {study.name!r} has {n} seeds with a loss in both variants; at least 2 are needed")
     error = sd / math.sqrt(n)
-    critical = float(special.stdtrit(n - 1, 1 - level / 2))
-    visible = smallest_visible(sd, n, level, POWER)
-    return Resolution(comparison, level, error, critical * error, visible, elapsed(study))
+    resolved = interval_factor(n - 1, 1 - level) * error
+    return Resolution(comparison, level, error, resolved, smallest_visible(sd, n, level, POWER), elapsed(study))
 
 
 def elapsed(study: StudyResult) -> float:

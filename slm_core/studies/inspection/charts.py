@@ -1,6 +1,7 @@
 """Draws the charts of a page about a run: lines per head and per layer. Nothing to draw is no chart."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from slm_core.studies.inspection.induction import HeadScores
 from slm_core.studies.inspection.measure import Inside
@@ -34,9 +35,7 @@ def head_charts(heads: Mapping[int, Mapping[str, HeadScores]], kind: str, title:
                 axes.plot(steps, lines[name], color=GRID, linewidth=1)
         handles = []
         for place, name in enumerate(named):
-            every = max(1, len(steps) // 6)
-            style = drawing.line_style(place) | {"markevery": (place % every, every)}
-            handles += axes.plot(steps, lines[name], **style)
+            handles += axes.plot(steps, lines[name], **_style(place, len(steps)))
         axes.set(xlabel="updates", ylabel="mean attention weight", ylim=(-0.03, 1.03))
         drawing.draw_legend(axes, handles, named)
 
@@ -107,8 +106,7 @@ def _layer_chart(
         handles = []
         for place, values in enumerate(lines.values()):
             points = [value if numbers.known(value) else float("nan") for value in values]
-            every = max(1, len(steps) // 6)
-            handles += axes.plot(steps, points, **drawing.line_style(place) | {"markevery": (place % every, every)})
+            handles += axes.plot(steps, points, **_style(place, len(steps)))
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
@@ -118,6 +116,12 @@ def _layer_chart(
     ends = [f"{layer} {_at_end(values)}" for layer, values in lines.items()]
     description = f"{title}, {label}, of each layer over updates. At the end: {'; '.join(ends)}."
     return draw(name, title, description, _height(list(lines)), paint)
+
+
+def _style(place: int, points: int) -> dict[str, Any]:
+    """Returns the style of a line that has about six markers, at other points than its neighbours'."""
+    every = max(1, points // 6)
+    return drawing.line_style(place) | {"markevery": (place % every, every)}
 
 
 def _at_end(values: Sequence[float | None]) -> str:

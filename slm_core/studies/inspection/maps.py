@@ -5,17 +5,17 @@ dark page. All maps of a page share the labels of their tokens.
 """
 
 import base64
-import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from slm_core.studies.inspection.measure import Inside
 from slm_core.studies.inspection.tables import attention_name
+from slm_core.studies.report.page import read_template
 
+HERE = Path(__file__).parent
 COLOR = (0x1F, 0x7F, 0xC4)
 """A blue with a contrast of 4 to 1 on white and on black."""
 CELL = 10
@@ -54,7 +54,7 @@ def maps_markup(inside: Inside) -> str:
     words = inside.prompt.words
     margin, size = round(LETTER * max(map(len, words))) + 6, CELL * len(words)
     scale = [(weight, opacity(np.array(weight)).item() / 255) for weight in SCALE]
-    return _template("maps.html.jinja").render(
+    return read_template(HERE / "maps.html.jinja").render(
         maps=_maps(inside), words=words, cell=CELL, margin=margin, size=size, width=round(ZOOM * (margin + size)),
         scale=scale, color="#{:02x}{:02x}{:02x}".format(*COLOR),
     )  # fmt: skip
@@ -133,25 +133,11 @@ def lens_markup(inside: Inside) -> str:
         ]
         scored = not following or inside.prompt.scored[position]
         rows.append({"word": current, "following": following, "scored": scored, "cells": cells})
-    return _template("lens.html.jinja").render(
+    return read_template(HERE / "lens.html.jinja").render(
         layers=[each.layer for each in inside.lens], rows=rows, scored=all(inside.prompt.scored)
     )
 
 
 def style() -> str:
     """Returns the style of the maps and of the lens."""
-    return (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-
-
-@functools.cache
-def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )  # fmt: skip
-
-
-def _template(name: str) -> Any:
-    return _environment().get_template(name)
+    return (HERE / "style.css").read_text(encoding="utf-8")

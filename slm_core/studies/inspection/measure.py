@@ -10,7 +10,7 @@ import numpy as np
 from slm_core.data.tokenizers import Tokenizer
 from slm_core.errors import UserError
 from slm_core.protocols import Inspector, Module
-from slm_core.runs.checkpoints import checkpoint_path, list_checkpoints
+from slm_core.runs.checkpoints import checkpoint_path, checkpoint_step, list_checkpoints
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.studies.inspection.induction import HeadScores, head_scores, repeated_tokens
@@ -92,7 +92,7 @@ def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokeni
     rms = {path: float(np.sqrt(np.square(x, dtype=np.float64).mean())) for path, x in inspection.streams.items()}
     return Inside(
         run=str(saved.folder),
-        step=step_of(saved.checkpoint),
+        step=checkpoint_step(saved.checkpoint),
         facts=facts,
         modules=modules,
         length=length,
@@ -116,16 +116,11 @@ def heads_over_training(saved: SavedRun, model: Inspector, say: Say) -> dict[int
         say(f"heads at checkpoint {number} of {len(checkpoints)}")
         model.load(run_weights(saved._replace(checkpoint=checkpoint)))
         weights = model.inspect(tokens).weights
-        scores[step_of(checkpoint)] = {path: head_scores(each) for path, each in weights.items()}
+        scores[checkpoint_step(checkpoint)] = {path: head_scores(each) for path, each in weights.items()}
     return scores
-
-
-def step_of(checkpoint: Path) -> int:
-    """Returns the step of a checkpoint's folder."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _listed(checkpoints: Sequence[Path]) -> str:
     """Names the steps of checkpoints, at most the newest five of them."""
-    steps = [str(step_of(checkpoint)) for checkpoint in checkpoints]
+    steps = [str(checkpoint_step(checkpoint)) for checkpoint in checkpoints]
     return ("..., " if len(steps) > 5 else "") + ", ".join(steps[-5:])

@@ -1,7 +1,9 @@
 """Writes sections as a page of HTML: one file that needs no network and no script."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from slm_core.studies.report.sections import Section
 from slm_core.studies.report.style import DARK, LIGHT
@@ -16,15 +18,21 @@ def page(name: str, question: str, sections: Sequence[Section], style: str = "")
       sections: in order.
       style: CSS for the markup of the sections.
     """
+    template = read_template(Path(__file__).parent / "page.html.jinja")
+    return template.render(name=name, question=question, sections=sections, light=LIGHT, dark=DARK, style=style)
+
+
+@functools.cache
+def read_template(path: Path) -> Any:
+    """Reads a template of HTML. What it is rendered with is escaped, and a name that is missing is an error."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(path.parent),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=StrictUndefined,
     )
-    template = environment.get_template("page.html.jinja")
-    return template.render(name=name, question=question, sections=sections, light=LIGHT, dark=DARK, style=style)
+    return environment.get_template(path.name)

@@ -104,10 +104,9 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
 
 
 def _scale(result: StudyResult) -> str:
-    twins = " and ".join(summary.framework_name(framework) for framework in result.frameworks)
     seeds = f"{len(result.seeds)} seed{'' if len(result.seeds) == 1 else 's'}"
     variants = f"{len(result.variants)} variant{'' if len(result.variants) == 1 else 's'}"
-    return f"{variants} of {result.preset}, {seeds}, in {twins}."
+    return f"{variants} of {result.preset}, {seeds}, in {summary.framework_names(result)}."
 
 
 def _variants(result: StudyResult, comparisons: Sequence[Comparison]) -> Section:

@@ -49,6 +49,11 @@ def framework_name(framework: str) -> str:
     return TWINS.get(framework, framework)
 
 
+def framework_names(result: StudyResult) -> str:
+    """Returns the names of a study's twins, "PyTorch and Flax"."""
+    return " and ".join(map(framework_name, result.frameworks))
+
+
 def mean(values: Sequence[float]) -> Mean:
     """Computes a mean and its 95% interval by Student's t distribution."""
     n = len(values)

@@ -56,7 +56,7 @@ def scaler_cases() -> list[tuple[Precision, list[bool], list[float]]]:
     ]
 
 
-@pytest.mark.parametrize("name", some_slow(SAME_FUNCTION, "remat, mixture", "remat, products"))
+@pytest.mark.parametrize("name", some_slow(SAME_FUNCTION, "remat, groups", "remat, mixture", "remat, products"))
 def test_ways_to_save_memory_change_no_update(twin, name):
     check_equal_updates(twin.build, *SAME_FUNCTION[name])
 

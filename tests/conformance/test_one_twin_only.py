@@ -7,6 +7,7 @@ from slm_core.config.validation import validate
 from slm_core.errors import UserError
 from slm_core.model.one_twin import check_comparable
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
+from tests.tiers import some_slow
 
 OWN = {"torch": "torch:nadam", "flax": "flax:adabelief"}
 OTHER = {"torch": "flax:adabelief", "flax": "torch:nadam"}
@@ -20,7 +21,7 @@ def own_optimizer(twin, monkeypatch):
     return kind
 
 
-@pytest.mark.parametrize("remat", ["none", "block"])
+@pytest.mark.parametrize("remat", some_slow(("none", "block"), "none"))
 def test_a_users_own_optimizer_takes_one_line(twin, own_optimizer, tmp_path, remat):
     """It trains, saves and goes on from its checkpoint. The schedule sets its learning rate."""
     overrides = {"memory.remat": remat, "model.n_layers": 2}

@@ -13,6 +13,7 @@ from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, TOL
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
 from tests.gates import require
 from tests.reference import optimizers as reference
+from tests.tiers import some_slow
 
 
 def test_every_optimizer_has_a_case():
@@ -82,7 +83,7 @@ def test_the_clip_factor_is_the_limit_over_the_norm(twin):
     assert twin.clip_factor(4.0, 1.0) == 0.25 and twin.clip_factor(0.5, 1.0) == 1 and twin.clip_factor(4.0, 0.0) == 1
 
 
-@pytest.mark.parametrize("kind", choices("optim.kind"))
+@pytest.mark.parametrize("kind", some_slow(choices("optim.kind"), "sgd", "lion", "adafactor", "schedule_free"))
 def test_an_exported_state_comes_back(twin, kind):
     """An exported state is a copy. Imported, it gives the same next update. A non-finite update changes nothing."""
     config = with_values(CONFIG, {"optim.kind": kind, "optim.schedule": "constant", "optim.quantised_from": 64})

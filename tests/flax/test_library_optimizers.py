@@ -15,6 +15,7 @@ from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, cas
 from tests.conformance.twins import flax as twin
 from tests.gates import require
 from tests.reference import optimizers as reference
+from tests.tiers import some_slow
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +142,7 @@ MEASURED = {
     ),
     "adamw8bit": Measured(Optim(kind="adamw8bit"), None, False, "no 8-bit moments"),
 }
+DIRECTED = [name for name, measured in MEASURED.items() if measured.direction]
 
 
 def test_every_optimizer_was_measured():
@@ -151,7 +153,7 @@ def test_every_optimizer_was_measured():
     assert all(measured.equal or measured.because for measured in MEASURED.values())
 
 
-@pytest.mark.parametrize("name", [name for name, measured in MEASURED.items() if measured.direction])
+@pytest.mark.parametrize("name", some_slow(DIRECTED, "muon", "muon, plain momentum"))
 def test_which_optimizers_of_optax_equal_the_specification(name):
     """Equal to 1e-12 or not, with multipliers, decay and a table of rates: what changes with optax is seen here."""
     optim, direction, equal, _ = MEASURED[name]

@@ -9,7 +9,7 @@ import pytest
 from parity.cases import Case, cases
 from parity.suite import run_case
 
-SAMPLE = {"base", "attention.kind=mla", "mlp.kind=moe", "optim.kind=muon", "kernel=flash"}
+SAMPLE = {"base", "mlp.kind=moe", "optim.kind=muon"}
 
 
 def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:

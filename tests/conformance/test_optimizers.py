@@ -161,7 +161,7 @@ def test_a_balance_moves_by_its_step_alone(twin, monkeypatch):
         np.testing.assert_allclose(state[name], expected_state[name], rtol=1e-12, atol=1e-15, err_msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("twin", some_slow(("torch", "flax"), "flax", exhaustive=["torch"]), indirect=True)
 def test_8_bit_moments_train_as_wide_ones(twin):
     """A thousand updates on text from a Markov chain end at AdamW's loss, with a quarter of its memory."""
     rng = np.random.default_rng(0)

@@ -1,15 +1,29 @@
-"""The suite: by default over a sample; with -m slow over every small case in float64 and the half precisions.
+"""The suite: by default over a sample; with -m slow over every component, choice and field.
 
-`check_parity.py --all` runs the rest: float32, whose tolerance repeats what float64 proves, and large models, which
-take the same code at another size. docs/parity.md has its measurements.
+`check_parity.py --all` runs the rest: more combinations, float32, whose tolerance repeats what float64 proves, and
+large models, which take the same code at another size. docs/parity.md has its measurements.
 """
 
 import pytest
 
-from parity.cases import Case, cases
+from parity.cases import Case, cases, proven
 from parity.suite import run_case
 
 SAMPLE = {"base", "mlp.kind=moe", "optim.kind=muon"}
+
+
+def needed(entries: list[Case]) -> list[Case]:
+    """Returns the quick cases, and as few others as have every component, choice and field that the rest have."""
+
+    def shown(case: Case) -> set[str]:
+        return {*case.about, *proven(case)}
+
+    kept = [case for case in entries if case.quick]
+    seen: set[str] = set().union(*map(shown, kept))
+    while missing := [case for case in entries if shown(case) - seen]:
+        kept.append(max(missing, key=lambda case: len(shown(case) - seen)))
+        seen |= shown(kept[-1])
+    return kept
 
 
 def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:
@@ -18,9 +32,9 @@ def tier(case: Case, precision: str) -> list[pytest.MarkDecorator]:
 
 TASKS = [
     pytest.param(case, name, id=f"{case.name}-{name}", marks=tier(case, name))
-    for case in cases()
+    for case in needed([case for case in cases() if not case.large])
     for name in case.precisions
-    if name in case.quick or not (case.large or name == "float32")
+    if name in case.quick or name != "float32"
 ]
 
 

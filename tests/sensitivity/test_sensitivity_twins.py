@@ -23,9 +23,8 @@ def test_a_field_changes_the_computation(twin, name):
     _check(twin, name, all_choices=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TWINS)
-@pytest.mark.parametrize("twin", BOTH)
+@pytest.mark.parametrize("twin", some_slow(BOTH, "torch", exhaustive=["flax"]))
 def test_a_field_changes_the_computation_under_every_choice_of_its_section(twin, name):
     _check(twin, name, all_choices=True)
 

@@ -22,6 +22,8 @@ from tests.tiers import some_slow
 
 CASES = cases()
 QUICK = ("base",)
+LONG = ("long", "sgd", "lion", "muon", "adafactor", "schedule_free")
+"""Cases that take a minute or two each."""
 SMALL = {
     "model.d_model": 64, "model.n_layers": 2, "model.attention.n_heads": 4, "model.attention.n_kv_heads": 2,
     "model.attention.kernel": "flash", "data.seq_len": 128, "train.batch_size": 8, "train.micro_batch_size": 4,
@@ -92,7 +94,7 @@ def test_measuring_takes_no_memory():
     assert measured(config, 200_000) > 10e9
 
 
-@pytest.mark.parametrize("name", some_slow(CASES, *CASES.keys() - set(QUICK)))
+@pytest.mark.parametrize("name", some_slow(CASES, *CASES.keys() - {*QUICK, *LONG}, exhaustive=LONG))
 def test_every_case_is_predicted(name):
     assert abs(error(*CASES[name])) < 0.05
 

@@ -1,6 +1,5 @@
 """Every command that README and docs/ show has flags, fields and values that the script takes."""
 
-import re
 import runpy
 import shlex
 import sys
@@ -8,23 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from scripts.pages.tutorial import commands
 from slm_core.cli import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 READS_A_RUN = "configs/finetune.py:models/"
 """A preset that reads the run that it names, which is not there."""
 
 
-def commands(page: Path) -> list[str]:
-    """Lists the commands of a page's blocks of code that start a script."""
-    lines = "\n".join(BLOCK.findall(page.read_text(encoding="utf-8"))).replace("\\\n", " ").split("\n")
-    shown = [line.strip() for line in lines if line.strip().startswith("uv run scripts/")]
-    return [line for line in shown if READS_A_RUN not in line and "..." not in line]
+def complete(page: Path) -> list[str]:
+    """Lists the commands of a page that leave nothing out and read no run."""
+    return [line for line in commands(page) if READS_A_RUN not in line and "..." not in line]
 
 
-COMMANDS = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in commands(page)]
+COMMANDS = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in complete(page)]
 
 
 @pytest.mark.parametrize("line", COMMANDS)

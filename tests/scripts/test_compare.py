@@ -1,12 +1,18 @@
 """scripts/compare.py, from the question to the page."""
 
+import contextlib
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from slm_core.studies.collect import collect_finished
+from slm_core.studies.comparison import compare_all
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -113,3 +119,37 @@ def test_each_variant_may_be_tuned_first(tmp_path):
     study = json.loads((tmp_path / "tuned" / "study.json").read_text())
     assert study["tuned"] and all(1e-4 <= fields["optim.lr"] <= 1e-2 for fields in study["adjusted"].values())
     assert "best of 2 trials" in (tmp_path / "tuned" / "report.md").read_text()
+
+
+@pytest.mark.exhaustive
+def test_a_study_killed_ten_times_says_what_an_undisturbed_one_says(study, tmp_path):
+    """Kills the study alone, whose runs go on, or all of it, at random times; then finishes it."""
+    folder, words, done = study
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), f"--config.run.dir={tmp_path}", *words]
+    chance, killed = random.Random(0), 0
+    while killed < 10:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert process.wait(chance.uniform(2, 20)) == 0
+            shutil.rmtree(tmp_path / "norms")  # it finished before it was killed
+            continue
+        process.kill()
+        process.wait()
+        killed += 1
+        if chance.random() < 0.5:
+            subprocess.run(["pkill", "-KILL", "-f", f"run.dir={tmp_path}"], check=False)
+    again = compare(tmp_path, *words)
+    assert answers(again) == answers(done)
+    assert measured(tmp_path / "norms") == measured(folder / "norms")
+
+
+def answers(done: subprocess.CompletedProcess) -> list[str]:
+    """Returns the sentences that a study ends with."""
+    return [line for line in done.stdout.splitlines() if line.startswith("layernorm: ")]
+
+
+def measured(folder: Path) -> tuple:
+    """Returns what a study's report is made of, without times, speeds, memory and the command."""
+    result = collect_finished(folder)
+    cells = {(cell.variant, cell.framework, cell.seed): cell.evaluations for cell in result.cells}
+    return result.variants, cells, [comparison.verdict for comparison in compare_all(result)]

@@ -1,6 +1,8 @@
 """Transfers the state of one twin to the other, and makes states whose values hide no fault."""
 
 from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -22,12 +24,16 @@ def snapshot(engine: Engine) -> State:
 
 
 def transfer(source: Engine, target: Engine) -> None:
-    """Gives `target` the parameters, optimizer and loss scaler of `source`. Each may be of either twin.
+    """Gives `target` the parameters, optimizer and loss scaler of `source`, by the files of a checkpoint.
+
+    Each may be of either twin.
 
     Raises:
       UserError: the engines were built from configs with other shapes.
     """
-    target.import_state(source.export_state())
+    with TemporaryDirectory() as folder:
+        source.save(Path(folder))
+        target.restore(Path(folder))
 
 
 def perturbed(state: Mapping[str, np.ndarray], seed: int) -> State:

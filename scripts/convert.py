@@ -1,5 +1,6 @@
-"""Imports a Hugging Face checkpoint into a run of either twin, or exports a run as one."""
+"""Imports a Hugging Face checkpoint into a run, exports a run as one, or shows what is inside a checkpoint."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,15 @@ from slm_core.errors import UserError
 
 DESCRIPTION = """Imports the folder of a Hugging Face checkpoint (config.json and safetensors; no network is needed)
 into a run, with --import=FOLDER, or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
-transformers loads, with --export=FOLDER. docs/huggingface.md lists the families."""
+transformers loads, with --export=FOLDER. docs/huggingface.md lists the families. --show=PATH prints what is inside a
+run, one of its checkpoints, a Hugging Face folder or a safetensors file: names, shapes, dtypes and norms."""
 
 FLAGS = [
-    Flag("run", str, "", "run folder: models/NAME", required=True),
+    Flag("run", str, "", "run folder, to import into or to export from: models/NAME"),
     Flag("import", str, "", "folder of the Hugging Face checkpoint to import"),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
+    Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
+    Flag("json", bool, False, "with --show: one JSON object in place of the table"),
     Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
     Flag("context", int, 0, "tokens of context of the imported run; 0: the checkpoint's, at most 2048"),
     Flag("family", str, "", "model_type of the export, such as llama; empty: the first that fits"),
@@ -27,9 +31,14 @@ FLAGS = [
 
 def run(invocation: Invocation) -> None:
     flags = invocation.flags
-    if bool(flags["import"]) == bool(flags["export"]):
-        raise UserError("give one of --import FOLDER and --export FOLDER")
-    (_import if flags["import"] else _export)(flags)
+    chosen = [name for name in _ACTIONS if flags[name]]
+    if len(chosen) != 1:
+        raise UserError("give one of --import FOLDER, --export FOLDER and --show PATH")
+    if not flags["run"] and chosen != ["show"]:
+        raise UserError("--run is missing: give the run folder, models/NAME")
+    if flags["json"] and chosen != ["show"]:
+        raise UserError(f"--json is not read beside --{chosen[0]}: leave it out")
+    _ACTIONS[chosen[0]](flags)
 
 
 def _import(flags: dict[str, Any]) -> None:
@@ -64,6 +73,17 @@ def _export(flags: dict[str, Any]) -> None:
     print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{target}")')
 
 
+def _show(flags: dict[str, Any]) -> None:
+    from slm_core.hf.contents import as_json, open_contents, table
+
+    contents = open_contents(Path(flags["show"]))
+    if flags["json"]:
+        print(json.dumps(as_json(contents), indent=1))
+        return
+    for line in table(contents):
+        print(line)
+
+
 def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:
     """Yields the items, and counts them on a terminal."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -71,6 +91,10 @@ def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:
     columns = (SpinnerColumn(), TextColumn(action + " {task.completed} tensors"), TimeElapsedColumn())
     with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as progress:
         yield from progress.track(items)
+
+
+_ACTIONS = {"import": _import, "export": _export, "show": _show}
+"""{flag: what it does}."""
 
 
 if __name__ == "__main__":

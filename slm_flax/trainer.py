@@ -1,6 +1,6 @@
 """The Flax engine: model, loss, gradients, clipping, scaling and update on one device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import Evaluation, count_targets
-from slm_flax import checkpoint, params, stack
+from slm_core.runs.states import describe_state, open_state_for, write_state
+from slm_flax import params, stack
 from slm_flax.details import activation_rms, norms
 from slm_flax.evaluator import Evaluator
 from slm_flax.generate import Decoder
@@ -200,17 +201,22 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and loss scaler into an existing folder."""
-        checkpoint.save(folder, self.export_state())
+        write_state(folder, self.state_entries(), describe_state(self.config, self.framework))
 
     def restore(self, folder: Path) -> None:
-        """Reads what `save` wrote."""
-        self.import_state(checkpoint.open_state(folder))
+        """Reads what `save` of either twin wrote."""
+        self.import_state(open_state_for(folder, self.config))
 
     def export_state(self) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
-        arrays = {part: {name: np.array(x) for name, x in entries.items()} for part, entries in self.state.items()}
-        single = {part: self.stack.unstacked(entries) for part, entries in arrays.items()}
-        return {f"{part}/{name}": array for part, entries in single.items() for name, array in entries.items()}
+        return dict(self.state_entries())
+
+    def state_entries(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the entries of `export_state`, each copied when its turn comes."""
+        for part, entries in self.state.items():
+            for name, array in entries.items():
+                for member, value in self.stack.unstacked({name: np.array(array)}).items():
+                    yield f"{part}/{member}", value
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""

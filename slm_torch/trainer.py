@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
 from slm_core.protocols import Evaluation, count_targets
-from slm_torch import checkpoint, params
+from slm_core.runs.states import describe_state, open_state_for, write_state
+from slm_torch import params
 from slm_torch.details import Pieces, activation_rms, norms
 from slm_torch.evaluator import Evaluator
 from slm_torch.generate import Decoder
@@ -146,23 +147,23 @@ class Engine:
 
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and loss scaler into an existing folder."""
-        checkpoint.save(folder, self.export_state())
+        write_state(folder, self.state_entries(), describe_state(self.config, self.framework))
 
     def restore(self, folder: Path) -> None:
-        """Reads what `save` wrote."""
-        self.import_state(checkpoint.open_state(folder))
+        """Reads what `save` of either twin wrote."""
+        self.import_state(open_state_for(folder, self.config))
 
     def export_state(self) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
+        return dict(self.state_entries())
+
+    def state_entries(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the entries of `export_state`, each copied when its turn comes."""
         dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
-        arrays = {
-            name: tensors[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
-            for name, tensors in self._tensors().items()
-        }
-        return arrays | {
-            "scaler/scale": np.array(self.scaler.scale, np.float32),
-            "scaler/good_steps": np.array(self.scaler.good_steps, np.int32),
-        }
+        for name, tensors in self._tensors().items():
+            yield name, tensors[0].detach().to("cpu", dtypes.get(name), copy=True).numpy()
+        yield "scaler/scale", np.array(self.scaler.scale, np.float32)
+        yield "scaler/good_steps", np.array(self.scaler.good_steps, np.int32)
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import slm_flax.checkpoint
 import slm_flax.evaluator
-import slm_torch.checkpoint
 import slm_torch.evaluator
 import slm_torch.model
 import slm_torch.params
@@ -24,7 +22,6 @@ from slm_core.runs.saved import load_run
 from slm_core.runs.weights import checkpoint_weights, without_adapters
 
 ROWS, LENGTH = 2, 32
-CHECKPOINT = {"torch": slm_torch.checkpoint, "flax": slm_flax.checkpoint}
 
 
 @dataclass(frozen=True)
@@ -82,8 +79,7 @@ def _checkpoint(flag: str, text: str, folder: Path) -> Source:
 
 def _run(text: str, run: Path, checkpoint: Path | None) -> Source:
     saved = load_run(run)
-    open_state = CHECKPOINT[saved.framework].open_state
-    weights = checkpoint_weights(checkpoint or saved.checkpoint, open_state, saved.config)
+    weights = checkpoint_weights(checkpoint or saved.checkpoint, saved.config)
     return Source(text, without_adapters(saved.config), saved.vocab_size, weights, saved.framework, run)
 
 

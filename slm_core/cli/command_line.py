@@ -6,11 +6,12 @@ A user's mistake, here or inside the script, prints one line `error: ...` on std
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from slm_core.cli.flags import Flag, flag_values, given_texts
-from slm_core.config import Config, presets
+from slm_core.config import Config, Run, presets
 from slm_core.config.fields import field_table, with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.config.values import parse_value
@@ -101,12 +102,36 @@ def parse(
     if not takes_config:
         return Invocation(Config(), "", False, {}, flags), []
     path = given.get("config", [presets.DEFAULT])[-1]
-    config, preset = presets.load(path)
     texts = {name.removeprefix("config."): each[-1] for name, each in given.items() if name.startswith("config.")}
+    config, preset = (None if "config" in given else _settings_of_a_run(texts)) or presets.load(path)
     overridden, overrides = override(config, texts)
     readable, notes = drop_unread(config, overridden, overrides)
     validate(readable, overrides, needs_data)
     return Invocation(readable, preset, "config" in given, overrides, flags, path), notes
+
+
+def _settings_of_a_run(texts: Mapping[str, str]) -> tuple[Config, str] | None:
+    """Returns the settings and the name of the run that a command continues or branches off from, if any.
+
+    Args:
+      texts: {dotted field: text} of the command line.
+
+    Raises:
+      UserError: there is no such run.
+    """
+    folder = texts.get("run.resume_from")
+    if not folder and texts.get("run.branch") and texts.get("run.name"):
+        folder = str(Path(texts.get("run.dir", Run().dir), texts["run.name"]))
+    if not folder:
+        return None
+    from slm_core.runs.description import read_description
+
+    try:
+        config: Config = read_description(Path(folder))["config"]
+    except UserError as error:
+        field = "run.resume_from" if texts.get("run.resume_from") else "run.name"
+        raise UserError(f"{field}: {error}") from None
+    return replace(config, run=Run()), Path(folder).resolve().name
 
 
 def override(config: Config, texts: Mapping[str, str]) -> tuple[Config, dict[str, Any]]:

@@ -80,13 +80,24 @@ class Memory:
 class Run:
     """The run's folder and its device.
 
-    A run lives in `dir`/`name`. No field of this section changes what is learned: `device`, `compile` and `threads`
-    change speed, and results only by rounding.
+    A run lives in `dir`/`name`. `device`, `compile` and `threads` change speed, and results only by rounding.
+
+    `resume_from` and `branch` say what a new run starts from: the newest checkpoint of another run, of either twin.
+    With `resume_from` alone the new run goes on with the same settings. With `branch` it may have others, such as
+    another learning rate or text (docs/resuming.md).
     """
 
     dir: str = option("models", "folder that holds the runs")
     name: str = option("", "folder of this run inside run.dir; empty: made from the preset, twin and overrides")
     resume: bool = option(True, "continue an interrupted run of this name; False: start a new one beside it")
+    resume_from: str = option(
+        "", "run folder of either twin, whose newest checkpoint this run continues; it may be this run's own folder"
+    )
+    branch: str = option(
+        "",
+        "name of a new run that starts from the newest checkpoint of run.resume_from, or else of run.name, and may have"
+        " other settings",
+    )
     device: str = option(
         "auto",
         "where to compute",

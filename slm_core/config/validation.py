@@ -223,6 +223,20 @@ def _check_precision(config: Config) -> None:
 
 
 def _check_run(config: Config) -> None:
-    name = config.run.name
-    if name in (".", "..") or any(mark in name for mark in "/\\\0"):
-        raise UserError(f"run.name={name} must be a plain folder name: set run.dir for the folder that holds it")
+    run = config.run
+    for field in ("name", "branch"):
+        name = getattr(run, field)
+        if name in (".", "..") or any(mark in name for mark in "/\\\0"):
+            raise UserError(f"run.{field}={name} must be a plain folder name: set run.dir for the folder that holds it")
+    if run.branch and run.branch == run.name:
+        raise UserError(f"run.branch={run.branch} is run.name, too: a branch is a new run, so give it another name")
+    if run.branch and not (run.name or run.resume_from):
+        raise UserError(
+            f"run.branch={run.branch} does not say from which run: give its folder as run.resume_from, or its name as"
+            " run.name"
+        )
+    if run.branch and run.name and run.resume_from:
+        raise UserError(
+            f"run.name={run.name} names no run beside run.branch={run.branch} and run.resume_from={run.resume_from}:"
+            " leave it unset; the new run gets the name of the branch"
+        )

@@ -25,7 +25,7 @@ def read_tensors(folder: Path) -> Weights:
     Raises:
       UserError: there are no safetensors, or a shard is damaged or missing; or, when it is read, a tensor is quantised.
     """
-    stored = open_safetensors(_safetensors(folder), "download it again")
+    stored = open_safetensors(safetensors_files(folder), "download it again")
 
     def read(name: str) -> np.ndarray:
         array = stored[name]
@@ -36,7 +36,8 @@ def read_tensors(folder: Path) -> Weights:
     return Lazy({name: partial(read, name) for name in stored})
 
 
-def _safetensors(folder: Path) -> list[Path]:
+def safetensors_files(folder: Path) -> list[Path]:
+    """Lists the safetensors of a folder, as its index names them. Raises UserError if one is missing."""
     index = folder / INDEX
     if index.is_file():
         names = sorted(set(read_json(index).get("weight_map", {}).values()))

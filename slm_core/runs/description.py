@@ -44,8 +44,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Reads what a run's config.json says.
 
     Returns:
-      "config" (a Config), "framework", "fingerprint", "vocab_size"; and "imported", "resolved" and "tokens", which are
-      None if config.json does not have them.
+      "config" (a Config), "framework", "fingerprint", "vocab_size"; and "imported", "resolved", "tokens", "origin" and
+      "changes", which are None if config.json does not have them.
 
     Raises:
       UserError: there is no config.json, or it is broken.
@@ -54,7 +54,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         saved = json.loads((folder / "config.json").read_text())
         saved["config"] = from_config_dict(saved["config"])
         fields = {name: saved[name] for name in ("framework", "config")}
-        fields |= {name: saved.get(name) for name in ("imported", "resolved", "tokens")}
+        fields |= {name: saved.get(name) for name in ("imported", "resolved", "tokens", "origin", "changes")}
         return fields | saved["data"]
     except FileNotFoundError as error:
         raise UserError(f"{folder}: not a run: it has no config.json{other_runs(folder)}") from error

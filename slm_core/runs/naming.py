@@ -13,7 +13,12 @@ MAY_DIFFER = (
     "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.log_details_every",
     "memory.limit_gb",
 )  # fmt: skip
-"""Prefixes of the fields that a resumed run may change: they alter neither the weights nor a line of metrics.jsonl."""
+"""Prefixes of the fields that do not shape a run: they alter neither the weights nor a line of metrics.jsonl."""
+
+
+def run_name(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> str:
+    """Returns the name of the run that a command trains: of the branch, the given one, or the automatic one."""
+    return config.run.branch or config.run.name or automatic_name(config, framework, preset, overrides)
 
 
 def automatic_name(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> str:

@@ -13,7 +13,7 @@ _PACKAGES = (
     "jaxlib",
     "flax",
     "optax",
-    "orbax-checkpoint",
+    "safetensors",
     "grain",
     "tokenizers",
 )

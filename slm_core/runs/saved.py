@@ -19,6 +19,7 @@ class SavedRun(NamedTuple):
     vocab_size: int
     fingerprint: str  # of the prepared data; IMPORTED
     imported: dict[str, Any] | None = None  # the origin of an imported run's weights; None: it was trained here
+    resolved: dict[str, Any] | None = None  # {field: value} of what its first process resolved on its device
     tokens: dict[str, Any] | None = None  # {"eos_token_id": ...} of a model from elsewhere, and of what started from it
 
 
@@ -40,4 +41,6 @@ def load_run(path: Path | str) -> SavedRun:
     except KeyError as error:
         raise UserError(f"{folder / 'config.json'}: broken (no data.{error.args[0]}); train anew") from error
     tokens = saved["tokens"] or {n: v for n, v in (imported or {}).items() if n.endswith("_token_id")}
-    return SavedRun(saved["config"], saved["framework"], folder, checkpoint, size, fingerprint, imported, tokens)
+    return SavedRun(
+        saved["config"], saved["framework"], folder, checkpoint, size, fingerprint, imported, saved["resolved"], tokens
+    )

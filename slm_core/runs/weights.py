@@ -3,8 +3,6 @@
 They are the parameters of a plain model, whatever the run trained.
 """
 
-import importlib
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from slm_core.config import Config, Finetune
 from slm_core.model.weights import Lazy, Weights, read_weights
 from slm_core.quantization.formats import merged
 from slm_core.runs.saved import SavedRun
+from slm_core.runs.states import open_state
 
 
 def without_adapters(config: Config) -> Config:
@@ -27,18 +26,13 @@ def run_weights(saved: SavedRun) -> Weights:
     Raises:
       UserError: the checkpoint is damaged.
     """
-
-    def open_state(folder: Path) -> Weights:
-        return importlib.import_module(f"slm_{saved.framework}.checkpoint").open_state(folder)
-
-    return checkpoint_weights(saved.checkpoint, open_state, saved.config)
+    return checkpoint_weights(saved.checkpoint, saved.config)
 
 
-def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], config: Config) -> Weights:
+def checkpoint_weights(checkpoint: Path, config: Config) -> Weights:
     """Opens the parameters of a run's checkpoint to evaluate and decode with, whether it was trained or imported.
 
     Args:
-      open_state: that of the `checkpoint` module of the twin that trained the run; not called for an imported one.
       config: the run's config; the parameters are those of a model of `without_adapters(config)`.
 
     Raises:

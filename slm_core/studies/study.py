@@ -125,13 +125,25 @@ class Study:
         return Cell(variant.name, framework, seed, name, self.settings(variant) | where, steps)
 
     def check(self) -> None:
-        """Raises UserError if a variant's config is not valid, or two variants have the same."""
+        """Raises UserError if a variant starts from a checkpoint, has no valid config, or has that of another."""
+        for variant in self.variants:
+            _refuse_checkpoint(self.config(variant))
         configs = [flatten(self.config(variant)) for variant in self.variants]
         for index, config in enumerate(configs):
             if config in configs[:index]:
                 first, second = self.variants[configs.index(config)], self.variants[index]
                 raise UserError(f"variants {first.name!r} and {second.name!r} have the same config: change one")
         refuse_repeated("the name", [variant.name for variant in self.variants])
+
+
+def _refuse_checkpoint(config: Config) -> None:
+    """Refuses to start the runs of a study from a run's checkpoint: seeds would then not differ in their weights."""
+    for field in ("resume_from", "branch"):
+        if value := getattr(config.run, field):
+            raise UserError(
+                f"run.{field}={value}: every run of a study would start from that one checkpoint, whatever its seed;"
+                " leave it unset, or start from weights with finetune.base"
+            )
 
 
 def with_companions(study: Study) -> Study:

@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config import Config
-from slm_core.data import Batches, Dataset, prepare, validation_batches
-from slm_core.inference.evaluation import VALIDATION_SEED, evaluate
+from slm_core.inference.evaluation import evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import latest_checkpoint, read_loop, save_checkpoint
-from slm_core.runs.folder import RunFolder, open_run
+from slm_core.runs.checkpoints import save_checkpoint
+from slm_core.runs.folder import RunFolder
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
 from slm_core.training.divergence import stop_if_diverged
-from slm_core.training.finetuning import check_tokens, open_base
 from slm_core.training.metrics import Metrics, finite
-from slm_core.training.opening import open_engine
 from slm_core.training.progress import Progress
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
+from slm_core.training.starting import Start, start
 from slm_core.training.summary import print_companions, print_end, print_start, shows_accuracy
 from slm_core.training.trackers import check_trackers, open_trackers
 
@@ -68,29 +66,17 @@ def train(
       KeyboardInterrupt: a second Ctrl-C or SIGTERM; nothing is saved then.
     """
     check_trackers(config)
-    base = open_base(config)
-    dataset = prepare(config.data)
-    if base:
-        check_tokens(config, base, dataset)
-    vocab_size = base.vocab_size if base else dataset.vocab_size
-    with open_run(config, framework, preset, overrides, dataset, base) as run:
-        checkpoint = latest_checkpoint(run.checkpoints)
-        saved = read_loop(checkpoint) if checkpoint else None
-        progress = Progress(**saved["progress"]) if saved else Progress()
+    with start(config, framework, preset, overrides) as begin:
+        run, progress = begin.run, begin.progress
         if progress.step == config.train.steps:
             print(f"{run.path} is already complete ({progress.step} steps)")
             print("to train it anew beside the old one: --config.run.resume=False")
             return _end(config, run, progress)
-        weights = weights_of(base) if base and not checkpoint else None
-        engine = open_engine(lambda config: build(config, vocab_size, weights), config, run)
-        batches = Batches(dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
-        if checkpoint and saved:
-            engine.restore(checkpoint / "state")
-            batches.restore(saved["data"])
-        print_start(config, engine, dataset, run, progress, base)
+        engine = begin.engine(build, weights_of)
+        print_start(config, engine, begin.dataset, run, progress, begin.base)
         if not progress.step:
             print_companions(config, overrides)
-        _Loop(config, engine, dataset, batches, run, progress).run()
+        _Loop(config, engine, begin, progress).run()
         return _end(config, run, progress)
 
 
@@ -103,24 +89,12 @@ def _end(config: Config, run: RunFolder, progress: Progress) -> RunResult:
 class _Loop:
     """Runs the updates of one process."""
 
-    def __init__(
-        self,
-        config: Config,
-        engine: Engine,
-        dataset: Dataset,
-        batches: Batches,
-        run: RunFolder,
-        progress: Progress,
-    ):
+    def __init__(self, config: Config, engine: Engine, begin: Start, progress: Progress):
         self.config, self.train = config, config.train
-        self.engine, self.dataset, self.batches = engine, dataset, batches
-        self.run_folder, self.progress = run, progress
+        self.engine, self.dataset, self.batches = engine, begin.dataset, begin.batches()
+        self.run_folder, self.progress = begin.run, progress
         self.learning_rates = learning_rates(config.optim, self.train.steps)
-        self.validation = list(
-            validation_batches(
-                dataset, config.data.seq_len, self.train.batch_size, self.train.eval_batches, VALIDATION_SEED
-            )
-        )
+        self.validation = begin.validation()
         self.dispatched = progress.step + 1  # the update that the engine was given last
 
     def run(self) -> None:

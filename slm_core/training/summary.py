@@ -7,6 +7,7 @@ from slm_core.config import Config, Finetune
 from slm_core.config.recommended import unset_companions
 from slm_core.config.values import value_text
 from slm_core.data import Dataset
+from slm_core.planner.report import TWINS
 from slm_core.protocols import Engine
 from slm_core.quantization import formats
 from slm_core.quantization.formats import Declared
@@ -25,6 +26,7 @@ def print_start(
     facts = {
         "run": f"{run.path}" + (f", continued after step {progress.step}" if progress.step else ""),
         **({"starts from": f"{base.checkpoint}"} if base else {}),
+        **start_facts(run, progress.step),
         "data": f"{dataset}, vocabulary {dataset.vocab_size}",
         "updates": f"{config.train.steps} of {tokens:,} tokens",
         **engine.facts(),
@@ -34,6 +36,17 @@ def print_start(
             name.rpartition(".")[2]: f"{value} (as resolved before)" for name, value in (run.resolved or {}).items()
         }
     print_facts(facts)
+
+
+def start_facts(run: RunFolder, step: int) -> dict[str, str]:
+    """Returns facts for `print_start`: the run that this one was started from, and the settings that change now."""
+    facts = {}
+    if run.origin:
+        kind = "branch of" if run.origin["branch"] else "resumed from"
+        twin = TWINS[run.origin["framework"]]
+        facts[kind] = f"{run.origin['run']} after step {run.origin['step']}, trained in {twin}"
+    changed = [f"{name} {value_text(a)} -> {value_text(b)}" for name, (a, b) in run.changed_at(step).items()]
+    return facts | ({"changed": ", ".join(changed)} if changed else {})
 
 
 def print_companions(config: Config, overrides: Iterable[str]) -> None:

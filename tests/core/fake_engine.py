@@ -9,6 +9,7 @@ import numpy as np
 
 from slm_core.config import Config, Data, Optim, Run, Train
 from slm_core.protocols import Evaluation, unscored
+from slm_core.runs.states import describe_state, open_state, write_state
 
 TEXT = "".join(f"the {i}th quick brown fox jumps over {i * 7 % 13} lazy dogs.\n" for i in range(120))
 
@@ -88,11 +89,12 @@ class BigramEngine:
     def save(self, folder: Path) -> None:
         assert not any(folder.iterdir())
         self.calls.append(("save",))
-        np.savez(folder / "state.npz", weights=self.weights, momentum=self.momentum)
+        state = {"params/embed.weight": self.weights, "optim/m/embed.weight": self.momentum}
+        write_state(folder, state.items(), describe_state(self.config, self.framework))
 
     def restore(self, folder: Path) -> None:
-        with np.load(folder / "state.npz") as state:
-            self.weights, self.momentum = state["weights"], state["momentum"]
+        state = open_state(folder)
+        self.weights, self.momentum = state["params/embed.weight"], state["optim/m/embed.weight"]
 
     def peak_memory_bytes(self) -> int:
         return 123_456_789

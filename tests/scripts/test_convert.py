@@ -82,7 +82,8 @@ def test_mistakes_are_one_line(work, tmp_path):
         assert text.startswith("error: ") and text.count("\n") == 1
         return text
 
-    assert "--import FOLDER and --export" in error("--run", work / "run")
+    assert "--import FOLDER, --export FOLDER and --show PATH" in error("--run", work / "run")
+    assert "--run is missing" in error("--export", tmp_path / "x")
     assert "already holds config.json" in error("--import", work / "hf", "--run", work / "run")
     assert "is not a folder" in error("--import", tmp_path / "nothing", "--run", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -144,8 +144,8 @@ def test_a_mistake_is_one_line(runs: Path, capsys: pytest.CaptureFixture, words:
 @pytest.mark.parametrize(
     ("name", "file"),
     [
-        ("torch", "state/state.safetensors"),
-        ("flax", "state/state/manifest.ocdbt"),
+        ("torch", "state/state-00001.safetensors"),
+        ("flax", "state/state.json"),
         ("foreign", "weights/weights-00001.safetensors"),
     ],
 )

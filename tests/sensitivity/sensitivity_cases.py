@@ -44,6 +44,9 @@ _LLAMA3 = {
 
 TOKENIZER = "../tokenizer.json"
 
+SOURCE = "../source/models/default-torch"
+"""A run that another one can continue; `write_source` makes it."""
+
 NEEDS: dict[str, Values] = {
     "model.attention.kernel": {"precision.params": "float32", "precision.compute": "float32"},  # which kernels have
     "model.attention.kind=mla": {"model.attention.v_dim": 12},  # as wide as its keys, for the same reason
@@ -66,6 +69,7 @@ NEEDS: dict[str, Values] = {
     "data.tokenizer=bpe": {"data.vocab_size": 300},
     "precision.params": {"precision.compute": "float32"},
     "memory.limit_gb": {"run.device": "auto"},
+    "run.branch": {"run.resume_from": SOURCE},
     "memory.remat": {"model.n_layers": 4},  # enough for groups
     "precision.compute=float16": {"precision.loss_scale_init": 1024.0},
     "precision.loss_scale_growth_interval": {"precision.loss_scale_growth_interval": 1},
@@ -79,6 +83,7 @@ NEEDS: dict[str, Values] = {
 
 OTHERS: dict[str, Any] = {
     "finetune.base": "../base", "finetune.targets": r"layers\..*q_proj",
+    "run.resume_from": SOURCE, "run.branch": "mine",
     "model.pattern": "attention.window=4", "train.micro_batch_size": 1, "data.path": "../other",
     "data.text_field": "body", "data.subset": "second", "data.vocab_size": 280, "data.dir": "elsewhere",
     "data.task_symbols": 16,

@@ -60,6 +60,13 @@ def write_corpora(folder: Path) -> None:
     describe_imported(folder / "base", BASE, "torch", "base", 300, {})
 
 
+def write_source(folder: Path) -> None:
+    """Trains the run that others can continue."""
+    (folder / "source").mkdir()
+    with contextlib.chdir(folder / "source"):
+        train(BASE, lambda config, vocab_size, weights: RecordingEngine(config, vocab_size), "torch")
+
+
 def without_corpus(folder: Path) -> set[str]:
     """Returns the sources for which `write_corpora` wrote nothing."""
     missing = set()

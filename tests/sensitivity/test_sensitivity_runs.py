@@ -10,7 +10,7 @@ import jax
 import pytest
 import torch
 from sensitivity_cases import BASE, MACHINE, RUNS, cases
-from sensitivity_runs import observe, sources, without_corpus, write_corpora
+from sensitivity_runs import observe, sources, without_corpus, write_corpora, write_source
 
 import slm_flax.device
 import slm_torch.device
@@ -25,6 +25,7 @@ def observed(tmp_path_factory):
     folder, numbers = tmp_path_factory.mktemp("runs"), itertools.count()
     write_corpora(folder)
     with sources(folder):
+        write_source(folder)
         yield functools.cache(lambda config: observe(config, folder / f"run-{next(numbers)}"))
 
 

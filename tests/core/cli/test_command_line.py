@@ -13,6 +13,7 @@ from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.config.values import value_text
 from slm_core.errors import UserError
+from slm_core.runs.description import write_description
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAGS = (
@@ -70,6 +71,27 @@ def test_overrides(words, values):
     invocation, notes = parse(words)
     assert invocation.overrides == values and notes == []
     assert invocation.config == with_values(Config(), values)
+
+
+def test_without_a_preset_a_continued_run_gives_its_settings(tmp_path):
+    """Those of its config.json, but for where and how it ran; overrides come on top."""
+    config = with_values(Config(), {"optim.lr": 0.5, "train.steps": 700, "run.name": "first", "run.threads": 3})
+    write_description(tmp_path, config, "torch", "default", "print", 256)
+    folder = str(tmp_path)
+    by_name = [f"--config.run.dir={tmp_path.parent}", f"--config.run.name={tmp_path.name}"]
+    for words in ([f"--config.run.resume_from={folder}"], [*by_name, "--config.run.branch=b"]):
+        invocation, notes = parse([*words, "--config.train.steps=800"])
+        assert invocation.preset == tmp_path.name and notes == []
+        expected = with_values(config, {"train.steps": 800, "run": invocation.config.run})
+        assert invocation.config == expected and invocation.config.run.threads == 0
+    preset = parse(["--config=configs/llama.py:tiny", f"--config.run.resume_from={folder}"])[0]
+    assert (preset.config.optim.lr, preset.preset) == (3e-3, "llama-tiny")
+    assert parse(by_name)[0].config.optim == Config().optim
+
+
+def test_a_run_without_settings_is_one_line(tmp_path, capsys):
+    message = _fail(capsys, f"--config.run.resume_from={tmp_path / 'none'}")
+    assert message.startswith("run.resume_from: ") and "not a run" in message
 
 
 def test_overrides_may_stand_before_the_preset():

@@ -90,21 +90,26 @@ def test_invalid_names_are_refused(config, name):
 
 def test_another_config_is_refused_with_both_values(config):
     run(config)
-    other = change(config, optim__lr=0.5, train__log_every=1, run__tensorboard=False)
+    other = change(config, optim__lr=0.5, train__batch_size=2, train__log_every=1, run__tensorboard=False)
     message = refusal(other)
-    assert "optim.lr=0.01 (now 0.5), train.log_every=3 (now 1); " in message
-    assert "tensorboard" not in message and "--config.run.resume=False" in message
+    assert "optim.lr=0.01 (now 0.5), train.batch_size=4 (now 2); " in message
+    assert "tensorboard" not in message and "log_every" not in message
+    assert "--config.run.resume=False" in message and "--config.run.branch=NAME" in message
 
 
 def test_many_differences_are_cut_short(config):
     run(config)
     other = change(
-        config, train__steps=9, train__batch_size=9, optim__lr=9.0, optim__eps=9.0, seed=9, train__eval_every=9
+        config, data__seq_len=9, train__batch_size=9, optim__lr=9.0, optim__eps=9.0, seed=9, optim__clip_norm=9.0
     )
     assert " and 2 more; " in refusal(other)
 
 
-@pytest.mark.parametrize("name", [n for n in flatten(make_config.__globals__["Config"]()) if n.startswith(MAY_DIFFER)])
+FREE = [n for n in flatten(make_config.__globals__["Config"]()) if n.startswith(MAY_DIFFER) and n != "run.branch"]
+"""Fields that the same run may change. With run.branch it is another one."""
+
+
+@pytest.mark.parametrize("name", FREE)
 def test_fields_that_may_differ(config, name, monkeypatch):
     install(monkeypatch, "wandb")
     run(config)
@@ -113,6 +118,7 @@ def test_fields_that_may_differ(config, name, monkeypatch):
         "run.dir": config.run.dir,
         "run.name": "run",
         "run.resume": True,
+        "run.resume_from": str(Path(config.run.dir) / "run"),
         "run.device": "cpu",
         "run.compile": True,
         "run.threads": 1,

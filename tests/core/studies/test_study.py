@@ -87,3 +87,13 @@ def test_two_variants_of_one_config_are_refused(study):
 def test_study_json_is_plain_json(study):
     write_study(study)
     assert json.loads((study.folder / FILE).read_text())["question"] == "Which norm?"
+
+
+@pytest.mark.parametrize("fields", [{"run.resume_from": "models/other"}, {"run.name": "a", "run.branch": "b"}])
+def test_a_study_does_not_start_its_runs_from_one_checkpoint(study, fields):
+    """Neither in all of its runs nor in a variant: seeds would share the weights."""
+    in_all = dataclasses.replace(study, overrides=study.overrides | fields)
+    in_one = dataclasses.replace(study, adjusted={"layernorm": fields})
+    for each in (in_all, in_one):
+        with pytest.raises(UserError, match=f"{list(fields)[-1]}=.*: every run of a study would start from that one"):
+            each.check()

@@ -100,7 +100,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "optim.adamw8bit AdamW8bit.update_blocks: True -> False",
         "optim.muon Muon.update: True -> False",
         "trainer Engine.evaluated: False -> True",
-        "trainer Engine.export_state: True -> False",
+        "trainer Engine.state_entries: True -> False",
     ),
     "an auxiliary loss without a gradient, which nothing reads": ("layers.moe MixtureOfExperts.forward: 0.0 -> 1.0",),
     "1e-20 beside scores far larger": (

@@ -1,0 +1,132 @@
+"""Starts a run from the newest checkpoint of another run, of either twin: to continue it, or to branch off."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from slm_core.config import Config
+from slm_core.config.fields import flatten, with_values
+from slm_core.errors import UserError
+from slm_core.runs.checkpoints import checkpoint_step, latest_checkpoint, read_loop, save_checkpoint
+from slm_core.runs.naming import run_name
+from slm_core.runs.resuming import changes, refuse_fewer_steps, refuse_fixed, refuse_other_text, refuse_unsafe
+from slm_core.runs.saved import SavedRun, load_run
+from slm_core.runs.states import copy_state
+
+RECORDS = ("metrics.jsonl", "details.jsonl")
+ORDERING = ("seed", "data.", "train.batch_size")
+"""Prefixes of the fields that decide which tokens come when. data.dir, where they are stored, does not."""
+
+
+class Source(NamedTuple):
+    """The run that a new one starts from.
+
+    Args:
+      run: as its folder describes it.
+      branches: whether the new run may have other settings.
+    """
+
+    run: SavedRun
+    branches: bool
+
+    @property
+    def step(self) -> int:
+        """Updates that the checkpoint has behind it."""
+        return checkpoint_step(self.run.checkpoint)
+
+
+def open_source(config: Config, framework: str, preset: str, overrides: Iterable[str] = ()) -> Source | None:
+    """Opens the run that this one starts from. None: none is named, or this run has a checkpoint of its own.
+
+    Raises:
+      UserError: there is no such run, it has no state to go on with, or a field changed that it cannot go on with.
+    """
+    run = config.run
+    if not (run.resume_from or run.branch):
+        return None
+    target = Path(run.dir) / run_name(config, framework, preset, overrides)
+    if run.resume and latest_checkpoint(target / "checkpoints"):
+        return None
+    field = "run.resume_from" if run.resume_from else "run.name"
+    folder = Path(run.resume_from or Path(run.dir) / run.name)
+    try:
+        saved = load_run(folder)
+    except UserError as error:
+        raise UserError(f"{field}: {error}") from None
+    if saved.imported is not None:
+        raise UserError(
+            f"{field}={folder}: an imported model has weights and no state to continue; start from them:"
+            f" --config=configs/finetune.py:{folder}"
+        )
+    source = Source(saved, bool(run.branch))
+    _check_settings(source, config)
+    return source
+
+
+def _check_settings(source: Source, config: Config) -> None:
+    saved = source.run
+    if source.branches:
+        refuse_fixed(saved.folder, saved.config, config)
+    else:
+        anew = "leave out --config and the overrides, which takes all settings from there"
+        refuse_unsafe(saved.folder, changes(saved.config, config), anew)
+    refuse_fewer_steps(saved.folder, config, source.step)
+
+
+def check_text(source: Source, config: Config, fingerprint: str) -> None:
+    """Raises UserError if a run is to continue another one with other text."""
+    if not source.branches:
+        refuse_other_text(source.run.folder, config, source.run.fingerprint, fingerprint)
+
+
+def describe_origin(source: Source, config: Config, fingerprint: str) -> dict[str, Any]:
+    """Says for config.json what a run was started from, and which settings, and which text, changed there."""
+    changed = changes(source.run.config, config)
+    if fingerprint != source.run.fingerprint:
+        changed["data.fingerprint"] = [source.run.fingerprint, fingerprint]
+    return {
+        "run": str(source.run.folder),
+        "framework": source.run.framework,
+        "step": source.step,
+        "branch": source.branches,
+        "changed": changed,
+    }
+
+
+def inherited(source: Source, config: Config, framework: str) -> dict[str, Any]:
+    """Returns the fields that the source resolved and that the new run keeps: of another twin, the dtype alone."""
+    changed = changes(source.run.config, config)
+    resolved = {name: value for name, value in (source.run.resolved or {}).items() if name not in changed}
+    return {n: v for n, v in resolved.items() if n == "precision.compute" or source.run.framework == framework}
+
+
+def copy_checkpoint(source: Source, config: Config, fingerprint: str, path: Path) -> None:
+    """Gives the new run in `path` the source's newest checkpoint, and the lines of its record up to there.
+
+    The data start anew if other tokens come. The checkpoint comes last: without it the run has not begun.
+
+    Raises:
+      UserError: the source cannot be read, or another process trains in it and removed the checkpoint meanwhile.
+    """
+    saved = source.run
+    before, now = (flatten(each) for each in (saved.config, config))
+    ordering = [name for name in now if name.startswith(ORDERING) and name != "data.dir"]
+    same_order = fingerprint == saved.fingerprint and all(before[name] == now[name] for name in ordering)
+    try:
+        for name in RECORDS:
+            (path / name).unlink(missing_ok=True)
+            if (saved.folder / name).exists():
+                shutil.copyfile(saved.folder / name, path / name)
+        loop = read_loop(saved.checkpoint)
+        loop |= {} if same_order else {"data": {"next_index": 0}}
+        writer = with_values(saved.config, saved.resolved or {})
+        save_checkpoint(
+            path / "checkpoints",
+            source.step,
+            lambda folder: copy_state(saved.checkpoint / "state", folder, writer, saved.framework),
+            loop,
+            config.train.keep_checkpoints,
+        )
+    except OSError as error:
+        raise UserError(f"{saved.checkpoint} cannot be copied ({error}): run the command again") from error

@@ -68,13 +68,18 @@ class Pair:
         return probe_torch(self.torch, self.tokens), probe_flax(self.flax, self.tokens)
 
     def batch(self, step: int) -> np.ndarray:
-        """Returns a batch with something to learn: arithmetic progressions with an eighth of their tokens replaced."""
-        case, rng = self.case, np.random.default_rng(step)
-        shape = (case.rows, case.length + 1)
-        first, stride = rng.integers(0, case.vocab_size, (case.rows, 1)), rng.integers(1, 4, (case.rows, 1))
-        tokens = (first + stride * np.arange(shape[1])) % case.vocab_size
-        noise = rng.integers(0, case.vocab_size, shape)
-        return np.where(rng.random(shape) < 0.125, noise, tokens).astype(np.int32)
+        """Returns a batch of the case; see `make_batch`."""
+        return make_batch(self.case, step)
+
+
+def make_batch(case: Case, step: int) -> np.ndarray:
+    """Makes a batch with something to learn: arithmetic progressions with an eighth of their tokens replaced."""
+    rng = np.random.default_rng(step)
+    shape = (case.rows, case.length + 1)
+    first, stride = rng.integers(0, case.vocab_size, (case.rows, 1)), rng.integers(1, 4, (case.rows, 1))
+    tokens = (first + stride * np.arange(shape[1])) % case.vocab_size
+    noise = rng.integers(0, case.vocab_size, shape)
+    return np.where(rng.random(shape) < 0.125, noise, tokens).astype(np.int32)
 
 
 def release() -> None:

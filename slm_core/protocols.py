@@ -194,10 +194,10 @@ class Engine(Evaluator, Protocol):
         """Waits for the metrics of a `train_step`: loss, grad_norm, loss_scale, skipped (1.0 if it was not applied)."""
 
     def save(self, folder: Path) -> None:
-        """Writes parameters, optimizer and scaler state into an empty folder, in the twin's native format."""
+        """Writes parameters, optimizer and scaler state into an empty folder, in the form of `slm_core.runs.states`."""
 
     def restore(self, folder: Path) -> None:
-        """Reads what `save` wrote. Raises UserError if the folder does not fit the model."""
+        """Reads what `save` of either twin wrote. Raises UserError if the folder does not fit the model."""
 
     def export_state(self) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "optim/v/NAME", "optim/count",

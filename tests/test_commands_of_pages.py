@@ -12,13 +12,13 @@ from slm_core.cli import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-READS_A_RUN = "configs/finetune.py:models/"
-"""A preset that reads the run that it names, which is not there."""
+READS_A_RUN = ("configs/finetune.py:models/", "--config.run.resume_from=", "--config.run.branch=")
+"""What reads the run that it names, which is not there."""
 
 
 def complete(page: Path) -> list[str]:
     """Lists the commands of a page that leave nothing out and read no run."""
-    return [line for line in commands(page) if READS_A_RUN not in line and "..." not in line]
+    return [line for line in commands(page) if not any(part in line for part in (*READS_A_RUN, "..."))]
 
 
 COMMANDS = [pytest.param(line, id=f"{page.name}: {line}") for page in PAGES for line in complete(page)]

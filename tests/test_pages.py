@@ -9,8 +9,11 @@ from faults import FAULTS
 from parity.cases import cases
 from parity.memory_page import jobs
 from parity.oracle.cases import CASES
+from parity.resumes import count
+from parity.resumes import jobs as resumes
 from parity.suite import checks_of
 from parity.tolerances import TOLERANCES
+from scripts.pages.resuming import COMMAND as RESUMING
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
 from tests.mutation_score import COMMAND as MUTATIONS
@@ -67,6 +70,11 @@ def test_memory_was_measured_for_every_config_in_each_twin():
     assert counts == (len(todo), len(configs)), remedy("memory.md", MEMORY)
 
 
+def test_every_case_was_resumed_in_the_other_twin():
+    counts = stated("resuming.md", "N resumes of N cases and N in another dtype, all within their tolerances.")
+    assert counts == count(resumes()), remedy("resuming.md", RESUMING)
+
+
 def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.DOCS", tmp_path)
     (tmp_path / "page.md").write_text("Before. 1,486 measurements of\n137 cases, all within their tolerances. After.\n")
@@ -77,7 +85,7 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY)],
+     ("memory.md", MEMORY), ("resuming.md", RESUMING)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

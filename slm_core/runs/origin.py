@@ -71,7 +71,7 @@ def _check_settings(source: Source, config: Config) -> None:
     else:
         anew = "leave out --config and the overrides, which takes all settings from there"
         refuse_unsafe(saved.folder, changes(saved.config, config), anew)
-    refuse_fewer_steps(saved.folder, config, source.step)
+    refuse_fewer_steps(saved.folder, config, source.step, source.branches)
 
 
 def check_text(source: Source, config: Config, fingerprint: str) -> None:

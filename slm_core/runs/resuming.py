@@ -100,12 +100,14 @@ def allowed_changes(path: Path, config: Config, framework: str, fingerprint: str
 
 def _refuse_other_origin(path: Path, config: Config, origin: dict[str, Any] | None) -> None:
     """Refuses to go on with a run that was started from another run than the one that the command names."""
-    named = config.run.resume_from
+    run = config.run
+    named = run.resume_from or (str(Path(run.dir, run.name)) if run.branch else "")
     if named and (origin is None or Path(origin["run"]).resolve() != Path(named).resolve()):
+        field = f"run.branch={run.branch}" if run.branch else f"run.resume_from={named}"
         started = f"was started from {origin['run']}" if origin else "was not started from another run"
         raise UserError(
-            f"run.resume_from={named}: {path} is there already, and {started}; choose another run.name, or leave"
-            " run.resume_from unset to go on with it"
+            f"{field}: {path} is there already, and {started}; choose another name, or give run.name={path.name} alone"
+            " to go on with it"
         )
 
 
@@ -143,12 +145,11 @@ def _why_fixed(name: str, begun: Config, config: Config) -> str:
     )  # fmt: skip
 
 
-def refuse_fewer_steps(path: Path, config: Config, step: int) -> None:
-    """Raises UserError if a run is to end before the step that it has reached."""
-    if config.train.steps < step:
-        raise UserError(
-            f"train.steps={config.train.steps}: {path} has done {step} already; give at least that, or start a new run"
-        )
+def refuse_fewer_steps(path: Path, config: Config, step: int, branches: bool = False) -> None:
+    """Raises UserError if a run is to end before the step that it has reached, or a branch has nothing to train."""
+    if config.train.steps < step + branches:
+        least = "more than that" if branches else "at least that, or start a new run"
+        raise UserError(f"train.steps={config.train.steps}: {path} has done {step} already; give {least}")
 
 
 def refuse_other_text(path: Path, config: Config, before: str, now: str) -> None:

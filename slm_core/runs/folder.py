@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,11 +13,21 @@ from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import save_tokenizer
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
-from slm_core.runs.checkpoints import latest_checkpoint, repair
-from slm_core.runs.description import add_to_description, read_description, write_description
+from slm_core.logging import say
+from slm_core.manifest import Files, damaged_files
+from slm_core.runs.checkpoints import remove_unfinished, unused
+from slm_core.runs.description import (
+    add_to_description,
+    describe,
+    read_description,
+    repair_description,
+    write_description,
+)
+from slm_core.runs.fingerprints import Identity
 from slm_core.runs.naming import automatic_name, check_name, make_folder
 from slm_core.runs.resuming import refuse_different, refuse_foreign
-from slm_core.runs.saved import SavedRun
+from slm_core.runs.saved import SavedRun, check_tokenizer
+from slm_core.runs.whole import newest_whole, set_damaged_aside, was_saved
 
 
 class RunFolder:
@@ -25,12 +36,23 @@ class RunFolder:
     Attributes:
       path: the folder.
       checkpoints: the folder of its checkpoints.
+      identity: what its checkpoints have in common.
+      checkpoint: the newest whole one when it was opened; None: the run begins.
       resolved: {field: value} of the fields that the run's first process resolved on its device; None: nothing was
         recorded yet.
     """
 
-    def __init__(self, path: Path, lock: int, resolved: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        path: Path,
+        lock: int,
+        identity: Identity,
+        checkpoint: Path | None = None,
+        resolved: dict[str, Any] | None = None,
+    ):
         self.path = path
+        self.identity = identity
+        self.checkpoint = checkpoint
         self.checkpoints = path / "checkpoints"
         self.resolved = resolved
         self._lock = lock
@@ -80,24 +102,28 @@ def open_run(
     path = make_folder(Path(config.run.dir), name, config.run.resume)
     lock = _acquire(path)
     try:
+        checkpoints = path / "checkpoints"
+        repair_description(path)
         refuse_foreign(path)
-        repair(path / "checkpoints")
-        resolved = None
-        if latest_checkpoint(path / "checkpoints"):
-            refuse_different(path, config, framework, dataset.fingerprint)
-            resolved = read_description(path)["resolved"]
-        else:
-            _describe(path, config, framework, preset, dataset, base)
+        remove_unfinished(checkpoints)
+        if not was_saved(checkpoints):
+            return RunFolder(path, lock, _describe(path, config, framework, preset, dataset, base))
+        refuse_different(path, config, framework, dataset.fingerprint)
+        saved = read_description(path)
+        checkpoint = newest_whole(checkpoints, saved["identity"])
+        assert checkpoint
+        set_damaged_aside(checkpoints, checkpoint)
+        _repair_tokenizer(path, saved["tokenizer"], dataset)
+        return RunFolder(path, lock, saved["identity"], checkpoint, saved["resolved"])
     except BaseException:
         os.close(lock)
         raise
-    return RunFolder(path, lock, resolved)
 
 
 def read_samples(path: Path) -> list[tuple[int, str]]:
-    """Lists (step, text) of the texts that a run's model wrote, in order."""
-    files = sorted((path / "samples").glob("step-*.txt"))
-    return [(int(file.stem.removeprefix("step-")), file.read_text(encoding="utf-8")) for file in files]
+    """Lists (step, text) of the texts that a run's model wrote, in order. Bytes that are not UTF-8 become U+FFFD."""
+    files = sorted(path for path in (path / "samples").glob("step-*.txt") if re.fullmatch("step-[0-9]+", path.stem))
+    return [(int(file.stem.removeprefix("step-")), file.read_text("utf-8", "replace")) for file in files]
 
 
 def _acquire(path: Path) -> int:
@@ -112,7 +138,9 @@ def _acquire(path: Path) -> int:
     return lock
 
 
-def _describe(path: Path, config: Config, framework: str, preset: str, dataset: Dataset, base: SavedRun | None) -> None:
+def _describe(
+    path: Path, config: Config, framework: str, preset: str, dataset: Dataset, base: SavedRun | None
+) -> Identity:
     """Writes the files that make the folder a run. config.json comes last: it says that the rest is there."""
     shutil.rmtree(path / "tokenizer", ignore_errors=True)  # of an attempt that never reached a checkpoint
     if base and (base.folder / "tokenizer" / "kind.json").is_file():
@@ -120,4 +148,21 @@ def _describe(path: Path, config: Config, framework: str, preset: str, dataset: 
     save_tokenizer(dataset.tokenizer, path / "tokenizer")
     sync_tree(path / "tokenizer")
     vocab_size, more = (base.vocab_size, {"tokens": base.tokens}) if base else (dataset.vocab_size, {})
-    write_description(path, config, framework, preset, dataset.fingerprint, vocab_size, **more)
+    return write_description(path, describe(path, config, framework, preset, dataset.fingerprint, vocab_size, **more))
+
+
+def _repair_tokenizer(path: Path, files: Files, dataset: Dataset) -> None:
+    """Writes the run's copy of its tokenizer anew if it is damaged and the dataset's is the same."""
+    try:
+        check_tokenizer(path, files)
+    except UserError as error:
+        anew = path / ".tmp-tokenizer"
+        shutil.rmtree(anew, ignore_errors=True)
+        save_tokenizer(dataset.tokenizer, anew)
+        if damaged_files(anew, files):
+            raise
+        sync_tree(anew)
+        if (path / "tokenizer").exists():
+            (path / "tokenizer").rename(unused(path / "damaged-tokenizer"))
+        anew.rename(path / "tokenizer")
+        say(f"{error}; written anew from the dataset")

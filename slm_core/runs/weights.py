@@ -14,6 +14,7 @@ from slm_core.config import Config, Finetune
 from slm_core.model.weights import Lazy, Weights, read_weights
 from slm_core.quantization.formats import merged
 from slm_core.runs.saved import SavedRun
+from slm_core.runs.whole import check_whole
 
 
 def without_adapters(config: Config) -> Config:
@@ -44,6 +45,7 @@ def checkpoint_weights(checkpoint: Path, open_state: Callable[[Path], Weights], 
     Raises:
       UserError: the checkpoint is damaged.
     """
+    check_whole(checkpoint)
     if (checkpoint / "weights").is_dir():
         return read_weights(checkpoint / "weights")
     return evaluated(open_state(checkpoint / "state"), config)

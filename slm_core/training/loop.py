@@ -1,11 +1,12 @@
 """The training loop, written once. It drives an `Engine` of either twin through data, schedule, evaluation, samples,
 checkpoints and interruptions."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from slm_core.config import Config
 from slm_core.data import Batches, Dataset, prepare, validation_batches
@@ -13,8 +14,10 @@ from slm_core.inference.evaluation import VALIDATION_SEED, evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import latest_checkpoint, read_loop, save_checkpoint
+from slm_core.runs.checkpoints import LoopState, Position, read_loop, save_checkpoint
 from slm_core.runs.folder import RunFolder, open_run
+from slm_core.runs.progress import Progress
+from slm_core.runs.record import warn_of_damage
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
@@ -22,7 +25,6 @@ from slm_core.training.divergence import stop_if_diverged
 from slm_core.training.finetuning import check_tokens, open_base
 from slm_core.training.metrics import Metrics, finite
 from slm_core.training.opening import open_engine
-from slm_core.training.progress import Progress
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
@@ -74,9 +76,11 @@ def train(
         check_tokens(config, base, dataset)
     vocab_size = base.vocab_size if base else dataset.vocab_size
     with open_run(config, framework, preset, overrides, dataset, base) as run:
-        checkpoint = latest_checkpoint(run.checkpoints)
-        saved = read_loop(checkpoint) if checkpoint else None
-        progress = Progress(**saved["progress"]) if saved else Progress()
+        checkpoint = run.checkpoint
+        saved = read_loop(checkpoint) if checkpoint else LoopState(progress=Progress())
+        progress = saved.progress
+        if checkpoint:
+            warn_of_damage(run.path, saved.lines)
         if progress.step == config.train.steps:
             print(f"{run.path} is already complete ({progress.step} steps)")
             print("to train it anew beside the old one: --config.run.resume=False")
@@ -84,9 +88,9 @@ def train(
         weights = weights_of(base) if base and not checkpoint else None
         engine = open_engine(lambda config: build(config, vocab_size, weights), config, run)
         batches = Batches(dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
-        if checkpoint and saved:
+        if checkpoint:
             engine.restore(checkpoint / "state")
-            batches.restore(saved["data"])
+            batches.restore(msgspec.to_builtins(saved.data))
         print_start(config, engine, dataset, run, progress, base)
         if not progress.step:
             print_companions(config, overrides)
@@ -248,5 +252,7 @@ class _Loop:
 
     def _save(self, step: int) -> None:
         self.metrics.sync()  # a checkpoint vouches for every line up to its step
-        state = {"progress": dataclasses.asdict(self.progress), "data": self.batches.state()}
-        save_checkpoint(self.run_folder.checkpoints, step, self.engine.save, state, self.train.keep_checkpoints)
+        data, lines = Position(**self.batches.state()), self.metrics.sums()
+        state = LoopState(progress=self.progress, data=data, lines=lines)
+        keep, run = self.train.keep_checkpoints, self.run_folder
+        save_checkpoint(run.checkpoints, step, self.engine.save, state, keep, run.identity)

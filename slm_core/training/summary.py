@@ -12,9 +12,9 @@ from slm_core.quantization import formats
 from slm_core.quantization.formats import Declared
 from slm_core.quantization.lora import AdapterPlan, short_paths
 from slm_core.runs.folder import RunFolder
+from slm_core.runs.progress import Progress
 from slm_core.runs.saved import SavedRun
 from slm_core.training.display.plain import number
-from slm_core.training.progress import Progress
 
 
 def print_start(

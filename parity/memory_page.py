@@ -12,6 +12,7 @@ from slm_core.config.validation import drop_unread, validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.report import TWINS
 from slm_core.planner.search import CHUNK, cheapest, resolved
+from slm_core.runs.fingerprints import Identity
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.vocabulary import expected_vocabulary
 
@@ -107,7 +108,7 @@ def _tuned(base: Config) -> Config:
     from configs.finetune import of_run
 
     nowhere = Path("models/base")
-    return of_run(SavedRun(base, "torch", nowhere, nowhere, 0, ""))
+    return of_run(SavedRun(base, "torch", nowhere, nowhere, 0, Identity("", "")))
 
 
 def _with_settings(preset: Config, overrides: dict[str, Any]) -> Config:

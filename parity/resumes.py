@@ -202,7 +202,7 @@ def move(job: Job, source: str, target: str) -> Move:
                 engine.save(Path(folder))
             nats, tokens, _ = engine.eval_step(make_batch(case, UPDATES))
             losses.append(nats / tokens)
-    deviation = abs(losses[1] - losses[0]) / losses[0]
+    deviation = abs(losses[1] - losses[0]) / max(1.0, losses[0])
     expected = max(EXPECTED[dtype] for dtype in (job.precision, job.then))
     return Move(f"{source} {job.precision}", f"{target} {job.then}", deviation, expected)
 

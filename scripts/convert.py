@@ -1,6 +1,7 @@
 """Imports a Hugging Face checkpoint into a run, exports a run as one, or shows what is inside a checkpoint."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +78,13 @@ def _show(flags: dict[str, Any]) -> None:
     from slm_core.hf.contents import as_json, open_contents, table
 
     contents = open_contents(Path(flags["show"]))
-    if flags["json"]:
-        print(json.dumps(as_json(contents), indent=1))
-        return
-    for line in table(contents):
-        print(line)
+    lines = [json.dumps(as_json(contents), indent=1)] if flags["json"] else table(contents)
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `--show ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:

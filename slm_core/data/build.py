@@ -6,7 +6,6 @@ rename.
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import shutil
 import sys
@@ -29,6 +28,8 @@ from slm_core.data.unpack import unpack
 from slm_core.data.workers import Workers, cores
 from slm_core.errors import ResumableError, UserError
 from slm_core.files import sync, sync_tree
+from slm_core.json_files import write_sealed
+from slm_core.manifest import NAME, file_sums
 
 MAX_WORKERS = 16
 """The largest number of processes: each takes up to 100 MB."""
@@ -144,13 +145,14 @@ def _check_split(data: Data, scanned: Scan, counts: dict[str, int]) -> None:
 
 def _publish(built: Path, folder: Path, manifest: dict[str, Any]) -> Path:
     """Makes everything durable, then gives the folder its name."""
-    with open(built / "manifest.json", "w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    manifest["files"] = file_sums(built)
+    write_sealed(built / NAME, manifest)
     sync_tree(built)
     try:
         os.rename(built, folder)
     except OSError:
+        if folder.is_file():
+            folder.unlink()
         if read_manifest(folder) is None:  # else the same content, prepared at the same time from another path
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(built, folder)

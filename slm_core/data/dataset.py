@@ -1,21 +1,47 @@
 """What training reads, and prepared text: two memory-mapped token files, a tokenizer and a manifest in one folder."""
 
 import functools
-import json
-import os
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
+import msgspec
 import numpy as np
 
+from slm_core.data.dataset_check import check_dataset
 from slm_core.data.split import SIDES
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.errors import UserError, nearest
+from slm_core.json_files import Broken, Count, Schema, read_json, read_sealed, write_sealed
+from slm_core.logging import say_once
+from slm_core.manifest import NAME, FileSum
 
 FORMAT = 1
 """Version of the folder's layout and of every rule that decides which tokens are in it."""
 
 _SIGNATURES = 16  # that a manifest keeps
+
+
+class Manifest(Schema):
+    """The fields of a dataset's manifest.json."""
+
+    format: Literal[1]
+    fingerprint: str
+    signatures: list[str]
+    contents: list[str]
+    source: dict[str, Any]
+    settings: dict[str, Any]
+    vocab_size: Annotated[int, msgspec.Meta(ge=1)]
+    dtype: Literal["uint8", "uint16", "uint32"]
+    end_of_document: Count | None
+    counts: dict[str, Count]
+    bpe_sample_bytes: Count | None
+    versions: dict[str, str]
+    files: dict[str, FileSum]
+    checksum: str
+
+
+class _AnyFormat(msgspec.Struct):
+    format: int
 
 
 class Windows(Protocol):
@@ -64,18 +90,13 @@ class TextDataset:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.name = self.folder.name
-        manifest = read_manifest(self.folder)
-        if manifest is None:
-            raise UserError(
-                f"dataset {str(folder)!r}: its manifest cannot be read; delete the folder to prepare it anew"
-            )
-        self.manifest: dict[str, Any] = manifest
-        self.fingerprint: str = self.manifest["fingerprint"]
-        self.vocab_size: int = self.manifest["vocab_size"]
-        self.counts: dict[str, int] = self.manifest["counts"]
-        self._dtype = np.dtype(self.manifest["dtype"])
-        for side in SIDES:
-            self._check(side)
+        manifest = read_sealed(self.folder / NAME, Manifest, "delete the folder to prepare it anew")
+        self.manifest: dict[str, Any] = msgspec.structs.asdict(manifest)
+        self.fingerprint = manifest.fingerprint
+        self.vocab_size = manifest.vocab_size
+        self.counts = manifest.counts
+        self._dtype = np.dtype(manifest.dtype)
+        check_dataset(self.folder, manifest.files, token_files(manifest.dtype), manifest.vocab_size)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
@@ -107,16 +128,6 @@ class TextDataset:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def _check(self, side: str) -> None:
-        path = self.folder / f"{side}.bin"
-        expected = self.counts[f"{side}_tokens"] * self._dtype.itemsize
-        size = path.stat().st_size if path.exists() else 0
-        if size != expected:
-            raise UserError(
-                f"dataset {str(self.folder)!r}: {path.name} has {size} bytes instead of {expected}; "
-                "delete the folder to prepare it anew"
-            )
-
 
 class TextWindows:
     """Cuts a token file into windows. Window i has tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
@@ -141,27 +152,33 @@ def check_split(split: str) -> None:
         raise UserError(f"split={split!r}: choose train or validation{nearest(split, SIDES)}")
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Reads the manifest of a prepared folder; None if there is none of this format."""
+def token_files(dtype: str) -> dict[str, str]:
+    """Returns {name of a token file: its integer type} of a dataset."""
+    return {f"{side}.bin": dtype for side in SIDES}
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Reads the manifest of a prepared folder; None if it is of another format, or damaged, which is said."""
+    remedy = "it is not used; delete the folder"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return manifest if manifest["format"] == FORMAT else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if read_json(folder / NAME, _AnyFormat, remedy).format != FORMAT:
+            return None
+        return read_sealed(folder / NAME, Manifest, remedy)
+    except Broken as error:
+        say_once(f"dataset {error}")
         return None
 
 
 def find_dataset(root: Path, key: str, value: str) -> TextDataset | None:
     """Finds the dataset in `root` whose manifest has `value` in its list `key`; None if there is none."""
-    for path in sorted(root.glob("*/manifest.json")):
+    for path in sorted(root.glob(f"*/{NAME}")):
         manifest = read_manifest(path.parent)
-        if manifest and value in manifest[key]:
+        if manifest and value in getattr(manifest, key):
             return TextDataset(path.parent)
     return None
 
 
 def add_signature(dataset: TextDataset, signature: str) -> None:
     """Records one more signature by which the dataset is found; the oldest ones go."""
-    manifest = dataset.manifest | {"signatures": [*dataset.manifest["signatures"][1 - _SIGNATURES :], signature]}
-    temporary = dataset.folder / f"manifest.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, dataset.folder / "manifest.json")
+    signatures = [*dataset.manifest["signatures"][1 - _SIGNATURES :], signature]
+    write_sealed(dataset.folder / NAME, dataset.manifest | {"signatures": signatures})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import numpy as np
 
 from slm_core.data.chunks import Chunk
@@ -21,6 +22,7 @@ from slm_core.data.scan import Scan
 from slm_core.data.split import SIDES, Rule
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.data.workers import Workers
+from slm_core.json_files import Count, Schema, read_line
 
 _SEGMENT = 64 * 1024  # bytes of text given to a tokenizer at once, about
 _COMMIT = 16  # chunks between commits to disk
@@ -93,17 +95,27 @@ def _commit(files: Sequence[BinaryIO], journal: Path, results: list[dict]) -> No
         os.fsync(file.fileno())
 
 
+class _Encoded(Schema):
+    """A line of the journal."""
+
+    chunk: Count
+    train_stored: Count
+    validation_stored: Count
+    train_bytes: Count
+    validation_bytes: Count
+
+
 def _resume(target: Path, journal: Path) -> list[dict]:
     """Cuts the split's files and the journal back to the chunks that are whole in both. Returns those lines."""
     paths = [target / f"{side}.bin" for side in SIDES]
     sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
     done, ends = [], [0, 0]
-    for line in journal.read_bytes().splitlines() if journal.exists() else []:
+    for line in journal.read_bytes().split(b"\n") if journal.exists() else []:
         try:
-            chunk = json.loads(line)
+            chunk = msgspec.structs.asdict(read_line(line, _Encoded))
         except ValueError:
             break
-        if chunk.get("chunk") != len(done):
+        if chunk["chunk"] != len(done):
             break
         after = [end + chunk[f"{side}_stored"] for end, side in zip(ends, SIDES, strict=True)]
         if any(end > size for end, size in zip(after, sizes, strict=True)):

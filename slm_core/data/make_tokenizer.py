@@ -1,9 +1,11 @@
 """Makes the tokenizer of a dataset, or loads the one that an interrupted preparation left."""
 
+import contextlib
 import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from slm_core.config import Data
 from slm_core.data.chunks import Chunk
@@ -12,6 +14,10 @@ from slm_core.data.sample import SAMPLE, Sample
 from slm_core.data.scan import Scan
 from slm_core.data.split import Rule
 from slm_core.data.tokenizers import Byte, Char, Tokenizer, load_tokenizer, open_tokenizer, save_tokenizer, train_bpe
+from slm_core.errors import UserError
+from slm_core.json_files import read_json
+
+_NOTE: Any = int | None
 
 
 def make_tokenizer(
@@ -24,7 +30,9 @@ def make_tokenizer(
     """
     folder, note = work / "tokenizer", work / "tokenizer.json"
     if folder.exists():
-        return load_tokenizer(folder), json.loads(note.read_text())
+        with contextlib.suppress(UserError):  # damaged: it is made anew
+            return load_tokenizer(folder), read_json(note, _NOTE, "")
+        shutil.rmtree(folder)
     tokenizer, sample_bytes = _make(data, chunks, scanned, rule, progress)
     note.write_text(json.dumps(sample_bytes))
     temporary = work / "tokenizer.tmp"

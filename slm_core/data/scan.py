@@ -5,9 +5,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from slm_core.data.chunks import Chunk
 from slm_core.data.progress import Progress
 from slm_core.data.workers import Workers
+from slm_core.json_files import Count, Schema, read_line
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,19 @@ def _total(lines: list[dict]) -> Scan:
     return Scan(tuple(offsets), total, documents, digest.hexdigest(), "".join(sorted(characters)))
 
 
+class _Line(Schema):
+    bytes: Count
+    documents: Count
+    digest: str
+    characters: str
+
+
 def _read_journal(path: Path) -> list[dict]:
     """Reads the whole lines of a journal; a crash may have left half a line at its end."""
     lines = []
-    if path.exists():
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            lines.append(msgspec.structs.asdict(read_line(line, _Line)))
+        except ValueError:
+            break
     return lines

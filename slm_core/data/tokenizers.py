@@ -7,11 +7,12 @@ import codecs
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
 from slm_core.errors import UserError
+from slm_core.json_files import Schema, read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -298,20 +299,28 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(folder)
 
 
+class _Stored(Schema):
+    """The fields of kind.json."""
+
+    kind: Literal["byte", "char", "words", "bpe", "file"]
+    characters: str = ""
+    words: list[str] = []
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Reads what `save_tokenizer` wrote. Raises UserError if the folder has no tokenizer."""
     folder = Path(folder)
     try:
-        stored = json.loads((folder / "kind.json").read_text(encoding="utf-8"))
-        if stored["kind"] == "byte":
+        stored = read_json(folder / "kind.json", _Stored, "restore it")
+        if stored.kind == "byte":
             return Byte()
-        if stored["kind"] == "char":
-            return Char(stored["characters"])
-        if stored["kind"] == "words":
-            return Words(stored["words"])
+        if stored.kind == "char":
+            return Char(stored.characters)
+        if stored.kind == "words":
+            return Words(stored.words)
         import tokenizers
 
-        return Library(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), stored["kind"])
+        return Library(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), stored.kind)
     except Exception as error:  # missing, not JSON, or refused by the library
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"tokenizer folder {str(folder)!r}: cannot be read ({reason}); restore it") from None

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_dtypes  # noqa: F401  (gives NumPy the dtype bfloat16, which safetensors looks up by name)
+import msgspec
 import numpy as np
 
 from slm_core.errors import UserError
 from slm_core.hf.folder import safetensors_files
 from slm_core.model.weights import Weights, open_safetensors, read_weights
-from slm_core.runs.checkpoints import checkpoint_step, read_loop
+from slm_core.runs.checkpoints import checkpoint_step, list_checkpoints, read_loop
 from slm_core.runs.saved import SavedRun, load_run
 from slm_core.runs.states import FILE, open_state, read_writer
+from slm_core.runs.whole import check_whole
 
 REMEDY = "copy it again"
 
@@ -98,6 +100,7 @@ def _checkpoint(path: Path) -> Contents:
 
 def _saved(saved: SavedRun) -> Contents:
     """Shows a checkpoint of a run."""
+    check_whole(saved.checkpoint)
     config, loop = saved.config, read_loop(saved.checkpoint)
     facts = {
         "kind": "imported run" if saved.imported is not None else "run",
@@ -105,7 +108,7 @@ def _saved(saved: SavedRun) -> Contents:
         "run": str(saved.folder),
         "checkpoint": str(saved.checkpoint),
         "step": checkpoint_step(saved.checkpoint),
-        "data position": loop.get("data"),
+        "data position": msgspec.to_builtins(loop.data),
         "optimizer": config.optim.kind,
         "seed": config.seed,
         "vocabulary": saved.vocab_size,
@@ -120,12 +123,12 @@ def _saved(saved: SavedRun) -> Contents:
 
 
 def _state(path: Path) -> Contents:
-    return Contents({"kind": "state of a run"} | read_writer(path), open_state(path))
+    return Contents({"kind": "state of a run"} | msgspec.to_builtins(read_writer(path)), open_state(path))
 
 
 def _written(state: Path) -> dict[str, Any]:
     writer = read_writer(state)
-    return {"written": ", ".join(str(writer[name]) for name in ("framework", "device", "compute"))} if writer else {}
+    return {"written": f"{writer.framework}, {writer.device}, {writer.compute}"} if writer else {}
 
 
 def _hugging_face(path: Path) -> Contents:
@@ -142,8 +145,8 @@ def _safetensors(path: Path) -> Contents:
 
 
 _KINDS = (
+    (lambda path: path.resolve() in list_checkpoints(path.resolve().parent), _checkpoint),
     (lambda path: "framework" in _config(path), _run),
-    (lambda path: path.resolve().parent.name == "checkpoints", _checkpoint),
     (lambda path: (path / FILE).is_file(), _state),
     (lambda path: "model_type" in _config(path), _hugging_face),
     (lambda path: any(path.glob("*.safetensors")), _safetensors),

@@ -15,6 +15,7 @@ from slm_core.hf import family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields
 from slm_core.hf.folder import SPECIAL, read_json, read_tensors
+from slm_core.manifest import check_export
 
 CONTEXT = 2048
 """Largest context of an imported model: the caches and tables of a run are made for all of it."""
@@ -113,5 +114,6 @@ def open_folder(folder: Path, context: int = 0) -> tuple[Imported, Iterator[tupl
     """Opens a checkpoint: its config, and its weights, which are read as they are iterated. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a Hugging Face checkpoint")
+    check_export(folder)
     imported = read_config(folder, context)
     return imported, convert(imported, read_tensors(folder))

@@ -11,13 +11,14 @@ import numpy as np
 from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
 from slm_core.errors import UserError
-from slm_core.files import sync_tree
 from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_folder
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
+from slm_core.manifest import commit_folder
 from slm_core.model.weights import Weights, write_weights
+from slm_core.runs.checkpoints import checkpoint_step
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import SavedRun
 
@@ -78,8 +79,7 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
         export_tokenizer(saved.folder / "tokenizer", temporary, saved.config.data.seq_len)
         write_config(temporary, chosen, written, saved.vocab_size, tokens, dtype)
         write_tensors(temporary, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
-        sync_tree(temporary)
-        temporary.rename(target)
+        commit_folder(temporary, target, "export", checkpoint_step(saved.checkpoint), *saved.identity)
     except OSError as error:
         raise UserError(f"--export={target}: cannot be written ({error.strerror}): choose another folder") from error
     finally:

@@ -3,6 +3,7 @@
 import dataclasses
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +14,25 @@ from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import save_tokenizer
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
-from slm_core.runs.checkpoints import checkpoint_step, latest_checkpoint, repair
-from slm_core.runs.description import add_to_description, read_description, write_description
+from slm_core.logging import say
+from slm_core.manifest import Files, damaged_files
+from slm_core.runs.checkpoints import checkpoint_step, remove_unfinished, unused
+from slm_core.runs.description import (
+    Change,
+    Changes,
+    Origin,
+    add_to_description,
+    describe,
+    read_description,
+    repair_description,
+    write_description,
+)
+from slm_core.runs.fingerprints import Identity
 from slm_core.runs.naming import check_name, make_folder, run_name
 from slm_core.runs.origin import Source, copy_checkpoint, describe_origin, inherited
-from slm_core.runs.resuming import allowed_changes, refuse_foreign
-from slm_core.runs.saved import SavedRun
+from slm_core.runs.resuming import allowed_changes, refuse_fewer_steps, refuse_foreign
+from slm_core.runs.saved import SavedRun, check_tokenizer
+from slm_core.runs.whole import newest_whole, set_damaged_aside, was_saved
 
 
 class RunFolder:
@@ -27,20 +41,24 @@ class RunFolder:
     Attributes:
       path: the folder.
       checkpoints: the folder of its checkpoints.
+      identity: what its checkpoints have in common.
+      checkpoint: the newest whole one when it was opened; None: the run begins.
       resolved: {field: value} of the fields that the run's first process resolved on its device; None: nothing was
         recorded yet.
       vocab_size: number of token ids that its model knows.
-      origin: the run that it was started from, see `slm_core.runs.origin.describe_origin`; None: it began by itself.
+      origin: the checkpoint of another run that it was started from; None: it began by itself.
     """
 
-    def __init__(self, path: Path, lock: int):
+    def __init__(self, path: Path, lock: int, checkpoint: Path | None = None):
         described = read_description(path)
         self.path = path
+        self.identity: Identity = described["identity"]
+        self.checkpoint = checkpoint
         self.checkpoints = path / "checkpoints"
         self.resolved: dict[str, Any] | None = described["resolved"]
         self.vocab_size: int = described["vocab_size"]
-        self.origin: dict[str, Any] | None = described["origin"]
-        self._changes: list[dict[str, Any]] = described["changes"] or []
+        self.origin: Origin | None = described["origin"]
+        self._changes: list[Change] = described["changes"] or []
         self._lock = lock
 
     def record(self, resolved: dict[str, Any]) -> None:
@@ -48,10 +66,10 @@ class RunFolder:
         self.resolved = resolved
         add_to_description(self.path, resolved=resolved)
 
-    def changed_at(self, step: int) -> dict[str, list[Any]]:
+    def changed_at(self, step: int) -> Changes:
         """Returns {field: [value before, value now]} of the settings that changed when the run went on at a step."""
         origin = [self.origin] if self.origin else []
-        changed = [change["changed"] for change in (*origin, *self._changes) if change["step"] == step]
+        changed = [change.changed for change in (*origin, *self._changes) if change.step == step]
         return {name: values for each in changed for name, values in each.items()}
 
     def save_sample(self, step: int, text: str) -> None:
@@ -96,22 +114,24 @@ def open_run(
     path = make_folder(Path(config.run.dir), name, config.run.resume)
     lock = _acquire(path)
     try:
+        checkpoints = path / "checkpoints"
+        repair_description(path)
         refuse_foreign(path)
-        repair(path / "checkpoints")
-        if checkpoint := latest_checkpoint(path / "checkpoints"):
-            _continue(path, config, framework, dataset.fingerprint, checkpoint_step(checkpoint))
+        remove_unfinished(checkpoints)
+        if was_saved(checkpoints):
+            checkpoint = _continue(path, config, framework, dataset)
         else:
-            _begin(path, config, framework, preset, dataset, base, source)
-        return RunFolder(path, lock)
+            checkpoint = _begin(path, config, framework, preset, dataset, base, source)
+        return RunFolder(path, lock, checkpoint)
     except BaseException:
         os.close(lock)
         raise
 
 
 def read_samples(path: Path) -> list[tuple[int, str]]:
-    """Lists (step, text) of the texts that a run's model wrote, in order."""
-    files = sorted((path / "samples").glob("step-*.txt"))
-    return [(int(file.stem.removeprefix("step-")), file.read_text(encoding="utf-8")) for file in files]
+    """Lists (step, text) of the texts that a run's model wrote, in order. Bytes that are not UTF-8 become U+FFFD."""
+    files = sorted(path for path in (path / "samples").glob("step-*.txt") if re.fullmatch("step-[0-9]+", path.stem))
+    return [(int(file.stem.removeprefix("step-")), file.read_text("utf-8", "replace")) for file in files]
 
 
 def _acquire(path: Path) -> int:
@@ -126,22 +146,34 @@ def _acquire(path: Path) -> int:
     return lock
 
 
-def _continue(path: Path, config: Config, framework: str, fingerprint: str, step: int) -> None:
-    """Checks that the run may go on with these settings, and records in config.json what changes at this step.
+def _continue(path: Path, config: Config, framework: str, dataset: Dataset) -> Path:
+    """Checks that the run may go on so, and repairs its folder. Returns its newest whole checkpoint."""
+    changed = allowed_changes(path, config, framework, dataset.fingerprint)
+    saved, checkpoints = read_description(path), path / "checkpoints"
+    checkpoint = newest_whole(checkpoints, saved["identity"])
+    assert checkpoint
+    refuse_fewer_steps(path, config, checkpoint_step(checkpoint))
+    set_damaged_aside(checkpoints, checkpoint)
+    _repair_tokenizer(path, saved["tokenizer"], dataset)
+    if changed or saved["framework"] != framework:
+        _record_change(path, saved, config, framework, checkpoint_step(checkpoint), changed)
+    return checkpoint
+
+
+def _record_change(
+    path: Path, saved: dict[str, Any], config: Config, framework: str, step: int, changed: Changes
+) -> None:
+    """Records in config.json what changes at a step.
 
     What was resolved for other settings, or for the other twin, is forgotten. The dtype stays.
     """
-    changed = allowed_changes(path, config, framework, fingerprint, step)
-    before = read_description(path)
-    if not changed and before["framework"] == framework:
-        return
-    change: dict[str, Any] = {"step": step, "changed": changed}
-    kept = {name: value for name, value in (before["resolved"] or {}).items() if name not in changed}
-    if before["framework"] != framework:
-        change |= {"framework": [before["framework"], framework]}
+    twins = None if saved["framework"] == framework else [saved["framework"], framework]
+    kept = {name: value for name, value in (saved["resolved"] or {}).items() if name not in changed}
+    if twins:
         kept = {name: value for name, value in kept.items() if name == "precision.compute"}
+    changes = [*(saved["changes"] or []), Change(step=step, changed=changed, framework=twins)]
     values = {"config": dataclasses.asdict(config), "framework": framework, "resolved": kept}
-    add_to_description(path, **values, changes=[*(before["changes"] or []), change])
+    add_to_description(path, **values, changes=changes)
 
 
 def _begin(
@@ -152,8 +184,8 @@ def _begin(
     dataset: Dataset,
     base: SavedRun | None,
     source: Source | None,
-) -> None:
-    """Writes the files of a new run: first the tokenizer, then config.json, last the checkpoint of its source."""
+) -> Path | None:
+    """Writes the files of a new run: tokenizer, config.json, and last the checkpoint of its source, if it has one."""
     giver = source.run if source else base
     shutil.rmtree(path / "tokenizer", ignore_errors=True)  # of an attempt that never reached a checkpoint
     if giver and (giver.folder / "tokenizer" / "kind.json").is_file():
@@ -164,6 +196,23 @@ def _begin(
     if source:
         more |= {"origin": describe_origin(source, config, dataset.fingerprint)}
         more |= {"resolved": inherited(source, config, framework)}
-    write_description(path, config, framework, preset, dataset.fingerprint, vocab_size, **more)
-    if source:
-        copy_checkpoint(source, config, dataset.fingerprint, path)
+    description = describe(path, config, framework, preset, dataset.fingerprint, vocab_size, **more)
+    identity = write_description(path, description)
+    return copy_checkpoint(source, config, identity, path) if source else None
+
+
+def _repair_tokenizer(path: Path, files: Files, dataset: Dataset) -> None:
+    """Writes the run's copy of its tokenizer anew if it is damaged and the dataset's is the same."""
+    try:
+        check_tokenizer(path, files)
+    except UserError as error:
+        anew = path / ".tmp-tokenizer"
+        shutil.rmtree(anew, ignore_errors=True)
+        save_tokenizer(dataset.tokenizer, anew)
+        if damaged_files(anew, files):
+            raise
+        sync_tree(anew)
+        if (path / "tokenizer").exists():
+            (path / "tokenizer").rename(unused(path / "damaged-tokenizer"))
+        anew.rename(path / "tokenizer")
+        say(f"{error}; written anew from the dataset")

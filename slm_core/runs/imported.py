@@ -7,8 +7,8 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
-from slm_core.runs.checkpoints import checkpoint_path, publish_weights
-from slm_core.runs.description import BEFORE_CONFIG, IMPORTED, write_description
+from slm_core.runs.checkpoints import publish_weights, unfinished_import
+from slm_core.runs.description import BEFORE_CONFIG, IMPORTED, describe, write_description
 
 
 def make_imported(path: Path) -> Path:
@@ -29,7 +29,7 @@ def make_imported(path: Path) -> Path:
         raise UserError(f"{path}: already holds {foreign[0]}; choose another name, or delete that folder")
     for unfinished in ("tokenizer", "checkpoints"):
         shutil.rmtree(path / unfinished, ignore_errors=True)
-    return checkpoint_path(path / "checkpoints", 0) / "weights"
+    return unfinished_import(path / "checkpoints") / "weights"
 
 
 def describe_imported(
@@ -44,5 +44,7 @@ def describe_imported(
     """
     if (path / "tokenizer").is_dir():
         sync_tree(path / "tokenizer")
-    publish_weights(path / "checkpoints", 0)
-    write_description(path, config, framework, preset, IMPORTED, vocab_size, imported=origin)
+    description = describe(path, config, framework, preset, IMPORTED, vocab_size, imported=origin)
+    identity = write_description(unfinished_import(path / "checkpoints"), description)
+    publish_weights(path / "checkpoints", identity)
+    write_description(path, description)

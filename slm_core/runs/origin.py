@@ -2,17 +2,22 @@
 
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from slm_core.config import Config
-from slm_core.config.fields import flatten, with_values
+from slm_core.config.fields import flatten
 from slm_core.errors import UserError
-from slm_core.runs.checkpoints import checkpoint_step, latest_checkpoint, read_loop, save_checkpoint
+from slm_core.runs.checkpoints import Position, checkpoint_step, read_loop, save_checkpoint
+from slm_core.runs.description import Origin
+from slm_core.runs.fingerprints import Identity
 from slm_core.runs.naming import run_name
 from slm_core.runs.resuming import changes, refuse_fewer_steps, refuse_fixed, refuse_other_text, refuse_unsafe
 from slm_core.runs.saved import SavedRun, load_run
-from slm_core.runs.states import copy_state
+from slm_core.runs.whole import was_saved
 
 RECORDS = ("metrics.jsonl", "details.jsonl")
 ORDERING = ("seed", "data.", "train.batch_size")
@@ -46,7 +51,7 @@ def open_source(config: Config, framework: str, preset: str, overrides: Iterable
     if not (run.resume_from or run.branch):
         return None
     target = Path(run.dir) / run_name(config, framework, preset, overrides)
-    if run.resume and latest_checkpoint(target / "checkpoints"):
+    if run.resume and was_saved(target / "checkpoints"):
         return None
     field = "run.resume_from" if run.resume_from else "run.name"
     folder = Path(run.resume_from or Path(run.dir) / run.name)
@@ -80,18 +85,15 @@ def check_text(source: Source, config: Config, fingerprint: str) -> None:
         refuse_other_text(source.run.folder, config, source.run.fingerprint, fingerprint)
 
 
-def describe_origin(source: Source, config: Config, fingerprint: str) -> dict[str, Any]:
+def describe_origin(source: Source, config: Config, fingerprint: str) -> Origin:
     """Says for config.json what a run was started from, and which settings, and which text, changed there."""
-    changed = changes(source.run.config, config)
-    if fingerprint != source.run.fingerprint:
-        changed["data.fingerprint"] = [source.run.fingerprint, fingerprint]
-    return {
-        "run": str(source.run.folder),
-        "framework": source.run.framework,
-        "step": source.step,
-        "branch": source.branches,
-        "changed": changed,
-    }
+    run = source.run
+    changed = changes(run.config, config)
+    if fingerprint != run.fingerprint:
+        changed["data.fingerprint"] = [run.fingerprint, fingerprint]
+    return Origin(
+        run=str(run.folder), framework=run.framework, step=source.step, branch=source.branches, changed=changed
+    )
 
 
 def inherited(source: Source, config: Config, framework: str) -> dict[str, Any]:
@@ -101,10 +103,13 @@ def inherited(source: Source, config: Config, framework: str) -> dict[str, Any]:
     return {n: v for n, v in resolved.items() if n == "precision.compute" or source.run.framework == framework}
 
 
-def copy_checkpoint(source: Source, config: Config, fingerprint: str, path: Path) -> None:
+def copy_checkpoint(source: Source, config: Config, identity: Identity, path: Path) -> Path:
     """Gives the new run in `path` the source's newest checkpoint, and the lines of its record up to there.
 
     The data start anew if other tokens come. The checkpoint comes last: without it the run has not begun.
+
+    Returns:
+      The new run's checkpoint.
 
     Raises:
       UserError: the source cannot be read, or another process trains in it and removed the checkpoint meanwhile.
@@ -112,21 +117,15 @@ def copy_checkpoint(source: Source, config: Config, fingerprint: str, path: Path
     saved = source.run
     before, now = (flatten(each) for each in (saved.config, config))
     ordering = [name for name in now if name.startswith(ORDERING) and name != "data.dir"]
-    same_order = fingerprint == saved.fingerprint and all(before[name] == now[name] for name in ordering)
+    same_order = identity.data == saved.fingerprint and all(before[name] == now[name] for name in ordering)
     try:
         for name in RECORDS:
             (path / name).unlink(missing_ok=True)
             if (saved.folder / name).exists():
                 shutil.copyfile(saved.folder / name, path / name)
         loop = read_loop(saved.checkpoint)
-        loop |= {} if same_order else {"data": {"next_index": 0}}
-        writer = with_values(saved.config, saved.resolved or {})
-        save_checkpoint(
-            path / "checkpoints",
-            source.step,
-            lambda folder: copy_state(saved.checkpoint / "state", folder, writer, saved.framework),
-            loop,
-            config.train.keep_checkpoints,
-        )
+        loop = loop if same_order else msgspec.structs.replace(loop, data=Position(next_index=0))
+        copy = partial(shutil.copytree, saved.checkpoint / "state", dirs_exist_ok=True)
+        return save_checkpoint(path / "checkpoints", source.step, copy, loop, config.train.keep_checkpoints, identity)
     except OSError as error:
         raise UserError(f"{saved.checkpoint} cannot be copied ({error}): run the command again") from error

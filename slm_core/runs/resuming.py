@@ -9,13 +9,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from slm_core.config import Config
 from slm_core.config.fields import flatten
 from slm_core.errors import UserError
 from slm_core.model.compare import differences
-from slm_core.runs.description import BEFORE_CONFIG, read_description
+from slm_core.runs.description import BEFORE_CONFIG, Changes, Origin, read_description
 from slm_core.runs.naming import MAY_DIFFER
 
 SAFE = (
@@ -30,9 +29,6 @@ BRANCHING = (
     "model.mlp.balance_loss", "model.mlp.router_z_loss",
 )  # fmt: skip
 """Prefixes of the fields that a branch may change as well: the saved state means the same under other values."""
-
-Changes = dict[str, list[Any]]
-"""{dotted field: [value before, value now]}."""
 
 
 def _context_is_fixed(begun: Config, config: Config) -> bool:
@@ -71,8 +67,8 @@ def changes(begun: Config, config: Config) -> Changes:
     }
 
 
-def allowed_changes(path: Path, config: Config, framework: str, fingerprint: str, step: int) -> Changes:
-    """Lists the settings that change while the run in a folder goes on, at `step`.
+def allowed_changes(path: Path, config: Config, framework: str, fingerprint: str) -> Changes:
+    """Lists the settings that change while the run in a folder goes on.
 
     Raises:
       UserError: the run is imported, or of another twin, config or text.
@@ -93,18 +89,17 @@ def allowed_changes(path: Path, config: Config, framework: str, fingerprint: str
         _refuse_other_origin(path, config, saved["origin"])
     changed = changes(saved["config"], config)
     refuse_unsafe(path, changed, "start a new run with --config.run.resume=False, or another --config.run.name")
-    refuse_fewer_steps(path, config, step)
     refuse_other_text(path, config, saved["fingerprint"], fingerprint)
     return changed
 
 
-def _refuse_other_origin(path: Path, config: Config, origin: dict[str, Any] | None) -> None:
+def _refuse_other_origin(path: Path, config: Config, origin: Origin | None) -> None:
     """Refuses to go on with a run that was started from another run than the one that the command names."""
     run = config.run
     named = run.resume_from or (str(Path(run.dir, run.name)) if run.branch else "")
-    if named and (origin is None or Path(origin["run"]).resolve() != Path(named).resolve()):
+    if named and (origin is None or Path(origin.run).resolve() != Path(named).resolve()):
         field = f"run.branch={run.branch}" if run.branch else f"run.resume_from={named}"
-        started = f"was started from {origin['run']}" if origin else "was not started from another run"
+        started = f"was started from {origin.run}" if origin else "was not started from another run"
         raise UserError(
             f"{field}: {path} is there already, and {started}; choose another name, or give run.name={path.name} alone"
             " to go on with it"

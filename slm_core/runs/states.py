@@ -7,49 +7,66 @@ A checkpoint's folder `state/` has these files:
 - `state.json`: the version of this form, who wrote the state, and how many entries it has (see `describe_state`).
 
 The step and the data's position are beside it, in `loop.json`; every field of the config is in the run's `config.json`.
-Checkpoints of earlier versions are read as well: one file `state.safetensors` of the PyTorch twin, and the Orbax tree
-of the Flax twin.
 """
 
 import json
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from safetensors.numpy import save_file
 
 from slm_core.config import Config
 from slm_core.errors import UserError
+from slm_core.json_files import Count, Schema, read_json
 from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
 
 SCHEMA = 1
 """Version of the form. A reader refuses a later one."""
-FILE, FIRST_FORM, ORBAX = "state.json", "state.safetensors", "state"
+FILE = "state.json"
 _DELETE = "delete that checkpoint folder"
 
 
-def describe_state(config: Config, framework: str) -> dict[str, Any]:
+class Writer(Schema):
+    """Who wrote a state."""
+
+    framework: str  # "torch" or "flax"
+    device: str  # "cpu" or "cuda"
+    params: str  # dtype of the parameters
+    compute: str  # dtype of the arithmetic
+    optimizer: str
+    seed: int
+
+
+class Description(Writer):
+    """The fields of state.json."""
+
+    schema: int  # the version of the form
+    files: Count
+    entries: Count
+
+
+def describe_state(config: Config, framework: str) -> Writer:
     """Says who writes a state.
 
     Args:
       config: the engine's, with everything resolved on its device.
       framework: "torch" or "flax".
     """
-    precision = config.precision
-    return {
-        "framework": framework,
-        "device": config.run.device,
-        "params": precision.params,
-        "compute": precision.compute,
-        "optimizer": config.optim.kind,
-        "seed": config.seed,
-    }
+    return Writer(
+        framework=framework,
+        device=config.run.device,
+        params=config.precision.params,
+        compute=config.precision.compute,
+        optimizer=config.optim.kind,
+        seed=config.seed,
+    )
 
 
 def write_state(
-    folder: Path, entries: Iterable[tuple[str, np.ndarray]], writer: dict[str, Any], shard_bytes: int = SHARD_BYTES
+    folder: Path, entries: Iterable[tuple[str, np.ndarray]], writer: Writer, shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Writes a state into an existing folder, in order. One shard is in memory at a time.
 
@@ -62,7 +79,7 @@ def write_state(
     for number, shard in enumerate(shards(entries, shard_bytes), 1):
         save_file(shard, folder / _file(number))
         names.append(len(shard))
-    described = {"schema": SCHEMA, **writer, "files": len(names), "entries": sum(names)}
+    described = {"schema": SCHEMA, **to_builtins(writer), "files": len(names), "entries": sum(names)}
     (folder / FILE).write_text(json.dumps(described, indent=1) + "\n")
 
 
@@ -72,50 +89,30 @@ def open_state(folder: Path) -> Weights:
     Raises:
       UserError: the state is missing, damaged, or of a later version.
     """
-    if (folder / ORBAX / "_METADATA").is_file() and not (folder / FILE).exists():
-        from slm_core.runs.orbax_states import open_orbax
-
-        return open_orbax(folder / ORBAX)
-    if (folder / FIRST_FORM).is_file():
-        return open_safetensors([folder / FIRST_FORM], _DELETE)
-    if not (described := read_writer(folder)):
-        raise UserError(f"checkpoint {folder} cannot be read ({FILE} is missing): {_DELETE}")
-    state = open_safetensors([folder / _file(number) for number in range(1, described["files"] + 1)], _DELETE)
-    if len(state) != described["entries"]:
+    described = _description(folder)
+    state = open_safetensors([folder / _file(number) for number in range(1, described.files + 1)], _DELETE)
+    if len(state) != described.entries:
         raise UserError(
-            f"{folder} cannot be read ({len(state)} entries, and {FILE} says {described['entries']}): {_DELETE}"
+            f"{folder} cannot be read ({len(state)} entries, and {FILE} says {described.entries}): {_DELETE}"
         )
     return state
 
 
-def read_writer(folder: Path) -> dict[str, Any]:
-    """Reads who wrote a state, see `describe_state`; and the numbers of its "files" and "entries".
-
-    A checkpoint of an earlier version does not say it: then the result is {}.
+def read_writer(folder: Path) -> Writer | None:
+    """Reads who wrote a state; None: it has no description.
 
     Raises:
       UserError: the description is damaged, or the state has a later version than this code.
     """
+    return _description(folder) if (folder / FILE).exists() else None
+
+
+def _description(folder: Path) -> Description:
     file = folder / FILE
-    if not file.exists():
-        return {}
-    try:
-        described = json.loads(file.read_text(encoding="utf-8"))
-        schema, kinds = described["schema"], {name: type(described[name]) for name in _KINDS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error!r}): {_DELETE}") from None
-    if kinds != _KINDS:
-        wrong = next(name for name, kind in _KINDS.items() if kinds[name] is not kind)
-        raise UserError(
-            f"{file} cannot be read ({wrong}={described[wrong]!r} is not {_KINDS[wrong].__name__}): {_DELETE}"
-        )
-    if schema > SCHEMA:
-        raise UserError(f"{file}: a state of version {schema}, and this program reads up to {SCHEMA}: update it")
-    return described
-
-
-_KINDS = {"schema": int, "framework": str, "device": str, "params": str, "compute": str, "optimizer": str, "seed": int,
-          "files": int, "entries": int}  # fmt: skip
+    version = read_json(file, dict[str, Any], _DELETE).get("schema")
+    if isinstance(version, int) and version > SCHEMA:
+        raise UserError(f"{file}: a state of version {version}, and this program reads up to {SCHEMA}: update it")
+    return read_json(file, Description, _DELETE)
 
 
 def open_state_for(folder: Path, config: Config) -> Weights:
@@ -128,23 +125,11 @@ def open_state_for(folder: Path, config: Config) -> Weights:
     """
     state, writer = open_state(folder), read_writer(folder)
     scales = config.precision.compute == "float16"
-    if not writer or (writer["compute"] == "float16") == scales:
+    if not writer or (writer.compute == "float16") == scales:
         return state
     scale = np.array(config.precision.loss_scale_init if scales else 1.0, np.float32)
     fresh = {"scaler/scale": lambda: scale, "scaler/good_steps": lambda: np.zeros((), np.int32)}
     return Lazy({name: fresh.get(name) or (lambda name=name: state[name]) for name in state})
-
-
-def copy_state(source: Path, folder: Path, config: Config, framework: str) -> None:
-    """Copies a state into an existing folder. A tree of Orbax becomes the canonical form, entry by entry.
-
-    Args:
-      config, framework: who wrote the state; asked if the state itself does not say so.
-    """
-    if (source / ORBAX / "_METADATA").is_file() and not (source / FILE).exists():
-        write_state(folder, open_state(source).items(), describe_state(config, framework))
-    else:
-        shutil.copytree(source, folder, dirs_exist_ok=True)
 
 
 def _file(number: int) -> str:

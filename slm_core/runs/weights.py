@@ -13,6 +13,7 @@ from slm_core.model.weights import Lazy, Weights, read_weights
 from slm_core.quantization.formats import merged
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.states import open_state
+from slm_core.runs.whole import check_whole
 
 
 def without_adapters(config: Config) -> Config:
@@ -38,6 +39,7 @@ def checkpoint_weights(checkpoint: Path, config: Config) -> Weights:
     Raises:
       UserError: the checkpoint is damaged.
     """
+    check_whole(checkpoint)
     if (checkpoint / "weights").is_dir():
         return read_weights(checkpoint / "weights")
     return evaluated(open_state(checkpoint / "state"), config)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from slm_core.errors import UserError
 from slm_core.files import write_atomically
-from slm_core.runs.checkpoints import latest_checkpoint, read_loop
+from slm_core.json_files import Schema, read_json
+from slm_core.runs.whole import newest_named
 from slm_core.studies.claims import Claim, claim
 from slm_core.studies.study import Cell, arguments
 from slm_core.training.metrics import read_metrics
@@ -47,16 +48,33 @@ class _Running:
     log: Path
 
 
+class Failure(Schema):
+    """A file of failures/."""
+
+    error: str  # one line
+    at: float  # seconds since 1970
+
+
 def steps_done(folder: Path) -> int:
-    """Returns the updates that a run's newest checkpoint has; 0 if there is none."""
-    checkpoint = latest_checkpoint(folder / "checkpoints")
-    return int(read_loop(checkpoint)["progress"]["step"]) if checkpoint else 0
+    """Returns the updates that a run's newest checkpoint has; 0 if there is none that can be used."""
+    return newest_named(folder / "checkpoints")
 
 
 def failure(folder: Path, name: str) -> str:
     """Returns why a run failed, one line; "" if it did not."""
+    record = _failure(folder, name)
+    return record.error if record else ""
+
+
+def _failure(folder: Path, name: str) -> Failure | None:
+    """Reads the record of a run's failure; None: there is none. A damaged one says that it is damaged."""
     path = folder / "failures" / f"{name}.json"
-    return json.loads(path.read_text())["error"] if path.is_file() else ""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, Failure, "delete it to try the run again")
+    except UserError as error:
+        return Failure(error=str(error), at=0.0)
 
 
 class Runner:
@@ -162,8 +180,8 @@ class Runner:
 
     def _ended(self, cell: Cell) -> bool:
         """Returns whether a run is finished, or failed since this process began. Earlier failures are tried again."""
-        path = self.folder / "failures" / f"{cell.name}.json"
-        if path.is_file() and json.loads(path.read_text())["at"] >= self._began:
+        record = _failure(self.folder, cell.name)
+        if record and record.at >= self._began:
             return True
         return self._done(cell) >= self._total[cell.name]
 

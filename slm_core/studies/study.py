@@ -2,17 +2,16 @@
 
 import dataclasses
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from slm_core.config import Config, presets
 from slm_core.config.fields import flatten
 from slm_core.config.recommended import unset_companions
 from slm_core.config.values import value_text
 from slm_core.errors import UserError
-from slm_core.files import write_atomically
+from slm_core.json_files import Count, Schema, read_sealed, write_sealed
 from slm_core.studies.variants import Variant, refuse_repeated, variant_config
 
 FILE = "study.json"
@@ -186,24 +185,44 @@ def write_study(study: Study) -> None:
     study.folder.mkdir(parents=True, exist_ok=True)
     variants = [{"name": variant.name, "overrides": dict(variant.overrides)} for variant in study.variants]
     values = dataclasses.asdict(study) | {"folder": study.folder.name, "variants": variants}
-    write_atomically(study.folder / FILE, json.dumps(values, indent=1) + "\n")
+    write_sealed(study.folder / FILE, values)
+
+
+class _File(Schema):
+    """The fields of study.json: those of `Study`, and a checksum."""
+
+    folder: str
+    preset: str
+    overrides: dict[str, Any]
+    variants: list[Variant]
+    frameworks: tuple[Literal["torch", "flax"], ...]
+    seeds: Count
+    match: str
+    threads: Count
+    question: str
+    command: str
+    tune: tuple[str, ...]
+    trials: Count
+    tuned: bool
+    adjusted: dict[str, dict[str, Any]]
+    notes: dict[str, tuple[str, ...]]
+    facts: dict[str, dict[str, int | float | None]]
+    checksum: str
 
 
 def read_study(folder: Path) -> Study:
     """Reads study.json. Raises UserError if there is none, or it is broken."""
-    try:
-        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        variants = tuple(Variant(each["name"], _restored(each["overrides"])) for each in values.pop("variants"))
-        values["overrides"] = _restored(values["overrides"])
-        values["adjusted"] = {name: _restored(fields) for name, fields in values["adjusted"].items()}
-        values["notes"] = {name: tuple(lines) for name, lines in values["notes"].items()}
-        values |= {name: tuple(values[name]) for name in ("frameworks", "tune")}
-        values |= {"folder": folder, "variants": variants}
-        return Study(**values)
-    except FileNotFoundError:
-        raise UserError(f"{folder}: it holds no study ({FILE} is missing)") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / FILE}: broken ({error!r}); delete it and run the study's command again") from None
+    if not (folder / FILE).exists():
+        raise UserError(f"{folder}: it holds no study ({FILE} is missing)")
+    saved = read_sealed(folder / FILE, _File, "delete it and run the study's command again")
+    values = {name: getattr(saved, name) for name in saved.__struct_fields__ if name != "checksum"}
+    values |= {
+        "folder": folder,
+        "overrides": _restored(saved.overrides),
+        "variants": tuple(Variant(each.name, _restored(dict(each.overrides))) for each in saved.variants),
+        "adjusted": {name: _restored(fields) for name, fields in saved.adjusted.items()},
+    }
+    return Study(**values)
 
 
 def _restored(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ dtype, round in another way. So a run that goes on in another twin, on another d
 model once before its first update. The loss must be that of the run's own evaluation at the same step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from slm_core.runs.states import describe_state, read_writer
 from slm_core.training.metrics import read_metrics
 
 EXPECTED = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
-"""{dtype: the largest relative deviation of the validation loss}: the tolerance of logits in docs/numerics.md."""
+"""{dtype: the largest deviation of the validation loss, over 1 or over the loss if that is larger}: the tolerance of
+logits in docs/numerics.md."""
 
 WHERE = ("framework", "device", "compute", "params")
 MEASURING = ("data.", "train.batch_size", "train.eval_batches")
@@ -25,17 +26,16 @@ MEASURING = ("data.", "train.batch_size", "train.eval_batches")
 
 
 def moved(state: Path, engine: Engine) -> dict[str, list[str]]:
-    """Lists {what: [before, now]} of where a state was written and where it goes on. A checkpoint of an earlier version
-    says nothing."""
+    """Lists {what: [before, now]} of where a state was written and where it goes on, if they differ."""
     before, now = read_writer(state), describe_state(engine.config, engine.framework)
-    known = [name for name in WHERE if before.get(name, "auto") != "auto"]
-    return {name: [before[name], now[name]] for name in known if before[name] != now[name]}
+    pairs = {name: [getattr(before, name, ""), getattr(now, name)] for name in WHERE}
+    return {name: pair for name, pair in pairs.items() if before and pair[0] != pair[1]}
 
 
 def expected_deviation(state: Path, engine: Engine) -> float:
-    """Returns the largest relative deviation that the dtypes of writer and reader allow."""
+    """Returns the largest deviation that the dtypes of writer and reader allow; see `EXPECTED`."""
     described = (read_writer(state), describe_state(engine.config, engine.framework))
-    return max(EXPECTED[each[name]] for each in described for name in ("params", "compute"))
+    return max(EXPECTED[dtype] for each in described if each for dtype in (each.params, each.compute))
 
 
 def evaluated_loss(folder: Path, step: int) -> float | None:
@@ -50,14 +50,21 @@ def same_measure(changed: Iterable[str]) -> bool:
 
 
 def check_deviation(
-    folder: Path, state: Path, step: int, engine: Engine, batches: Iterable[np.ndarray], rows: int, comparable: bool
+    folder: Path,
+    state: Path,
+    step: int,
+    engine: Engine,
+    batches: Callable[[], Iterable[np.ndarray]],
+    rows: int,
+    comparable: bool,
 ) -> None:
     """Says before and checks after how far the loss of a continued run is from its last one.
 
     Args:
       folder: the run's folder, whose record may have an evaluation at `step`.
       state: the folder that the engine was restored from.
-      batches, rows: of an evaluation, see `slm_core.inference.evaluation.evaluate`.
+      batches: makes the batches of an evaluation, see `slm_core.inference.evaluation.evaluate`.
+      rows: rows that go through the model at once.
       comparable: whether the record's evaluation was made of the same batches.
 
     Raises:
@@ -68,18 +75,18 @@ def check_deviation(
         return
     how = ", ".join(f"{name} {before} -> {now}" for name, (before, now) in changed.items())
     recorded = evaluated_loss(folder, step) if comparable else None
-    if not recorded:
+    if recorded is None:
         why = "no evaluation of these batches at that step" if comparable else "the validation batches are others"
         print(f"note: {how}: the loss after step {step} cannot be compared ({why})", flush=True)
         return
-    expected = expected_deviation(state, engine)
-    print(f"{how}: expected validation loss {recorded:.6f}, at most {expected:.0e} of it away", flush=True)
-    nats, tokens, _ = evaluate(engine, batches, rows)
-    deviation = abs(nats / tokens - recorded) / abs(recorded)
+    expected = expected_deviation(state, engine) * max(1.0, abs(recorded))
+    print(f"{how}: expected validation loss {recorded:.6f}, within {expected:.1e} nats", flush=True)
+    nats, tokens, _ = evaluate(engine, batches(), rows)
+    deviation = abs(nats / tokens - recorded)
     if not deviation <= expected:
         raise UserError(
-            f"{state}: the validation loss is {nats / tokens:.6f} here and was {recorded:.6f} ({how}): the relative"
-            f" deviation {deviation:.1e} is more than {expected:.0e}; nothing was trained. Compare both twins with"
+            f"{state}: the validation loss is {nats / tokens:.6f} here and was {recorded:.6f} ({how}): {deviation:.1e}"
+            f" nats away, and {expected:.1e} was expected; nothing was trained. Compare both twins with"
             " scripts/bisect_models.py, and check that the text is the same"
         )
-    print(f"checked: validation loss {nats / tokens:.6f}, {deviation:.1e} of it away", flush=True)
+    print(f"checked: validation loss {nats / tokens:.6f}, {deviation:.1e} nats away", flush=True)

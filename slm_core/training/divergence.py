@@ -6,7 +6,7 @@ from pathlib import Path
 
 from slm_core.errors import UserError
 from slm_core.runs.checkpoints import latest_checkpoint
-from slm_core.training.progress import Progress
+from slm_core.runs.progress import Progress
 
 MAX_SKIPPED_IN_A_ROW = 50
 """Updates that the loss scaler may skip one after another: 50 halvings take any usable scale to nothing."""

@@ -1,7 +1,6 @@
 """The training loop, written once. It drives an `Engine` of either twin through data, schedule, evaluation, samples,
 checkpoints and interruptions."""
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ from slm_core.inference.evaluation import evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import save_checkpoint
+from slm_core.runs.checkpoints import LoopState, Position, save_checkpoint
 from slm_core.runs.folder import RunFolder
+from slm_core.runs.progress import Progress
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
 from slm_core.training.divergence import stop_if_diverged
 from slm_core.training.metrics import Metrics, finite
-from slm_core.training.progress import Progress
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
@@ -222,5 +221,7 @@ class _Loop:
 
     def _save(self, step: int) -> None:
         self.metrics.sync()  # a checkpoint vouches for every line up to its step
-        state = {"progress": dataclasses.asdict(self.progress), "data": self.batches.state()}
-        save_checkpoint(self.run_folder.checkpoints, step, self.engine.save, state, self.train.keep_checkpoints)
+        data, lines = Position(**self.batches.state()), self.metrics.sums()
+        state = LoopState(progress=self.progress, data=data, lines=lines)
+        keep, run = self.train.keep_checkpoints, self.run_folder
+        save_checkpoint(run.checkpoints, step, self.engine.save, state, keep, run.identity)

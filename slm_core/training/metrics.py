@@ -9,45 +9,20 @@ continues them as if nothing had happened.
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from slm_core.files import write_atomically
+from slm_core.manifest import FileSum
+from slm_core.runs.checkpoints import unused
 from slm_core.runs.folder import read_samples
+from slm_core.runs.record import FIELDS, read_lines, read_metrics
 from slm_core.training.trackers.base import Tracker
-
-FIELDS = (
-    "step",
-    "split",
-    "loss",
-    "accuracy",
-    "lr",
-    "grad_norm",
-    "tokens",
-    "tokens_per_second",
-    "loss_scale",
-    "skipped",
-    "peak_memory_bytes",
-)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads the lines of a metrics.jsonl or details.jsonl in order; [] if there is none.
-
-    A last line that a crash cut is left out.
-    """
-    if not path.exists():
-        return []
-    complete = path.read_text().split("\n")[:-1]  # the text after the last newline is empty or cut
-    rows = []
-    for line in complete:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # a torn write after a power failure; all lines after it are void as well
-            break
-    return rows
 
 
 def finite(value: Any) -> Any:
@@ -60,17 +35,33 @@ def _line(row: dict[str, Any]) -> str:
 
 
 class _Lines:
-    """Appends to a file of lines, from which those of later steps than `step` are dropped first."""
+    """Appends to a file of lines, from which those of later steps than `step` are dropped first.
+
+    If some of its lines cannot be read, the file is kept under another name, and the good ones go on.
+    """
 
     def __init__(self, path: Path, step: int):
-        kept = [row for row in read_metrics(path) if row["step"] <= step]
-        write_atomically(path, "".join(map(_line, kept)))
-        self._file = path.open("a")
+        if path.exists() and not path.is_file():
+            path.rename(unused(path.with_name(f"damaged-{path.name}")))
+        good, bad = read_lines(path)
+        if bad:
+            shutil.copyfile(path, unused(path.with_name(f"damaged-{path.name}")))
+        kept = b"".join(line for row, line in good if row["step"] <= step)
+        write_atomically(path, kept.decode())
+        self._size, self._digest = len(kept), xxhash.xxh3_64(kept)
+        self._file = path.open("ab")
 
     def append(self, row: dict[str, Any]) -> None:
         """Writes one line at once."""
-        self._file.write(_line(row))
+        line = _line(row).encode()
+        self._file.write(line)
         self._file.flush()
+        self._size += len(line)
+        self._digest.update(line)
+
+    def sum(self) -> FileSum:
+        """Returns the size and checksum of all lines."""
+        return FileSum(bytes=self._size, xxh3=self._digest.hexdigest())
 
     def sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -119,6 +110,11 @@ class Metrics:
         """Waits until every line is on the disk."""
         for lines in filter(None, (self._metrics, self._details)):
             lines.sync()
+
+    def sums(self) -> dict[str, FileSum]:
+        """Returns the size and checksum of each file, for a checkpoint to vouch for."""
+        files = {"metrics.jsonl": self._metrics} | ({"details.jsonl": self._details} if self._details else {})
+        return {name: lines.sum() for name, lines in files.items()}
 
     def close(self) -> None:
         for part in filter(None, (self._metrics, self._details, *self._trackers)):

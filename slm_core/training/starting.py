@@ -16,19 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from slm_core.config import Config
 from slm_core.data import Batches, Dataset, prepare, validation_batches
 from slm_core.inference.evaluation import VALIDATION_SEED
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import latest_checkpoint, read_loop
+from slm_core.runs.checkpoints import LoopState, read_loop
 from slm_core.runs.folder import RunFolder, open_run
 from slm_core.runs.origin import check_text, open_source
+from slm_core.runs.progress import Progress
+from slm_core.runs.record import warn_of_damage
 from slm_core.runs.saved import SavedRun
 from slm_core.training.deviation import check_deviation, same_measure
 from slm_core.training.finetuning import check_tokens, open_base
 from slm_core.training.opening import open_engine
-from slm_core.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Start:
       run: its folder, locked.
       base: the run whose weights it began with, if any.
       checkpoint: to go on from; None: it begins.
-      loop: the loop's state in that checkpoint; {} if it begins.
+      loop: the loop's state in that checkpoint.
     """
 
     config: Config
@@ -47,12 +50,12 @@ class Start:
     dataset: Dataset
     base: SavedRun | None
     checkpoint: Path | None
-    loop: dict[str, Any]
+    loop: LoopState
 
     @property
     def progress(self) -> Progress:
         """How far the run has come."""
-        return Progress(**self.loop.get("progress", {}))
+        return self.loop.progress
 
     def engine(
         self, build: Callable[[Config, int, Weights | None], Engine], weights_of: Callable[[SavedRun], Weights]
@@ -76,7 +79,7 @@ class Start:
             checkpoint / "state",
             step,
             engine,
-            self.validation(),
+            self.validation,
             engine.config.train.micro_batch_size or self.config.train.batch_size,
             same_measure(self.run.changed_at(step)),
         )
@@ -86,7 +89,7 @@ class Start:
         config = self.config
         batches = Batches(self.dataset, "train", config.data.seq_len, config.train.batch_size, config.seed)
         if self.checkpoint:
-            batches.restore(self.loop["data"])
+            batches.restore(msgspec.to_builtins(self.loop.data))
         return batches
 
     def validation(self) -> list[Any]:
@@ -112,5 +115,8 @@ def start(config: Config, framework: str, preset: str, overrides: Iterable[str])
     if base:
         check_tokens(config, base, dataset)
     with open_run(config, framework, preset, overrides, dataset, base, source) as run:
-        checkpoint = latest_checkpoint(run.checkpoints)
-        yield Start(config, run, dataset, base, checkpoint, read_loop(checkpoint) if checkpoint else {})
+        loop = LoopState(progress=Progress())
+        if run.checkpoint:
+            loop = read_loop(run.checkpoint)
+            warn_of_damage(run.path, loop.lines)
+        yield Start(config, run, dataset, base, run.checkpoint, loop)

@@ -13,9 +13,9 @@ from slm_core.quantization import formats
 from slm_core.quantization.formats import Declared
 from slm_core.quantization.lora import AdapterPlan, short_paths
 from slm_core.runs.folder import RunFolder
+from slm_core.runs.progress import Progress
 from slm_core.runs.saved import SavedRun
 from slm_core.training.display.plain import number
-from slm_core.training.progress import Progress
 
 
 def print_start(
@@ -42,9 +42,8 @@ def start_facts(run: RunFolder, step: int) -> dict[str, str]:
     """Returns facts for `print_start`: the run that this one was started from, and the settings that change now."""
     facts = {}
     if run.origin:
-        kind = "branch of" if run.origin["branch"] else "resumed from"
-        twin = TWINS[run.origin["framework"]]
-        facts[kind] = f"{run.origin['run']} after step {run.origin['step']}, trained in {twin}"
+        kind = "branch of" if run.origin.branch else "resumed from"
+        facts[kind] = f"{run.origin.run} after step {run.origin.step}, trained in {TWINS[run.origin.framework]}"
     changed = [f"{name} {value_text(a)} -> {value_text(b)}" for name, (a, b) in run.changed_at(step).items()]
     return facts | ({"changed": ", ".join(changed)} if changed else {})
 

@@ -28,7 +28,7 @@ def test_a_saved_state_comes_back(twin, tmp_path):
 
 def test_a_missing_checkpoint_is_an_error_of_one_line(twin, tmp_path):
     """A missing checkpoint is an error of one line."""
-    with pytest.raises(UserError, match="cannot be read") as caught:
+    with pytest.raises(UserError, match="state.json is missing") as caught:
         twin.build(CONFIG, VOCAB).restore(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -62,6 +62,15 @@ def test_an_import_is_evaluated(work):
     assert "validation loss 5." in printed and "bits/byte" in printed
 
 
+def test_the_contents_of_a_run_and_of_a_folder_are_shown(work):
+    table = script("convert.py", "--show", work / "run")
+    assert "kind        imported run" in table and "embed.weight" in table and "320x32" in table
+    shown = json.loads(script("convert.py", "--show", work / "hf", "--json"))
+    assert shown["facts"]["model_type"] == "llama"
+    norms = {row["name"]: row["norm"] for row in shown["arrays"]}
+    assert len(norms) > 10 and all(norm > 0 for norm in norms.values())
+
+
 def test_an_export_is_what_was_imported(work):
     import torch
 

@@ -13,7 +13,7 @@ from slm_core.config import Config, presets
 from slm_core.config.fields import fields, with_values
 from slm_core.config.values import value_text
 from slm_core.errors import UserError
-from slm_core.runs.description import write_description
+from slm_core.runs.description import describe, write_description
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAGS = (
@@ -76,7 +76,7 @@ def test_overrides(words, values):
 def test_without_a_preset_a_continued_run_gives_its_settings(tmp_path):
     """Those of its config.json, but for where and how it ran; overrides come on top."""
     config = with_values(Config(), {"optim.lr": 0.5, "train.steps": 700, "run.name": "first", "run.threads": 3})
-    write_description(tmp_path, config, "torch", "default", "print", 256)
+    write_description(tmp_path, describe(tmp_path, config, "torch", "default", "print", 256))
     folder = str(tmp_path)
     by_name = [f"--config.run.dir={tmp_path.parent}", f"--config.run.name={tmp_path.name}"]
     for words in ([f"--config.run.resume_from={folder}"], [*by_name, "--config.run.branch=b"]):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from slm_core.config.fields import flatten
 from slm_core.data import load_tokenizer
 from slm_core.errors import UserError
+from slm_core.json_files import write_sealed
 from slm_core.model.weights import read_weights, write_weights
 from slm_core.runs.checkpoints import read_loop
 from slm_core.runs.folder import open_run
@@ -189,14 +191,26 @@ def test_load_run_names_the_nearest_run(config):
 def test_load_run_of_a_broken_config(config, text):
     folder = run(config).folder
     (folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match="config.json: broken"):
+    shutil.rmtree(folder / "checkpoints")
+    with pytest.raises(UserError, match="config.json is broken .*; restore the file"):
         load_run(folder)
+
+
+def test_a_broken_config_is_read_from_its_copy_and_put_back_by_training(config, caplog):
+    folder = run(config).folder
+    path = folder / "config.json"
+    before = path.read_text()
+    path.write_text(before.replace('"torch"', '"flax"'))
+    assert load_run(folder).framework == "torch"
+    assert "its copy in step-00000003 is used" in caplog.text
+    run(config)
+    assert path.read_text() == before
 
 
 def test_load_run_of_a_field_that_this_version_lacks(config):
     folder = run(config).folder
     path = folder / "config.json"
-    path.write_text(path.read_text().replace('"d_model"', '"d_modle"'))
+    write_sealed(path, json.loads(path.read_text().replace('"d_model"', '"d_modle"')))
     with pytest.raises(UserError, match="config.json: .*d_modle.*d_model"):
         load_run(folder)
 
@@ -222,7 +236,7 @@ def test_an_imported_run_is_loaded(config):
     assert saved.config == config and saved.imported == {"model_type": "other", "eos_token_id": [1, 2]}
     assert saved.checkpoint == folder / "checkpoints" / "step-00000000"
     assert read_weights(saved.checkpoint / "weights")["embed.weight"].shape == (7, 4)
-    assert read_loop(saved.checkpoint)["progress"]["step"] == 0
+    assert read_loop(saved.checkpoint).progress.step == 0
     assert {"versions", "commit"} <= json.loads((folder / "config.json").read_text()).keys()
 
 

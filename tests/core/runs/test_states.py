@@ -1,13 +1,16 @@
 """The canonical state of a run: written in shards, read entry by entry, and every damage of its description named."""
 
 import json
+import subprocess
+import sys
 
+import msgspec
 import numpy as np
 import pytest
 
 from slm_core.config import Config, Precision, Run
 from slm_core.errors import UserError
-from slm_core.runs.states import copy_state, describe_state, open_state, open_state_for, read_writer, write_state
+from slm_core.runs.states import describe_state, open_state, open_state_for, read_writer, write_state
 
 CONFIG = Config(precision=Precision(compute="float32"), run=Run(device="cpu"), seed=3)
 STATE = {
@@ -51,7 +54,7 @@ def test_one_shard_is_in_memory_at_a_time(tmp_path):
 
 def test_a_state_says_who_wrote_it(tmp_path):
     written(tmp_path)
-    assert read_writer(tmp_path) == {
+    assert msgspec.to_builtins(read_writer(tmp_path)) == {
         "schema": 1, "framework": "flax", "device": "cpu", "params": "float32", "compute": "float32",
         "optimizer": "adamw", "seed": 3, "files": 1, "entries": 6,
     }  # fmt: skip
@@ -61,8 +64,8 @@ def test_a_state_says_who_wrote_it(tmp_path):
     ("change", "message"),
     [
         ({"schema": 2}, "a state of version 2, and this program reads up to 1: update it"),
-        ({"schema": "1"}, "schema='1' is not int"),
-        ({"compute": None}, "compute=None is not str"),
+        ({"schema": "1"}, "state.json is broken .schema: expected int"),
+        ({"compute": None}, "state.json is broken .compute: expected str"),
         ({"entries": 7}, "6 entries, and state.json says 7"),
         ({"files": 2}, "state-00002.safetensors cannot be read"),
     ],
@@ -78,12 +81,12 @@ def test_a_wrong_description_is_one_line(tmp_path, change, message):
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
 def test_a_description_that_is_not_one_is_one_line(tmp_path, text):
     (written(tmp_path) / "state.json").write_text(text)
-    with pytest.raises(UserError, match="state.json cannot be read"):
+    with pytest.raises(UserError, match="state.json is broken"):
         open_state(tmp_path)
 
 
 def test_a_state_without_its_files_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"cannot be read \(state.json is missing\)"):
+    with pytest.raises(UserError, match="state.json is missing"):
         open_state(tmp_path)
     (written(tmp_path) / "state-00001.safetensors").unlink()
     with pytest.raises(UserError, match="state-00001.safetensors cannot be read"):
@@ -104,45 +107,14 @@ def test_the_loss_scale_starts_anew_only_across_float16(tmp_path):
     assert (float(same["scaler/scale"]), int(same["scaler/good_steps"])) == (64.0, 9)
 
 
-def test_a_state_of_the_first_pytorch_form_is_read_and_copied(tmp_path):
-    from safetensors.numpy import save_file
-
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.mkdir()
-    new.mkdir()
-    save_file({name: np.ascontiguousarray(value) for name, value in STATE.items()}, old / "state.safetensors")
-    assert open_state(old).keys() == STATE.keys() and read_writer(old) == {}
-    copy_state(old, new, CONFIG, "torch")
-    np.testing.assert_array_equal(open_state(new)["optim/m/embed.weight"], STATE["optim/m/embed.weight"])
-
-
-@pytest.mark.slow
-def test_an_orbax_tree_of_the_flax_twin_is_read_without_jax_and_becomes_the_canonical_form(tmp_path):
-    import subprocess
-    import sys
-
-    import orbax.checkpoint as ocp
-
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "old" / "state", dict(STATE))
+def test_reading_a_state_needs_neither_framework(tmp_path):
+    """So a PyTorch process reads what Flax wrote without JAX, and the reverse."""
     program = """
 import sys
 from pathlib import Path
-import numpy as np
-from tests.core.runs.test_states import CONFIG, STATE
-from slm_core.runs.states import copy_state, open_state, read_writer
-old, new = Path(sys.argv[1], "old"), Path(sys.argv[1], "new")
-new.mkdir()
-copy_state(old, new, CONFIG, "flax")
-for state in (open_state(old), open_state(new)):
-    assert state.keys() == STATE.keys()
-    for name, value in STATE.items():
-        assert (state[name].dtype, state[name].shape) == (value.dtype, value.shape), name
-        assert np.array_equal(state[name], value), name
-assert read_writer(new)["framework"] == "flax" and not read_writer(old)
-assert not {"jax", "orbax", "torch"} & sys.modules.keys()
+from slm_core.runs.states import open_state, read_writer
+assert read_writer(Path(sys.argv[1])).framework == "flax"
+assert sum(array.size for array in open_state(Path(sys.argv[1])).values()) == 34
+assert not {"jax", "flax", "orbax", "torch"} & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", program, tmp_path], check=True)
-    (tmp_path / "old" / "state" / "_METADATA").write_text("{}")
-    with pytest.raises(UserError, match="its metadata are damaged"):
-        open_state(tmp_path / "old")
+    subprocess.run([sys.executable, "-c", program, written(tmp_path)], check=True)

@@ -1,6 +1,7 @@
 """How a run starts: alone, from its checkpoint, from the checkpoint of another run, or as a branch of one."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_another_framework_goes_on_as_if_nothing_had_happened(config, capsys):
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert f"{other} after step 10, trained in PyTorch" in printed
-    assert "framework torch -> flax: expected validation loss" in printed and "at most 1e-12 of it away" in printed
+    assert "framework torch -> flax: expected validation loss" in printed and "e-12 nats" in printed
     assert "checked: validation loss" in printed
 
 
@@ -282,7 +283,7 @@ def test_a_loss_that_is_not_the_recorded_one_stops_the_run(config):
 
     other = stopped(config, 10)
     mine = change(config, run__name="mine", run__resume_from=str(other))
-    with pytest.raises(UserError, match="the relative deviation .* is more than 1e-12; nothing was trained"):
+    with pytest.raises(UserError, match="nats away, and .*e-12 was expected; nothing was trained"):
         run(mine, "flax", {"flax": Other})
     assert len(list_checkpoints(other.parent / "mine" / "checkpoints")) == 1
 
@@ -293,7 +294,7 @@ def test_another_dtype_is_expected_to_be_farther_away(config, capsys):
     run(change(config, run__resume_from=str(other), run__branch="b", precision=half))
     printed = capsys.readouterr().out
     assert "compute float64 -> float16, params float64 -> float32: expected" in printed
-    assert "at most 2e-02 of it away" in printed
+    assert 0.02 < float(re.search(r"within (\S+) nats", printed)[1]) < 0.2  # 2% of the loss
 
 
 def test_a_step_without_an_evaluation_cannot_be_checked_and_says_so(config, capsys):
@@ -316,6 +317,15 @@ def test_an_imported_model_has_no_state_to_continue(config):
     folder = imported(config)
     message = refusal(change(config, run__resume_from=str(folder), run__name="mine"))
     assert "an imported model has weights and no state" in message and "configs/finetune.py" in message
+
+
+def test_the_newest_whole_checkpoint_of_a_source_is_used_and_said_so(config, caplog):
+    other = run(change(config, run__name="other"))[0].folder
+    (weights,) = (load_run(other).checkpoint / "state").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    result, given = run(change(config, run__resume_from=str(other), run__name="mine"), "flax")
+    assert [step for step, _, _ in given] == list(range(10, 20)) and described(result.folder)["origin"]["step"] == 10
+    assert "step-00000020 is damaged" in caplog.text and "step-00000010 is used" in caplog.text
 
 
 def test_a_damaged_source_is_named_and_nothing_begins(config):

@@ -3,6 +3,7 @@
 A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2.
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -60,12 +61,15 @@ def main(
       argv: arguments without the program's name; None takes those of the process.
 
     Raises:
-      SystemExit: status 2 after a UserError, 130 after Ctrl-C, 0 after --help.
+      SystemExit: status 2 after a UserError, 130 after Ctrl-C, 0 after --help or --help SECTION.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    _print_any_character()
     try:
-        if any(word in ("-h", "--help") for word in words):
-            _print_help(description, extra_flags, takes_config)
+        _check_text(words)
+        asked, section = asked_help(words)
+        if asked:
+            _print_help(description, extra_flags, takes_config, section)
             raise SystemExit(0)
         invocation, notes = parse(words, extra_flags, takes_config=takes_config, needs_data=needs_data)
         for note in notes:
@@ -78,11 +82,39 @@ def main(
         raise SystemExit(130) from None
 
 
-def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool) -> None:
-    from slm_core.cli.help import show
+def _print_any_character() -> None:
+    """Lets a character that the terminal's encoding lacks be printed as its escape, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Raises UserError for a word with bytes that are not UTF-8: they could be neither shown nor written to JSON."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = word.encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown}: it has bytes that are not UTF-8; write it in UTF-8, or rename the file")
+
+
+def asked_help(words: Sequence[str]) -> tuple[bool, str]:
+    """Returns whether the words ask for help, and the section that they name: `--help optim` or `--help=optim`."""
+    for index, word in enumerate(words):
+        flag, _, section = word.partition("=")
+        if flag in ("-h", "--help"):
+            following = words[index + 1] if index + 1 < len(words) else ""
+            return True, section or ("" if following.startswith("-") else following)
+    return False, ""
+
+
+def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool, section: str) -> None:
+    from slm_core.cli.help import show, show_section
 
     try:
-        show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
+        if section:
+            show_section(section, takes_config)
+        else:
+            show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
         sys.stdout.flush()
     except BrokenPipeError:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,8 +3,11 @@
 WIDTH = 2**16
 """Features of a layer, heads, ranks, the two sides of a matrix."""
 
-LAYERS = 2**10
-"""Blocks of a model, experts of a layer."""
+LAYERS = 2**8
+"""Blocks of a model."""
+
+EXPERTS = 2**10
+"""Experts of a layer."""
 
 TOKENS = 2**20
 """Tokens of a sequence, a vocabulary or a batch."""

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from slm_core.config.attention import Attention, Position
-from slm_core.config.bounds import LAYERS, SCALE, WIDTH
+from slm_core.config.bounds import EXPERTS, LAYERS, SCALE, WIDTH
 from slm_core.config.option import option
 
 
@@ -115,11 +115,11 @@ class Mlp:
             "clipped_swiglu": "as mlp.kind=clipped_swiglu",
         },
     )
-    experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1, high=LAYERS)
-    top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1, high=LAYERS)
+    experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1, high=EXPERTS)
+    top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1, high=EXPERTS)
     shared_experts: int = option(
         0, "experts that every token visits, computed as one of that many times the width (DeepSeekMoE 2024)",
-        read_by={"kind": ("moe",)}, low=0, high=LAYERS,
+        read_by={"kind": ("moe",)}, low=0, high=EXPERTS,
     )  # fmt: skip
     router: str = option(
         "softmax",
@@ -133,11 +133,11 @@ class Mlp:
         "groups of experts, of which a token visits top_groups (DeepSeek-V3 2024)",
         read_by={"kind": ("moe",)},
         low=1,
-        high=LAYERS,
+        high=EXPERTS,
     )
     top_groups: int = option(
         1, "groups that a token may visit: those with the largest sum of their two best scores",
-        read_by={"kind": ("moe",)}, low=1, high=LAYERS,
+        read_by={"kind": ("moe",)}, low=1, high=EXPERTS,
     )  # fmt: skip
     renormalise: bool = option(True, "the top_k scores are divided by their sum", read_by={"kind": ("moe",)})
     routed_scale: float = option(

@@ -16,6 +16,7 @@ from slm_core.config.fields import field_table, with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.config.values import parse_value
 from slm_core.errors import UserError
+from slm_core.training.display.plain import printable
 
 __all__ = ["Flag", "Invocation", "main", "override", "parse"]
 
@@ -76,10 +77,15 @@ def main(
             print(f"note: {note}", file=sys.stderr)
         run(invocation)
     except UserError as error:
-        print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def one_line(error: UserError) -> str:
+    """Returns the text of an error as one line, without characters that a terminal would obey."""
+    return printable(" ".join(str(error).split()))
 
 
 def _print_any_character() -> None:

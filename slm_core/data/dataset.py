@@ -95,8 +95,8 @@ class TextDataset:
         windows = TextWindows(tokens, seq_len)
         if not len(tokens) and self.counts[f"{split}_bytes"]:
             raise UserError(
-                f"data.tokenizer: it makes no token of the {self.counts[f'{split}_bytes']} bytes in the {split} split of "
-                f"{self.name}; give a tokenizer that knows its characters"
+                f"data.tokenizer: it makes no token of the {self.counts[f'{split}_bytes']} bytes in the {split} "
+                f"split of {self.name}; give a tokenizer that knows its characters"
             )
         if not len(windows):
             raise UserError(

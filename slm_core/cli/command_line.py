@@ -1,8 +1,11 @@
 """The command line of every script: `--config PATH[:variant]`, `--config.a.b=value`, a script's own flags, `--help`.
 
-A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2.
+A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2. So does
+what the machine refuses: a full disk, a file that cannot be written, a closed output.
 """
 
+import contextlib
+import errno
 import io
 import os
 import sys
@@ -16,7 +19,6 @@ from slm_core.config.fields import field_table, with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.config.values import parse_value
 from slm_core.errors import UserError
-from slm_core.training.display.plain import printable
 
 __all__ = ["Flag", "Invocation", "main", "override", "parse"]
 
@@ -62,7 +64,8 @@ def main(
       argv: arguments without the program's name; None takes those of the process.
 
     Raises:
-      SystemExit: status 2 after a UserError, 130 after Ctrl-C, 0 after --help or --help SECTION.
+      SystemExit: status 2 after a UserError or what the machine refuses, 130 after Ctrl-C, 0 after --help and
+        --help SECTION.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     _print_any_character()
@@ -79,13 +82,42 @@ def main(
     except UserError as error:
         print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        if error.filename is None:
+            _drop_output()
+        print("error:", one_line(UserError(machine_error(error))), file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk, then run the same command again",
+    errno.EDQUOT: "make room in your quota, then run the same command again",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "check its permissions, or name another",
+    errno.EPERM: "check its permissions, or name another",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "let the process open more files: ulimit -n 4096",
+    errno.ENFILE: "close other programs: the machine has too many open files",
+    errno.EIO: "check the disk",
+    errno.EPIPE: "its reader ended; write the output to a file instead",
+}
+"""{what the machine says: what to do}."""
+
+
+def machine_error(error: OSError) -> str:
+    """Returns what failed on the machine, why, and what to do."""
+    what = error.filename or ("standard output" if error.errno == errno.EPIPE else "a file")
+    return f"{what}: {error.strerror}; {_REMEDIES[error.errno or 0]}"
+
+
 def one_line(error: UserError) -> str:
-    """Returns the text of an error as one line, without characters that a terminal would obey."""
-    return printable(" ".join(str(error).split()))
+    """Returns the text of an error as one line, in which what a terminal would obey is written as its escape."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _print_any_character() -> None:
@@ -123,6 +155,12 @@ def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: boo
             show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
         sys.stdout.flush()
     except BrokenPipeError:  # `--help | head`
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Sends what waits to be printed nowhere, so that Python does not fail once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # a test's output is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,6 +1,5 @@
 """Opens the folder of a run for training: creates it, or continues the run in it, and locks it."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from slm_core.config import Config
 from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import save_tokenizer
 from slm_core.errors import UserError
-from slm_core.files import sync_tree
+from slm_core.files import lock_file, sync_tree
 from slm_core.runs.checkpoints import latest_checkpoint, repair
 from slm_core.runs.description import add_to_description, read_description, write_description
 from slm_core.runs.naming import automatic_name, check_name, make_folder
@@ -101,15 +100,13 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
 
 
 def _acquire(path: Path) -> int:
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
+    handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    if lock_file(handle) is False:
+        os.close(handle)
         raise UserError(
             f"run.name={path.name!r}: another process is training in {path}; wait for it, or choose another run.name"
-        ) from error
-    return lock
+        )
+    return handle
 
 
 def _describe(path: Path, config: Config, framework: str, preset: str, dataset: Dataset, base: SavedRun | None) -> None:

@@ -98,7 +98,7 @@ def test_a_new_component_gets_its_own_case(monkeypatch):
     table["model.mlp.kind"] = table["model.mlp.kind"]._replace(option=fresh)
     for reader in (module, fields):
         monkeypatch.setattr(reader, "field_table", lambda: table)
-    monkeypatch.setattr(module, "_tiny", lambda name, overrides, section: module.Case(name, BASE, section))
+    monkeypatch.setattr(module, "small_case", lambda name, overrides, section: module.Case(name, BASE, section))
     (case,) = (case for case in module._choice_cases(CASES, REGISTRIES) if case.name == "mlp.kind=reglu")
     assert case.quick and case.section == "MLPs"
 

@@ -1,5 +1,6 @@
 """The command line: overrides, presets, notes, errors of one line and status 2, help."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -205,6 +206,43 @@ def test_errors_inside_the_script(capsys):
         main(fail, "Tests.", argv=[])
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: data.path=x is not there: give another\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; make room on the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.json"), "x.json: Permission denied; check its perm"),
+        (OSError(errno.EMFILE, "Too many open files", "y"), "y: Too many open files; let the process open more"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "standard output: Broken pipe; its reader ended"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, error, line):
+    def run(invocation):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        main(run, "Tests.", FLAGS, argv=[])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith(f"error: {line}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "a closed pipe"])
+def test_output_that_cannot_be_written_is_one_line(where, tmp_path):
+    code = (
+        "from slm_core.cli.command_line import main\n"
+        "main(lambda invocation: print('x' * 100_000, flush=True), 'Tests.', argv=[])\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    if where == "/dev/full":
+        output = os.open(where, os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=output, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_is_quiet(capsys):

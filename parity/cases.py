@@ -30,6 +30,7 @@ from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.errors import UserError, nearest
 from slm_core.model.one_twin import check_comparable
 from slm_core.runs.vocabulary import expected_vocabulary
+from slm_core.training.schedules import warmup_steps
 
 PROOFS = ("float64", "float32")
 ALL = tuple(CHECKS)
@@ -144,7 +145,7 @@ def config_case(name: str, config: Config) -> Case:
     small = {
         "train.batch_size": 1 if big else 2,
         "train.micro_batch_size": 1,
-        "optim.warmup_steps": min(config.optim.warmup_steps, 10),
+        "optim.warmup_steps": min(warmup_steps(config.optim, config.train.steps), 10),
         "run.device": "cpu",
         "run.compile": False,
     }

@@ -1,5 +1,7 @@
 """Continues a prompt with a run of either twin."""
 
+import sys
+
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
@@ -11,7 +13,7 @@ FLAGS = (
     Flag("temperature", float, 0.8, "divisor of the logits; 0: always the likeliest token"),
     Flag("top_k", int, 0, "number of the likeliest tokens to sample from; 0: all"),
     Flag("top_p", float, 0.95, "total probability of the likeliest tokens to sample from; 1: all"),
-    Flag("seed", int, 0, "seed of the random numbers"),
+    Flag("seed", int, 0, "seed of the random numbers, from 0 on"),
     Flag("device", str, "auto", "where to compute", choices=("auto", "cpu", "cuda")),
 )
 
@@ -22,6 +24,7 @@ def run(invocation: Invocation) -> None:
     from slm_core.inference.sampling import generate
     from slm_core.inference.special import end_tokens
     from slm_core.runs.saved import load_run
+    from slm_core.training.display.plain import printable
 
     flags = invocation.flags
     saved = load_run(flags["run"])
@@ -37,12 +40,17 @@ def run(invocation: Invocation) -> None:
     for token in prompt:
         stream.push(token)  # the text of a token may depend on the one before
     ends = end_tokens(saved.tokens or {})
-    print(flags["prompt"], end="", flush=True)
-    for token in tokens:
-        if token in ends:
-            break
-        print(stream.push(token), end="", flush=True)
-    print(stream.flush())
+    shown = printable if sys.stdout.isatty() else str
+    print(shown(flags["prompt"]), end="", flush=True)
+    try:
+        for token in tokens:
+            if token in ends:
+                break
+            print(shown(stream.push(token)), end="", flush=True)
+    except FloatingPointError as error:
+        print()
+        raise UserError(f"--run={flags['run']}: {error}; its weights are damaged or diverged") from None
+    print(shown(stream.flush()))
 
 
 if __name__ == "__main__":

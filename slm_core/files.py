@@ -1,7 +1,15 @@
-"""Writes files so that they survive a crash: sync first, rename last."""
+"""Writes files so that they survive a crash, sync first and rename last; and locks them, where that is possible."""
 
+import errno
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
+
+from slm_core.logging import say_once
+
+_LACKING = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""What a file system says that cannot lock, or cannot sync a folder: some network and container mounts."""
 
 
 def sync(path: Path) -> None:
@@ -9,8 +17,33 @@ def sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _LACKING or not path.is_dir():
+            raise
     finally:
         os.close(handle)
+
+
+def lock_file(file: int | IO, *, shared: bool = False, wait: bool = False) -> bool | None:
+    """Locks an open file until it is closed. Other processes are kept out, not other threads.
+
+    Args:
+      shared: several may hold it at once.
+      wait: until the lock is free.
+
+    Returns:
+      True: it is locked. False: another process has it. None: the file system has no locks; the user is told once.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        say_once("this file system has no locks: let only one process at a time write to a run or a dataset")
+        return None
+    return True
 
 
 def sync_tree(folder: Path) -> None:

@@ -193,6 +193,9 @@ class Engine(Evaluator, Protocol):
     def fetch(self, metrics: Any) -> dict[str, float]:
         """Waits for the metrics of a `train_step`: loss, grad_norm, loss_scale, skipped (1.0 if it was not applied)."""
 
+    def non_finite_parameter(self) -> str:
+        """Returns the name of the first trained parameter with a value that is not finite; "" if there is none."""
+
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and scaler state into an empty folder, in the form of `slm_core.runs.states`."""
 

@@ -199,6 +199,15 @@ class Engine:
             self.averaged = values | averages
         return self.averaged
 
+    def non_finite_parameter(self) -> str:
+        """Returns the name of the first trained parameter with a value that is not finite; "" if there is none."""
+        for name, value in self._trained(self.state["params"]).items():
+            members = list(self.stack.members(name))
+            finite = np.asarray(jnp.isfinite(value).reshape(len(members), -1).all(axis=1))
+            if not finite.all():
+                return members[int(np.argmin(finite))]
+        return ""
+
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and loss scaler into an existing folder."""
         write_state(folder, self.state_entries(), describe_state(self.config, self.framework))

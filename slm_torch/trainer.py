@@ -145,6 +145,10 @@ class Engine:
         self.averaged = averaged = copy.deepcopy(self.model, copies)
         return averaged
 
+    def non_finite_parameter(self) -> str:
+        """Returns the name of the first trained parameter with a value that is not finite; "" if there is none."""
+        return next((name for name, p in self.trained.items() if not bool(torch.isfinite(p).all())), "")
+
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and loss scaler into an existing folder."""
         write_state(folder, self.state_entries(), describe_state(self.config, self.framework))

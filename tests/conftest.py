@@ -6,7 +6,7 @@ import os
 import pytest
 
 CHECKED = ("slm_torch", "slm_flax")
-UNCHECKED = ("parity", "sensitivity")
+UNCHECKED = ("parity", "sensitivity", "inputs")
 """Folders of tests in which signatures are not checked: that takes a fourth of their time, and the others do it."""
 
 pytest_plugins = ["tests.mutation_score"]

@@ -6,6 +6,7 @@ from scripts.benchmarks._checkout import of_checkout
 from slm_core.config import Config
 from slm_core.data import Batches, prepare
 from slm_core.studies.machine import process_peak_bytes
+from slm_core.training.schedules import warmup_steps
 
 
 class NanoDO:
@@ -77,7 +78,7 @@ def _optimizer_settings(config: Config):
             "peak_learning_rate": optim.lr,
             "final_learning_rate": optim.lr * optim.min_lr_ratio,
             "num_train_steps": config.train.steps,
-            "warmup_steps": optim.warmup_steps,
+            "warmup_steps": warmup_steps(optim, config.train.steps),
             "decay_type": "cosine",
             "b1": optim.betas[0],
             "b2": optim.betas[1],

@@ -1,8 +1,12 @@
 """The command line of every script: `--config PATH[:variant]`, `--config.a.b=value`, a script's own flags, `--help`.
 
-A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2.
+A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2. So does
+what the machine refuses: a full disk, a file that cannot be written, a closed output.
 """
 
+import contextlib
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -61,31 +65,103 @@ def main(
       argv: arguments without the program's name; None takes those of the process.
 
     Raises:
-      SystemExit: status 2 after a UserError, 130 after Ctrl-C, 0 after --help.
+      SystemExit: status 2 after a UserError or what the machine refuses, 130 after Ctrl-C, 0 after --help and
+        --help SECTION.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    _print_any_character()
     try:
-        if any(word in ("-h", "--help") for word in words):
-            _print_help(description, extra_flags, takes_config)
+        _check_text(words)
+        asked, section = asked_help(words)
+        if asked:
+            _print_help(description, extra_flags, takes_config, section)
             raise SystemExit(0)
         invocation, notes = parse(words, extra_flags, takes_config=takes_config, needs_data=needs_data)
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         run(invocation)
     except UserError as error:
-        print("error:", " ".join(str(error).split("\n")), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in _REMEDIES:
+            raise
+        if error.filename is None:
+            _drop_output()
+        print("error:", one_line(UserError(machine_error(error))), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 
 
-def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool) -> None:
-    from slm_core.cli.help import show
+_REMEDIES = {
+    errno.ENOSPC: "make room on the disk, then run the same command again",
+    errno.EDQUOT: "make room in your quota, then run the same command again",
+    errno.EROFS: "name a folder that can be written",
+    errno.EACCES: "check its permissions, or name another",
+    errno.EPERM: "check its permissions, or name another",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.EMFILE: "let the process open more files: ulimit -n 4096",
+    errno.ENFILE: "close other programs: the machine has too many open files",
+    errno.EIO: "check the disk",
+    errno.EPIPE: "its reader ended; write the output to a file instead",
+}
+"""{what the machine says: what to do}."""
+
+
+def machine_error(error: OSError) -> str:
+    """Returns what failed on the machine, why, and what to do."""
+    what = error.filename or ("standard output" if error.errno == errno.EPIPE else "a file")
+    return f"{what}: {error.strerror}; {_REMEDIES[error.errno or 0]}"
+
+
+def one_line(error: UserError) -> str:
+    """Returns the text of an error as one line, in which what a terminal would obey is written as its escape."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _print_any_character() -> None:
+    """Lets a character that the terminal's encoding lacks be printed as its escape, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Raises UserError for a word with bytes that are not UTF-8: they could be neither shown nor written to JSON."""
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):
+            shown = word.encode("utf-8", "backslashreplace").decode()
+            raise UserError(f"{shown}: it has bytes that are not UTF-8; write it in UTF-8, or rename the file")
+
+
+def asked_help(words: Sequence[str]) -> tuple[bool, str]:
+    """Returns whether the words ask for help, and the section that they name: `--help optim` or `--help=optim`."""
+    for index, word in enumerate(words):
+        flag, _, section = word.partition("=")
+        if flag in ("-h", "--help"):
+            following = words[index + 1] if index + 1 < len(words) else ""
+            return True, section or ("" if following.startswith("-") else following)
+    return False, ""
+
+
+def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: bool, section: str) -> None:
+    from slm_core.cli.help import show, show_section
 
     try:
-        show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
+        if section:
+            show_section(section, takes_config)
+        else:
+            show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
         sys.stdout.flush()
     except BrokenPipeError:  # `--help | head`
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Sends what waits to be printed nowhere, so that Python does not fail once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # a test's output is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -1,4 +1,4 @@
-"""`--help`: description, examples, presets, a script's own flags, and every field of the config, at 100 columns."""
+"""`--help`: description, examples, presets, a script's own flags, and every field of the config; 40 to 100 columns."""
 
 import os
 import shutil
@@ -9,13 +9,17 @@ from typing import Any, NamedTuple
 
 from slm_core.cli.flags import Flag
 from slm_core.config import presets
-from slm_core.config.fields import FieldInfo, Section, sections, type_name
+from slm_core.config.fields import FieldInfo, Section, field_table, sections, type_name
 from slm_core.config.option import Option
 from slm_core.config.values import value_text
+from slm_core.errors import UserError, nearest
 
 _BOLD, _CYAN, _DIM = "1", "36", "2"
 _SPACE = "\u00a0"  # keeps a bound on one line; printed as a space
 _NOTE_WIDTH = 48  # columns that a note gets at least, however wide names and defaults are
+_WIDE = 80  # from this many columns on, fields are in a table
+_BESIDE = 16  # columns that a text needs beside its head
+_BELOW = 8  # indent of a text below its head
 
 Paint = Callable[[str, str], str]
 """Puts a text into an ANSI code, or leaves it as it is."""
@@ -37,8 +41,25 @@ def show(program: str, description: str, extra_flags: Sequence[Flag] = (), takes
         print(line)
 
 
+def show_section(name: str, takes_config: bool) -> None:
+    """Prints the help of one section of the config, `--help optim`, or of the section that a field is in.
+
+    Raises:
+      UserError: there is no such section, or the command reads no config.
+    """
+    name = name.removeprefix("--").removeprefix("config.").rstrip(".")
+    known = {section.name or "seed": section for section in sections()}
+    if not takes_config:
+        raise UserError(f"--help {name}: this command has no sections; --help shows all of it")
+    section = known.get(name) or known.get(name.rpartition(".")[0] if name in field_table() else "")
+    if section is None:
+        raise UserError(f"--help {name}: the sections are {', '.join(known)}{nearest(name, known)}")
+    for line in _section(section, painter(sys.stdout.isatty()), _width()):
+        print(line)
+
+
 def _width() -> int:
-    return min(100, max(80, shutil.get_terminal_size((100, 24)).columns))
+    return min(100, max(40, shutil.get_terminal_size((100, 24)).columns))
 
 
 def painter(colour: bool) -> Paint:
@@ -89,7 +110,9 @@ def _usage(program: str, extra_flags: Sequence[Flag], takes_config: bool, paint:
 
 def _presets(paint: Paint, width: int) -> Iterator[str]:
     yield ""
-    yield paint("Presets", _BOLD) + f"   --config PATH[:variant]; without it {presets.DEFAULT}"
+    yield from _hanging(
+        paint("Presets", _BOLD) + "   ", 10, f"--config PATH[:variant]; without it {presets.DEFAULT}", width
+    )
     for preset in presets.listing():
         yield from _hanging(f"  {paint(preset.path, _CYAN)}  ", 4 + len(preset.path), preset.doc, width)
         size = max([14, *(len(variant) + 3 for variant in preset.variants)])
@@ -100,7 +123,7 @@ def _presets(paint: Paint, width: int) -> Iterator[str]:
 
 def _section(section: Section, paint: Paint, width: int) -> Iterator[str]:
     prefix = f"--config.{section.name}." if section.name else "--config."
-    yield f"{paint(prefix, _BOLD)}   {paint(section.doc.rstrip('.'), _DIM)}"
+    yield from _hanging(f"{paint(prefix, _BOLD)}   ", len(prefix) + 3, section.doc.rstrip("."), width)
     yield from _table([_field_row(info) for info in section.fields], paint, width)
 
 
@@ -131,9 +154,10 @@ def _bounds(option: Option) -> str:
 
 
 def _table(rows: Sequence[Row], paint: Paint, width: int) -> Iterator[str]:
-    sizes = [max(len(row[column]) for row in rows) for column in range(3)]
-    indent = 2 + sum(sizes) + 6
-    note_indent = min(indent + 1, width - _NOTE_WIDTH)
+    columns = width >= _WIDE
+    sizes = [max(len(row[column]) for row in rows) if columns else 0 for column in range(3)]
+    indent = 2 + sum(sizes) + 6 if columns else width
+    note_indent = min(indent + 1, width - _NOTE_WIDTH) if columns else 6
     for name, kind, default, doc, notes in rows:
         cells = f"{paint(name.ljust(sizes[0]), _CYAN)}  {paint(kind.ljust(sizes[1]), _DIM)}  {default.ljust(sizes[2])}"
         yield from _hanging(f"  {cells}  ", indent, doc, width)
@@ -144,8 +168,15 @@ def _table(rows: Sequence[Row], paint: Paint, width: int) -> Iterator[str]:
 
 
 def _hanging(head: str, indent: int, text: str, width: int) -> Iterator[str]:
-    """Yields `head` and the text wrapped beside it; `indent` is the head's width on the screen."""
-    wrapped = textwrap.wrap(text, max(20, width - indent), break_on_hyphens=False) or [""]
+    """Yields `head` and the text wrapped beside it, or below it if the screen is narrow.
+
+    Args:
+      indent: the head's width on the screen.
+    """
+    if width - indent < _BESIDE:
+        yield head.rstrip()
+        head, indent = " " * _BELOW, _BELOW
+    wrapped = textwrap.wrap(text, width - indent, break_on_hyphens=False) or [""]
     wrapped = [line.replace(_SPACE, " ") for line in wrapped]
     yield (head + wrapped[0]).rstrip()
     yield from (" " * indent + line for line in wrapped[1:])

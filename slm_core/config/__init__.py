@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from slm_core.config.attention import Attention, Position
+from slm_core.config.bounds import SEED
 from slm_core.config.machine import DTYPES, Memory, Precision, Run
 from slm_core.config.model import Mlp, Model, Norm
 from slm_core.config.option import option
@@ -29,7 +30,7 @@ class Config:
     that the value follows from other fields or from the machine.
     """
 
-    seed: int = option(0, "seed of initial weights, data order, dropout and sampling", low=0, high=2**32 - 1)
+    seed: int = option(0, "seed of initial weights, data order, dropout and sampling", low=0, high=SEED)
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)
     optim: Optim = dataclasses.field(default_factory=Optim)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from slm_core.config.bounds import SCALE, TOKENS, WIDTH
 from slm_core.config.option import option
 
 
@@ -38,34 +39,39 @@ class Attention:
             "fused": "the framework's own kernel; options that it lacks are computed by flash",
         },
     )
-    n_heads: int = option(4, "query heads", low=1)
+    n_heads: int = option(4, "query heads", low=1, high=WIDTH)
     n_kv_heads: int | None = option(
         None,
         "key/value heads; unset: n_heads (multi-head); 1: multi-query",
         read_by={"kind": ("gqa", "differential")},
         low=1,
+        high=WIDTH,
     )
     head_dim: int | None = option(
         None,
         "width of a head (mla: of its part without position); unset: d_model / n_heads (differential: half of that)",
         low=1,
+        high=WIDTH,
     )
     q_rank: int | None = option(
         None, "width of the queries' latent; unset: queries come straight from the input", read_by={"kind": ("mla",)},
-        low=1,
+        low=1, high=WIDTH,
     )  # fmt: skip
     kv_rank: int | None = option(
-        None, "width of the latent of keys and values; unset: 4 head_dim", read_by={"kind": ("mla",)}, low=1
+        None, "width of the latent of keys and values; unset: 4 head_dim", read_by={"kind": ("mla",)}, low=1, high=WIDTH
     )
     rope_dim: int | None = option(
-        None, "width of the rotary part of a head; unset: head_dim / 2", read_by={"kind": ("mla",)}, low=2
+        None, "width of the rotary part of a head; unset: head_dim / 2", read_by={"kind": ("mla",)}, low=2, high=WIDTH
     )
-    v_dim: int | None = option(None, "width of a value head; unset: head_dim", read_by={"kind": ("mla",)}, low=1)
+    v_dim: int | None = option(
+        None, "width of a value head; unset: head_dim", read_by={"kind": ("mla",)}, low=1, high=WIDTH
+    )
     scale: float | None = option(
         None,
         "scores are multiplied by this; unset: 1 / sqrt(width of a query), 8 / width under muP, sqrt(width) with"
         " qk_norm=l2",
         above=0,
+        high=SCALE,
     )
     qk_norm: str = option(
         "none",
@@ -82,8 +88,10 @@ class Attention:
         read_by={"qk_norm": ("rmsnorm", "l2")},
         choices={"head": "each head by itself (Gemma 3, Qwen3)", "whole": "all heads together (OLMo 2)"},
     )
-    window: int = option(0, "sliding window: tokens that a query sees, itself included; 0: all up to it", low=0)
-    softcap: float = option(0.0, "cap * tanh(scores / cap) before the softmax (Gemma 2); 0: off", low=0)
+    window: int = option(
+        0, "sliding window: tokens that a query sees, itself included; 0: all up to it", low=0, high=TOKENS
+    )
+    softcap: float = option(0.0, "cap * tanh(scores / cap) before the softmax (Gemma 2); 0: off", low=0, high=SCALE)
     sinks: bool = option(False, "a learned score per head that joins the softmax and attends to nothing (gpt-oss 2025)")
     gate: str = option(
         "none",
@@ -121,7 +129,11 @@ class Position:
         whole_model=("learned", "sinusoidal"),  # they act on the embedding
     )
     theta: float = option(
-        10_000.0, "base of the geometric series of wavelengths", read_by={"kind": ("rope", "sinusoidal")}, above=0
+        10_000.0,
+        "base of the geometric series of wavelengths",
+        read_by={"kind": ("rope", "sinusoidal")},
+        low=1 / SCALE,
+        high=1e12,
     )
     fraction: float = option(
         1.0, "share of a head's width that is rotated (GPT-NeoX: 0.25)", read_by={"kind": ("rope",)}, above=0, high=1
@@ -139,27 +151,33 @@ class Position:
         },
     )
     scaling_factor: float = option(
-        1.0, "context extension factor", read_by={"scaling": ("linear", "ntk", "yarn", "llama3")}, above=0
+        1.0,
+        "context extension factor",
+        read_by={"scaling": ("linear", "ntk", "yarn", "llama3")},
+        low=1 / SCALE,
+        high=SCALE,
     )
     original_context: int | None = option(
         None, "trained context, tokens; unset: data.seq_len / scaling_factor", read_by={"scaling": ("yarn", "llama3")},
-        low=1,
+        low=1, high=TOKENS,
     )  # fmt: skip
     beta_fast: float = option(
         32.0,
         "dimensions that turn more often than this in original_context keep their frequency",
         read_by={"scaling": ("yarn",)},
-        above=0,
+        low=1 / SCALE,
+        high=SCALE,
     )
     beta_slow: float = option(
         1.0,
         "dimensions that turn less often than this have their frequency divided by scaling_factor",
         read_by={"scaling": ("yarn",)},
-        above=0,
+        low=1 / SCALE,
+        high=SCALE,
     )
     attention_factor: float | None = option(
         None, "rotated queries and keys are multiplied by this; unset: 0.1 ln(scaling_factor) + 1",
-        read_by={"scaling": ("yarn",)}, above=0,
+        read_by={"scaling": ("yarn",)}, low=1 / SCALE, high=SCALE,
     )  # fmt: skip
     truncate: bool = option(
         True, "the two limits, as dimensions, are rounded outwards (gpt-oss: false)", read_by={"scaling": ("yarn",)}
@@ -168,13 +186,19 @@ class Position:
         1.0,
         "frequencies with a wavelength over original_context / this are divided by scaling_factor",
         read_by={"scaling": ("llama3",)},
-        above=0,
+        low=1 / SCALE,
+        high=SCALE,
     )
     high_freq_factor: float = option(
         4.0,
         "frequencies with a wavelength under original_context / this stay",
         read_by={"scaling": ("llama3",)},
-        above=0,
+        low=1 / SCALE,
+        high=SCALE,
     )
-    buckets: int = option(32, "buckets of distances, each with a score per head", read_by={"kind": ("t5",)}, low=2)
-    max_distance: int = option(128, "distances from here on share the last bucket", read_by={"kind": ("t5",)}, low=2)
+    buckets: int = option(
+        32, "buckets of distances, each with a score per head", read_by={"kind": ("t5",)}, low=2, high=WIDTH
+    )
+    max_distance: int = option(
+        128, "distances from here on share the last bucket", read_by={"kind": ("t5",)}, low=2, high=TOKENS
+    )

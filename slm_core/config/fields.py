@@ -142,7 +142,17 @@ def with_values(config: Any, values: Mapping[str, Any]) -> Any:
 
 def wrong_type(name: str, text: str, annotation: Any) -> UserError:
     """Returns the error for a value, as the user wrote it, that the field's type does not have."""
-    return UserError(f"{name}={text} is of the wrong type: give {expected(annotation)}")
+    hint = _whole(text) if base_type(annotation) is int else ""
+    return UserError(f"{name}={text} is of the wrong type: give {expected(annotation)}{hint}")
+
+
+def _whole(text: str) -> str:
+    """Returns ", such as 1000" for the text "1e3": a whole number, but not written as one."""
+    try:
+        number = float(text.strip("'"))
+    except ValueError:
+        return ""
+    return f", such as {int(number)}" if number.is_integer() and abs(number) < 1e15 else ""
 
 
 def reads(section: Any, field: str) -> bool:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from slm_core.config.bounds import SCALE, STEPS, TOKENS
 from slm_core.config.option import option
 
 DTYPES = {
@@ -32,16 +33,22 @@ class Precision:
         "type of matrix products and activations (softmax, norm statistics and the loss are float32 or wider)",
         choices=DTYPES | {"auto": "float32 on a CPU; on a GPU the type that a short measurement on it chooses"},
     )
-    loss_scale_init: float = option(65536.0, "first loss scale", read_by={"compute": ("float16", "auto")}, above=0)
+    loss_scale_init: float = option(
+        65536.0, "first loss scale", read_by={"compute": ("float16", "auto")}, above=0, high=2.0**50
+    )
     loss_scale_growth_interval: int = option(
-        2000, "finite steps before the loss scale doubles", read_by={"compute": ("float16", "auto")}, low=1
+        2000, "finite steps before the loss scale doubles", read_by={"compute": ("float16", "auto")}, low=1, high=STEPS
     )
     loss_scale_backoff: float = option(
         0.5, "loss scale is multiplied by this after a skipped step", read_by={"compute": ("float16", "auto")},
         above=0, below=1,
     )  # fmt: skip
     loss_scale_max: float = option(
-        16777216.0, "the loss scale never grows beyond this", read_by={"compute": ("float16", "auto")}, above=0
+        16777216.0,
+        "the loss scale never grows beyond this",
+        read_by={"compute": ("float16", "auto")},
+        above=0,
+        high=2.0**50,
     )
 
 
@@ -58,6 +65,7 @@ class Memory:
         6.0,
         "memory limit: how much of the device's memory the run may take, in GB of 1e9 bytes; 0: all that is free",
         low=0,
+        high=SCALE,
     )
     remat: str = option(
         "auto",
@@ -72,7 +80,7 @@ class Memory:
     )
     loss_chunk: int | None = option(
         None, "tokens whose logits are in memory at once; 0: all; unset: all if memory.limit_gb allows it, else 1024",
-        low=0,
+        low=0, high=TOKENS,
     )  # fmt: skip
 
 
@@ -104,7 +112,7 @@ class Run:
         choices={"auto": "a GPU if there is one", "cpu": "the CPU", "cuda": "an NVIDIA GPU"},
     )
     compile: bool = option(False, "torch.compile (the Flax twin always compiles)")
-    threads: int = option(0, "CPU threads; 0: one per core", low=0)
+    threads: int = option(0, "CPU threads; 0: one per core", low=0, high=1024)
     tensorboard: bool = option(True, "also write TensorBoard events")
     tracker: str = option(
         "none",

@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from slm_core.config.attention import Attention, Position
+from slm_core.config.bounds import EXPERTS, LAYERS, SCALE, WIDTH
 from slm_core.config.option import option
 
 
@@ -31,7 +32,7 @@ class Norm:
         },
     )
     eps: float = option(
-        1e-5, "added to the variance or mean square", read_by={"kind": ("layernorm", "rmsnorm")}, above=0
+        1e-5, "added to the variance or mean square", read_by={"kind": ("layernorm", "rmsnorm")}, low=1e-30, high=1
     )
     weight: str = option(
         "scale",
@@ -44,7 +45,7 @@ class Norm:
         },
     )
     bias: bool = option(False, "a bias beside the weight", read_by={"kind": ("layernorm", "dyt")})
-    alpha: float = option(0.5, "initial value of the learned alpha", read_by={"kind": ("dyt",)}, above=0)
+    alpha: float = option(0.5, "initial value of the learned alpha", read_by={"kind": ("dyt",)}, above=0, high=SCALE)
     placement: str = option(
         "pre",
         "where the norms of a block are; all but post have a final norm",
@@ -99,6 +100,7 @@ class Mlp:
         "inner width (moe: of one expert); unset: 4 d_model, in gated kinds 8/3 d_model rounded up to a multiple of 32;"
         " in moe that of its expert kind / experts that a token visits, rounded up to a multiple of 8",
         low=1,
+        high=4 * WIDTH,
     )
     bias: bool = option(False, "biases in its linear layers (not in the router)")
     expert: str = option(
@@ -113,11 +115,11 @@ class Mlp:
             "clipped_swiglu": "as mlp.kind=clipped_swiglu",
         },
     )
-    experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1)
-    top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1)
+    experts: int = option(8, "routed experts", read_by={"kind": ("moe",)}, low=1, high=EXPERTS)
+    top_k: int = option(2, "routed experts that a token visits", read_by={"kind": ("moe",)}, low=1, high=EXPERTS)
     shared_experts: int = option(
         0, "experts that every token visits, computed as one of that many times the width (DeepSeekMoE 2024)",
-        read_by={"kind": ("moe",)}, low=0,
+        read_by={"kind": ("moe",)}, low=0, high=EXPERTS,
     )  # fmt: skip
     router: str = option(
         "softmax",
@@ -127,28 +129,37 @@ class Mlp:
     )
     router_bias: bool = option(False, "a bias in the router (gpt-oss 2025)", read_by={"kind": ("moe",)})
     groups: int = option(
-        1, "groups of experts, of which a token visits top_groups (DeepSeek-V3 2024)", read_by={"kind": ("moe",)}, low=1
+        1,
+        "groups of experts, of which a token visits top_groups (DeepSeek-V3 2024)",
+        read_by={"kind": ("moe",)},
+        low=1,
+        high=EXPERTS,
     )
     top_groups: int = option(
         1, "groups that a token may visit: those with the largest sum of their two best scores",
-        read_by={"kind": ("moe",)}, low=1,
+        read_by={"kind": ("moe",)}, low=1, high=EXPERTS,
     )  # fmt: skip
     renormalise: bool = option(True, "the top_k scores are divided by their sum", read_by={"kind": ("moe",)})
     routed_scale: float = option(
-        1.0, "the routed experts' sum is multiplied by this", read_by={"kind": ("moe",)}, above=0
+        1.0, "the routed experts' sum is multiplied by this", read_by={"kind": ("moe",)}, above=0, high=SCALE
     )
     balance_loss: float = option(
-        0.01, "coefficient of the load-balancing loss (Fedus 2021); 0: off", read_by={"kind": ("moe",)}, low=0
+        0.01,
+        "coefficient of the load-balancing loss (Fedus 2021); 0: off",
+        read_by={"kind": ("moe",)},
+        low=0,
+        high=SCALE,
     )
     balance_bias: float = option(
         0.0, "step of the routing bias that balances without a loss (Wang 2024: 0.001); 0: off",
-        read_by={"kind": ("moe",)}, low=0,
+        read_by={"kind": ("moe",)}, low=0, high=SCALE,
     )  # fmt: skip
     router_z_loss: float = option(
         0.0,
         "coefficient of the router's mean logsumexp^2 (Zoph 2022: 0.001); 0: off",
         read_by={"kind": ("moe",)},
         low=0,
+        high=SCALE,
     )
 
 
@@ -165,24 +176,29 @@ class Model:
     `mup_base_width`, learning rates and initial weights that suit that width also suit `d_model`.
     """
 
-    d_model: int = option(128, "width of the residual stream", low=1)
-    n_layers: int = option(5, "blocks", low=1)
+    d_model: int = option(128, "width of the residual stream", low=1, high=WIDTH)
+    n_layers: int = option(5, "blocks", low=1, high=LAYERS)
     tie_embeddings: bool = option(True, "the output head reuses the embedding matrix")
     dropout: float = option(
         0.0, "probability of zeroing an element after the embedding, attention and the MLP", low=0, below=1
     )
-    embed_scale: float = option(1.0, "multiplies the token embedding (Gemma: sqrt(d_model))", above=0)
+    embed_scale: float = option(1.0, "multiplies the token embedding (Gemma: sqrt(d_model))", above=0, high=SCALE)
     embed_norm: bool = option(False, "a norm of norm.kind on the scaled token embedding (BLOOM 2022)")
-    residual_multiplier: float = option(1.0, "multiplies what attention and MLP add to the stream (Granite)", above=0)
-    logit_multiplier: float = option(1.0, "multiplies the logits, before the soft-cap (Granite)", above=0)
-    logit_softcap: float = option(0.0, "cap * tanh(logits / cap) (Gemma 2); 0: off", low=0)
-    z_loss: float = option(0.0, "coefficient of the mean logsumexp(logits)^2 in training (PaLM: 1e-4); 0: off", low=0)
-    init_std: float = option(0.02, "standard deviation of initial matrices and embeddings", above=0)
+    residual_multiplier: float = option(
+        1.0, "multiplies what attention and MLP add to the stream (Granite)", above=0, high=SCALE
+    )
+    logit_multiplier: float = option(1.0, "multiplies the logits, before the soft-cap (Granite)", above=0, high=SCALE)
+    logit_softcap: float = option(0.0, "cap * tanh(logits / cap) (Gemma 2); 0: off", low=0, high=SCALE)
+    z_loss: float = option(
+        0.0, "coefficient of the mean logsumexp(logits)^2 in training (PaLM: 1e-4); 0: off", low=0, high=SCALE
+    )
+    init_std: float = option(0.02, "standard deviation of initial matrices and embeddings", above=0, high=SCALE)
     depth_scaled_init: bool = option(True, "projections into the residual stream start at init_std / sqrt(2 n_layers)")
     mup_base_width: int = option(
         0,
         "width whose learning rates and initial weights carry over to any d_model (muP, Yang 2022); 0: off",
         low=0,
+        high=WIDTH,
     )
     pattern: str = option(
         "",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from slm_core.config import Model
+from slm_core.config.bounds import LAYERS
 from slm_core.config.fields import FieldInfo, field_table, with_values
 from slm_core.config.values import parse_value
 from slm_core.errors import UserError, nearest
@@ -42,9 +43,11 @@ def _parse_entry(text: str) -> Entry:
     if not text:
         raise UserError("model.pattern has an empty entry: write . for a layer as the model says")
     count, star, body = (part.strip() for part in text.rpartition("*"))
-    if star and not (count.isdecimal() and int(count) >= 1):
+    if star and not (count.isdecimal() and len(count) < 6 and 1 <= int(count) <= LAYERS):
         raise _error(
-            text, f"{count or 'nothing'} before * is not a number of layers: write it as 5*attention.window=256"
+            text,
+            f"{count[:20] or 'nothing'} before * is not a number of layers from 1 to {LAYERS}: write it as"
+            " 5*attention.window=256",
         )
     values: dict[str, Any] = {}
     for part in [] if body == "." else body.split(","):

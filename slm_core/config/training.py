@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from slm_core.config.bounds import SCALE, SEED, STEPS, TOKENS, WIDTH
 from slm_core.config.option import option
 
 TEXTS = ("stdlib", "text", "jsonl", "parquet", "hf")
@@ -50,8 +51,10 @@ class Data:
             "file:PATH": "a tokenizer.json of the tokenizers library",
         },
     )
-    vocab_size: int = option(4096, "size of the trained vocabulary", read_by={"tokenizer": ("bpe",)}, low=257)
-    seq_len: int = option(128, "context: tokens per sequence", low=1)
+    vocab_size: int = option(
+        4096, "size of the trained vocabulary", read_by={"tokenizer": ("bpe",)}, low=257, high=TOKENS
+    )
+    seq_len: int = option(128, "context: tokens per sequence", low=1, high=TOKENS)
     split: str = option(
         "hash",
         "how validation is held out",
@@ -93,7 +96,7 @@ class Data:
             "copying", "selective_copying", "induction", "repetition", "mqar", "in_context_recall", "noisy_recall",
             "compression", "memorization", "modular_addition", "dyck", "grammar",
         ),
-        low=1,
+        low=1, high=WIDTH,
     )  # fmt: skip
     task_items: int = option(
         8,
@@ -103,7 +106,7 @@ class Data:
             "copying", "selective_copying", "induction", "repetition", "mqar", "in_context_recall", "noisy_recall",
             "compression", "parity", "dyck", "grammar",
         ),
-        low=1,
+        low=1, high=TOKENS,
     )  # fmt: skip
     task_noise: float = option(0.2, "share of noise between the pairs", read_by=_task("noisy_recall"), low=0, below=1)
     task_train_fraction: float = option(
@@ -111,10 +114,18 @@ class Data:
         read_by=_task("modular_addition"), above=0, below=1,
     )  # fmt: skip
     task_train_size: int = option(
-        0, "sequences that training repeats; 0: no sequence comes twice", read_by={"source": ("task",)}, low=0
+        0,
+        "sequences that training repeats; 0: no sequence comes twice",
+        read_by={"source": ("task",)},
+        low=0,
+        high=STEPS,
     )
     task_seed: int = option(
-        0, "seed of the sequences; the run's own seed decides their order", read_by={"source": ("task",)}, low=0
+        0,
+        "seed of the sequences; the run's own seed decides their order",
+        read_by={"source": ("task",)},
+        low=0,
+        high=SEED,
     )
 
 
@@ -143,7 +154,7 @@ class Optim:
             "schedule_free": "AdamW with averaging instead of a schedule (Defazio 2024); set schedule=constant",
         },
     )
-    lr: float = option(1e-3, "peak learning rate", above=0)
+    lr: float = option(1e-3, "peak learning rate", above=0, high=SCALE)
     betas: tuple[float, float] = option(
         (0.9, 0.95),
         "decay rates of the first and second moment (lion: of the update and the momentum; schedule_free: the first"
@@ -152,11 +163,13 @@ class Optim:
     )
     eps: float = option(
         1e-8, "added to the square root of the second moment",
-        read_by={"kind": ("adamw", "adamw8bit", "muon", "schedule_free")}, above=0,
+        read_by={"kind": ("adamw", "adamw8bit", "muon", "schedule_free")}, low=1e-30, high=1,
     )  # fmt: skip
     momentum: float = option(0.95, "decay rate of the momentum", read_by={"kind": ("sgd", "muon")}, low=0, below=1)
     nesterov: bool = option(True, "the gradient is added to the momentum once more", read_by={"kind": ("sgd", "muon")})
-    newton_schulz_steps: int = option(5, "iterations that orthogonalise an update", read_by={"kind": ("muon",)}, low=1)
+    newton_schulz_steps: int = option(
+        5, "iterations that orthogonalise an update", read_by={"kind": ("muon",)}, low=1, high=100
+    )
     muon_scale: str = option(
         "rms",
         "size of an orthogonalised update",
@@ -174,20 +187,29 @@ class Optim:
         "an update with a larger root mean square is scaled down to this",
         read_by={"kind": ("adafactor",)},
         above=0,
+        high=SCALE,
     )
     min_rms: float = option(
         1e-3, "lr is multiplied by the parameter's root mean square, but at least by this",
-        read_by={"kind": ("adafactor",)}, above=0,
+        read_by={"kind": ("adafactor",)}, above=0, high=SCALE,
     )  # fmt: skip
-    quantised_block: int = option(256, "values that share one scale", read_by={"kind": ("adamw8bit",)}, low=1)
-    quantised_from: int = option(
-        4096, "parameters of fewer values keep their moments unquantised", read_by={"kind": ("adamw8bit",)}, low=1
+    quantised_block: int = option(
+        256, "values that share one scale", read_by={"kind": ("adamw8bit",)}, low=1, high=TOKENS
     )
-    weight_decay: float = option(0.1, "decoupled decay, multiplied by the learning rate", low=0)
+    quantised_from: int = option(
+        4096,
+        "parameters of fewer values keep their moments unquantised",
+        read_by={"kind": ("adamw8bit",)},
+        low=1,
+        high=2**40,
+    )
+    weight_decay: float = option(0.1, "decoupled decay, multiplied by the learning rate", low=0, high=SCALE)
     decay_embeddings: bool = option(False, "weight decay also on embeddings (a tied head counts as one)")
     decay_norms: bool = option(False, "weight decay also on norm weights")
     decay_biases: bool = option(False, "weight decay also on biases")
-    clip_norm: float = option(1.0, "gradients with a larger global norm are scaled down to this norm; 0: off", low=0)
+    clip_norm: float = option(
+        1.0, "gradients with a larger global norm are scaled down to this norm; 0: off", low=0, high=SCALE
+    )
     schedule: str = option(
         "cosine",
         "learning rate after warm-up",
@@ -198,7 +220,9 @@ class Optim:
             "wsd": "warm-up, stable, then straight line to min_lr_ratio * lr over the last decay_fraction (Hu 2024)",
         },
     )
-    warmup_steps: int = option(50, "steps of linear warm-up from 0", low=0)
+    warmup_steps: int | None = option(
+        None, "steps of linear warm-up from 0; unset: 50, but at most half of train.steps", low=0, high=STEPS
+    )
     min_lr_ratio: float = option(
         0.1, "final learning rate / lr", read_by={"schedule": ("linear", "cosine", "wsd")}, low=0, high=1
     )
@@ -232,9 +256,9 @@ class Finetune:
         "regular expression for the whole name of the linear layers that get an adapter",
         read_by={"kind": ("lora",)},
     )
-    rank: int = option(8, "inner width of an adapter", read_by={"kind": ("lora",)}, low=1)
+    rank: int = option(8, "inner width of an adapter", read_by={"kind": ("lora",)}, low=1, high=WIDTH)
     alpha: float = option(
-        16.0, "an adapter's output is multiplied by alpha / rank", read_by={"kind": ("lora",)}, above=0
+        16.0, "an adapter's output is multiplied by alpha / rank", read_by={"kind": ("lora",)}, above=0, high=SCALE
     )
     frozen: str = option(
         "float",
@@ -257,21 +281,31 @@ class Train:
     checkpoints, lines of metrics, their details and text samples.
     """
 
-    steps: int = option(600, "updates", low=1)
-    batch_size: int = option(16, "sequences per update", low=1)
+    steps: int = option(600, "updates", low=1, high=STEPS)
+    batch_size: int = option(16, "sequences per update", low=1, high=TOKENS)
     micro_batch_size: int = option(
-        0, "sequences held in memory at once, gradients accumulate; 0: as many as memory.limit_gb allows", low=0
+        0,
+        "sequences held in memory at once, gradients accumulate; 0: as many as memory.limit_gb allows",
+        low=0,
+        high=TOKENS,
     )
-    eval_every: int = option(100, "steps between evaluations; the last step always evaluates; 0: only there", low=0)
-    eval_batches: int = option(20, "validation batches per evaluation, at most", low=1)
-    checkpoint_every: int = option(200, "steps between checkpoints; the last step always saves; 0: only there", low=0)
-    keep_checkpoints: int = option(2, "newest checkpoints kept", low=1)
-    log_every: int = option(10, "steps between lines of metrics", low=1)
+    eval_every: int = option(
+        100, "steps between evaluations; the last step always evaluates; 0: only there", low=0, high=STEPS
+    )
+    eval_batches: int = option(20, "validation batches per evaluation, at most", low=1, high=STEPS)
+    checkpoint_every: int = option(
+        200, "steps between checkpoints; the last step always saves; 0: only there", low=0, high=STEPS
+    )
+    keep_checkpoints: int = option(2, "newest checkpoints kept", low=1, high=STEPS)
+    log_every: int = option(10, "steps between lines of metrics", low=1, high=STEPS)
     log_details_every: int = option(
         0,
         "steps between norms of each parameter, its gradient and each layer's activations; the first and the last step"
         " too; 0: never",
         low=0,
+        high=STEPS,
     )
-    sample_every: int = option(200, "steps between text samples; the last step always samples; 0: never", low=0)
-    sample_tokens: int = option(200, "tokens per text sample", low=1)
+    sample_every: int = option(
+        200, "steps between text samples; the last step always samples; 0: never", low=0, high=STEPS
+    )
+    sample_tokens: int = option(200, "tokens per text sample", low=1, high=TOKENS)

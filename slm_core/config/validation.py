@@ -9,6 +9,7 @@ from slm_core.config.fields import FieldInfo, field_table, flatten, reads, selec
 from slm_core.config.model_checks import check_model, nearest_divisor
 from slm_core.config.option import options
 from slm_core.config.pattern import layer_entries, layer_fields, overridden, parse
+from slm_core.config.synonyms import synonym
 from slm_core.config.values import value_text
 from slm_core.errors import UserError, nearest
 
@@ -56,18 +57,20 @@ def _check_value(name: str, value: Any, info: FieldInfo) -> None:
         if isinstance(item, float) and not math.isfinite(item):
             raise UserError(f"{name}={item} must be a finite number")
     if info.option.choices:
-        _check_choice(name, value, tuple(info.option.choices), info.option.forms)
+        _check_choice(name, value, info)
     for key, (holds, words) in _BOUNDS.items():
         bound = getattr(info.option, key)
         if bound is not None and value is not None and not holds(value, bound):
             raise UserError(f"{name}={value} {words} {bound}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...], forms: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, info: FieldInfo) -> None:
+    choices = tuple(info.option.choices)
     heads = tuple(choice.removesuffix("PATH") for choice in choices if choice.endswith(":PATH"))
-    heads += tuple(form.removesuffix("NAME") for form in forms)
+    heads += tuple(form.removesuffix("NAME") for form in info.option.forms)
     if value not in choices and not (heads and value.startswith(heads) and value not in heads):
-        raise UserError(f"{name}={value} is not one of {', '.join(choices)}{nearest(value, choices)}")
+        hint = synonym(info.name, value) or nearest(value, choices)
+        raise UserError(f"{name}={value} is not one of {', '.join(choices)}{hint}")
 
 
 def _check_entries(model: Model) -> None:
@@ -192,10 +195,10 @@ def _check_optim(config: Config) -> None:
             f"model.mup_base_width={config.model.mup_base_width}: no rule says how optim.kind={optim.kind} scales with"
             " the width; set it to 0"
         )
-    if optim.warmup_steps >= steps:
+    if optim.warmup_steps is not None and optim.warmup_steps >= steps:
         raise UserError(
             f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"
-            f" set --config.optim.warmup_steps={steps // 10}"
+            f" set --config.optim.warmup_steps={steps // 10}, or leave it unset"
         )
 
 

@@ -103,15 +103,22 @@ class TextDataset:
         """Its tokenizer, loaded at first use."""
         return load_tokenizer(self.folder / "tokenizer")
 
-    def tokens(self, split: str) -> np.memmap:
+    def tokens(self, split: str) -> np.ndarray:
         """Maps all tokens of "train" or "validation", read-only: uint8, uint16 or uint32 [n]."""
         check_split(split)
+        if not self.counts[f"{split}_tokens"]:  # an empty file cannot be mapped
+            return np.empty(0, self._dtype)
         return np.memmap(self.folder / f"{split}.bin", self._dtype, mode="r")
 
     def windows(self, split: str, seq_len: int) -> "TextWindows":
         """Opens the windows of a split. Raises UserError if it is shorter than one window."""
         tokens = self.tokens(split)
         windows = TextWindows(tokens, seq_len)
+        if not len(tokens) and self.counts[f"{split}_bytes"]:
+            raise UserError(
+                f"data.tokenizer: it makes no token of the {self.counts[f'{split}_bytes']} bytes in the {split} "
+                f"split of {self.name}; give a tokenizer that knows its characters"
+            )
         if not len(windows):
             raise UserError(
                 f"data.seq_len={seq_len}: the {split} split of {self.name} has {len(tokens)} tokens and a window "

@@ -7,7 +7,6 @@ time prepare one source.
 
 import contextlib
 import errno
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from slm_core.data.split import SIDES
 from slm_core.data.task_data import TaskData
 from slm_core.data.tokenizers import open_tokenizer
 from slm_core.errors import UserError
+from slm_core.files import lock_file
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
@@ -72,11 +72,9 @@ def _lock(root: Path, signature: str, progress: Progress) -> Iterator[None]:
     """Waits until no other process prepares this source."""
     (root / ".locks").mkdir(parents=True, exist_ok=True)
     with open(root / ".locks" / signature[:12], "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock_file(file) is False:
             progress.say("another process is preparing this dataset; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file, wait=True)
         yield
 
 

@@ -39,7 +39,7 @@ def record_text(line: bytes, field: str, where: str) -> bytes:
     """Reads the text of one JSON record, as UTF-8. Raises UserError if the record has none."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second for thousands of brackets
         raise UserError(f"data.path: {where} is not JSON ({error}); give one JSON object per line") from None
     if not isinstance(record, dict):
         raise UserError(f"data.path: {where} is a JSON {type(record).__name__}; give one JSON object per line")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from slm_core.config.bounds import TOKENS
 from slm_core.errors import UserError
 from slm_core.json_files import Schema, read_json
 
@@ -214,10 +215,21 @@ class Library:
         self.end = next((special[end] for end in _ENDS if end in special), None)
 
     def encode(self, text: str) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=False).ids
+        return self._ids(text, framed=False)
+
+    def _ids(self, text: str, framed: bool) -> list[int]:
+        """Returns the ids of a text, without or with the special tokens that frame a document."""
+        try:
+            return self.inner.encode_batch_fast([text], add_special_tokens=framed)[0].ids
+        except Exception as error:  # the library raises bare Exception
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(
+                f"data.tokenizer: it cannot read {text[:20]!r} ({reason}); give one with an unknown token, or one that "
+                "knows every character"
+            ) from None
 
     def prompt(self, text: str) -> list[int]:
-        tokens, framed = self.encode(text), self.inner.encode(text, add_special_tokens=True).ids
+        tokens, framed = self.encode(text), self._ids(text, framed=True)
         before = next((i for i in range(len(framed)) if framed[i : i + len(tokens)] == tokens), 0)
         return framed[:before] + tokens
 
@@ -225,8 +237,7 @@ class Library:
         return self.inner.decode(list(tokens), skip_special_tokens=False)
 
     def array(self, text: bytes) -> np.ndarray:
-        encoding = self.inner.encode_batch_fast([text.decode("utf-8")], add_special_tokens=False)[0]
-        return np.array(encoding.ids, np.uint32)
+        return np.array(self.encode(text.decode("utf-8")), np.uint32)
 
     def stream(self) -> Stream:
         return _LibraryStream(self.decode)
@@ -271,6 +282,10 @@ def open_tokenizer(path: str) -> Library:
     except Exception as error:  # the library raises bare Exception
         reason = " ".join(str(error).split())[:120]
         raise UserError(f"data.tokenizer='file:{path}': not a tokenizer.json ({reason}); save it again") from None
+    largest = max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
+    if not 0 <= largest < TOKENS:
+        problem = "it has no tokens" if largest < 0 else f"its largest token id is {largest}, and {TOKENS - 1} may be"
+        raise UserError(f"data.tokenizer='file:{path}': {problem}; train it again")
     return Library(inner, "file")
 
 

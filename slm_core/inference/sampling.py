@@ -12,14 +12,19 @@ import numpy as np
 from slm_core.errors import UserError
 from slm_core.protocols import Decoder
 
+LARGEST_SEED = 2**128 - 1
+"""Philox has a key of 128 bits."""
 
-def _check(temperature: float, top_k: int, top_p: float) -> None:
+
+def _check(temperature: float, top_k: int, top_p: float, seed: int = 0) -> None:
     if not 0 <= temperature < float("inf"):
         raise UserError(f"temperature={temperature}: must be 0 (greedy) or a positive number")
     if top_k < 0:
         raise UserError(f"top_k={top_k}: must be 0 (off) or the number of tokens to choose from")
     if not 0 < top_p <= 1:
         raise UserError(f"top_p={top_p}: must be above 0 and at most 1 (off)")
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed={seed}: must be from 0 to 2**128 - 1")
 
 
 def probabilities(logits: np.ndarray, temperature: float, top_k: int = 0, top_p: float = 1.0) -> np.ndarray:
@@ -95,7 +100,7 @@ def generate(
     Raises:
       UserError: at once, if the prompt is empty or an option is out of range.
     """
-    _check(temperature, top_k, top_p)
+    _check(temperature, top_k, top_p, seed)
     if not prompt:
         raise UserError("prompt='': a model continues text; give at least one token")
     return _continue(decoder, list(prompt), max_tokens, (temperature, top_k, top_p), seed, stop)

@@ -16,11 +16,13 @@ from slm_core.hardware.compute import choose_compute
 from slm_core.hardware.devices import Device
 from slm_core.planner import Twin
 from slm_core.planner.report import TWINS, gigabytes, parts
-from slm_core.planner.resident import compute_dtype
+from slm_core.planner.resident import compute_dtype, resident_memory
 from slm_core.planner.search import cheapest, enough, helpful, resolved, smallest
 
 RESOLVED = ("precision.compute", "memory.remat", "memory.loss_chunk", "train.micro_batch_size")
 """The fields that may be resolved to another value than the config's."""
+DEEP = 32
+"""Layers from which on a model that is much too large is refused before it is planned as a whole."""
 SPARE = 0.05
 """Share of a device's free memory that is not planned with: for fragmentation, and for what libraries take."""
 
@@ -41,6 +43,8 @@ def resolve_auto(
     """
     config = with_values(config, {"run.device": "cpu" if device.platform == "cpu" else "cuda"})  # as it is planned
     limit = memory_limit(config, device)
+    if trains:
+        _refuse_deep(config, vocab_size, twin, limit)
 
     def fits(compute: str) -> bool:
         computing = with_values(config, {"precision.compute": compute})
@@ -57,6 +61,22 @@ def resolve_auto(
     if chosen is None:
         raise UserError(_refusal(config, vocab_size, twin, device, limit))
     return chosen, choices | _reasons(config, chosen, vocab_size, twin, limit)
+
+
+def _refuse_deep(config: Config, vocab_size: int, twin: Twin, limit: float) -> None:
+    """Refuses a deep model by the weights of its first layers alone: to plan hundreds of huge layers takes minutes.
+
+    Raises:
+      UserError: those weights are larger than the limit.
+    """
+    first = with_values(config, {"model.n_layers": DEEP})
+    if config.model.n_layers <= DEEP or (size := resident_memory(first, vocab_size, twin.declare).weights) <= limit:
+        return
+    raise UserError(
+        f"memory.limit_gb={config.memory.limit_gb}: the weights of the first {DEEP} of model.n_layers="
+        f"{config.model.n_layers} alone take {gigabytes(size)}: set a smaller model.d_model={config.model.d_model}, or"
+        f" fewer layers"
+    )
 
 
 def as_predicted(config: Config, *_: Any) -> tuple[Config, dict[str, str]]:

@@ -1,7 +1,6 @@
 """Opens the folder of a run for training: creates it, or continues the run in it, and locks it."""
 
 import dataclasses
-import fcntl
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from slm_core.config import Config
 from slm_core.data.dataset import Dataset
 from slm_core.data.tokenizers import save_tokenizer
 from slm_core.errors import UserError
-from slm_core.files import sync_tree
+from slm_core.files import lock_file, sync_tree
 from slm_core.logging import say
 from slm_core.manifest import Files, damaged_files
 from slm_core.runs.checkpoints import checkpoint_step, remove_unfinished, unused
@@ -135,15 +134,13 @@ def read_samples(path: Path) -> list[tuple[int, str]]:
 
 
 def _acquire(path: Path) -> int:
-    lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
+    handle = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    if lock_file(handle) is False:
+        os.close(handle)
         raise UserError(
             f"run.name={path.name!r}: another process is training in {path}; wait for it, or choose another run.name"
-        ) from error
-    return lock
+        )
+    return handle
 
 
 def _continue(path: Path, config: Config, framework: str, dataset: Dataset) -> Path:

@@ -5,12 +5,13 @@ process on this machine holds its lock, or, if another machine made it, when nob
 Then another process creates the next generation of it, again a file that only one can create.
 """
 
-import fcntl
 import os
 import socket
 import time
 import uuid
 from pathlib import Path
+
+from slm_core import files
 
 EXPIRES = 120.0
 """Seconds after which a claim of another machine that nobody touches is dead."""
@@ -63,7 +64,7 @@ def _create(claims: Path, path: Path) -> Claim | None:
     lock = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
     try:
         os.write(lock, socket.gethostname().encode())
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock_file(lock)
         os.link(unnamed, path)
     except FileExistsError:
         os.close(lock)
@@ -79,11 +80,12 @@ def _dead(claims: Path, path: Path) -> bool:
     except FileNotFoundError:
         return True
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        locked = files.lock_file(file, shared=True)
+        if locked is False:
             return False
-        return file.read() == socket.gethostname() or _now(claims) - os.fstat(file.fileno()).st_mtime > EXPIRES
+        # Without locks, a claim of this machine expires like those of other machines.
+        here = locked and file.read() == socket.gethostname()
+        return here or _now(claims) - os.fstat(file.fileno()).st_mtime > EXPIRES
 
 
 def _now(claims: Path) -> float:

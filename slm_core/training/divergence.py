@@ -31,6 +31,25 @@ def stop_if_diverged(metrics: Mapping[str, float], progress: Progress, lr: float
         remedy = "lower optim.lr, or use a wider precision.compute"
     else:
         return
+    raise UserError(f"optim.lr={lr}: {problem} at step {progress.step}; {remedy} ({_kept(checkpoints)})")
+
+
+def stop_if_not_finite(parameter: str, step: int, lr: float, checkpoints: Path) -> None:
+    """Raises UserError in place of a checkpoint whose parameters are not finite: an update may be too large for them.
+
+    Args:
+      parameter: of `Engine.non_finite_parameter`.
+      step: completed updates.
+      lr: optim.lr.
+      checkpoints: folder of the run's checkpoints.
+    """
+    if parameter:
+        raise UserError(
+            f"optim.lr={lr}: {parameter} is not finite after step {step}, so it is not saved; lower optim.lr, or set"
+            f" optim.clip_norm ({_kept(checkpoints)})"
+        )
+
+
+def _kept(checkpoints: Path) -> str:
     good = latest_checkpoint(checkpoints)
-    kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"
-    raise UserError(f"optim.lr={lr}: {problem} at step {progress.step}; {remedy} ({kept})")
+    return f"the last good checkpoint is {good}" if good else "there is no checkpoint yet"

@@ -17,7 +17,7 @@ from slm_core.runs.progress import Progress
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
-from slm_core.training.divergence import stop_if_diverged
+from slm_core.training.divergence import stop_if_diverged, stop_if_not_finite
 from slm_core.training.metrics import Metrics, finite
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
@@ -214,12 +214,16 @@ class _Loop:
         length = max(1, min(SAMPLE_PROMPT_TOKENS, decoder.context // 4))
         prompt = self.dataset.opening(length)
         tokens = generate(decoder, prompt, self.train.sample_tokens, **SAMPLE, seed=self.config.seed)
-        text = self.dataset.tokenizer.decode(prompt + list(tokens))
+        try:
+            text = self.dataset.tokenizer.decode(prompt + list(tokens))
+        except FloatingPointError as error:  # the next update stops the run, and says why
+            text = f"(no text: {error})"
         self.run_folder.save_sample(step, text)
         self.metrics.sample(step, text)
         self.display.sample(step, text)
 
     def _save(self, step: int) -> None:
+        stop_if_not_finite(self.engine.non_finite_parameter(), step, self.config.optim.lr, self.run_folder.checkpoints)
         self.metrics.sync()  # a checkpoint vouches for every line up to its step
         data, lines = Position(**self.batches.state()), self.metrics.sums()
         state = LoopState(progress=self.progress, data=data, lines=lines)

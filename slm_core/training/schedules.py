@@ -48,14 +48,20 @@ and the length of WSD's decay.
 """
 
 
+def warmup_steps(optim: Optim, steps: int) -> int:
+    """Returns the updates of warm-up; if `optim.warmup_steps` is unset, as its line in the schema says."""
+    return min(50, steps // 2) if optim.warmup_steps is None else optim.warmup_steps
+
+
 def learning_rates(optim: Optim, steps: int) -> np.ndarray:
     """Computes the learning rate of each update, float64 [steps].
 
     If warm-up leaves only one update, that update has the peak learning rate.
     """
     k = np.arange(steps, dtype=np.float64)
+    rising = warmup_steps(optim, steps)
     decay_steps = max(1, round(optim.decay_fraction * steps))
-    share = SCHEDULES[optim.schedule](k - optim.warmup_steps, max(0, steps - 1 - optim.warmup_steps), decay_steps)
+    share = SCHEDULES[optim.schedule](k - rising, max(0, steps - 1 - rising), decay_steps)
     after = share + optim.min_lr_ratio * (1.0 - share)
-    warmup = (k + 1.0) / (optim.warmup_steps + 1.0)
-    return optim.lr * np.where(k < optim.warmup_steps, warmup, after)
+    warmup = (k + 1.0) / (rising + 1.0)
+    return optim.lr * np.where(k < rising, warmup, after)

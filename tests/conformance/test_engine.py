@@ -102,6 +102,15 @@ def test_a_non_finite_update_is_skipped_without_loss_scaling_too(twin):
     assert all(np.asarray(after[name]).tobytes() == state[name].tobytes() for name in state)
 
 
+def test_a_parameter_that_is_not_finite_is_named(twin):
+    engine = twin.build(with_values(CONFIG, DEEP), VOCAB)
+    assert engine.non_finite_parameter() == ""
+    state = {name: np.array(value) for name, value in engine.export_state().items()}
+    for name in ("params/layers.3.mlp.down_proj.weight", "params/layers.2.mlp.up_proj.weight"):
+        engine.import_state(state | {name: np.full_like(state[name], np.nan)})
+        assert engine.non_finite_parameter() == name.removeprefix("params/")
+
+
 @pytest.mark.slow
 def test_layers_that_repeat_are_skipped_with_all_their_state(twin):
     """An overflow leaves parameters, codes, scales, counts and routing biases of layers that repeat bitwise as they

@@ -86,6 +86,9 @@ class BigramEngine:
         self.calls.append(("decoder",))
         return BigramDecoder(self.weights, self.config.data.seq_len)
 
+    def non_finite_parameter(self) -> str:
+        return "" if np.isfinite(self.weights).all() else "embed.weight"
+
     def save(self, folder: Path) -> None:
         assert not any(folder.iterdir())
         self.calls.append(("save",))

@@ -1,5 +1,6 @@
 """The command line: overrides, presets, notes, errors of one line and status 2, help."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def test_every_field_can_be_set(name):
         (["--noconfig.run.resum"], "did you mean run.resume?"),
         (["--config.model.attention=2"], "model.attention is a section"),
         (["--config.lr=2"], "did you mean optim.lr?"),
-        (["--config.train.steps=1e3"], "train.steps=1e3 is of the wrong type: give a whole number"),
+        (["--config.train.steps=1e3"], "train.steps=1e3 is of the wrong type: give a whole number, such as 1000"),
         (["--config.run.resume=maybe"], "run.resume=maybe is of the wrong type: give true or false"),
         (["--config.optim.betas=0.9"], "optim.betas=0.9 is of the wrong type: give 2 numbers"),
         (["--config.optim.betas=a,b"], "optim.betas=a,b is of the wrong type"),
@@ -229,6 +230,43 @@ def test_errors_inside_the_script(capsys):
     assert capsys.readouterr().err == "error: data.path=x is not there: give another\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "a file: No space left on device; make room on the disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.json"), "x.json: Permission denied; check its perm"),
+        (OSError(errno.EMFILE, "Too many open files", "y"), "y: Too many open files; let the process open more"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), "standard output: Broken pipe; its reader ended"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(capsys, error, line):
+    def run(invocation):
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        main(run, "Tests.", FLAGS, argv=[])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith(f"error: {line}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "a closed pipe"])
+def test_output_that_cannot_be_written_is_one_line(where, tmp_path):
+    code = (
+        "from slm_core.cli.command_line import main\n"
+        "main(lambda invocation: print('x' * 100_000, flush=True), 'Tests.', argv=[])\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    if where == "/dev/full":
+        output = os.open(where, os.O_WRONLY)
+    else:
+        reader, output = os.pipe()
+        os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, stdout=output, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
 def test_ctrl_c_is_quiet(capsys):
     def interrupt(invocation):
         raise KeyboardInterrupt
@@ -260,11 +298,54 @@ def test_help_names_everything(capsys):
     assert "--max-tokens" in words and "\033" not in text
 
 
-@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_help_fits_the_terminal(width):
     printed = list(lines("scripts/x.py", "Tests.", FLAGS, True, painter(False), width))
-    assert max(len(line) for line in printed if not line.startswith("  uv run")) <= width
+    too_long = [line for line in printed if len(line) > width and not line.startswith("  uv run")]
+    assert not [line for line in too_long if " " in line.strip()]  # a word longer than a narrow screen stays whole
     assert all(line == line.rstrip() for line in printed)
+
+
+def _help(capsys, *words, **options):
+    with pytest.raises(SystemExit) as caught:
+        main(lambda invocation: None, "Tests.", FLAGS, argv=words, **options)
+    return caught.value.code, capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "words", [["--help", "optim"], ["--help=optim"], ["-h", "config.optim"], ["--help", "optim.lr"]]
+)
+def test_help_of_one_section(capsys, words):
+    code, shown = _help(capsys, *words)
+    assert code == 0 and shown.out.startswith("--config.optim.   The optimizer") and "min_lr_ratio" in shown.out
+    assert "n_heads" not in shown.out
+
+
+def test_help_of_a_section_that_is_not_there(capsys):
+    code, shown = _help(capsys, "--help", "optimizer")
+    assert code == 2 and "--help optimizer: the sections are seed, model," in shown.err
+    assert "did you mean optim?" in shown.err and shown.err.count("\n") == 1
+    code, shown = _help(capsys, "--help", "optim", takes_config=False)
+    assert code == 2 and "has no sections" in shown.err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_printed_as_its_escape(encoding, tmp_path):
+    code = (
+        "import sys; from slm_core.cli.command_line import main\n"
+        "from slm_core.errors import UserError\n"
+        "def run(invocation):\n print('\\u2192'); raise UserError('\\u2192 \\udcff')\n"
+        "main(run, 'Tests.', argv=[])\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), PYTHONIOENCODING=encoding)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, cwd=tmp_path)
+    arrow = b"\xe2\x86\x92" if encoding == "utf-8" else b"\\u2192"
+    assert (done.returncode, done.stdout, done.stderr) == (2, arrow + b"\n", b"error: " + arrow + b" \\udcff\n")
+
+
+def test_a_word_that_is_not_utf_8_is_an_error(capsys):
+    message = _fail(capsys, "--config.data.path=\udcff.txt")
+    assert "has bytes that are not UTF-8" in message and "\\udcff.txt" in message
 
 
 def test_help_without_config_has_no_config():

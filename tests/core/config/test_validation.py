@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from parity.fields import selecting
 from slm_core.config import Config
 from slm_core.config.fields import base_type, field_table, fields, flatten, with_values
+from slm_core.config.synonyms import SYNONYMS
 from slm_core.config.validation import drop_unread, unread, validate
 from slm_core.errors import UserError
 
@@ -44,6 +45,57 @@ def test_a_value_beyond_its_bound_is_an_error(name, key):
     bound = getattr(info.option, key)
     message = _error({name: base_type(info.type)(bound + _STEPS[key])})
     assert message.startswith(f"{name}=") and message.endswith(str(bound))
+
+
+_NUMBERS = [info.name for info in fields() if base_type(info.type) in (int, float)]
+
+
+@pytest.mark.parametrize("name", _NUMBERS)
+def test_every_number_has_a_least_and_a_largest_value(name):
+    """Nothing may hang, overflow or allocate much because a number is absurd."""
+    option = field_table()[name].option
+    assert option.low is not None or option.above is not None
+    assert option.high is not None or option.below is not None
+
+
+@pytest.mark.parametrize("name", _NUMBERS)
+@pytest.mark.parametrize("value", [10**19, -(10**19)])
+def test_an_absurd_number_is_an_error(name, value):
+    assert _error({name: base_type(field_table()[name].type)(value)}).startswith(f"{name}=")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "hint"),
+    [
+        ("model.attention.kind", "mha", "gqa, and leave model.attention.n_kv_heads unset"),
+        ("model.attention.kind", "Flash", "model.attention.kernel=flash"),
+        ("model.position.kind", "rotary", "rope"),
+        ("model.position.kind", "absolute", "learned"),
+        ("model.norm.kind", "rms_norm", "rmsnorm"),
+        ("precision.compute", "fp16", "float16"),
+        ("precision.compute", "bf16", "bfloat16"),
+        ("optim.kind", "adam", "adamw"),
+        ("model.pattern", "norm.kind=rms_norm", "rmsnorm"),
+    ],
+)
+def test_another_name_of_a_kind_is_understood(name, kind, hint):
+    assert _error({name: kind}).endswith(f"(did you mean {hint}?)")
+
+
+def test_other_names_lead_to_what_is_valid():
+    for name, names in SYNONYMS.items():
+        info = next(info for info in fields() if info.name.endswith(name))
+        for other, meant in names.items():
+            assert other == "".join(filter(str.isalnum, other.lower())), other
+            assert other not in info.option.choices, f"{name}={other} is a choice"
+            kind, *beside = meant.split(", and ")
+            for setting in [f"{info.name}={kind}" if "=" not in kind else kind, *beside]:
+                field = setting.removeprefix("set ").removeprefix("leave ").partition("=")[0].removesuffix(" unset")
+                assert field in field_table(), setting
+                value = setting.partition("=")[2]
+                choices = field_table()[field].option.choices
+                if value and choices:
+                    assert value in choices or value.startswith("file:"), setting
 
 
 _FLOATS = [info.name for info in fields() if info.type is float]
@@ -94,7 +146,7 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.position.fraction": 0.01}, "rotates 0 of 32"),
         ({"model.d_model": 9, "model.attention.n_heads": 1, "model.position.kind": "sinusoidal"}, "model.d_model=9"),
         ({"train.batch_size": 10, "train.micro_batch_size": 4}, "use 5"),
-        ({"train.steps": 50}, "optim.warmup_steps=50 must be less than train.steps=50"),
+        ({"train.steps": 50, "optim.warmup_steps": 50}, "optim.warmup_steps=50 must be less than train.steps=50"),
         ({"optim.betas": (1.0, 0.9)}, "optim.betas=1.0,0.9"),
         ({"optim.betas": (0.9, -0.1)}, "optim.betas=0.9,-0.1"),
         ({"optim.betas": (0.9, float("nan"))}, "optim.betas=nan must be a finite number"),

@@ -219,3 +219,14 @@ def test_memory_if_the_system_reports_none(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "_MEMINFO", tmp_path / "none")
     total, free = devices.cpu_memory()
     assert total == free > 2**28
+
+
+def test_a_deep_model_that_is_much_too_large_is_refused_before_it_is_planned(monkeypatch):
+    def declare(config, vocab_size):
+        assert config.model.n_layers == 32
+        return {f"layers.{i}.mlp.up_proj.weight": ((30_000, 30_000), Spec("matrix")) for i in range(32)}
+
+    monkeypatch.setattr(planner, "predict", never)
+    config = with_values(CONFIG, {"model.n_layers": 200, "precision.compute": "float32"})
+    with pytest.raises(UserError, match="the first 32 of model.n_layers=200 alone take 115.20 GB"):
+        resolve_auto(config, VOCAB, Twin("torch", declare), turing(), True)

@@ -14,7 +14,7 @@ from slm_core.errors import UserError
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.training.loop import train
 from slm_core.training.metrics import FIELDS, read_metrics
-from tests.core.fake_engine import BigramEngine, change, make_config
+from tests.core.fake_engine import BigramDecoder, BigramEngine, change, make_config
 
 TIMES = {"tokens_per_second", "peak_memory_bytes"}
 
@@ -256,6 +256,32 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, bad):
     assert "\n" not in str(error.value)
     checkpoints = list_checkpoints(tmp_path / "models" / "run" / "checkpoints")
     assert [path.name for path in checkpoints] == ["step-00000007"]
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    def prepare_engine(engine):
+        real = engine.train_step
+
+        def train_step(tokens, lr, step):
+            metrics = real(tokens, lr, step)
+            if step == 13:  # the last update before a checkpoint: no later loss would show it
+                engine.weights[0, 0] = math.inf
+            return metrics
+
+        engine.train_step = train_step
+
+    with pytest.raises(UserError, match=r"embed.weight is not finite after step 14.*the last good .*step-00000007"):
+        run(make_config(tmp_path, eval_every=0, sample_every=0), prepare_engine)
+    assert [path.name for path in list_checkpoints(tmp_path / "models" / "run" / "checkpoints")] == ["step-00000007"]
+
+
+def test_a_sample_that_cannot_be_drawn_is_a_line(tmp_path):
+    def prepare_engine(engine):
+        engine.decoder = lambda: BigramDecoder(engine.weights * math.nan, engine.config.data.seq_len)
+
+    result, _ = run(make_config(tmp_path), prepare_engine)
+    assert result.finished
+    assert "no text: cannot sample" in (result.folder / "samples" / "step-00000020.txt").read_text()
 
 
 def skip(steps, **values):

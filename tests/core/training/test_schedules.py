@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from slm_core.config import Optim
 from slm_core.config.option import options
-from slm_core.training.schedules import SCHEDULES, learning_rates
+from slm_core.training.schedules import SCHEDULES, learning_rates, warmup_steps
 
 
 def rates(schedule, steps=1000, **fields):
@@ -21,6 +21,14 @@ def test_warmup_is_a_line_that_meets_the_peak(schedule):
     for k in range(100):
         assert table[k] == pytest.approx(2e-3 * (k + 1) / 101, rel=1e-15)
     assert table[100] == 2e-3 == table.max()
+
+
+@pytest.mark.parametrize(("steps", "rising"), [(1, 0), (3, 1), (20, 10), (100, 50), (600, 50)])
+def test_warmup_that_is_unset_follows_the_steps(steps, rising):
+    assert warmup_steps(Optim(), steps) == rising
+    np.testing.assert_array_equal(
+        learning_rates(Optim(), steps), learning_rates(Optim(warmup_steps=rising), steps), strict=True
+    )
 
 
 def test_every_schedule_of_the_config_is_here():

@@ -14,8 +14,10 @@ from parity.tolerances import TOLERANCES
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
 from tests.mutation_score import COMMAND as MUTATIONS
+from tests.runs.damages import COUNT as KINDS
 
 DOCS = Path(__file__).parents[1] / "docs"
+DAMAGE = "uv run scripts/pages/damage.py"
 COMPONENTS = "uv run scripts/pages/components.py"
 MEMORY = "uv run scripts/pages/memory.py"
 ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
@@ -67,6 +69,11 @@ def test_memory_was_measured_for_every_config_in_each_twin():
     assert counts == (len(todo), len(configs)), remedy("memory.md", MEMORY)
 
 
+def test_every_kind_of_damage_was_done_and_none_was_silent():
+    counts = stated("damage.md", "N damages of N kinds, none silent.")
+    assert counts[1:] == (KINDS,), remedy("damage.md", DAMAGE)
+
+
 def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.DOCS", tmp_path)
     (tmp_path / "page.md").write_text("Before. 1,486 measurements of\n137 cases, all within their tolerances. After.\n")
@@ -77,7 +84,7 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY)],
+     ("memory.md", MEMORY), ("damage.md", DAMAGE)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

@@ -29,6 +29,8 @@ def run_weights(saved: SavedRun) -> Weights:
       UserError: the checkpoint is damaged.
     """
 
+    check_whole(saved.checkpoint, saved.identity)
+
     def open_state(folder: Path) -> Weights:
         return importlib.import_module(f"slm_{saved.framework}.checkpoint").open_state(folder)
 

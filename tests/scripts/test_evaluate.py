@@ -159,7 +159,12 @@ def test_a_damaged_checkpoint_is_one_line(
         argv = [f"--run={copy}", "--prompt=x"]
         main(scripts.generate.run, "", scripts.generate.FLAGS, takes_config=False, argv=argv)
     printed = capsys.readouterr()
-    assert "cannot be read" in printed.err and str(copy) in printed.err and printed.err.count("\n") == 1
+    assert (
+        f"({file} has " in printed.err
+        and "no checkpoint is whole" in printed.err
+        and str(copy) in printed.err
+        and printed.err.count("\n") == 1
+    )
 
 
 def test_as_a_command(runs: Path):

@@ -5,7 +5,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -21,7 +21,7 @@ FLAGS = (
     Flag("d_model", int, 512, "width of the model"),
     Flag("n_layers", int, 8, "its layers"),
     Flag("vocab_size", int, 8192, "its vocabulary"),
-    Flag("repeats", int, 5, "saves and resumes of each kind; the median counts"),
+    Flag("repeats", int, 7, "rounds: a save with and one without checksums, and a resume; medians count"),
 )
 
 
@@ -56,22 +56,30 @@ def run(invocation: Invocation) -> None:
         def resume() -> None:
             build(config, flags["vocab_size"], None).restore(checkpoint / "state")
 
-        for _ in range(flags["repeats"]):
-            for summed in (False, True):
+        for number in range(flags["repeats"]):
+            for summed in (False, True) if number % 2 else (True, False):
                 os.sync()  # so that no earlier write is paid for here
                 with contextlib.nullcontext() if summed else _without_checksums():
                     saves[summed].append(_seconds(save))
             checks.append(_seconds(lambda: examine(checkpoint, identity)))
             resumes.append(_seconds(resume))
         size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    with_sums, without = statistics.median(saves[True]), statistics.median(saves[False])
-    check, rest = statistics.median(checks), statistics.median(resumes)
-    print(f"{flags['framework']}, checkpoint of {size / 1e6:,.0f} MB, median of {flags['repeats']}")
-    print(
-        f"save    {with_sums:.3f} s, without checksums {without:.3f} s: share {(with_sums - without) / with_sums:6.1%}"
-    )
-    print(f"resume  {check + rest:.3f} s, without checksums {rest:.3f} s: share {check / (check + rest):6.1%}")
-    print(f"checked at {size / check / 1e9:.1f} GB/s")
+    longer = [after / before - 1 for after, before in zip(saves[True], saves[False], strict=True)]
+    shares = [check / resume for check, resume in zip(checks, resumes, strict=True)]
+    print(f"{flags['framework']}, checkpoint of {size / 1e6:,.0f} MB, {flags['repeats']} rounds, medians")
+    before, after = _median(saves[False]), _median(saves[True])
+    print(f"a save takes {before:.3f} s without checksums and {after:.3f} s with them: {_spread(longer)}")
+    print(f"a resume takes {_median(resumes):.3f} s and its checks {_median(checks):.3f} s more: {_spread(shares)}")
+    print(f"checked at {size / _median(checks) / 1e9:.1f} GB/s")
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds)
+
+
+def _spread(rounds: Sequence[float]) -> str:
+    """Shows how much longer it takes, by rounds."""
+    return f"{_median(rounds):+.1%} (rounds from {min(rounds):+.1%} to {max(rounds):+.1%})"
 
 
 @contextlib.contextmanager

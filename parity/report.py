@@ -14,7 +14,10 @@ from parity.cases import ORDER, PROOFS
 from parity.checks import CHECKS
 from parity.suite import Result
 from parity.tolerances import TOLERANCES
+from slm_core.errors import UserError
 from slm_core.files import write_atomically
+from slm_core.json_files import Schema
+from slm_core.json_files import read_json as read_schema
 from slm_core.runs.provenance import versions
 from slm_core.studies.machine import cpu_name
 
@@ -108,20 +111,42 @@ def write_json(path: Path, results: list[Result]) -> None:
     write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
+class _Row(Schema):
+    case: str
+    precision: str
+    check: str
+    passed: bool
+    error: float | None
+    tolerance: float
+    where: str
+    seconds: float
+
+
+class _Report(Schema):
+    """The content of a file of `write_json`."""
+
+    passed: bool
+    versions: dict[str, str]
+    sources: str
+    machine: str
+    metrics: dict[str, str]
+    results: list[_Row]
+
+
 def read_json(path: Path) -> list[Result]:
     """Reads the results of a file of `write_json`; [] if other sources or versions gave them."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
+        content = read_schema(path, _Report, "")
+    except UserError:
         return []
-    if any(content.get(key) != value for key, value in _origin().items()):
+    if {"versions": content.versions, "sources": content.sources} != _origin():
         return []
     return [
         Result(
-            row["case"], row["precision"], row["check"], float("inf") if row["error"] is None else row["error"],
-            row["tolerance"], row["where"], row["seconds"],
+            row.case, row.precision, row.check, float("inf") if row.error is None else row.error,
+            row.tolerance, row.where, row.seconds,
         )
-        for row in content["results"]
+        for row in content.results
     ]  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "nested too deeply"
     text, _, place = " ".join(str(error).split()).replace("`", "").partition(" - at $")
-    text = text[:1].lower() + text[1:160]
+    text = text[:160] if text.startswith("JSON") else text[:1].lower() + text[1:160]
     return f"{place.removeprefix('.')}: {text}" if place else text
 
 

@@ -31,7 +31,9 @@ def test_a_script_takes_the_command(line, monkeypatch):
 
     def parse_only(run, description, extra_flags=(), *, takes_config=True, needs_data=True, argv=None):
         if not {"-h", "--help"} & set(words):
-            command_line.parse(words, extra_flags, takes_config=takes_config, needs_data=False)
+            command_line.parse(
+                words if argv is None else argv, extra_flags, takes_config=takes_config, needs_data=False
+            )
         parsed.append(script)
 
     monkeypatch.setattr(command_line, "main", parse_only)

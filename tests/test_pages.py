@@ -17,8 +17,10 @@ from scripts.pages.resuming import COMMAND as RESUMING
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
 from tests.mutation_score import COMMAND as MUTATIONS
+from tests.runs.damages import COUNT as KINDS
 
 DOCS = Path(__file__).parents[1] / "docs"
+DAMAGE = "uv run scripts/pages/damage.py"
 COMPONENTS = "uv run scripts/pages/components.py"
 MEMORY = "uv run scripts/pages/memory.py"
 ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
@@ -75,6 +77,11 @@ def test_every_case_was_resumed_in_the_other_twin():
     assert counts == count(resumes()), remedy("resuming.md", RESUMING)
 
 
+def test_every_kind_of_damage_was_done_and_none_was_silent():
+    counts = stated("damage.md", "N damages of N kinds, none silent.")
+    assert counts[1:] == (KINDS,), remedy("damage.md", DAMAGE)
+
+
 def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.DOCS", tmp_path)
     (tmp_path / "page.md").write_text("Before. 1,486 measurements of\n137 cases, all within their tolerances. After.\n")
@@ -85,7 +92,7 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY), ("resuming.md", RESUMING)],
+     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

@@ -1,9 +1,9 @@
 """Opens models in folders: a run, one checkpoint of a run, or a Hugging Face checkpoint."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from parity.bisect.models import FlaxTwin, TorchTwin, Traceable
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
+from slm_core.json_files import read_json
 from slm_core.model.weights import Weights
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.runs.saved import load_run
@@ -66,8 +67,8 @@ def open_source(flag: str, text: str) -> Source:
 def is_hugging_face(folder: Path) -> bool:
     """Says whether a folder's config.json has a model_type."""
     try:
-        return "model_type" in json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError):
+        return "model_type" in read_json(folder / "config.json", dict[str, Any], "")
+    except UserError:
         return False
 
 

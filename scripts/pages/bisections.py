@@ -12,6 +12,7 @@ from typing import NamedTuple
 from parity.report import BISECTIONS
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
+from slm_core.json_files import write_sealed
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")
@@ -82,7 +83,7 @@ def _hugging_face(copy: Path) -> Shown:
     file = copy / "models" / "tiny" / "config.json"
     saved = json.loads(file.read_text())
     saved["config"]["model"]["position"]["theta"] = 5e5
-    file.write_text(json.dumps(saved))
+    write_sealed(file, saved)
     command = "uv run scripts/bisect_models.py --run models/tiny --against tiny-llama --precision float32"
     fault = "A Llama of transformers was imported. Then the run's `position.theta` was changed from 10,000 to 500,000."
     return Shown("Twin against Hugging Face", fault, command, _printed(copy, command))

@@ -9,7 +9,7 @@ from slm_core.config import Config
 from slm_core.config.conversion import from_config_dict
 from slm_core.errors import UserError, nearest
 from slm_core.json_files import Broken, Count, Schema, read_sealed, write_sealed
-from slm_core.logging import say_once
+from slm_core.logging import say, say_once
 from slm_core.manifest import FileSum, file_sums
 from slm_core.runs.checkpoints import list_entries, unused
 from slm_core.runs.fingerprints import Identity, config_fingerprint
@@ -140,9 +140,10 @@ def repair_description(folder: Path) -> None:
     path = folder / "config.json"
     try:
         _read(path)
-    except Broken:
+    except Broken as error:
         copy = _copy(folder)
         if copy is not None:
+            say(f"{folder}: {error.short}; its copy in {copy.parent.name} is put back")
             if path.is_dir():
                 path.rename(unused(folder / "damaged-config.json"))
             shutil.copyfile(copy, folder / "config.json.tmp")

@@ -97,10 +97,15 @@ def describe_origin(source: Source, config: Config, fingerprint: str) -> Origin:
 
 
 def inherited(source: Source, config: Config, framework: str) -> dict[str, Any]:
-    """Returns the fields that the source resolved and that the new run keeps: of another twin, the dtype alone."""
+    """Returns the fields that the source resolved and that the new run keeps.
+
+    They are all of them if the same twin goes on with the same settings; else the dtype alone.
+    """
     changed = changes(source.run.config, config)
     resolved = {name: value for name, value in (source.run.resolved or {}).items() if name not in changed}
-    return {n: v for n, v in resolved.items() if n == "precision.compute" or source.run.framework == framework}
+    if source.branches or source.run.framework != framework:
+        return {name: value for name, value in resolved.items() if name == "precision.compute"}
+    return resolved
 
 
 def copy_checkpoint(source: Source, config: Config, identity: Identity, path: Path) -> Path:

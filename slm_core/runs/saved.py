@@ -53,4 +53,4 @@ def load_run(path: Path | str) -> SavedRun:
 def check_tokenizer(folder: Path, files: Files) -> None:
     """Raises UserError if a file of a run's tokenizer is not as its config.json says."""
     if wrong := damaged_files(folder / "tokenizer", files, others=True):
-        raise UserError(f"{folder / 'tokenizer'}: {wrong[0]}; put a copy back, such as that of the dataset")
+        raise UserError(f"{folder / 'tokenizer'}: {wrong[0]}; put a copy back")

@@ -27,6 +27,7 @@ def run_weights(saved: SavedRun) -> Weights:
     Raises:
       UserError: the checkpoint is damaged.
     """
+    check_whole(saved.checkpoint, saved.identity)
     return checkpoint_weights(saved.checkpoint, saved.config)
 
 

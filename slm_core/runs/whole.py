@@ -34,13 +34,13 @@ def newest_whole(root: Path, identity: Identity | None = None) -> Path | None:
             for line in damaged:
                 say_once(f"{root}: {line}; {entry.name} is used")
             return entry
-        if not entry.exists():  # deleted by the process that trains, while it was read here
+        if not entry.exists() and not entry.is_symlink():  # deleted by the process that trains, while it was read here
             return newest_whole(root, identity)
         more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         damaged.append(f"{entry.name} is damaged ({wrong[0]}{more})")
     if damaged:
         raise UserError(
-            f"{root}: no checkpoint is whole: {'; '.join(damaged[:3])}; put a copy back, or delete {root} to train anew"
+            f"{root}: no checkpoint is whole: {'; '.join(damaged[:3])}; put a copy back, or delete {root} to begin anew"
         )
     return None
 
@@ -50,9 +50,20 @@ def damage(checkpoint: Path, identity: Identity | None = None) -> tuple[str, ...
     return _damaged_files(checkpoint, _stamp(checkpoint)) or _misplaced(checkpoint, identity)
 
 
-def check_whole(checkpoint: Path) -> None:
-    """Raises UserError if a checkpoint is damaged."""
-    if wrong := damage(checkpoint):
+def whole_checkpoints(root: Path, identity: Identity) -> list[Path]:
+    """Lists the whole checkpoints of a run, oldest first. Says which damaged ones it leaves out, and why."""
+    whole = []
+    for entry in list_entries(root):
+        if wrong := damage(entry, identity):
+            say_once(f"{root}: {entry.name} is damaged ({wrong[0]}); it is left out")
+        else:
+            whole.append(entry)
+    return whole
+
+
+def check_whole(checkpoint: Path, identity: Identity | None = None) -> None:
+    """Raises UserError if a checkpoint is damaged, or of another run."""
+    if wrong := damage(checkpoint, identity):
         raise UserError(f"{checkpoint}: cannot be used: {wrong[0]}; delete this folder, or put a copy back")
 
 
@@ -92,12 +103,12 @@ def latest_problem(root: Path, entries: list[Path]) -> str:
     if not pointer.is_file():
         problem = "is not a file" if pointer.exists() else "is missing"
     else:
-        text = pointer.read_text(errors="replace").strip()
-        if entries and text == entries[-1].name:
+        text = pointer.read_text(errors="replace")
+        if entries and text == f"{entries[-1].name}\n":
             return ""
-        problem = f"names {text[:40]!r}, the newest checkpoint is {entries[-1].name if entries else 'gone'}"
+        problem = f"holds {text[:40]!r}, the newest checkpoint is {entries[-1].name if entries else 'gone'}"
     if not entries:
-        raise UserError(f"{pointer}: {problem}; put the checkpoints back, or delete {root} to train anew")
+        raise UserError(f"{pointer}: {problem}; put the checkpoints back, or delete {root} and begin anew")
     return problem
 
 

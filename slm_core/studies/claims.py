@@ -76,7 +76,7 @@ def _create(claims: Path, path: Path) -> Claim | None:
 
 def _dead(claims: Path, path: Path) -> bool:
     try:
-        file = path.open()
+        file = path.open(errors="replace")
     except FileNotFoundError:
         return True
     with file:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slm_core.config.fields import flatten
 from slm_core.errors import UserError
+from slm_core.logging import say_once
 from slm_core.runs.description import read_description
 from slm_core.runs.provenance import versions
 from slm_core.studies.machine import processor
@@ -69,6 +70,10 @@ def _result(folder: Path, cell: Cell) -> CellResult:
 def read_run(path: Path, variant: str, framework: str, seed: int, error: str = "") -> CellResult:
     """Reads the metrics of one run; of a run that was not begun, nothing but its names."""
     rows = read_metrics(path / "metrics.jsonl")
+    if not rows and steps_done(path):
+        say_once(
+            f"{path}: metrics.jsonl is missing or empty, though the run has steps: it counts as one without results"
+        )
     training = [row for row in rows if row["split"] == "train" and row["tokens_per_second"]]
     evaluations = [row for row in rows if row["split"] == "eval"]
     peaks = [row["peak_memory_bytes"] for row in rows if row["peak_memory_bytes"]]

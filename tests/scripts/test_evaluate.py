@@ -19,6 +19,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.presets import load
 from slm_core.data import load_tokenizer, save_tokenizer
 from slm_core.data.tokenizers import Library
+from slm_core.json_files import write_sealed
 from slm_core.model.weights import write_weights
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import load_run
@@ -112,7 +113,7 @@ def test_an_imported_run_ends_its_text_at_its_eos(runs: Path, call):
     path = runs / "foreign" / "config.json"
     before = path.read_text()
     for ends in (tokens[-1], [tokens[-1], 9999], [9999]):
-        path.write_text(json.dumps(json.loads(before) | {"imported": {"eos_token_id": ends}}))
+        write_sealed(path, json.loads(before) | {"imported": {"eos_token_id": ends}})
         stopped = call(scripts.generate, *words)
         assert whole.startswith(stopped.removesuffix("\n")) and (len(stopped) < len(whole)) == (ends != [9999])
     path.write_text(before)
@@ -159,7 +160,12 @@ def test_a_damaged_checkpoint_is_one_line(
         argv = [f"--run={copy}", "--prompt=x"]
         main(scripts.generate.run, "", scripts.generate.FLAGS, takes_config=False, argv=argv)
     printed = capsys.readouterr()
-    assert "cannot be read" in printed.err and str(copy) in printed.err and printed.err.count("\n") == 1
+    assert (
+        f"({file} has " in printed.err
+        and "no checkpoint is whole" in printed.err
+        and str(copy) in printed.err
+        and printed.err.count("\n") == 1
+    )
 
 
 def test_as_a_command(runs: Path):

@@ -17,6 +17,7 @@ from slm_core.cli.command_line import main
 from slm_core.config.fields import with_values
 from slm_core.config.presets import load
 from slm_core.inference.evaluator import open_evaluator
+from slm_core.json_files import write_sealed
 from slm_core.model.weights import write_weights
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import load_run
@@ -159,7 +160,7 @@ def test_a_mistake_is_one_line(runs, capsys, words, named):
         shutil.copytree(runs / "text", runs / "moved")
         config = json.loads((runs / "moved" / "config.json").read_text())
         config["config"]["data"] |= {"path": "gone.txt", "dir": str(runs / "no-data")}
-        (runs / "moved" / "config.json").write_text(json.dumps(config))
+        write_sealed(runs / "moved" / "config.json", config)
     argv = [word.replace("RUNS", str(runs)) for word in words]
     with pytest.raises(SystemExit) as caught:
         main(scripts.inspect_run.run, "", scripts.inspect_run.FLAGS, takes_config=False, argv=argv)

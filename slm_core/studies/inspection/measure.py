@@ -13,6 +13,7 @@ from slm_core.protocols import Inspector, Module
 from slm_core.runs.checkpoints import checkpoint_path, checkpoint_step, list_checkpoints
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
+from slm_core.runs.whole import whole_checkpoints
 from slm_core.studies.inspection.induction import HeadScores, head_scores, repeated_tokens
 from slm_core.studies.inspection.lens import LayerLens, layer_lens
 from slm_core.studies.inspection.prompt import Prompt, word
@@ -110,7 +111,7 @@ def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokeni
 def heads_over_training(saved: SavedRun, model: Inspector, say: Say) -> dict[int, dict[str, HeadScores]]:
     """Measures the heads at every checkpoint of a run, oldest first. The model has the weights of the last one then."""
     tokens = repeated_tokens(saved.vocab_size, saved.config.data.seq_len)
-    checkpoints = list_checkpoints(saved.folder / "checkpoints")
+    checkpoints = whole_checkpoints(saved.folder / "checkpoints", saved.identity)
     scores = {}
     for number, checkpoint in enumerate(checkpoints, 1):
         say(f"heads at checkpoint {number} of {len(checkpoints)}")

@@ -137,5 +137,5 @@ def test_the_newest_whole_checkpoint_is_used_and_the_damaged_one_kept_under_anot
 
 def test_checkpoints_that_were_all_deleted_are_missed(tmp_path):
     shutil.rmtree(save(tmp_path, 1))
-    with pytest.raises(UserError, match="latest: names 'step-00000001', the newest checkpoint is gone; put"):
+    with pytest.raises(UserError, match="latest: holds 'step-00000001.*', the newest checkpoint is gone; put"):
         newest_whole(tmp_path, RUN)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from slm_core.errors import UserError
+from slm_core.json_files import write_sealed
 from slm_core.runs.checkpoints import list_checkpoints
 from slm_core.training.loop import train
 from slm_core.training.metrics import FIELDS, read_metrics
@@ -384,9 +385,10 @@ def test_a_run_of_an_older_version_is_resolved_again(tmp_path):
     file = tmp_path / "models" / "run" / "config.json"
     description = json.loads(file.read_text())
     assert description.pop("resolved") == {}
-    file.write_text(json.dumps(description))
+    write_sealed(file, description)
     assert run(config)[0].finished
-    assert json.loads(file.read_text()) == description | {"resolved": {}}
+    after = json.loads(file.read_text())
+    assert after == description | {"resolved": {}, "checksum": after["checksum"]}
 
 
 @pytest.mark.parametrize("every", [0, 100])

@@ -11,6 +11,8 @@ import pytest
 from slm_core.config import Precision
 from slm_core.errors import UserError
 from slm_core.runs.checkpoints import list_checkpoints
+from slm_core.runs.description import add_to_description
+from slm_core.runs.origin import inherited, open_source
 from slm_core.runs.saved import load_run
 from slm_core.runs.states import open_state
 from slm_core.training.loop import train
@@ -261,6 +263,18 @@ def test_what_a_branch_cannot_change_is_refused_by_field(config, values, message
     with pytest.raises(UserError, match=message):
         run(change(config, run__resume_from=str(other), run__branch="b", **values))
     assert not (other.parent / "b").exists()
+
+
+def test_a_branch_and_another_twin_keep_the_dtype_of_what_was_resolved(config):
+    other = stopped(config, 10)
+    resolved = {"precision.compute": "float64", "train.micro_batch_size": 4}
+    add_to_description(other, resolved=resolved)
+    source = change(config, run__resume_from=str(other), run__name="mine")
+    branch = change(config, run__resume_from=str(other), run__branch="b", train__batch_size=2)
+    dtype = {"precision.compute"}
+    for case, framework, kept in ((source, "torch", {*resolved}), (source, "flax", dtype), (branch, "torch", dtype)):
+        found = open_source(case, framework, "default")
+        assert inherited(found, case, framework) == {name: resolved[name] for name in kept}
 
 
 def test_a_branch_of_another_model_is_refused(config):

@@ -29,7 +29,7 @@ SHARED = {name: field for name, field in LLAMA_FIELDS.items() if name != "hidden
     "hidden_activation": word("gelu_pytorch_tanh"),
     "tie_word_embeddings": flag(True),
     "query_pre_attn_scalar": number(256, low=SMALLEST),
-    "sliding_window": whole(WINDOW, null=True),
+    "sliding_window": whole(WINDOW, low=2, null=True),
     "layer_types": listed(),
 }
 """Fields that Gemma 2 and 3 share."""

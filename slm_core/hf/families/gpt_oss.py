@@ -42,7 +42,7 @@ FIELDS = LLAMA_FIELDS | {
     "max_position_embeddings": whole(131072),
     "rms_norm_eps": number(1e-5),
     "attention_bias": flag(True),
-    "sliding_window": whole(WINDOW, null=True),
+    "sliding_window": whole(WINDOW, low=2, null=True),
     "layer_types": listed(),
     "num_local_experts": whole(128),
     "swiglu_alpha": number(1.702),

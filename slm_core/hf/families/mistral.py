@@ -14,7 +14,7 @@ FIELDS = LLAMA_FIELDS | {
     "intermediate_size": whole(14336),
     "num_key_value_heads": whole(8, null=True),
     "max_position_embeddings": whole(131072),
-    "sliding_window": whole(4096, null=True),
+    "sliding_window": whole(4096, low=2, null=True),
 }
 
 

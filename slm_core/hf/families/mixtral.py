@@ -31,7 +31,7 @@ FIELDS = LLAMA_FIELDS | {
     "num_key_value_heads": whole(8, null=True),
     "max_position_embeddings": whole(131072),
     "rms_norm_eps": number(1e-5),
-    "sliding_window": whole(None),
+    "sliding_window": whole(None, low=2),
     "num_local_experts": whole(8),
     **routing_fields(2),
     **rope_fields(1e6),

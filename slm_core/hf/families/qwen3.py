@@ -18,7 +18,7 @@ FIELDS = LLAMA_FIELDS | {
     "head_dim": whole(128),
     "max_position_embeddings": whole(32768),
     "use_sliding_window": flag(False),
-    "sliding_window": whole(4096, null=True),
+    "sliding_window": whole(4096, low=2, null=True),
     "max_window_layers": whole(28, low=0),
     "layer_types": listed(),
 }

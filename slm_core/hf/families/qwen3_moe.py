@@ -40,7 +40,7 @@ FIELDS = LLAMA_FIELDS | {
     "num_key_value_heads": whole(4),
     "max_position_embeddings": whole(32768),
     "use_sliding_window": flag(False),
-    "sliding_window": whole(4096, null=True),
+    "sliding_window": whole(4096, low=2, null=True),
     "moe_intermediate_size": whole(768),
     "num_experts": whole(128, low=0),
     "norm_topk_prob": flag(False),

@@ -23,7 +23,7 @@ FIELDS = LLAMA_FIELDS | {
     "max_position_embeddings": whole(32768),
     "tie_word_embeddings": flag(True),
     "use_sliding_window": flag(False),
-    "sliding_window": whole(None),
+    "sliding_window": whole(None, low=2),
     "no_rope_layers": listed(),
     "no_rope_layer_interval": whole(4),
     "layer_types": listed(),

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 from slm_core.errors import UserError, nearest
 
 NEUTRAL = frozenset({
-    "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "architectures", "attention_dropout",
-    "attn_implementation", "auto_map", "bos_token_id", "cache_implementation", "chunk_size_feed_forward",
-    "classifier_dropout", "cross_attention_hidden_size", "decoder_start_token_id", "dtype", "eos_token_id",
-    "finetuning_task", "gradient_checkpointing", "id2label", "initializer_range", "is_decoder", "label2id",
-    "model_type", "name_or_path", "num_labels", "output_attentions", "output_hidden_states", "pad_token_id", "prefix",
-    "pretraining_tp", "problem_type", "return_dict", "sep_token_id", "task_specific_params", "tf_legacy_loss",
-    "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "torchscript", "transformers.js_config",
-    "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache",
+    "_attn_implementation_autoset", "_commit_hash", "_name_or_path", "_num_labels", "architectures",
+    "attention_dropout", "attn_implementation", "auto_map", "bos_token_id", "cache_implementation",
+    "chunk_size_feed_forward", "classifier_dropout", "cross_attention_hidden_size", "decoder_start_token_id",
+    "dtype", "eos_token_id", "finetuning_task", "gradient_checkpointing", "id2label", "initializer_range",
+    "is_decoder", "label2id", "model_type", "name_or_path", "num_labels", "output_attentions",
+    "output_hidden_states", "pad_token_id", "prefix", "pretraining_tp", "problem_type", "return_dict",
+    "sep_token_id", "task_specific_params", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class",
+    "torch_dtype", "torchscript", "transformers.js_config", "transformers_version", "unk_token_id", "unsloth_fixed",
+    "unsloth_version", "use_bfloat16", "use_cache",
     # Settings of text generation, which the class takes out of config.json.
     "bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping",
     "encoder_no_repeat_ngram_size", "epsilon_cutoff", "eta_cutoff", "exponential_decay_length_penalty",

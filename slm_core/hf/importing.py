@@ -11,10 +11,11 @@ import numpy as np
 from slm_core.config import Config
 from slm_core.config.validation import validate
 from slm_core.errors import UserError
-from slm_core.hf import family_of
+from slm_core.hf import adapter, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import text
-from slm_core.hf.folder import SPECIAL, read_json, read_tensors
+from slm_core.hf.folder import SPECIAL, ReadBin, read_json, read_tensors
+from slm_core.hf.gguf_file import open_gguf
 from slm_core.hf.rules import Rule
 from slm_core.hf.shapes import weight_shape
 
@@ -50,7 +51,11 @@ def read_config(folder: Path, context: int = 0) -> Imported:
     Raises:
       UserError: the schema cannot express a field, which is named.
     """
-    values = read_json(folder / "config.json")
+    return config_of(read_json(folder / "config.json"), context)
+
+
+def config_of(values: Mapping[str, Any], context: int = 0) -> Imported:
+    """Does what `read_config` does, with the object of a config.json."""
     if "text_config" in values:
         raise UserError("config.json: text_config is set: the model reads more than text; import a text-only one")
     family = family_of(str(values.get("model_type", "")))
@@ -154,9 +159,36 @@ def _checked_copies(
     return copies
 
 
-def open_folder(folder: Path, context: int = 0) -> tuple[Imported, Iterator[tuple[str, np.ndarray]]]:
+Items = Iterator[tuple[str, np.ndarray]]
+
+
+def open_folder(folder: Path, context: int = 0, read_bin: ReadBin | None = None) -> tuple[Imported, Items]:
     """Opens a checkpoint: its config, and its weights, which are read as they are iterated. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a Hugging Face checkpoint")
     imported = read_config(folder, context)
-    return imported, convert(imported, read_tensors(folder))
+    return imported, convert(imported, read_tensors(folder, read_bin))
+
+
+def open_checkpoint(
+    source: Path, context: int = 0, base: str = "", read_bin: ReadBin | None = None
+) -> tuple[Imported, Items, list[Path]]:
+    """Opens a checkpoint in any form that can be imported.
+
+    Args:
+      source: a folder of a checkpoint, a folder of a PEFT adapter, or a GGUF file.
+      base: the folder of the checkpoint that an adapter was trained on; "": the one that it names.
+      read_bin: as in `read_tensors`.
+
+    Returns:
+      The config, the weights, and the folders that may have the tokenizer, best first.
+    """
+    if source.suffix == ".gguf":
+        values, tensors = open_gguf(source)
+        imported = config_of(values, context)
+        return imported, convert(imported, tensors), [source.parent]
+    if not adapter.is_adapter(source):
+        return *open_folder(source, context, read_bin), [source]
+    folder = adapter.base_folder(source, base)
+    imported = read_config(folder, context)
+    return imported, convert(imported, adapter.merged(source, read_tensors(folder, read_bin))), [source, folder]

@@ -65,7 +65,7 @@ def read(fields: Fields) -> Config:
 
 def _read_scale(fields: Fields) -> float | None:
     """Reads attention.scale. Raises UserError for any other attention than the class has."""
-    attention = fields.section("attn_config", ATTENTION_FIELDS, ("attn_impl", "attn_pdrop", "model_type"))
+    attention = fields.section("attn_config", ATTENTION_FIELDS, ("attn_impl", "attn_pdrop", "tie_word_embeddings"))
     attention.only("attn_type", "multihead_attention")
     attention.only("alibi", True)
     attention.only("alibi_bias_max", 8)

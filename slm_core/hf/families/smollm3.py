@@ -72,4 +72,5 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-SMOLLM3 = Family("smollm3", "SmolLM3ForCausalLM", FIELDS, read, write, rules)
+# Qwen's max_window_layers stands in the published checkpoint; the class does not read it.
+SMOLLM3 = Family("smollm3", "SmolLM3ForCausalLM", FIELDS, read, write, rules, neutral=("max_window_layers",))

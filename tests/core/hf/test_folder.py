@@ -129,7 +129,7 @@ def test_files_that_are_missing_or_broken(folder, tmp_path):
         open_folder(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").touch()
-    with pytest.raises(UserError, match="no .safetensors file .pytorch_model.bin is not one"):
+    with pytest.raises(UserError, match="pytorch_model.bin is read by PyTorch"):
         open_folder(folder)
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     with pytest.raises(UserError, match="model-1.safetensors, which model.safetensors.index.json names"):

@@ -47,7 +47,10 @@ class Tokenizer(Protocol):
         """Returns the token ids of `text`."""
 
     def prompt(self, text: str) -> list[int]:
-        """Returns the token ids of a text that opens a document, after those that the tokenizer puts before one."""
+        """Returns the token ids of a text that opens a document, after those that the tokenizer puts before one.
+
+        The name of a special token in the text is that token.
+        """
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Returns the text of token ids, with U+FFFD for what is not valid text."""
@@ -216,9 +219,19 @@ class Library:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def prompt(self, text: str) -> list[int]:
-        tokens, framed = self.encode(text), self.inner.encode(text, add_special_tokens=True).ids
+        tokens = self.written(text)
+        self.inner.encode_special_tokens = False
+        framed = self.inner.encode(text, add_special_tokens=True).ids
+        self.inner.encode_special_tokens = True
         before = next((i for i in range(len(framed)) if framed[i : i + len(tokens)] == tokens), 0)
         return framed[:before] + tokens
+
+    def written(self, text: str) -> list[int]:
+        """Returns the token ids of a text in which the name of a special token is that token."""
+        self.inner.encode_special_tokens = False
+        tokens = self.encode(text)
+        self.inner.encode_special_tokens = True
+        return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.inner.decode(list(tokens), skip_special_tokens=False)

@@ -10,14 +10,16 @@ from typing import Any
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
-DESCRIPTION = """Imports the folder of a Hugging Face checkpoint (config.json and safetensors; no network is needed)
-into a run, with --import=FOLDER, or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
+DESCRIPTION = """Imports a Hugging Face checkpoint into a run, with --import=FOLDER (config.json and safetensors; no
+network is needed), or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
 transformers loads, with --export=FOLDER. docs/huggingface.md lists the families. --show=PATH prints what is inside a
 run, one of its checkpoints, a Hugging Face folder or a safetensors file: names, shapes, dtypes and norms."""
 
 FLAGS = [
     Flag("run", str, "", "run folder, to import into or to export from: models/NAME"),
-    Flag("import", str, "", "folder of the Hugging Face checkpoint to import"),
+    Flag("import", str, "", "checkpoint to import: a folder, a PEFT adapter, a GGUF file, or a name on the Hub"),
+    Flag("revision", str, "main", "branch, tag or commit of a checkpoint that is imported by its name"),
+    Flag("base", str, "", "folder of the checkpoint that an adapter was trained on; empty: the one that it names"),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
     Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
@@ -43,12 +45,15 @@ def run(invocation: Invocation) -> None:
 
 
 def _import(flags: dict[str, Any]) -> None:
+    from slm_core.hf.hub import find_checkpoint
     from slm_core.hf.run import import_run
 
     if flags["context"] < 0:
         raise UserError(f"--context={flags['context']} must be at least 0")
     run = Path(flags["run"])
-    imported = import_run(Path(flags["import"]), run, flags["framework"], flags["context"], _progress)
+    source = find_checkpoint(flags["import"], flags["revision"])
+    read_bin = _reader_of_bin() if flags["framework"] == "torch" else None
+    imported = import_run(source, run, flags["framework"], flags["context"], _progress, flags["base"], read_bin)
     for note in imported.notes:
         print(f"note: {note}")
     model = imported.config.model
@@ -58,6 +63,17 @@ def _import(flags: dict[str, Any]) -> None:
     print(f'text from it: uv run scripts/generate.py --run {run} --prompt "The "')
     print(f"its loss on a text: uv run scripts/evaluate.py --run {run} --source text --path FILE")
     print(f"to fine-tune it: uv run scripts/train_torch.py --config configs/finetune.py:{run} --config.data.path=FILE")
+
+
+def _reader_of_bin() -> Any:
+    """Returns what opens pytorch_model.bin files. PyTorch is imported when there is such a file."""
+
+    def read(files: list[Path]) -> Any:
+        from slm_torch.bin_files import read_bin
+
+        return read_bin(files)
+
+    return read
 
 
 def _export(flags: dict[str, Any]) -> None:

@@ -82,6 +82,12 @@ def build(case: Case, precision: str) -> Any:
     transformers.logging.set_verbosity_error()
     config = getattr(transformers, case.config)(**case.values)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    randomise(model)
+    return model.to(getattr(torch, precision)).eval()
+
+
+def randomise(model: Any) -> None:
+    """Fills every weight of a transformers model with random numbers that hide no fault."""
     generator = torch.Generator().manual_seed(0)
     tensors = [
         *model.parameters(),
@@ -91,7 +97,6 @@ def build(case: Case, precision: str) -> Any:
         for tensor in tensors:
             noise = torch.randn(tensor.shape, generator=generator)
             tensor.copy_(noise / min(tensor.shape[-2:]) ** 0.5 if tensor.ndim > 1 else tensor + 0.3 * noise)
-    return model.to(getattr(torch, precision)).eval()
 
 
 def tokens_of(vocab_size: int) -> np.ndarray:

@@ -49,7 +49,10 @@ class Tokenizer(Protocol):
         """Returns the token ids of `text`."""
 
     def prompt(self, text: str) -> list[int]:
-        """Returns the token ids of a text that opens a document, after those that the tokenizer puts before one."""
+        """Returns the token ids of a text that opens a document, after those that the tokenizer puts before one.
+
+        The name of a special token in the text is that token.
+        """
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Returns the text of token ids, with U+FFFD for what is not valid text."""
@@ -215,10 +218,16 @@ class Library:
         self.end = next((special[end] for end in _ENDS if end in special), None)
 
     def encode(self, text: str) -> list[int]:
-        return self._ids(text, framed=False)
+        return self._ids(text)
 
-    def _ids(self, text: str, framed: bool) -> list[int]:
-        """Returns the ids of a text, without or with the special tokens that frame a document."""
+    def _ids(self, text: str, framed: bool = False, special: bool = False) -> list[int]:
+        """Returns the ids of a text.
+
+        Args:
+          framed: with the special tokens that the tokenizer puts around a document.
+          special: the name of a special token in the text is that token.
+        """
+        self.inner.encode_special_tokens = not special
         try:
             return self.inner.encode_batch_fast([text], add_special_tokens=framed)[0].ids
         except Exception as error:  # the library raises bare Exception
@@ -227,11 +236,18 @@ class Library:
                 f"data.tokenizer: it cannot read {text[:20]!r} ({reason}); give one with an unknown token, or one that "
                 "knows every character"
             ) from None
+        finally:
+            self.inner.encode_special_tokens = True
 
     def prompt(self, text: str) -> list[int]:
-        tokens, framed = self.encode(text), self._ids(text, framed=True)
+        tokens = self.written(text)
+        framed = self._ids(text, framed=True, special=True)
         before = next((i for i in range(len(framed)) if framed[i : i + len(tokens)] == tokens), 0)
         return framed[:before] + tokens
+
+    def written(self, text: str) -> list[int]:
+        """Returns the token ids of a text in which the name of a special token is that token."""
+        return self._ids(text, special=True)
 
     def decode(self, tokens: Iterable[int]) -> str:
         return self.inner.decode(list(tokens), skip_special_tokens=False)

@@ -131,8 +131,14 @@ def _written(state: Path) -> dict[str, Any]:
     return {"written": f"{writer.framework}, {writer.device}, {writer.compute}"} if writer else {}
 
 
+def _files(path: Path) -> list[Path]:
+    if files := safetensors_files(path):
+        return files
+    raise UserError(f"{path} has no .safetensors file: name a run, a checkpoint or a folder with safetensors")
+
+
 def _hugging_face(path: Path) -> Contents:
-    values, files = _config(path), safetensors_files(path)
+    values, files = _config(path), _files(path)
     values = values | values.get("text_config", {})
     names = ("model_type", "vocab_size", "num_hidden_layers", "hidden_size", "n_layer", "n_embd")
     facts = {"kind": "Hugging Face folder", "files": len(files)} | {n: values[n] for n in names if n in values}
@@ -140,7 +146,7 @@ def _hugging_face(path: Path) -> Contents:
 
 
 def _safetensors(path: Path) -> Contents:
-    files = safetensors_files(path)
+    files = _files(path)
     return Contents({"kind": "folder of safetensors", "files": len(files)}, open_safetensors(files, REMEDY))
 
 

@@ -10,7 +10,6 @@ from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES
 from slm_core.hf.family import Family
-from slm_core.hf.fields import Fields
 from slm_core.model.compare import Difference, differences
 
 
@@ -32,7 +31,7 @@ def choose(config: Config, model_type: str = "") -> tuple[Family, dict[str, Any]
         if name == model_type or not model_type:
             written = family.write(config)
             try:
-                back = family.read(Fields(written, name))
+                back = family.config(written)
             except UserError:  # shapes that the class refuses
                 if model_type:
                     raise
@@ -67,7 +66,7 @@ def convert(
     family: Family, written: dict[str, Any], weights: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the tensors of a checkpoint by their names, one rule's in memory at a time."""
-    config = family.read(Fields(written, family.model_type))
+    config = family.config(written)
     for rule in family.rules(config):
         arrays = rule.layout.to_hf([_weight(name, weights, config) for name in rule.names])
         yield from zip(rule.hf_names, arrays, strict=True)

@@ -1,13 +1,13 @@
 """Defines a family of Hugging Face models: how its config and its tensors correspond to ours, in both directions."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from slm_core.config import Config, Data, Model
 from slm_core.config.fields import with_values
 from slm_core.config.pattern import pattern_of
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Field, Fields
 from slm_core.hf.rules import Rule
 
 
@@ -17,6 +17,7 @@ class Family:
 
     Args:
       model_type, architecture: as config.json names them.
+      fields: every field that `read` reads, with the class's own value.
       read: makes our config of a config.json. Raises UserError for what the schema cannot express.
       write: makes a config.json of our config. It may leave out what the family cannot express: `exporting` reads it
         back and compares.
@@ -24,16 +25,29 @@ class Family:
       prefix: beginning of the names of tensors, which older checkpoints leave out.
       ignored: ends of the names of tensors that are not weights.
       unused: returns, for a config, beginnings of the names of tensors that its logits do not depend on.
+      aliases: {another name that the class takes for a field: the field}.
+      neutral: fields, beside `fields.NEUTRAL`, that do not change the function of these models.
     """
 
     model_type: str
     architecture: str
+    fields: Mapping[str, Field]
     read: Callable[[Fields], Config]
     write: Callable[[Config], dict[str, Any]]
     rules: Callable[[Config], Iterator[Rule]]
     prefix: str = "model."
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     unused: Callable[[Config], tuple[str, ...]] = lambda config: ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    neutral: Collection[str] = ()
+
+    def opened(self, values: Mapping[str, Any]) -> Fields:
+        """Returns the fields of a config.json. Raises UserError for one that is not known of these models."""
+        return Fields(values, self.model_type, self.fields, self.aliases, self.neutral)
+
+    def config(self, values: Mapping[str, Any]) -> Config:
+        """Makes our config of a config.json. Raises UserError for what the schema cannot express."""
+        return self.read(self.opened(values))
 
 
 def imported(model: Model, layers: list[dict[str, Any]], context: int) -> Config:

@@ -1,7 +1,7 @@
 """Reads and writes the folder of a Hugging Face checkpoint: config.json and safetensors, in one file or in shards."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,37 @@ from slm_core.errors import UserError
 from slm_core.hf.family import Family
 from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
 
-INDEX = "model.safetensors.index.json"
+INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+ReadBin = Callable[[list[Path]], Weights]
+"""Opens pytorch_model.bin files; PyTorch alone can."""
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
-def read_tensors(folder: Path) -> Weights:
+def read_tensors(folder: Path, read_bin: ReadBin | None = None) -> Weights:
     """Opens the tensors of a folder by name, as float32 (float64 stays). Each is read when it is asked for.
 
-    Raises:
-      UserError: there are no safetensors, or a shard is damaged or missing; or, when it is read, a tensor is quantised.
-    """
-    stored = open_safetensors(safetensors_files(folder), "download it again")
+    Args:
+      read_bin: reads pytorch_model.bin files, if the folder has no safetensors; None: they are refused.
 
+    Raises:
+      UserError: there are no tensors, or a shard is damaged or missing; or, when it is read, a tensor is quantised.
+    """
+    if files := safetensors_files(folder):
+        return tensors_of(files)
+    if files := _files(folder, BIN_INDEX, "pytorch_model*.bin"):
+        if read_bin is None:
+            raise UserError(f"{folder}: {files[0].name} is read by PyTorch: import with --framework torch")
+        return _as_floats(read_bin(files))
+    raise UserError(f"{folder} has no .safetensors file and no pytorch_model.bin: download one of them")
+
+
+def tensors_of(files: list[Path]) -> Weights:
+    """Opens the tensors of safetensors files. Raises UserError as `read_tensors` does."""
+    return _as_floats(open_safetensors(files, "download it again"))
+
+
+def _as_floats(stored: Weights) -> Weights:
     def read(name: str) -> np.ndarray:
         array = stored[name]
         if array.dtype.name not in FLOATS:
@@ -38,19 +56,17 @@ def read_tensors(folder: Path) -> Weights:
 
 def safetensors_files(folder: Path) -> list[Path]:
     """Lists the safetensors of a folder, as its index names them. Raises UserError if one is missing."""
-    index = folder / INDEX
-    if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder}: {missing[0]}, which {INDEX} names, is not there: download it")
-        return [folder / name for name in names]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        other = next((file.name for file in folder.glob("pytorch_model*.bin")), "")
-        beside = f" ({other} is not one: save the model again with safe_serialization)" if other else ""
-        raise UserError(f"{folder} has no .safetensors file{beside}")
-    return files
+    return _files(folder, INDEX, "*.safetensors")
+
+
+def _files(folder: Path, index: str, pattern: str) -> list[Path]:
+    if not (folder / index).is_file():
+        return sorted(folder.glob(pattern))
+    names = sorted(set(read_json(folder / index).get("weight_map", {}).values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"{folder}: {missing[0]}, which {index} names, is not there: download it")
+    return [folder / name for name in names]
 
 
 def read_json(file: Path) -> dict[str, Any]:

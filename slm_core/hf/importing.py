@@ -1,7 +1,7 @@
 """Makes the config and weights of either twin from a Hugging Face checkpoint."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 from slm_core.config import Config
 from slm_core.config.validation import validate
 from slm_core.errors import UserError
-from slm_core.hf import family_of
+from slm_core.hf import adapter, family_of
 from slm_core.hf.family import Family
-from slm_core.hf.fields import Fields
-from slm_core.hf.folder import SPECIAL, read_json, read_tensors
+from slm_core.hf.fields import text
+from slm_core.hf.folder import SPECIAL, ReadBin, read_json, read_tensors
+from slm_core.hf.gguf_file import open_gguf
+from slm_core.hf.rules import Rule
+from slm_core.hf.shapes import weight_shape
 from slm_core.manifest import check_export
 
 CONTEXT = 2048
@@ -49,24 +52,34 @@ def read_config(folder: Path, context: int = 0) -> Imported:
     Raises:
       UserError: the schema cannot express a field, which is named.
     """
-    values = read_json(folder / "config.json")
-    values = values | values.get("text_config", {})
+    return config_of(read_json(folder / "config.json"), context)
+
+
+def config_of(values: Mapping[str, Any], context: int = 0) -> Imported:
+    """Does what `read_config` does, with the object of a config.json."""
+    if "text_config" in values:
+        raise UserError("config.json: text_config is set: the model reads more than text; import a text-only one")
     family = family_of(str(values.get("model_type", "")))
-    if values.get("quantization_config"):
-        raise UserError("config.json: quantization_config is set: import an unquantised checkpoint")
-    fields = Fields(values, family.model_type)
+    fields = family.opened(values)
     config = family.read(fields)
     notes = []
-    if unknown := fields.unread():
-        notes.append(f"config.json: not read: {', '.join(unknown)}")
     longest = config.data.seq_len
     length = _context(config, context)
     if length < longest and not context:
         notes.append(f"context {length} of {longest}: --context={longest} for all of it")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, seq_len=length))
     validate(config)
+    return Imported(family, config, fields.get("vocab_size"), _special(values), notes)
+
+
+def _special(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads the ids of special tokens. Raises UserError for what is not an id, a list of ids or null."""
     tokens = {name: values[name] for name in SPECIAL if name in values}
-    return Imported(family, config, fields.need("vocab_size"), tokens, notes)
+    for name, value in tokens.items():
+        for each in value if isinstance(value, list) else [value]:
+            if not (each is None or (isinstance(each, int) and not isinstance(each, bool))):
+                raise UserError(f"config.json: {name}={text(value)} is not the id of a token: restore the file")
+    return tokens
 
 
 def _context(config: Config, context: int) -> int:
@@ -86,7 +99,7 @@ def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[t
     """Yields our weights by canonical name, one rule's tensors in memory at a time.
 
     Raises:
-      UserError: a tensor is missing, or no rule takes it.
+      UserError: a tensor is missing or of another shape, or no rule takes it.
     """
     family, names = imported.family, {}
     for name in tensors:
@@ -99,10 +112,10 @@ def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[t
             if name not in names:
                 raise UserError(f"tensor {name}, which config.json calls for, is not in the checkpoint: restore it")
         left -= {names[name] for name in rule.hf_names}
-        arrays = rule.layout.from_hf([tensors[names[name]] for name in rule.hf_names])
-        yield from zip(rule.names, map(np.ascontiguousarray, arrays), strict=True)
+        arrays = _rearranged(imported, rule, [tensors[names[name]] for name in rule.hf_names])
+        yield from zip(rule.names, arrays, strict=True)
     if imported.config.model.tie_embeddings:
-        left = {name for name in left if name not in ("lm_head.weight", "embed_out.weight")}
+        left -= _checked_copies(imported, names, tensors, left)
     if left:
         raise UserError(
             f"tensor {min(left)} is not part of a {family.model_type} model with this config.json ({len(left)} such"
@@ -110,10 +123,74 @@ def convert(imported: Imported, tensors: Mapping[str, np.ndarray]) -> Iterator[t
         )
 
 
-def open_folder(folder: Path, context: int = 0) -> tuple[Imported, Iterator[tuple[str, np.ndarray]]]:
+def _rearranged(imported: Imported, rule: Rule, tensors: list[np.ndarray]) -> list[np.ndarray]:
+    """Applies a rule. Raises UserError if the tensors do not have the shapes that config.json calls for."""
+    shapes = [weight_shape(name, imported.config, imported.vocab_size) for name in rule.names]
+    try:
+        arrays = [np.ascontiguousarray(array) for array in rule.layout.from_hf(tensors)]
+    except (ValueError, IndexError):  # it cannot be split or reordered
+        arrays = []
+    if [array.shape for array in arrays] == shapes:
+        return arrays
+    expected = rule.layout.to_hf([np.zeros(shape, np.int8) for shape in shapes])
+    for name, tensor, right in zip(rule.hf_names, tensors, expected, strict=True):
+        if tensor.shape != right.shape:
+            raise UserError(
+                f"tensor {name} has the shape {list(tensor.shape)}, and config.json calls for {list(right.shape)}:"
+                " they are of different models"
+            )
+    raise UserError(f"tensor {rule.hf_names[0]} does not fit config.json: they are of different models")
+
+
+HEADS = ("lm_head.weight", "embed_out.weight")
+
+
+def _checked_copies(
+    imported: Imported, names: Mapping[str, str], tensors: Mapping[str, np.ndarray], left: Collection[str]
+) -> set[str]:
+    """Returns the copies of a tied embedding. Raises UserError for a head that is another matrix."""
+    copies = {name for name in left if name in HEADS}
+    embed = next(rule.hf_names[0] for rule in imported.family.rules(imported.config) if rule.names == ("embed.weight",))
+    for name in copies:
+        if not np.array_equal(tensors[name], tensors[names[embed]]):
+            raise UserError(
+                f"tensor {name} differs from {embed}, but config.json has tie_word_embeddings=true, or leaves it out:"
+                " set it to false if the head is a matrix of its own"
+            )
+    return copies
+
+
+Items = Iterator[tuple[str, np.ndarray]]
+
+
+def open_folder(folder: Path, context: int = 0, read_bin: ReadBin | None = None) -> tuple[Imported, Items]:
     """Opens a checkpoint: its config, and its weights, which are read as they are iterated. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a Hugging Face checkpoint")
     check_export(folder)
     imported = read_config(folder, context)
-    return imported, convert(imported, read_tensors(folder))
+    return imported, convert(imported, read_tensors(folder, read_bin))
+
+
+def open_checkpoint(
+    source: Path, context: int = 0, base: str = "", read_bin: ReadBin | None = None
+) -> tuple[Imported, Items, list[Path]]:
+    """Opens a checkpoint in any form that can be imported.
+
+    Args:
+      source: a folder of a checkpoint, a folder of a PEFT adapter, or a GGUF file.
+      base: the folder of the checkpoint that an adapter was trained on; "": the one that it names.
+      read_bin: as in `read_tensors`.
+
+    Returns:
+      The config, the weights, and the folders that may have the tokenizer, best first.
+    """
+    if source.suffix == ".gguf":
+        values, tensors = open_gguf(source)
+        imported = config_of(values, context)
+        return imported, convert(imported, tensors), [source.parent]
+    if not adapter.is_adapter(source):
+        return *open_folder(source, context, read_bin), [source]
+    folder = adapter.base_folder(source, base)
+    imported = read_config(folder, context)
+    return imported, convert(imported, adapter.merged(source, read_tensors(folder, read_bin))), [source, folder]

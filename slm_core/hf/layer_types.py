@@ -20,24 +20,27 @@ def read_layer_types(fields: Fields, sliding: Callable[[int], bool]) -> list[str
     Raises:
       UserError: the schema lacks a type, or their number is not that of the layers.
     """
-    count = fields.need("num_hidden_layers")
-    types = fields.get("layer_types", [SLIDING if sliding(i) else FULL for i in range(count)])
-    for other in sorted(set(types) - {FULL, SLIDING}):
-        raise UserError(f"config.json: {other!r} in layer_types cannot be expressed: only {FULL!r} or {SLIDING!r}")
+    count = fields.get("num_hidden_layers")
+    types = fields.get("layer_types")
+    if types is None:
+        return [SLIDING if sliding(i) else FULL for i in range(count)]
+    for other in types:
+        if other not in (FULL, SLIDING):
+            raise UserError(f"config.json: {other!r} in layer_types cannot be expressed: only {FULL!r} or {SLIDING!r}")
     if len(types) != count:
         raise UserError(f"config.json: layer_types names {len(types)} of num_hidden_layers={count}: restore the file")
     return types
 
 
-def read_window(fields: Fields, default: int | None) -> int | None:
+def read_window(fields: Fields) -> int | None:
     """Returns the window of a class that has use_sliding_window; None if that is off."""
-    window = fields.explicit("sliding_window", default)
-    return window if fields.get("use_sliding_window", False) else None
+    window = fields.get("sliding_window")
+    return window if fields.get("use_sliding_window") else None
 
 
 def read_windows(types: Sequence[str], window: int | None) -> list[dict[str, Any]]:
     """Returns the fields inside `model.` of each layer. Raises UserError if a layer's window is not set."""
-    if SLIDING in types and not window:
+    if SLIDING in types and window is None:
         raise UserError(
             f"config.json: sliding_window={window}, or use_sliding_window=False, but layer_types has {SLIDING!r}:"
             " restore the file"

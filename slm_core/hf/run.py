@@ -13,8 +13,8 @@ from slm_core.config.validation import validate
 from slm_core.errors import UserError
 from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
-from slm_core.hf.folder import SPECIAL, write_config, write_tensors
-from slm_core.hf.importing import Imported, open_folder
+from slm_core.hf.folder import SPECIAL, ReadBin, write_config, write_tensors
+from slm_core.hf.importing import Imported, open_checkpoint
 from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
 from slm_core.manifest import commit_folder
 from slm_core.model.weights import Weights, write_weights
@@ -27,21 +27,31 @@ Progress = Callable[[Items, str], Items]
 """Passes items on and shows how far they are."""
 
 
-def import_run(source: Path, run: Path, framework: str, context: int, progress: Progress) -> Imported:
+def import_run(
+    source: Path,
+    run: Path,
+    framework: str,
+    context: int,
+    progress: Progress,
+    base: str = "",
+    read_bin: ReadBin | None = None,
+) -> Imported:
     """Makes a run from a Hugging Face checkpoint. After an interruption its folder is not a run.
 
     Args:
-      source: folder of the checkpoint.
+      source: folder of the checkpoint or of a PEFT adapter, or a GGUF file.
       run: new folder, models/NAME.
       framework: the twin of the run.
       context: tokens; 0: the checkpoint's, at most `importing.CONTEXT`.
+      base, read_bin: as in `open_checkpoint`.
 
     Raises:
       UserError: the checkpoint is damaged or of no family, the schema cannot express it, or `run` is taken.
     """
-    imported, items = open_folder(source, context)
+    imported, items, folders = open_checkpoint(source, context, base, read_bin)
     weights = make_imported(run)
-    note = import_tokenizer(source, run / "tokenizer")
+    tokenizer = next((folder for folder in folders if (folder / "tokenizer.json").is_file()), folders[-1])
+    note = import_tokenizer(tokenizer, run / "tokenizer")
     values: dict[str, Any] = {"run.dir": str(run.parent), "run.name": run.name}
     if not note:
         values["data.tokenizer"] = f"file:{run / 'tokenizer' / 'tokenizer.json'}"

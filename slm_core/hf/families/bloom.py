@@ -7,27 +7,43 @@ from typing import Any
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Field, Fields, flag, number, whole
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
+
+FIELDS = {
+    "vocab_size": whole(250880),
+    "hidden_size": whole(64),
+    "n_layer": whole(2),
+    "n_head": whole(8),
+    "n_inner": whole(None),
+    "seq_length": Field("a whole number", 2048, low=1),
+    "layer_norm_epsilon": number(1e-5),
+    "tie_word_embeddings": flag(True),
+    "apply_residual_connection_post_layernorm": flag(False),
+}
+ALIASES = {"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
+NEUTRAL = (
+    "attention_softmax_in_fp32", "bias_dropout_fusion", "hidden_dropout", "masked_softmax_fusion", "offset_alibi",
+    "skip_bias_add", "skip_bias_add_qkv", "slow_but_exact",
+)  # fmt: skip
+"""Dropout, and how the first code computed the same."""
 
 
 def read(fields: Fields) -> Config:
     fields.only("apply_residual_connection_post_layernorm", False)
-    newer = {"n_embed": "hidden_size", "n_head": "num_attention_heads", "n_layer": "num_hidden_layers"}
-    names = [old if fields.get(old) else new for old, new in newer.items()]
-    width, heads, layers = map(fields.need, names)
-    fields.divides(names[1], names[0])
-    fields.only("n_inner", 4 * width)
+    width = fields.get("hidden_size")
+    fields.divides("n_head", "hidden_size")
+    fields.only("n_inner", None, 4 * width)
     model = Model(
         d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings", True),
+        tie_embeddings=fields.get("tie_word_embeddings"),
         embed_norm=True,
-        attention=Attention(n_heads=heads, bias=True),
+        attention=Attention(n_heads=fields.get("n_head"), bias=True),
         position=Position(kind="alibi"),
-        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon", 1e-5)),
+        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon")),
         mlp=Mlp(kind="gelu", gelu="tanh", hidden=4 * width, bias=True),
     )
-    return imported(model, [{}] * layers, fields.get("seq_length", 2048))
+    return imported(model, [{}] * fields.get("n_layer"), fields.get("seq_length"))
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -61,4 +77,6 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "lm_head")
 
 
-BLOOM = Family("bloom", "BloomForCausalLM", read, write, rules, prefix="transformer.")
+BLOOM = Family(
+    "bloom", "BloomForCausalLM", FIELDS, read, write, rules, prefix="transformer.", aliases=ALIASES, neutral=NEUTRAL
+)

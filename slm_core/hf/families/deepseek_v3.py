@@ -9,11 +9,12 @@ from slm_core.config import Attention, Config, Mlp
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.config.widths import query_width
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.families.mixtral import read_expert
 from slm_core.hf.families.qwen3_moe import mixture_of, sparse_or_dense_rules, with_mixtures, write_hidden
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rope import rope_parameters, write_rope, yarn_scale
 from slm_core.hf.rules import (
     TRANSPOSED,
@@ -29,6 +30,39 @@ from slm_core.hf.rules import (
     then,
 )
 
+FIELDS = LLAMA_FIELDS | {
+    "vocab_size": whole(129280),
+    "hidden_size": whole(7168),
+    "intermediate_size": whole(18432),
+    "num_hidden_layers": whole(61),
+    "num_attention_heads": whole(128),
+    "num_key_value_heads": whole(128, null=True),
+    "max_position_embeddings": whole(4096),
+    "qk_head_dim": whole(None),
+    "qk_nope_head_dim": whole(128),
+    "qk_rope_head_dim": whole(64),
+    "v_head_dim": whole(128),
+    "q_lora_rank": whole(1536, null=True),
+    "kv_lora_rank": whole(512),
+    "moe_intermediate_size": whole(2048),
+    "n_routed_experts": whole(256),
+    "n_shared_experts": whole(1, low=0),
+    "num_experts_per_tok": whole(8),
+    "n_group": whole(8),
+    "topk_group": whole(4),
+    "first_k_dense_replace": whole(3, low=0),
+    "norm_topk_prob": flag(True),
+    "routed_scaling_factor": number(2.5),
+    "rope_interleave": flag(True),
+    "scoring_func": word("sigmoid"),
+    "topk_method": word("noaux_tc"),
+    "moe_layer_freq": whole(1),
+}
+ALIASES = {"num_local_experts": "n_routed_experts"}
+NEUTRAL = (
+    "aux_loss_alpha", "ep_size", "num_mtp_layers", "num_nextn_predict_layers", "output_router_logits", "seq_aux",
+)  # fmt: skip
+"""Training and the layers that predict a second token."""
 ONLY = {
     "attention_bias": False, "mlp_bias": False, "rope_interleave": True, "scoring_func": "sigmoid",
     "topk_method": "noaux_tc", "moe_layer_freq": 1,
@@ -43,24 +77,29 @@ BALANCE_STEP = 0.001
 def read(fields: Fields) -> Config:
     for name, value in ONLY.items():
         fields.only(name, value)
-    first, count = fields.get("first_k_dense_replace", 3), fields.need("num_hidden_layers")
+    first, count = fields.get("first_k_dense_replace"), fields.get("num_hidden_layers")
     model = with_values(read_model(fields), {"attention": _read_attention(fields)})
     model, layers = with_mixtures(model, _read_mixture(fields), [i >= first for i in range(count)])
-    return imported(model, layers, fields.need("max_position_embeddings"))
+    return imported(model, layers, fields.get("max_position_embeddings"))
 
 
 def _read_attention(fields: Fields) -> Attention:
-    heads, head_dim = fields.need("num_attention_heads"), fields.get("qk_nope_head_dim", 128)
-    rope_dim = fields.get("qk_rope_head_dim", 64)
-    fields.only("num_key_value_heads", heads)
+    heads, head_dim = fields.get("num_attention_heads"), fields.get("qk_nope_head_dim")
+    rope_dim = fields.get("qk_rope_head_dim")
+    if fields.get("num_key_value_heads") is not None:
+        fields.only("num_key_value_heads", heads)
+    # The class makes these two itself, and reads another value if there is one.
+    for name, width in {"head_dim": rope_dim, "qk_head_dim": head_dim + rope_dim}.items():
+        if fields.given(name):
+            fields.only(name, width)
     attention = Attention(
         kind="mla",
         n_heads=heads,
         head_dim=head_dim,
-        q_rank=fields.explicit("q_lora_rank", 1536),
-        kv_rank=fields.get("kv_lora_rank", 512),
+        q_rank=fields.get("q_lora_rank"),
+        kv_rank=fields.get("kv_lora_rank"),
         rope_dim=rope_dim,
-        v_dim=fields.get("v_head_dim", 128),
+        v_dim=fields.get("v_head_dim"),
     )
     rope = rope_parameters(fields)
     if rope["rope_type"] == "default" or not rope.get("mscale_all_dim"):
@@ -72,16 +111,16 @@ def _read_attention(fields: Fields) -> Attention:
 def _read_mixture(fields: Fields) -> Mlp:
     return Mlp(
         kind="moe",
-        hidden=fields.get("moe_intermediate_size", 2048),
+        hidden=fields.get("moe_intermediate_size"),
         expert=read_expert(fields),
-        experts=fields.get("n_routed_experts", 256),
-        top_k=fields.get("num_experts_per_tok", 8),
-        shared_experts=fields.get("n_shared_experts", 1),
+        experts=fields.get("n_routed_experts"),
+        top_k=fields.get("num_experts_per_tok"),
+        shared_experts=fields.get("n_shared_experts"),
         router="sigmoid",
-        groups=fields.get("n_group", 8),
-        top_groups=fields.get("topk_group", 4),
-        renormalise=fields.get("norm_topk_prob", True),
-        routed_scale=fields.get("routed_scaling_factor", 2.5),
+        groups=fields.get("n_group"),
+        top_groups=fields.get("topk_group"),
+        renormalise=fields.get("norm_topk_prob"),
+        routed_scale=fields.get("routed_scaling_factor"),
         balance_loss=0.0,
         balance_bias=BALANCE_STEP,
     )
@@ -173,4 +212,6 @@ def unused(config: Config) -> tuple[str, ...]:
     return f"model.layers.{len(layers)}.", *(f"model.layers.{i}.mlp.shared_experts." for i in empty)
 
 
-DEEPSEEK_V3 = Family("deepseek_v3", "DeepseekV3ForCausalLM", read, write, rules, unused=unused)
+DEEPSEEK_V3 = Family(
+    "deepseek_v3", "DeepseekV3ForCausalLM", FIELDS, read, write, rules, unused=unused, aliases=ALIASES, neutral=NEUTRAL,
+)  # fmt: skip

@@ -1,22 +1,47 @@
 """Gemma 2 (Gemma Team 2024, https://arxiv.org/abs/2408.00118): Llama with norms on both sides of attention and MLP,
 scaled embeddings, GEGLU, soft-caps, and a window in every other layer."""
 
-import dataclasses
 from functools import partial
 from typing import Any
 
-from slm_core.config import Config, Model
+from slm_core.config import Config, Model, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
-from slm_core.hf.families.llama import attention_bias, hidden_act, read_mlp, rules
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
+from slm_core.hf.families.llama import attention_bias, hidden_act, rules
 from slm_core.hf.families.llama import read_model as read_llama
 from slm_core.hf.families.llama import write_model as write_llama
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, listed, number, whole, word
 from slm_core.hf.layer_types import read_layer_types, read_windows, write_layer_types
 
 WINDOW = 4096
 """The class's own sliding_window."""
+SMALLEST = 1e-30
+"""The class divides by caps, so 0 is not one."""
+SHARED = {name: field for name, field in LLAMA_FIELDS.items() if name != "hidden_act"} | {
+    "hidden_size": whole(2304),
+    "intermediate_size": whole(9216),
+    "num_hidden_layers": whole(26),
+    "num_attention_heads": whole(8),
+    "num_key_value_heads": whole(4),
+    "head_dim": whole(256),
+    "hidden_activation": word("gelu_pytorch_tanh"),
+    "tie_word_embeddings": flag(True),
+    "query_pre_attn_scalar": number(256, low=SMALLEST),
+    "sliding_window": whole(WINDOW, low=2, null=True),
+    "layer_types": listed(),
+}
+"""Fields that Gemma 2 and 3 share."""
+FIELDS = SHARED | {
+    "vocab_size": whole(256000),
+    "max_position_embeddings": whole(8192),
+    "attn_logit_softcapping": number(50.0, low=SMALLEST, null=True),
+    "final_logit_softcapping": number(30.0, low=SMALLEST, null=True),
+    "use_bidirectional_attention": flag(None),
+}
+NEUTRAL = ("hidden_act",)
+"""The class reads hidden_activation."""
 NORMS = {
     "attention_norm": "input_layernorm",
     "attention_output_norm": "post_attention_layernorm",
@@ -27,24 +52,23 @@ NORMS = {
 
 def read(fields: Fields) -> Config:
     caps = {
-        "attention.softcap": fields.explicit("attn_logit_softcapping", 50.0) or 0.0,
-        "logit_softcap": fields.explicit("final_logit_softcapping", 30.0) or 0.0,
+        "attention.softcap": fields.get("attn_logit_softcapping") or 0.0,
+        "logit_softcap": fields.get("final_logit_softcapping") or 0.0,
     }
     types = read_layer_types(fields, lambda i: i % 2 == 0)
-    layers = read_windows(types, fields.explicit("sliding_window", WINDOW))
-    return imported(with_values(read_model(fields), caps), layers, fields.need("max_position_embeddings"))
+    layers = read_windows(types, fields.get("sliding_window"))
+    return imported(with_values(read_model(fields), caps), layers, fields.get("max_position_embeddings"))
 
 
-def read_model(fields: Fields) -> Model:
+def read_model(fields: Fields, position: Position | None = None) -> Model:
     """Reads the fields that Gemma 2 and 3 share."""
     fields.divides("num_attention_heads", "hidden_size")
-    fields.only("use_bidirectional_attention", False)
+    fields.only("use_bidirectional_attention", False, None)
     fields.only("mlp_bias", False)
-    model = read_llama(fields, tied=True, head_dim=256)
-    model = dataclasses.replace(model, mlp=read_mlp(fields, "hidden_activation", "gelu_pytorch_tanh"))
+    model = read_llama(fields, "hidden_activation", position)
     values = {
         "embed_scale": model.d_model**0.5,
-        "attention.scale": fields.get("query_pre_attn_scalar", 256) ** -0.5,
+        "attention.scale": fields.get("query_pre_attn_scalar") ** -0.5,
         "norm.weight": "one_plus",
         "norm.placement": "sandwich",
     }
@@ -72,4 +96,4 @@ def write_model(config: Config) -> dict[str, Any]:
     }
 
 
-GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", read, write, partial(rules, norms=NORMS))
+GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", FIELDS, read, write, partial(rules, norms=NORMS), neutral=NEUTRAL)

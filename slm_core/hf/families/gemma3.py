@@ -9,34 +9,43 @@ from slm_core.config import Config, Position
 from slm_core.config.fields import reads, with_values
 from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
-from slm_core.hf.families.gemma2 import NORMS, WINDOW, read_model, write_model
+from slm_core.hf.families.gemma2 import NEUTRAL, NORMS, SHARED, SMALLEST, read_model, write_model
 from slm_core.hf.families.llama import rules
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, checked, flag, nested, number, text, whole
 from slm_core.hf.layer_types import FULL, SLIDING, read_layer_types, read_windows, write_layer_types
-from slm_core.hf.rope import read_rope, rope_parameters, write_rope
+from slm_core.hf.rope import KNOWN, completed, read_rope, whole_heads, write_rope
 
 THETA = {FULL: 1e6, SLIDING: 10_000.0}
 """{layer type: the class's own rope_theta}"""
+OUTER = {"partial_rotary_factor", "original_max_position_embeddings"}
+"""Rotary fields of other classes that this one does not have."""
+FIELDS = {name: field for name, field in SHARED.items() if name not in OUTER} | {
+    "vocab_size": whole(262208),
+    "max_position_embeddings": whole(131072),
+    "attn_logit_softcapping": number(None),
+    "final_logit_softcapping": number(None, low=SMALLEST),
+    "use_bidirectional_attention": flag(False, null=True),
+    "sliding_window_pattern": whole(6),
+    "rope_theta": number(THETA[FULL]),
+    "rope_local_base_freq": number(THETA[SLIDING]),
+}
 
 
 def read(fields: Fields) -> Config:
-    if fields.get("vision_config"):
-        raise UserError("config.json: vision_config is set: import a text-only Gemma 3, of model_type gemma3_text")
     fields.only("attn_logit_softcapping", None)  # the class has the field and applies no cap
-    period = fields.get("sliding_window_pattern", 6)
+    period = fields.get("sliding_window_pattern")
     types = read_layer_types(fields, lambda i: (i + 1) % period != 0)
-    windowed = read_windows(types, fields.explicit("sliding_window", WINDOW))
+    windowed = read_windows(types, fields.get("sliding_window"))
     positions = _read_positions(fields)
     base = positions[FULL if FULL in types else SLIDING]
     values = {
         "attention.qk_norm": "rmsnorm",
-        "logit_softcap": fields.get("final_logit_softcapping", 0.0),
-        "position": base,
+        "logit_softcap": fields.get("final_logit_softcapping") or 0.0,
     }
     local = {FULL: {}, SLIDING: _changes(positions[SLIDING], base)}
     layers = [layer | local[kind] for layer, kind in zip(windowed, types, strict=True)]
-    return imported(with_values(read_model(fields), values), layers, fields.need("max_position_embeddings"))
+    return imported(with_values(read_model(fields, base), values), layers, fields.get("max_position_embeddings"))
 
 
 def _read_positions(fields: Fields) -> dict[str, Position]:
@@ -44,10 +53,25 @@ def _read_positions(fields: Fields) -> dict[str, Position]:
 
     Before v5, rope_theta and rope_scaling were those of full layers, and rope_local_base_freq that of windowed ones.
     """
-    context, given = fields.need("max_position_embeddings"), fields.get("rope_parameters", {})
-    local = {"rope_type": "default", "rope_theta": fields.get("rope_local_base_freq", THETA[SLIDING])}
-    rope = {FULL: rope_parameters(fields, FULL), SLIDING: local | (given.get(SLIDING) or {})}
-    return {kind: Position(**read_rope(rope[kind], context, THETA[kind])) for kind in rope}
+    given = fields.get("rope_parameters") or {}
+    for name in sorted(given.keys() - THETA.keys()):
+        raise UserError(f"config.json: {name}={text(given[name])} in rope_parameters is not of a type of layers")
+    theta = {FULL: fields.get("rope_theta"), SLIDING: fields.get("rope_local_base_freq")}
+    return {kind: _read_position(fields, kind, given.get(kind), theta[kind]) for kind in THETA}
+
+
+def _read_position(fields: Fields, kind: str, given: Any, theta: float) -> Position:
+    entries = dict(checked(f"rope_parameters {kind}", given, nested(), "gemma3_text") or {"rope_type": "default"})
+    if kind == FULL:
+        scaling = fields.get("rope_scaling") or {}
+        if "type" in scaling and "rope_type" not in scaling:
+            raise UserError("config.json: type in rope_scaling is not read by the class: call it rope_type")
+        entries |= scaling
+    # The class looks for truncate outside the entries of a type.
+    known = KNOWN - {"truncate"} if entries.get("truncate") is not True else KNOWN
+    rope = completed({"rope_theta": theta} | entries, fields.get("max_position_embeddings"), known)
+    whole_heads(rope)
+    return Position(**read_rope(rope))
 
 
 def _changes(position: Position, base: Position) -> dict[str, Any]:
@@ -60,7 +84,17 @@ def write(config: Config) -> dict[str, Any]:
     layers, types = layer_specs(config.model), write_layer_types(config)["layer_types"]
     first = {kind: next((layers[i] for i, t in enumerate(types) if t == kind), layers[0]) for kind in THETA}
     rope = {kind: write_rope(layer, config.data.seq_len) for kind, layer in first.items()}
+    for entries in rope.values():
+        entries.pop("truncate", None)  # the class does not look for it there
     return write_model(config) | {"rope_parameters": rope}
 
 
-GEMMA3 = Family("gemma3_text", "Gemma3ForCausalLM", read, write, partial(rules, norms=NORMS))
+GEMMA3 = Family(
+    "gemma3_text",
+    "Gemma3ForCausalLM",
+    FIELDS,
+    read,
+    write,
+    partial(rules, norms=NORMS),
+    neutral=(*NEUTRAL, "_sliding_window_pattern"),
+)

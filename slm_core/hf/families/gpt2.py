@@ -6,7 +6,7 @@ from typing import Any
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rules import SAME, Rule, fused, linear, norm, split, tensor
 
 ACTIVATIONS = {
@@ -14,24 +14,45 @@ ACTIVATIONS = {
     "gelu": ("gelu", "erf"), "relu2": ("relu2", "erf"),
 }  # fmt: skip
 """{activation_function: (mlp.kind, mlp.gelu)}"""
+FIELDS = {
+    "vocab_size": whole(50257),
+    "n_embd": whole(768),
+    "n_layer": whole(12),
+    "n_head": whole(12),
+    "n_inner": whole(None),
+    "n_positions": whole(1024),
+    "activation_function": word("gelu_new"),
+    "layer_norm_epsilon": number(1e-5),
+    "tie_word_embeddings": flag(True),
+    "scale_attn_weights": flag(True),
+    "scale_attn_by_inverse_layer_idx": flag(False),
+}
+ALIASES = {
+    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+}  # fmt: skip
+NEUTRAL = (
+    "attn_pdrop", "embd_pdrop", "n_ctx", "reorder_and_upcast_attn", "resid_pdrop", "summary_activation",
+    "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj",
+)  # fmt: skip
+"""Dropout, heads of other tasks, and the order of a product. The class does not read n_ctx."""
 
 
 def read(fields: Fields) -> Config:
-    width = fields.need("n_embd")
+    width = fields.get("n_embd")
     fields.divides("n_head", "n_embd")
-    for name in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        fields.only(name, False)
+    fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("scale_attn_weights", True)
     kind, gelu = ACTIVATIONS[fields.only("activation_function", *ACTIVATIONS)]
     model = Model(
         d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings", True),
-        attention=Attention(n_heads=fields.need("n_head"), bias=True),
+        tie_embeddings=fields.get("tie_word_embeddings"),
+        attention=Attention(n_heads=fields.get("n_head"), bias=True),
         position=Position(kind="learned"),
-        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon", 1e-5)),
-        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("n_inner", 4 * width), bias=True),
+        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon")),
+        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("n_inner") or 4 * width, bias=True),
     )
-    return imported(model, [{}] * fields.need("n_layer"), fields.get("n_positions") or fields.need("n_ctx"))
+    return imported(model, [{}] * fields.get("n_layer"), fields.get("n_positions"))
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -69,5 +90,6 @@ def rules(config: Config) -> Iterator[Rule]:
 
 
 GPT2 = Family(
-    "gpt2", "GPT2LMHeadModel", read, write, rules, prefix="transformer.", ignored=(".attn.bias", ".attn.masked_bias")
-)
+    "gpt2", "GPT2LMHeadModel", FIELDS, read, write, rules, prefix="transformer.",
+    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL,
+)  # fmt: skip

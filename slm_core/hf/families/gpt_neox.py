@@ -8,36 +8,69 @@ from typing import Any
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
+from slm_core.errors import UserError
 from slm_core.hf.families.gpt2 import ACTIVATIONS
 from slm_core.hf.families.llama import attention_bias
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
-from slm_core.hf.rope import read_rope, rope_parameters, write_rope
+from slm_core.hf.fields import Fields, flag, number, whole, word
+from slm_core.hf.rope import completed, read_rope, rope_fields, write_rope
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
+
+FIELDS = {
+    "vocab_size": whole(50432),
+    "hidden_size": whole(6144),
+    "intermediate_size": whole(24576),
+    "num_hidden_layers": whole(44),
+    "num_attention_heads": whole(64),
+    "hidden_act": word("gelu"),
+    "max_position_embeddings": whole(2048),
+    "layer_norm_eps": number(1e-5),
+    "tie_word_embeddings": flag(False),
+    "use_parallel_residual": flag(True),
+    "attention_bias": flag(True),
+    "rotary_emb_base": number(10_000.0),
+    "rotary_pct": number(0.25),
+    **rope_fields(),
+}
+NEUTRAL = ("attention_probs_dropout_prob", "hidden_dropout", "hidden_dropout_prob")
+"""Dropout."""
 
 
 def read(fields: Fields) -> Config:
     fields.divides("num_attention_heads", "hidden_size")
-    width, heads = fields.need("hidden_size"), fields.need("num_attention_heads")
-    context = fields.need("max_position_embeddings")
-    kind, gelu = ACTIVATIONS[fields.only("hidden_act", *ACTIVATIONS, default="gelu")]
-    older = {"rope_theta": fields.get("rotary_emb_base"), "partial_rotary_factor": fields.get("rotary_pct", 0.25)}
-    rope = {name: value for name, value in older.items() if value is not None} | rope_parameters(fields)
+    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
+    kind, gelu = ACTIVATIONS[fields.only("hidden_act", *ACTIVATIONS)]
+    rope = _rope_parameters(fields)
     turned = int(width // heads * rope["partial_rotary_factor"])
     model = Model(
         d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings", False),
-        attention=Attention(n_heads=heads, bias=fields.get("attention_bias", True)),
-        position=Position(**read_rope(rope, context), fraction=turned / (width // heads)),
+        tie_embeddings=fields.get("tie_word_embeddings"),
+        attention=Attention(n_heads=heads, bias=fields.get("attention_bias")),
+        position=Position(**read_rope(rope), fraction=turned / (width // heads)),
         norm=Norm(
             kind="layernorm",
             bias=True,
-            eps=fields.get("layer_norm_eps", 1e-5),
-            placement="parallel" if fields.get("use_parallel_residual", True) else "pre",
+            eps=fields.get("layer_norm_eps"),
+            placement="parallel" if fields.get("use_parallel_residual") else "pre",
         ),
-        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.need("intermediate_size"), bias=True),
+        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("intermediate_size"), bias=True),
     )
-    return imported(model, [{}] * fields.need("num_hidden_layers"), context)
+    return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))
+
+
+def _rope_parameters(fields: Fields) -> dict[str, Any]:
+    """Returns the rotary parameters. The class reads rotary_emb_base and rotary_pct, and not their newer names."""
+    given = dict(fields.get("rope_scaling") or fields.get("rope_parameters") or {})
+    for name, older in {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}.items():
+        given.setdefault(name, fields.get(older))
+        if fields.given(name) and fields.get(name) != given[name]:
+            raise UserError(
+                f"config.json: {name}={fields.get(name)} of a gpt_neox model is not read by its class, which has"
+                f" {older}={given[name]}: delete the wrong one"
+            )
+    if fields.given("original_max_position_embeddings"):
+        given["original_max_position_embeddings"] = fields.get("original_max_position_embeddings")
+    return completed(given, fields.get("max_position_embeddings"))
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -83,6 +116,6 @@ def rules(config: Config) -> Iterator[Rule]:
 
 
 GPT_NEOX = Family(
-    "gpt_neox", "GPTNeoXForCausalLM", read, write, rules, prefix="gpt_neox.",
-    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"),
+    "gpt_neox", "GPTNeoXForCausalLM", FIELDS, read, write, rules, prefix="gpt_neox.",
+    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"), neutral=NEUTRAL,
 )  # fmt: skip

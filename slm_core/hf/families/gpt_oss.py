@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config, Mlp, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
     NORMS,
     attention_bias,
@@ -16,11 +17,11 @@ from slm_core.hf.families.llama import (
     read_model,
     write_model,
 )
-from slm_core.hf.families.mixtral import balance_loss, read_experts, write_routing
+from slm_core.hf.families.mixtral import balance_loss, routing_fields, write_routing
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, listed, number, whole
 from slm_core.hf.layer_types import read_layer_types, read_windows, write_layer_types
-from slm_core.hf.rope import read_rope, rope_parameters
+from slm_core.hf.rope import completed, read_rope, rope_fields, rope_parameters, whole_heads
 from slm_core.hf.rules import EVERY_OTHER, SAME, Rule, linear, tensor
 
 WINDOW = 128
@@ -30,6 +31,28 @@ YARN = {
     "original_max_position_embeddings": 4096,
 }  # fmt: skip
 """The class's own rope_parameters."""
+FIELDS = LLAMA_FIELDS | {
+    "vocab_size": whole(201088),
+    "hidden_size": whole(2880),
+    "intermediate_size": whole(2880),
+    "num_hidden_layers": whole(36),
+    "num_attention_heads": whole(64),
+    "num_key_value_heads": whole(8, null=True),
+    "head_dim": whole(64, null=True),
+    "max_position_embeddings": whole(131072),
+    "rms_norm_eps": number(1e-5),
+    "attention_bias": flag(True),
+    "sliding_window": whole(WINDOW, low=2, null=True),
+    "layer_types": listed(),
+    "num_local_experts": whole(128),
+    "swiglu_alpha": number(1.702),
+    "swiglu_limit": number(7.0),
+    **routing_fields(4),
+    **rope_fields(150_000.0),
+}
+ALIASES = {"num_experts": "num_local_experts"}
+NEUTRAL = ("experts_per_token", "initial_context_length")
+"""Repetitions of other fields."""
 
 
 def read(fields: Fields) -> Config:
@@ -37,31 +60,30 @@ def read(fields: Fields) -> Config:
     fields.only("swiglu_limit", 7.0)
     mixture = Mlp(
         kind="moe",
-        hidden=fields.need("intermediate_size"),
+        hidden=fields.get("intermediate_size"),
         bias=True,
         expert="clipped_swiglu",
-        experts=read_experts(fields, 128),
-        top_k=fields.get("num_experts_per_tok", 4),
+        experts=fields.get("num_local_experts"),
+        top_k=fields.get("num_experts_per_tok"),
         router_bias=True,
         balance_loss=balance_loss(fields),
     )
     values = {
-        "attention.bias": fields.get("attention_bias", True),
         "attention.sinks": True,
-        "position": _read_position(fields),
         "mlp": mixture,
     }
-    model = with_values(read_model(fields, eps=1e-5, head_dim=64), values)
+    model = with_values(read_model(fields, position=_read_position(fields)), values)
     types = read_layer_types(fields, lambda i: i % 2 == 0)
-    layers = read_windows(types, fields.explicit("sliding_window", WINDOW))
-    return imported(model, layers, fields.need("max_position_embeddings"))
+    layers = read_windows(types, fields.get("sliding_window"))
+    return imported(model, layers, fields.get("max_position_embeddings"))
 
 
 def _read_position(fields: Fields) -> Position:
     rope = rope_parameters(fields)
-    if not (fields.get("rope_parameters") or fields.get("rope_scaling")):
-        rope |= YARN
-    return Position(**read_rope(rope, fields.need("max_position_embeddings"), theta=150_000.0))
+    if not fields.get("rope_scaling") and fields.get("rope_parameters") is None:
+        rope = completed(rope | YARN, fields.get("max_position_embeddings"))
+    whole_heads(rope)
+    return Position(**read_rope(rope))
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -94,4 +116,4 @@ def _mixture_rules(path: str, hf_path: str) -> Iterator[Rule]:
         yield Rule((f"{path}.down_proj.{part}",), (f"{hf_path}.experts.down_proj{suffix}",), SAME)
 
 
-GPT_OSS = Family("gpt_oss", "GptOssForCausalLM", read, write, rules)
+GPT_OSS = Family("gpt_oss", "GptOssForCausalLM", FIELDS, read, write, rules, aliases=ALIASES, neutral=NEUTRAL)

@@ -6,10 +6,9 @@ from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import LayerSpec, layer_specs
-from slm_core.errors import UserError
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
-from slm_core.hf.rope import read_rope, rope_parameters, write_rope
+from slm_core.hf.fields import Fields, flag, number, whole, word
+from slm_core.hf.rope import read_rope, rope_fields, rope_parameters, whole_heads, write_rope
 from slm_core.hf.rules import Rule, linear, norm, tensor
 
 GATED = {
@@ -17,48 +16,62 @@ GATED = {
     "gelu_pytorch_tanh": ("geglu", "tanh"), "gelu_new": ("geglu", "tanh"),
 }  # fmt: skip
 """{hidden_act: (mlp.kind, mlp.gelu)}"""
+FIELDS = {
+    "vocab_size": whole(32000),
+    "hidden_size": whole(4096),
+    "intermediate_size": whole(11008),
+    "num_hidden_layers": whole(32),
+    "num_attention_heads": whole(32),
+    "num_key_value_heads": whole(None),
+    "head_dim": whole(None),
+    "hidden_act": word("silu"),
+    "max_position_embeddings": whole(2048),
+    "rms_norm_eps": number(1e-6),
+    "tie_word_embeddings": flag(False),
+    "attention_bias": flag(False),
+    "mlp_bias": flag(False),
+    **rope_fields(),
+}
+"""Fields of Llama and of the families that descend from it, which change some defaults."""
+NEUTRAL = ("is_llama_config", "rope_interleaved")
+"""Fields that SmolLM2's training code left in its checkpoints."""
 
 
 def read(fields: Fields) -> Config:
     fields.divides("num_attention_heads", "hidden_size")
     model = read_model(fields)
-    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
+    return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))
 
 
-def read_model(
-    fields: Fields, *, tied: bool = False, eps: float = 1e-6, theta: float = 10_000.0, head_dim: int = 0
-) -> Model:
+def read_model(fields: Fields, activation: str = "hidden_act", position: Position | None = None) -> Model:
     """Reads the fields that the families that descend from Llama share.
 
     Args:
-      tied, eps, theta, head_dim: the class's value of a field that is absent; head_dim 0: the width over heads.
+      activation: the field that names the activation of the MLP.
+      position: of a family that reads its rotation otherwise.
     """
-    width, heads = fields.need("hidden_size"), fields.need("num_attention_heads")
-    rope = rope_parameters(fields)
-    if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UserError(
-            f"config.json: partial_rotary_factor={rope['partial_rotary_factor']} cannot be expressed: the class turns"
-            " whole heads, so only 1.0"
-        )
+    width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
+    kind, gelu = GATED[fields.only(activation, *GATED)]
     return Model(
         d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings", tied),
+        tie_embeddings=fields.get("tie_word_embeddings"),
         attention=Attention(
             n_heads=heads,
-            n_kv_heads=fields.get("num_key_value_heads", heads),
-            head_dim=fields.get("head_dim", head_dim or width // heads),
-            bias=fields.get("attention_bias", False),
+            n_kv_heads=fields.get("num_key_value_heads") or heads,
+            head_dim=fields.get("head_dim") or max(1, width // heads),
+            bias=fields.get("attention_bias"),
         ),
-        position=Position(**read_rope(rope, fields.need("max_position_embeddings"), theta)),
-        norm=Norm(kind="rmsnorm", eps=fields.get("rms_norm_eps", eps)),
-        mlp=read_mlp(fields),
+        position=position or read_position(fields),
+        norm=Norm(kind="rmsnorm", eps=fields.get("rms_norm_eps")),
+        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("intermediate_size"), bias=fields.get("mlp_bias")),
     )
 
 
-def read_mlp(fields: Fields, name: str = "hidden_act", default: str = "silu") -> Mlp:
-    """Reads a gated MLP, whose activation the field `name` says."""
-    kind, gelu = GATED[fields.only(name, *GATED, default=default)]
-    return Mlp(kind=kind, gelu=gelu, hidden=fields.need("intermediate_size"), bias=fields.get("mlp_bias", False))
+def read_position(fields: Fields) -> Position:
+    """Reads the rotation of whole heads."""
+    rope = rope_parameters(fields)
+    whole_heads(rope)
+    return Position(**read_rope(rope))
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -138,4 +151,4 @@ def norm_rules(i: int, names: Mapping[str, str]) -> Iterator[Rule]:
         yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}")
 
 
-LLAMA = Family("llama", "LlamaForCausalLM", read, write, rules)
+LLAMA = Family("llama", "LlamaForCausalLM", FIELDS, read, write, rules, neutral=NEUTRAL)

@@ -5,21 +5,29 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import read_model, rules, write_model
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, whole
+
+FIELDS = LLAMA_FIELDS | {
+    "intermediate_size": whole(14336),
+    "num_key_value_heads": whole(8, null=True),
+    "max_position_embeddings": whole(131072),
+    "sliding_window": whole(4096, low=2, null=True),
+}
 
 
 def read(fields: Fields) -> Config:
     fields.only("attention_bias", False)
     fields.only("mlp_bias", False)
-    window = fields.explicit("sliding_window", 4096) or 0
+    window = fields.get("sliding_window") or 0
     model = with_values(read_model(fields), {"attention.window": window})
-    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
+    return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))
 
 
 def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"sliding_window": layer_specs(config.model)[0].attention.window or None}
 
 
-MISTRAL = Family("mistral", "MistralForCausalLM", read, write, rules)
+MISTRAL = Family("mistral", "MistralForCausalLM", FIELDS, read, write, rules)

@@ -6,13 +6,38 @@ from typing import Any
 from slm_core.config import Config, Mlp
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import NORMS, attention_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Field, Fields, flag, number, whole
+from slm_core.hf.rope import rope_fields
 from slm_core.hf.rules import Rule, experts, linear
 
 EXPERT = {"silu": "swiglu", "swish": "swiglu", "gelu": "geglu"}
 """{hidden_act: mlp.expert}"""
+
+
+def routing_fields(top_k: int) -> dict[str, Field]:
+    """Returns the fields that the families with a mixture and a balancing loss share. `top_k` is the class's own."""
+    return {
+        "num_experts_per_tok": whole(top_k),
+        "output_router_logits": flag(False),
+        "router_aux_loss_coef": number(0.001),
+    }
+
+
+FIELDS = LLAMA_FIELDS | {
+    "intermediate_size": whole(14336),
+    "num_key_value_heads": whole(8, null=True),
+    "max_position_embeddings": whole(131072),
+    "rms_norm_eps": number(1e-5),
+    "sliding_window": whole(None, low=2),
+    "num_local_experts": whole(8),
+    **routing_fields(2),
+    **rope_fields(1e6),
+}
+NEUTRAL = ("router_jitter_noise",)
+"""Noise in training alone."""
 PROJECTIONS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
 """{linear layer of an expert: its name in a checkpoint}"""
 
@@ -22,20 +47,15 @@ def read(fields: Fields) -> Config:
     fields.only("mlp_bias", False)
     mixture = Mlp(
         kind="moe",
-        hidden=fields.need("intermediate_size"),
+        hidden=fields.get("intermediate_size"),
         expert=read_expert(fields),
-        experts=read_experts(fields, 8),
-        top_k=fields.get("num_experts_per_tok", 2),
+        experts=fields.get("num_local_experts"),
+        top_k=fields.get("num_experts_per_tok"),
         balance_loss=balance_loss(fields),
     )
-    model = read_model(fields, eps=1e-5, theta=1e6)
-    model = with_values(model, {"mlp": mixture, "attention.window": fields.get("sliding_window", 0)})
-    return imported(model, [{}] * fields.need("num_hidden_layers"), fields.need("max_position_embeddings"))
-
-
-def read_experts(fields: Fields, default: int) -> int:
-    """Reads the number of routed experts, under either of the field's names."""
-    return fields.get("num_local_experts", fields.get("num_experts", default))
+    values = {"mlp": mixture, "attention.window": fields.get("sliding_window") or 0}
+    model = with_values(read_model(fields), values)
+    return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))
 
 
 def read_expert(fields: Fields) -> str:
@@ -43,10 +63,10 @@ def read_expert(fields: Fields) -> str:
     return EXPERT[fields.only("hidden_act", *EXPERT)]
 
 
-def balance_loss(fields: Fields, default: float = 0.001) -> float:
+def balance_loss(fields: Fields) -> float:
     """Reads mlp.balance_loss. The class adds that loss only if it also returns the router's logits."""
-    coefficient = fields.get("router_aux_loss_coef", default)
-    return coefficient if fields.get("output_router_logits", False) else 0.0
+    coefficient = fields.get("router_aux_loss_coef")
+    return coefficient if fields.get("output_router_logits") else 0.0
 
 
 def write(config: Config) -> dict[str, Any]:
@@ -90,4 +110,7 @@ def mixture_rules(layer: LayerSpec, path: str, hf_path: str, linears: Mapping[st
         yield from experts(f"{path}.{name}", f"{hf_path}.experts.{{}}.{hf_name}", layer.mlp.experts)
 
 
-MIXTRAL = Family("mixtral", "MixtralForCausalLM", read, write, rules)
+MIXTRAL = Family(
+    "mixtral", "MixtralForCausalLM", FIELDS, read, write, rules, aliases={"num_experts": "num_local_experts"},
+    neutral=NEUTRAL,
+)  # fmt: skip

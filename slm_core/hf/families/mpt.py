@@ -7,11 +7,42 @@ from typing import Any
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, nested, number, whole, word
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split, tensor, then
 
 EXPANSION = 4
 """Inner width of an MLP over d_model, whatever expansion_ratio is."""
+FIELDS = {
+    "vocab_size": whole(50368),
+    "d_model": whole(2048),
+    "n_heads": whole(16),
+    "n_layers": whole(24),
+    "expansion_ratio": whole(EXPANSION),
+    "max_seq_len": whole(2048),
+    "layer_norm_epsilon": number(1e-5),
+    "tie_word_embeddings": flag(True),
+    "attn_config": nested(),
+    "no_bias": flag(True),
+    "norm_type": word("low_precision_layernorm"),
+    "logit_scale": number(None),
+}
+ALIASES = {"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
+NEUTRAL = (
+    "emb_pdrop", "embedding_fraction", "init_config", "init_device", "learned_pos_emb", "resid_pdrop",
+    "tokenizer_name", "verbose",
+)  # fmt: skip
+"""Dropout, the scale of a gradient, and bookkeeping. ALiBi takes the place of learned positions."""
+ATTENTION_FIELDS = {
+    "attn_type": word("multihead_attention"),
+    "softmax_scale": number(None),
+    "alibi": flag(True),
+    "alibi_bias_max": whole(8),
+    "clip_qkv": number(None),
+    "qk_ln": flag(False),
+    "prefix_lm": flag(False),
+    "attn_uses_sequence_id": flag(False),
+}
+"""The fields of attn_config."""
 
 
 def read(fields: Fields) -> Config:
@@ -20,22 +51,21 @@ def read(fields: Fields) -> Config:
     fields.only("no_bias", True)
     fields.only("norm_type", "low_precision_layernorm", "layernorm")
     fields.only("logit_scale", None)
-    fields.get("learned_pos_emb")  # ALiBi takes its place
-    fields.get("embedding_fraction")  # scales gradients alone
-    width = fields.need("d_model")
+    width = fields.get("d_model")
     model = Model(
         d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings", True),
-        attention=Attention(n_heads=fields.need("n_heads"), scale=_read_scale(fields.section("attn_config"))),
+        tie_embeddings=fields.get("tie_word_embeddings"),
+        attention=Attention(n_heads=fields.get("n_heads"), scale=_read_scale(fields)),
         position=Position(kind="alibi"),
-        norm=Norm(kind="layernorm", eps=fields.get("layer_norm_epsilon", 1e-5)),
+        norm=Norm(kind="layernorm", eps=fields.get("layer_norm_epsilon")),
         mlp=Mlp(kind="gelu", gelu="erf", hidden=EXPANSION * width),
     )
-    return imported(model, [{}] * fields.need("n_layers"), fields.get("max_seq_len", 2048))
+    return imported(model, [{}] * fields.get("n_layers"), fields.get("max_seq_len"))
 
 
-def _read_scale(attention: Fields) -> float | None:
+def _read_scale(fields: Fields) -> float | None:
     """Reads attention.scale. Raises UserError for any other attention than the class has."""
+    attention = fields.section("attn_config", ATTENTION_FIELDS, ("attn_impl", "attn_pdrop", "tie_word_embeddings"))
     attention.only("attn_type", "multihead_attention")
     attention.only("alibi", True)
     attention.only("alibi_bias_max", 8)
@@ -76,4 +106,6 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "lm_head")
 
 
-MPT = Family("mpt", "MptForCausalLM", read, write, rules, prefix="transformer.")
+MPT = Family(
+    "mpt", "MptForCausalLM", FIELDS, read, write, rules, prefix="transformer.", aliases=ALIASES, neutral=NEUTRAL
+)

@@ -5,21 +5,34 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, listed, whole
 from slm_core.hf.layer_types import read_layer_types, read_window, read_windows, write_layer_types
+
+FIELDS = LLAMA_FIELDS | {
+    "vocab_size": whole(151936),
+    "intermediate_size": whole(22016),
+    "num_key_value_heads": whole(32, null=True),
+    "head_dim": whole(128),
+    "max_position_embeddings": whole(32768),
+    "use_sliding_window": flag(False),
+    "sliding_window": whole(4096, low=2, null=True),
+    "max_window_layers": whole(28, low=0),
+    "layer_types": listed(),
+}
 
 
 def read(fields: Fields) -> Config:
     fields.only("mlp_bias", False)
-    model = with_values(read_model(fields, head_dim=128), {"attention.qk_norm": "rmsnorm"})
-    return imported(model, read_layers(fields), fields.need("max_position_embeddings"))
+    model = with_values(read_model(fields), {"attention.qk_norm": "rmsnorm"})
+    return imported(model, read_layers(fields), fields.get("max_position_embeddings"))
 
 
 def read_layers(fields: Fields) -> list[dict[str, Any]]:
     """Reads the windows of the layers. Without `layer_types`, the layers from max_window_layers on have one."""
-    window, first = read_window(fields, 4096), fields.get("max_window_layers", 28)
+    window, first = read_window(fields), fields.get("max_window_layers")
     types = read_layer_types(fields, lambda i: window is not None and i >= first)
     return read_windows(types, window)
 
@@ -34,4 +47,4 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-QWEN3 = Family("qwen3", "Qwen3ForCausalLM", read, write, rules)
+QWEN3 = Family("qwen3", "Qwen3ForCausalLM", FIELDS, read, write, rules)

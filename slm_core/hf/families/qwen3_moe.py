@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config, Mlp, Model
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
     NORMS,
     attention_bias,
@@ -23,14 +24,32 @@ from slm_core.hf.families.mixtral import (
     expert_act,
     mixture_rules,
     read_expert,
-    read_experts,
+    routing_fields,
     write_routing,
 )
 from slm_core.hf.family import Family, imported
-from slm_core.hf.fields import Fields
+from slm_core.hf.fields import Fields, flag, listed, whole
 from slm_core.hf.layer_types import read_window
 from slm_core.hf.rules import Rule
 
+FIELDS = LLAMA_FIELDS | {
+    "vocab_size": whole(151936),
+    "hidden_size": whole(2048),
+    "intermediate_size": whole(6144),
+    "num_hidden_layers": whole(24),
+    "num_key_value_heads": whole(4),
+    "max_position_embeddings": whole(32768),
+    "use_sliding_window": flag(False),
+    "sliding_window": whole(4096, low=2, null=True),
+    "moe_intermediate_size": whole(768),
+    "num_experts": whole(128, low=0),
+    "norm_topk_prob": flag(False),
+    "decoder_sparse_step": whole(1),
+    "mlp_only_layers": listed(),
+    **routing_fields(8),
+}
+NEUTRAL = ("max_window_layers",)
+"""The class has one window in all layers."""
 PROJECTIONS = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
 """{linear layer of an expert: its name in a checkpoint}"""
 
@@ -39,23 +58,23 @@ def read(fields: Fields) -> Config:
     fields.only("mlp_bias", False)
     mixture = Mlp(
         kind="moe",
-        hidden=fields.get("moe_intermediate_size", 768),
+        hidden=fields.get("moe_intermediate_size"),
         expert=read_expert(fields),
-        experts=read_experts(fields, 128),
-        top_k=fields.get("num_experts_per_tok", 8),
-        renormalise=fields.get("norm_topk_prob", False),
+        experts=fields.get("num_experts"),
+        top_k=fields.get("num_experts_per_tok"),
+        renormalise=fields.get("norm_topk_prob"),
         balance_loss=balance_loss(fields),
     )
     # The class does not have layer_types: all layers have the window, or none.
-    values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields, 4096) or 0}
+    values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields) or 0}
     model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
-    return imported(model, layers, fields.need("max_position_embeddings"))
+    return imported(model, layers, fields.get("max_position_embeddings"))
 
 
 def _sparse(fields: Fields, experts: int) -> list[bool]:
     """Reads whether each layer has a mixture."""
-    dense, step = fields.get("mlp_only_layers", []), fields.get("decoder_sparse_step", 1)
-    count = fields.need("num_hidden_layers")
+    dense, step = fields.get("mlp_only_layers") or [], fields.get("decoder_sparse_step")
+    count = fields.get("num_hidden_layers")
     return [experts > 0 and i not in dense and (i + 1) % step == 0 for i in range(count)]
 
 
@@ -116,4 +135,7 @@ def sparse_or_dense_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator
         yield from mlp_rules(layer, path, hf_path)
 
 
-QWEN3_MOE = Family("qwen3_moe", "Qwen3MoeForCausalLM", read, write, rules)
+QWEN3_MOE = Family(
+    "qwen3_moe", "Qwen3MoeForCausalLM", FIELDS, read, write, rules, aliases={"num_local_experts": "num_experts"},
+    neutral=NEUTRAL,
+)  # fmt: skip

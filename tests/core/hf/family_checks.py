@@ -5,18 +5,15 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.validation import validate
 from slm_core.hf import FAMILIES
-from slm_core.hf.fields import Fields
 
 
 def checked(family: str, values: dict[str, Any]) -> Config:
-    """Returns the valid config of a config.json, all of whose fields are read."""
-    fields = Fields(values, family)
-    config = FAMILIES[family].read(fields)
+    """Returns the valid config of a config.json, all of whose fields are known."""
+    config = FAMILIES[family].config(values)
     validate(config)
-    assert not fields.unread()
     return config
 
 
 def again(family: str, config: Config) -> Config:
     """Writes a config as a config.json and reads it again."""
-    return FAMILIES[family].read(Fields(FAMILIES[family].write(config), family))
+    return FAMILIES[family].config(FAMILIES[family].write(config))

@@ -5,17 +5,17 @@ import pytest
 
 from slm_core.config import Config
 from slm_core.hf.families.deepseek_v3 import DEEPSEEK_V3
-from slm_core.hf.fields import Fields
 
 VALUES = {
     "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
-    "max_position_embeddings": 64, "q_lora_rank": 16, "kv_lora_rank": 12, "qk_nope_head_dim": 6, "qk_rope_head_dim": 8,
+    "num_key_value_heads": 4, "max_position_embeddings": 64, "q_lora_rank": 16, "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6, "qk_rope_head_dim": 8,
     "v_head_dim": 10, "n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 3,
 }  # fmt: skip
 
 
 def read(values: dict) -> Config:
-    return DEEPSEEK_V3.read(Fields(VALUES | values, "deepseek_v3"))
+    return DEEPSEEK_V3.config(VALUES | values)
 
 
 def test_scores_of_scaled_latent_attention_have_the_square_of_a_temperature():

@@ -111,7 +111,7 @@ def test_tensors_that_are_not_weights_are_passed_over(folder, tensors):
         ({"hidden_act": "relu"}, "hidden_act='relu' of a llama model cannot be expressed: only 'silu'"),
         ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type='dynamic' cannot be expressed"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set"),
-        ({"hidden_size": None}, "config.json has no hidden_size"),
+        ({"hidden_size": None}, "hidden_size=null of a llama model is not a whole number"),
         ({"num_attention_heads": 3}, "num_attention_heads=3 does not divide hidden_size=8"),
     ],
 )
@@ -129,7 +129,7 @@ def test_files_that_are_missing_or_broken(folder, tmp_path):
         open_folder(folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").touch()
-    with pytest.raises(UserError, match="no .safetensors file .pytorch_model.bin is not one"):
+    with pytest.raises(UserError, match="pytorch_model.bin is read by PyTorch"):
         open_folder(folder)
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "model-1.safetensors"}}))
     with pytest.raises(UserError, match="model-1.safetensors, which model.safetensors.index.json names"):
@@ -139,9 +139,15 @@ def test_files_that_are_missing_or_broken(folder, tmp_path):
         open_folder(folder)
 
 
-def test_fields_that_nothing_reads_are_reported(folder):
-    (folder / "config.json").write_text(json.dumps(LLAMA | {"new_trick": 1, "use_cache": True}))
-    assert read_config(folder).notes == ["config.json: not read: new_trick"]
+def test_a_field_that_is_not_known_is_refused_and_one_that_changes_nothing_is_not(folder):
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"new_trick": 1}))
+    with pytest.raises(UserError, match="new_trick=1 is not known of a llama model"):
+        read_config(folder)
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"use_cache": True, "is_causal": True}))
+    assert read_config(folder).notes == []
+    (folder / "config.json").write_text(json.dumps(LLAMA | {"is_causal": None}))
+    with pytest.raises(UserError, match="is_causal is set to null"):
+        read_config(folder)
 
 
 def test_a_long_context_is_shortened_and_reported(folder):

@@ -1,0 +1,50 @@
+"""Runs the Flax twin on imported weights, in a process of its own: PyTorch is not loaded there."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+
+import numpy as np
+
+from parity.oracle.stepping import stepped
+from slm_core.config import Config
+from slm_core.model.weights import Weights
+
+Logits = tuple[np.ndarray, np.ndarray]
+
+
+class FlaxProcess:
+    """Computes logits and cached logits in the other process."""
+
+    def __init__(self, pool: ProcessPoolExecutor):
+        self.pool = pool
+
+    def __call__(self, config: Config, vocab_size: int, weights: Weights, tokens: np.ndarray) -> Logits:
+        return self.pool.submit(_logits, config, vocab_size, dict(weights), tokens).result()
+
+
+@contextmanager
+def flax_process() -> Iterator[FlaxProcess]:
+    """Starts the process, and ends it."""
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_start) as pool:
+        yield FlaxProcess(pool)
+
+
+def _start() -> None:
+    os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+
+
+def _logits(config: Config, vocab_size: int, weights: Weights, tokens: np.ndarray) -> Logits:
+    import jax
+
+    from slm_flax.evaluator import Evaluator
+    from slm_flax.params import bind
+
+    evaluator = Evaluator(config, vocab_size, weights)
+    # Operations run one by one: each is compiled once for all models, and a whole model would be compiled for itself.
+    with jax.disable_jit():
+        model = bind(evaluator.model, evaluator.params)
+        logits = np.asarray(model.logits(model(tokens)[0]))
+        return logits, stepped(evaluator.decoder(), tokens[0])

@@ -48,7 +48,7 @@ class RunFolder:
       origin: the checkpoint of another run that it was started from; None: it began by itself.
     """
 
-    def __init__(self, path: Path, lock: int, checkpoint: Path | None = None):
+    def __init__(self, path: Path, lock: int, checkpoint: Path | None = None, new: bool = False):
         described = read_description(path)
         self.path = path
         self.identity: Identity = described["identity"]
@@ -58,7 +58,7 @@ class RunFolder:
         self.vocab_size: int = described["vocab_size"]
         self.origin: Origin | None = described["origin"]
         self._changes: list[Change] = described["changes"] or []
-        self._lock = lock
+        self._lock, self._new = lock, new
 
     def record(self, resolved: dict[str, Any]) -> None:
         """Writes the resolved fields into config.json, so that a resumed run computes the same."""
@@ -83,7 +83,10 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Closes the run. One that was refused before its first update leaves no folder behind."""
+        if self._new and kind and issubclass(kind, UserError) and not (self.path / "metrics.jsonl").exists():
+            shutil.rmtree(self.path, ignore_errors=True)
         self.close()
 
 
@@ -110,7 +113,9 @@ def open_run(
     """
     name = run_name(config, framework, preset, overrides)
     check_name(name)
+    there = (Path(config.run.dir) / name).exists()
     path = make_folder(Path(config.run.dir), name, config.run.resume)
+    new = not there or not config.run.resume
     lock = _acquire(path)
     try:
         checkpoints = path / "checkpoints"
@@ -121,7 +126,7 @@ def open_run(
             checkpoint = _continue(path, config, framework, dataset)
         else:
             checkpoint = _begin(path, config, framework, preset, dataset, base, source)
-        return RunFolder(path, lock, checkpoint)
+        return RunFolder(path, lock, checkpoint, new)
     except BaseException:
         os.close(lock)
         raise

@@ -93,7 +93,7 @@ def measure(commands: Mapping[str, Sequence[str]], folder: Path, say: Callable[[
 
 def _losses(command: Sequence[str], settings: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Trains a run and returns its lines of metrics."""
-    placed = {"run.dir": str(folder), "run.name": "run"} | settings
+    placed = {"run.dir": str(folder), "run.name": "run", **settings}
     texts = {name: value_text(value).replace("FOLDER", str(folder / "data")) for name, value in placed.items()}
     words = [f"--config.{name}={text}" for name, text in texts.items()]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)

@@ -3,6 +3,7 @@ checkpoints and interruptions."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class _Loop:
 
     def _updates(self, stop: StopRequest) -> None:
         """Dispatches each update before it waits for the metrics of the one before, so that the device never idles."""
-        pending: tuple[int, Any, dict[str, float]] | None = None
+        pending: tuple[int, Any, dict[str, float], Any] | None = None
         self.speed = Speed(self.progress.tokens)
         for step in range(self.progress.step + 1, self.train.steps + 1):
             self.dispatched = step
@@ -126,7 +127,7 @@ class _Loop:
             device_metrics = self.engine.train_step(batch, float(self.learning_rates[step - 1]), step - 1)
             if pending:
                 self._complete(*pending)
-            pending = (step, device_metrics, details)
+            pending = (step, device_metrics, details, batch)
             if stop.requested or self._anything_due(step):
                 self._complete(*pending)
                 pending = None
@@ -151,8 +152,8 @@ class _Loop:
             or self._sample_due(step)
         )
 
-    def _complete(self, step: int, device_metrics: Any, details: dict[str, float]) -> None:
-        """Waits for an update's metrics, counts it, and writes its line if one is due, and the details that it has."""
+    def _complete(self, step: int, device_metrics: Any, details: dict[str, float], batch: Any) -> None:
+        """Waits for the metrics of the update of a batch, counts it, and writes its line if one is due, and details."""
         metrics = self.engine.fetch(device_metrics)
         progress = self.progress
         progress.step = step
@@ -165,7 +166,8 @@ class _Loop:
             self._write_line(step, metrics)
         if details:
             self.metrics.details(step, details)
-        stop_if_diverged(metrics, progress, self.config.optim.lr, self.run_folder.checkpoints)
+        measure = partial(self.engine.details, batch, step - 1)
+        stop_if_diverged(metrics, progress, self.config.optim.lr, self.run_folder.checkpoints, measure)
 
     def _write_line(self, step: int, metrics: dict[str, float]) -> None:
         row = self.metrics.write(

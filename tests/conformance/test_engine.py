@@ -6,6 +6,7 @@ import pytest
 from slm_core.config import Memory, Precision
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
+from slm_core.training.divergence import first_not_finite
 from tests.conformance.small_engine import CONFIG, VOCAB, batch, check_equal_updates, updated
 from tests.tiers import some_slow
 
@@ -109,6 +110,17 @@ def test_a_parameter_that_is_not_finite_is_named(twin):
     for name in ("params/layers.3.mlp.down_proj.weight", "params/layers.2.mlp.up_proj.weight"):
         engine.import_state(state | {name: np.full_like(state[name], np.nan)})
         assert engine.non_finite_parameter() == name.removeprefix("params/")
+
+
+def test_the_first_activation_that_is_not_finite_is_named(twin):
+    engine = twin.build(with_values(CONFIG, {"model.n_layers": 3}), VOCAB)
+    state = {name: np.array(value) for name, value in engine.export_state().items()}
+    name = "params/layers.1.mlp.down_proj.weight"
+    engine.import_state(state | {name: np.full_like(state[name], np.inf)})
+    metrics = engine.fetch(engine.train_step(batch(), 1e-2, 0))
+    assert metrics["skipped"] == 1
+    said = first_not_finite(engine.details(batch(), 0))
+    assert said == " (the first activation that is not finite is that of layers.1.mlp)"
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import pytest
 from slm_core.errors import UserError
 from slm_core.json_files import write_sealed
 from slm_core.runs.checkpoints import list_checkpoints
+from slm_core.training.divergence import first_not_finite
 from slm_core.training.loop import train
 from slm_core.training.metrics import FIELDS, read_metrics
 from tests.core.fake_engine import BigramDecoder, BigramEngine, change, make_config
@@ -283,6 +284,47 @@ def test_a_sample_that_cannot_be_drawn_is_a_line(tmp_path):
     result, _ = run(make_config(tmp_path), prepare_engine)
     assert result.finished
     assert "no text: cannot sample" in (result.folder / "samples" / "step-00000020.txt").read_text()
+
+
+def test_the_first_place_that_is_not_finite_is_named(tmp_path):
+    def prepare_engine(engine):
+        engine.metrics_at[13] = {"loss": math.nan}
+        engine.details = lambda tokens, step: {
+            "gradient_norm/layers.1.mlp.up_proj.weight": math.nan, "activation_rms/layers.1": math.inf,
+            "activation_rms/layers.10.attention": math.nan, "activation_rms/layers.1.mlp": math.inf,
+            "weight_norm/embed.weight": 1.0,
+        }  # fmt: skip
+
+    with pytest.raises(UserError, match=r"step 14 \(the first activation that is not finite is that of layers.1.mlp\)"):
+        run(make_config(tmp_path), prepare_engine)
+
+
+def test_the_last_gradient_is_the_first_of_the_backward_pass():
+    names = [
+        "embed.weight",
+        "layers.0.mlp.up_proj.weight",
+        "layers.2.attention.q_proj.weight",
+        "layers.2.mlp_norm.weight",
+    ]
+    gradients = {f"gradient_norm/{name}": math.inf for name in names}
+    assert "gradient that is not finite is that of layers.2.mlp_norm.weight" in first_not_finite(gradients)
+    assert "final_norm.weight" in first_not_finite(gradients | {"gradient_norm/final_norm.weight": math.nan})
+    assert first_not_finite({"gradient_norm/embed.weight": 1.0, "weight_norm/embed.weight": math.inf}) == ""
+
+
+def test_a_run_that_is_refused_leaves_no_folder(tmp_path):
+    def refuse(config, vocab_size, weights):
+        raise UserError("it does not fit")
+
+    config = make_config(tmp_path)
+    with pytest.raises(UserError, match="does not fit"):
+        train(config, refuse, "torch")
+    assert not (tmp_path / "models" / "run").exists()
+    begun = change(config, train__steps=4)
+    assert run(begun)[0].finished
+    with pytest.raises(UserError):
+        train(change(begun, train__steps=6), refuse, "torch")
+    assert run(begun)[0].step == 4  # what was there stays
 
 
 def skip(steps, **values):

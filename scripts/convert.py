@@ -5,15 +5,19 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
+if TYPE_CHECKING:
+    from slm_core.runs.saved import SavedRun
+
 DESCRIPTION = """Imports a Hugging Face checkpoint into a run, with --import=FOLDER (config.json and safetensors; no
 network is needed), or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
-transformers loads, with --export=FOLDER. docs/huggingface.md lists the families. --show=PATH prints what is inside a
-run, one of its checkpoints, a Hugging Face folder or a safetensors file: names, shapes, dtypes and norms."""
+transformers loads, with --export=FOLDER; --format=orbax writes an Orbax tree instead. docs/huggingface.md lists the
+families. --show=PATH prints what is inside a run, one of its checkpoints, a Hugging Face folder or a safetensors file:
+names, shapes, dtypes and norms."""
 
 FLAGS = [
     Flag("run", str, "", "run folder, to import into or to export from: models/NAME"),
@@ -25,6 +29,7 @@ FLAGS = [
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
     Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
     Flag("context", int, 0, "tokens of context of the imported run; 0: the checkpoint's, at most 2048"),
+    Flag("format", str, "huggingface", "what is exported", choices=("huggingface", "orbax")),
     Flag("family", str, "", "model_type of the export, such as llama; empty: the first that fits"),
     Flag(
         "dtype", str, "float32", "type of the exported tensors", choices=("float32", "bfloat16", "float16", "float64")
@@ -85,9 +90,24 @@ def _export(flags: dict[str, Any]) -> None:
     quiet_jax()
     saved = load_run(flags["run"])
     target = Path(flags["export"])
+    if flags["format"] == "orbax":
+        return _export_orbax(saved, target, flags)
     family = export_run(saved, run_weights(saved), target, flags["family"], flags["dtype"], _progress)
     print(f"exported: {family.model_type} in {flags['dtype']}, from {saved.checkpoint}")
     print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{target}")')
+
+
+def _export_orbax(saved: "SavedRun", target: Path, flags: dict[str, Any]) -> None:
+    from slm_core.hf.run import export_folder
+    from slm_core.runs.weights import run_weights
+    from slm_flax.orbax_export import FOLDER, write_orbax
+
+    if flags["family"] or flags["dtype"] != "float32":
+        raise UserError("--format=orbax keeps the names and the dtype of the run: leave --family and --dtype out")
+    with export_folder(saved, target) as folder:
+        write_orbax(folder, run_weights(saved))
+    print(f"exported: Orbax tree of the parameters, from {saved.checkpoint}")
+    print(f'load it: orbax.checkpoint.StandardCheckpointer().restore("{(target / FOLDER).absolute()}")')
 
 
 def _show(flags: dict[str, Any]) -> None:

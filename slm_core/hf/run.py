@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,19 +80,30 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
     if family:
         family_of(family)
     chosen, written = exporting.choose(saved.config, family)
+    tokens = {name: value for name, value in (saved.tokens or {}).items() if name in SPECIAL}
+    with export_folder(saved, target) as folder:
+        export_tokenizer(saved.folder / "tokenizer", folder, saved.config.data.seq_len)
+        write_config(folder, chosen, written, saved.vocab_size, tokens, dtype)
+        write_tensors(folder, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
+    return chosen
+
+
+@contextmanager
+def export_folder(saved: SavedRun, target: Path) -> Iterator[Path]:
+    """Gives an empty folder to write a run's export into. It gets its manifest and its name when all is written.
+
+    Raises:
+      UserError: `target` is taken, or cannot be written.
+    """
     if target.exists():
         raise UserError(f"--export={target} is there already: choose another folder, or delete it")
-    tokens = {name: value for name, value in (saved.tokens or {}).items() if name in SPECIAL}
     temporary = target.with_name(f".tmp-{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        export_tokenizer(saved.folder / "tokenizer", temporary, saved.config.data.seq_len)
-        write_config(temporary, chosen, written, saved.vocab_size, tokens, dtype)
-        write_tensors(temporary, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
+        yield temporary
         commit_folder(temporary, target, "export", checkpoint_step(saved.checkpoint), *saved.identity)
     except OSError as error:
         raise UserError(f"--export={target}: cannot be written ({error.strerror}): choose another folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return chosen

@@ -1,5 +1,6 @@
 """scripts/convert.py as a user calls it: a checkpoint in, text from it, its loss, and out again."""
 
+import functools
 import json
 import os
 import subprocess
@@ -83,6 +84,20 @@ def test_an_export_is_what_was_imported(work):
     encode = transformers.AutoTokenizer.from_pretrained(work / "out")
     assert encode("the quick").input_ids == train_bpe([TEXT], 300).encode("the quick")
     assert models[1].config.eos_token_id == 319
+
+
+def test_an_orbax_export_has_the_parameters(work):
+    import orbax.checkpoint as ocp
+
+    from slm_core.runs.saved import load_run
+    from slm_core.runs.weights import run_weights
+
+    script("convert.py", "--export", work / "orbax", "--run", work / "run", "--format", "orbax")
+    tree = ocp.StandardCheckpointer().restore(work / "orbax" / "params")
+    weights = run_weights(load_run(work / "run"))
+    for name, array in weights.items():
+        np.testing.assert_array_equal(functools.reduce(lambda place, word: place[word], name.split("."), tree), array)
+    assert len(weights) > 10 and script("verify.py", work / "orbax")
 
 
 def test_mistakes_are_one_line(work, tmp_path):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from slm_core.data.dataset import Manifest as DatasetManifest
 from slm_core.data.dataset import token_files
@@ -15,7 +15,10 @@ from slm_core.runs.description import read_own
 from slm_core.runs.fingerprints import Identity
 from slm_core.runs.record import read_lines, record_damage
 from slm_core.runs.saved import check_tokenizer
-from slm_core.runs.whole import examine, latest_problem
+from slm_core.runs.whole import examine, latest_problem, was_saved
+
+STUDY = "study.json"
+"""The file that makes a folder a study, whose runs are in it."""
 
 
 class Finding(NamedTuple):
@@ -26,7 +29,7 @@ class Finding(NamedTuple):
 
 
 def verify(path: Path) -> list[Finding]:
-    """Verifies a run, a checkpoint, a dataset or an exported folder; or a folder of these, such as models/ or data/.
+    """Verifies a run, a checkpoint, a dataset or an exported folder; or a folder of these: models/, data/, a study.
 
     Raises:
       UserError: the folder is none of them.
@@ -35,10 +38,11 @@ def verify(path: Path) -> list[Finding]:
         raise UserError(f"{path} is not a folder: give a run, a checkpoint, a dataset, an exported folder, or models/")
     if check := _check_of(path):
         return check(path)
+    findings = [_study(path)] if (path / STUDY).exists() else []
     inside = [(entry, check) for entry in sorted(path.iterdir()) if entry.is_dir() and (check := _check_of(entry))]
-    if not inside:
+    if not inside and not findings:
         raise UserError(f"{path} is not a run, a checkpoint, a dataset or an exported folder, and has none inside")
-    return [
+    return findings + [
         Finding(f"{entry.name}/{finding.part}", finding.wrong) for entry, check in inside for finding in check(entry)
     ]
 
@@ -56,17 +60,22 @@ def _check_of(path: Path) -> Callable[[Path], list[Finding]] | None:
     return _export if NAME in names or (weights and "config.json" in names) else None
 
 
+def _study(folder: Path) -> Finding:
+    try:
+        read_sealed(folder / STUDY, dict[str, Any], "")
+    except Broken as error:
+        return Finding(STUDY, (error.short,))
+    return Finding(STUDY, ())
+
+
 def _run(folder: Path) -> list[Finding]:
     findings, identity = _description(folder)
     root = folder / "checkpoints"
     entries = list_entries(root)
     findings += _record(folder, entries)
-    findings.append(_tried("checkpoints/latest", lambda: latest_problem(root, entries)))
-    for entry in entries:
-        findings.append(Finding(f"checkpoints/{entry.name}", examine(entry, identity)))
-    if not entries:
-        findings.append(Finding("checkpoints", ("there is none",)))
-    return findings
+    if was_saved(root):  # else it was not trained to its first checkpoint
+        findings.append(_tried("checkpoints/latest", lambda: latest_problem(root, entries)))
+    return findings + [Finding(f"checkpoints/{entry.name}", examine(entry, identity)) for entry in entries]
 
 
 def _description(folder: Path) -> tuple[list[Finding], Identity | None]:

@@ -1,11 +1,13 @@
 """scripts/verify.py: its table and exit codes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 import scripts.verify
 from slm_core.cli.command_line import main
+from slm_core.json_files import write_sealed
 from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, make_config
 from tests.runs.damages import flip
@@ -46,6 +48,15 @@ def test_what_is_damaged_is_named(run, capsys):
     assert (
         "has changed: its checksum differs" in table and "metrics.jsonl is missing, though the run has steps" in table
     )
+
+
+def test_a_study_and_a_run_without_a_checkpoint(run, capsys):
+    write_sealed(run.parent / "study.json", {"variants": []})
+    shutil.rmtree(run / "checkpoints")
+    code, table, _ = verify(capsys, str(run.parent))
+    assert code == 0 and [line.split()[0] for line in table.splitlines()][:2] == ["study.json", "run/config.json"]
+    flip(run.parent / "study.json", 5)
+    assert verify(capsys, str(run.parent))[0] == 1
 
 
 @pytest.mark.parametrize("make", ["nothing", "file", "empty"])

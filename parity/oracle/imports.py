@@ -176,9 +176,9 @@ def variants(count: int, family: str = "") -> list[Variant]:
       family: only those of this model_type.
     """
     share = -(-count // len(FAMILIES))
-    drawn = {name: _draw(name, share) for name in FAMILIES}
-    turns = [drawn[name][i] for i in range(share) for name in FAMILIES][:count]
-    return [variant for variant in turns if family in ("", variant.family)]
+    drawn = {name: _draw(name, share) for name in FAMILIES if family in ("", name)}
+    turns = [(name, i) for i in range(share) for name in FAMILIES][:count]
+    return [drawn[name][i] for name, i in turns if name in drawn]
 
 
 def _draw(family: str, count: int) -> list[Variant]:

@@ -1,5 +1,6 @@
 """Runs the Flax twin on imported weights, in a process of its own: PyTorch is not loaded there."""
 
+import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -32,8 +33,13 @@ def flax_process() -> Iterator[FlaxProcess]:
         yield FlaxProcess(pool)
 
 
+XLA = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+"""A model runs a few times, so that compiling it takes most of the time."""
+
+
 def _start() -> None:
-    os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+    os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": XLA}
+    logging.getLogger().setLevel(logging.ERROR)
 
 
 def _logits(config: Config, vocab_size: int, weights: Weights, tokens: np.ndarray) -> Logits:
@@ -43,8 +49,6 @@ def _logits(config: Config, vocab_size: int, weights: Weights, tokens: np.ndarra
     from slm_flax.params import bind
 
     evaluator = Evaluator(config, vocab_size, weights)
-    # Operations run one by one: each is compiled once for all models, and a whole model would be compiled for itself.
-    with jax.disable_jit():
-        model = bind(evaluator.model, evaluator.params)
-        logits = np.asarray(model.logits(model(tokens)[0]))
-        return logits, stepped(evaluator.decoder(), tokens[0])
+    model = bind(evaluator.model, evaluator.params)
+    logits = jax.jit(lambda batch: model.logits(model(batch)[0]))(tokens)
+    return np.asarray(logits), stepped(evaluator.decoder(), tokens[0])

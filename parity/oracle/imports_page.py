@@ -30,9 +30,22 @@ variants keeps the tensors of the unchanged checkpoint, so that file and config.
 REASONS = """
 ## What is refused
 
-The reasons of the refusals in the PyTorch twin, with numbers and values left out, and how often each was given.
+The kinds of refusals in the PyTorch twin, how often there was one, and the shortest of each.
 
 """
+
+KINDS = {
+    "a field that no list of the family has": "is not known of",
+    "a value of another type, or a null without a meaning": "is not (a|an|true) (or|whole|number|text|list|object)",
+    "a number that is too small": "is less than|is not above 0",
+    "two names of one field, with different values": "are one field",
+    "tensors and config.json that contradict each other": "calls for|does not fit|is not part of|differs from",
+    "a list of another length than the layers": "names \\d+ of",
+    "special tokens that are no ids": "is not the id of a token",
+    "widths and counts that do not fit each other": "does not divide|^model\\.|^layer",
+    "a value that the twins, or the class, do not have": "cannot be expressed|is not read by|not of a type|text_config",
+}
+"""{kind of refusal: what its error matches}"""
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -62,18 +75,19 @@ def page(verdicts: Sequence[Verdict], command: str) -> str:
         f" {counted['wrong']} wrong, {counted['crash']} crash."
     )
     text = INTRODUCTION.format(command=command, summary=summary, tolerance=TOLERANCE) + table(verdicts) + "\n"
-    return text + REASONS + markdown_table(["reason", "times"], _reasons(verdicts)) + "\n"
+    return text + REASONS + markdown_table(["kind", "times", "for example"], _reasons(verdicts)) + "\n"
 
 
 def _reasons(verdicts: Sequence[Verdict]) -> list[list[str]]:
     first = verdicts[0].twin if verdicts else ""
     refusals = [each.detail for each in verdicts if each.outcome == REFUSED and each.twin == first]
-    return [[reason, str(times)] for reason, times in Counter(map(_reason, refusals)).most_common(40)]
+    examples: dict[str, list[str]] = {}
+    for detail in refusals:
+        examples.setdefault(_reason(detail), []).append(detail)
+    ordered = sorted(examples.items(), key=lambda item: -len(item[1]))
+    return [[reason, str(len(details)), min(details, key=len).replace("|", "\\|")] for reason, details in ordered]
 
 
 def _reason(detail: str) -> str:
-    """Returns an error without its values, so that equal reasons can be counted."""
-    text = re.sub(r"=[^=]*? of a ", "=... of a ", detail)
-    text = re.sub(r"of a \S+( attn_config)? model", "of a model", text)
-    text = re.sub(r"\[[\d, ]+\]|\d+(\.\d+)?(e-?\d+)?", "N", text)
-    return text.replace("|", "\\|")
+    """Returns the kind of an error."""
+    return next((name for name, words in KINDS.items() if re.search(words, detail)), "another reason")

@@ -100,7 +100,8 @@ def _config(file: Path, architecture: str, keys: Mapping[str, Any], reader: "GGU
     for key in sorted(own.keys() - FIELDS.keys() - SCALING.keys() - set(WIDTHS)):
         raise UserError(f"{file}: {architecture}.{key}={text(own[key])} cannot be expressed: import the checkpoint")
     names = {tensor.name for tensor in reader.tensors}
-    values = {"model_type": ARCHITECTURES[architecture].model_type, "tie_word_embeddings": "output.weight" not in names}
+    values: dict[str, Any] = {"model_type": ARCHITECTURES[architecture].model_type}
+    values["tie_word_embeddings"] = "output.weight" not in names
     values["attention_bias"] = any(name.endswith(".attn_q.bias") for name in names)
     values |= {field: own[key] for key, field in FIELDS.items() if key in own}
     values |= {field: keys[key] for key, field in SPECIAL.items() if key in keys}

@@ -38,7 +38,7 @@ def run(invocation: Invocation) -> None:
     from parity.oracle.imports import variants
     from parity.oracle.imports_class import quiet
     from parity.oracle.imports_flax import flax_process
-    from parity.oracle.imports_judge import BAD, Journal, judge, torch_logits
+    from parity.oracle.imports_judge import BAD, Journal, Twin, judge, torch_logits
     from parity.oracle.imports_page import page, table
 
     torch.set_num_threads(1)
@@ -48,7 +48,7 @@ def run(invocation: Invocation) -> None:
     chosen, journal = variants(flags["variants"], flags["family"]), Journal(flags["journal"])
     names = flags["twins"].split(",")
     with contextlib.ExitStack() as stack:
-        twins = {"torch": torch_logits} if "torch" in names else {}
+        twins: dict[str, Twin] = {"torch": torch_logits} if "torch" in names else {}
         if "flax" in names:
             twins["flax"] = stack.enter_context(flax_process())
         for i, variant in enumerate(chosen):

@@ -22,6 +22,7 @@ from tests.runs.damages import COUNT as KINDS
 DOCS = Path(__file__).parents[1] / "docs"
 DAMAGE = "uv run scripts/pages/damage.py"
 COMPONENTS = "uv run scripts/pages/components.py"
+IMPORTS = "uv run scripts/check_imports.py --variants 2000 --flax_variants 110 --markdown docs/imports.md"
 MEMORY = "uv run scripts/pages/memory.py"
 ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
 PARITY = "uv run scripts/check_parity.py --all --markdown=docs/parity.md"
@@ -65,6 +66,12 @@ def test_the_outside_oracle_measured_every_case_of_every_family():
     assert counts == (len(CASES), len(FAMILIES)), remedy("oracle.md", ORACLE)
 
 
+def test_no_import_is_wrong_and_none_crashes():
+    sentence = "N variants of N families in PyTorch, and N of them in Flax: N wrong, N crash."
+    counts = stated("imports.md", sentence)
+    assert (*counts[:2], *counts[3:]) == (2000, len(FAMILIES), 0, 0) and counts[2] >= 110, remedy("imports.md", IMPORTS)
+
+
 def test_memory_was_measured_for_every_config_in_each_twin():
     todo = jobs()
     configs = {(job.subject, job.setting) for job in todo}
@@ -92,7 +99,7 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE)],
+     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("imports.md", IMPORTS)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

@@ -123,10 +123,10 @@ def watched() -> Iterator[set[str]]:
     original, read = base.__getattribute__, set()
     plain = {name for name in dir(base) if callable(getattr(base, name, None))}
 
-    def getattribute(self: Any, name: str) -> Any:
-        if name not in plain:
-            read.add(name)
-        return original(self, name)
+    def getattribute(self: Any, key: Any) -> Any:
+        if key not in plain:
+            read.add(key)
+        return original(self, key)
 
     base.__getattribute__ = getattribute
     try:

@@ -87,6 +87,7 @@ def judge(variant: Variant, twins: dict[str, Twin]) -> Iterator[Verdict]:
 
 def _class(variant: Variant, values: dict[str, Any], folder: Path) -> tuple[Any, str]:
     """Makes the model of a variant and its folder. If the class refuses, the folder has the tensors of the base."""
+    reason = ""
     if not variant.misfit:
         try:
             return imports_class.make(folder, values), ""

@@ -65,7 +65,7 @@ def completed(given: Mapping[str, Any], context: int, known: Collection[str] = K
     kind = given.get("rope_type", given.get("type", "default"))
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"config.json: rope_type={kind!r} cannot be expressed: only {', '.join(KINDS)}")
-    complete = {"partial_rotary_factor": 1.0, "original_max_position_embeddings": context} | dict(given)
+    complete: dict[str, Any] = {"partial_rotary_factor": 1.0, "original_max_position_embeddings": context} | dict(given)
     complete["rope_type"] = kind
     names = ["rope_theta", "partial_rotary_factor"]
     if kind != "default":
@@ -85,7 +85,7 @@ def completed(given: Mapping[str, Any], context: int, known: Collection[str] = K
 def read_rope(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of `model.position`. `parameters` come from `rope_parameters` or `completed`."""
     kind = parameters["rope_type"]
-    position = {"kind": "rope", "theta": parameters["rope_theta"], "scaling": KINDS[kind]}
+    position: dict[str, Any] = {"kind": "rope", "theta": parameters["rope_theta"], "scaling": KINDS[kind]}
     if kind == "default":
         return position
     position["scaling_factor"] = parameters["factor"]

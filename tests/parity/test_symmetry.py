@@ -40,11 +40,11 @@ def load(package: str, path: str):
     return importlib.import_module(f"{package}.{path.removesuffix('.py').replace('/', '.')}")
 
 
-FLAX_ONLY = {"stack.py"}
-"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. PyTorch needs no such thing."""
+FLAX_ONLY = {"stack.py", "orbax_export.py"}
+"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs."""
 
-TORCH_ONLY = {"flops.py"}
-"""Operations are counted once: the twins are the same function, and PyTorch has a counter."""
+TORCH_ONLY = {"flops.py", "bin_files.py"}
+"""Operations are counted once: the twins are the same function, and PyTorch has a counter. It reads its own .bin files."""
 
 
 def test_the_same_files():

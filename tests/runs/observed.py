@@ -88,6 +88,8 @@ def heard(lines: list[str]) -> Iterator[None]:
     logger, handler, stream = logging.getLogger("lm-workbench"), logging.Handler(), io.StringIO()
     handler.emit = lambda record: lines.append(record.getMessage())
     logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # a test before may have silenced all loggers
     say_once.cache_clear()
     try:
         with contextlib.redirect_stderr(stream):
@@ -97,6 +99,7 @@ def heard(lines: list[str]) -> Iterator[None]:
         lines.append(f"error: {error}")
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
         lines += stream.getvalue().splitlines()
 
 

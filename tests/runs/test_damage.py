@@ -169,6 +169,7 @@ def test_no_json_file_of_a_study_ends_in_a_traceback(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", DATASET_KINDS)
 def test_a_damaged_dataset_never_trains_and_a_damaged_manifest_is_made_anew(tmp_path, kind, caplog):
+    caplog.set_level("WARNING", "lm-workbench")
     data = tiny(tmp_path).data
     dataset = prepare_text(data, progress=False)
     before = contents(dataset.folder)

@@ -117,4 +117,5 @@ assert read_writer(Path(sys.argv[1])).framework == "flax"
 assert sum(array.size for array in open_state(Path(sys.argv[1])).values()) == 34
 assert not {"jax", "flax", "orbax", "torch"} & sys.modules.keys()
 """
-    subprocess.run([sys.executable, "-c", program, written(tmp_path)], check=True)
+    done = subprocess.run([sys.executable, "-c", program, written(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from parity.tolerances import TOLERANCES
 from scripts.pages.resuming import COMMAND as RESUMING
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
+from slm_core.studies.reproducibility import VARIATIONS
 from tests.mutation_score import COMMAND as MUTATIONS
 from tests.runs.damages import COUNT as KINDS
 
@@ -25,6 +26,7 @@ COMPONENTS = "uv run scripts/pages/components.py"
 IMPORTS = "uv run scripts/check_imports.py --variants 2000 --flax_variants 110 --markdown docs/imports.md"
 MEMORY = "uv run scripts/pages/memory.py"
 ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
+REPRODUCIBILITY = "uv run scripts/pages/reproducibility.py"
 PARITY = "uv run scripts/check_parity.py --all --markdown=docs/parity.md"
 
 
@@ -59,6 +61,12 @@ def test_the_proof_measured_every_check_of_every_case():
     measurements = sum(len(checks_of(case, precision)) for case in every for precision in TOLERANCES)
     counts = stated("parity.md", "N measurements of N cases, all within their tolerances.")
     assert counts == (measurements, len(every)), remedy("parity.md", PARITY)
+
+
+def test_the_page_of_reproducibility_has_every_variation():
+    rows = [line for line in text_of("reproducibility.md").splitlines() if " of 100 " in line]
+    expected = [variation.name for variation in VARIATIONS for _ in variation.twins]
+    assert [row.split("|")[1].strip() for row in rows] == expected, remedy("reproducibility.md", REPRODUCIBILITY)
 
 
 def test_the_outside_oracle_measured_every_case_of_every_family():
@@ -99,7 +107,8 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("imports.md", IMPORTS)],
+     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("imports.md", IMPORTS),
+     ("reproducibility.md", REPRODUCIBILITY)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

@@ -10,8 +10,8 @@ from slm_core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->\n"
 DESCRIPTION = """Trains a small run in either twin, then again with the same command and with settings that should
-change nothing, or rounding alone. Writes how far the losses differ between the two marks of the page. Takes nine minutes
-on 2 cores. Exits with 1 if a run that must be the same is not."""
+change nothing, or rounding alone. Writes how far the losses differ between the two marks of the page. Takes nine
+minutes on 2 cores. Exits with 1 if a run that must be the same is not."""
 
 FLAGS = [Flag("markdown", str, "docs/reproducibility.md", "page whose table is written anew")]
 

@@ -44,7 +44,7 @@ FLAX_ONLY = {"stack.py", "orbax_export.py"}
 """XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs."""
 
 TORCH_ONLY = {"flops.py", "bin_files.py"}
-"""Operations are counted once: the twins are the same function, and PyTorch has a counter. It reads its own .bin files."""
+"""PyTorch counts the operations, once for both twins, because they are the same function. It reads its own .bin files."""
 
 
 def test_the_same_files():

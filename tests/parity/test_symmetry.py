@@ -44,7 +44,7 @@ FLAX_ONLY = {"stack.py", "orbax_export.py"}
 """XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs."""
 
 TORCH_ONLY = {"flops.py", "bin_files.py"}
-"""PyTorch counts the operations, once for both twins, because they are the same function. It reads its own .bin files."""
+"""PyTorch counts operations, once for both twins, which are the same function. It also reads its own .bin files."""
 
 
 def test_the_same_files():

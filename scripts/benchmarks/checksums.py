@@ -61,6 +61,7 @@ def run(invocation: Invocation) -> None:
                 os.sync()  # so that no earlier write is paid for here
                 with contextlib.nullcontext() if summed else _without_checksums():
                     saves[summed].append(_seconds(save))
+            save()  # the round may have ended with a save that has nothing to check
             checks.append(_seconds(lambda: examine(checkpoint, identity)))
             resumes.append(_seconds(resume))
         size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())

@@ -1,13 +1,12 @@
 """Imports a Hugging Face checkpoint into a run, exports a run as one, or shows what is inside a checkpoint."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.command_line import Flag, Invocation, drop_output, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _show(flags: dict[str, Any]) -> None:
             print(line)
         sys.stdout.flush()
     except BrokenPipeError:  # `--show ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
 
 
 def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:

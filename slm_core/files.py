@@ -46,6 +46,12 @@ def lock_file(file: int | IO, *, shared: bool = False, wait: bool = False) -> bo
     return True
 
 
+def stamp(path: Path) -> tuple[int, ...]:
+    """Returns what changes when a file is written: its size, its times and its place. Raises OSError as `stat`."""
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
 def sync_tree(folder: Path) -> None:
     """Waits until everything inside a folder, and the folder itself, is on the disk."""
     for parent, _, names in os.walk(folder, topdown=False):

@@ -87,8 +87,8 @@ def main(
         if error.errno not in _REMEDIES:
             raise
         if error.filename is None:
-            _drop_output()
-        print("error:", one_line(UserError(machine_error(error))), file=sys.stderr)
+            drop_output()
+        print("error:", one_line(machine_error(error)), file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -115,8 +115,8 @@ def machine_error(error: OSError) -> str:
     return f"{what}: {error.strerror}; {_REMEDIES[error.errno or 0]}"
 
 
-def one_line(error: UserError) -> str:
-    """Returns the text of an error as one line, in which what a terminal would obey is written as its escape."""
+def one_line(error: UserError | str) -> str:
+    """Returns an error, or its text, as one line, in which what a terminal would obey is written as its escape."""
     text = " ".join(str(error).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
@@ -156,10 +156,10 @@ def _print_help(description: str, extra_flags: Sequence[Flag], takes_config: boo
             show(os.path.relpath(sys.argv[0]), description, extra_flags, takes_config)
         sys.stdout.flush()
     except BrokenPipeError:  # `--help | head`
-        _drop_output()
+        drop_output()
 
 
-def _drop_output() -> None:
+def drop_output() -> None:
     """Sends what waits to be printed nowhere, so that Python does not fail once more when it ends."""
     with contextlib.suppress(OSError, ValueError):  # a test's output is not a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,7 @@ import numpy as np
 import xxhash
 
 from slm_core.errors import UserError
-from slm_core.files import write_atomically
+from slm_core.files import stamp, write_atomically
 from slm_core.json_files import Schema, read_json
 from slm_core.manifest import Files, damaged_files
 
@@ -50,14 +50,14 @@ def check_dataset(folder: Path, files: Files, tokens: dict[str, str], vocab_size
     Raises:
       UserError: a file is missing or damaged, or has a token that the vocabulary does not have.
     """
-    stamp = _stamp(folder, files)
+    stamps = _stamps(folder, files)
     large = sum(entry.bytes for entry in files.values()) > SMALL
-    if large and stamp and _remembered(folder) == stamp:
+    if large and stamps and _remembered(folder) == stamps:
         return
     if wrong := dataset_damage(folder, files, tokens, vocab_size):
         raise UserError(f"dataset {str(folder)!r}: {wrong[0]}; delete the folder to prepare it anew")
     if large:
-        _remember(folder, stamp)
+        _remember(folder, stamps)
 
 
 def _token_damage(folder: Path, name: str, dtype: str, files: Files, vocab_size: int) -> str:
@@ -79,13 +79,12 @@ def _token_damage(folder: Path, name: str, dtype: str, files: Files, vocab_size:
     return f"{name} has token {largest}, the vocabulary ends at {vocab_size - 1}" if largest >= vocab_size else ""
 
 
-def _stamp(folder: Path, files: Files) -> dict[str, list[int]]:
+def _stamps(folder: Path, files: Files) -> dict[str, list[int]]:
     """Returns what changes when a file is written; {}: a file is missing."""
     try:
-        facts = {name: (folder / name).stat() for name in files}
+        return {name: list(stamp(folder / name)) for name in files}
     except OSError:
         return {}
-    return {name: [f.st_size, f.st_mtime_ns, f.st_ctime_ns, f.st_ino] for name, f in facts.items()}
 
 
 def _remembered(folder: Path) -> Any:
@@ -95,10 +94,10 @@ def _remembered(folder: Path) -> Any:
         return None
 
 
-def _remember(folder: Path, stamp: dict[str, list[int]]) -> None:
+def _remember(folder: Path, stamps: dict[str, list[int]]) -> None:
     import msgspec
 
     try:
-        write_atomically(folder / CHECKED, msgspec.json.encode(_Checked(files=stamp)).decode() + "\n")
+        write_atomically(folder / CHECKED, msgspec.json.encode(_Checked(files=stamps)).decode() + "\n")
     except OSError:  # a folder that cannot be written is read at each start
         return

@@ -231,10 +231,9 @@ class Library:
         try:
             return self.inner.encode_batch_fast([text], add_special_tokens=framed)[0].ids
         except Exception as error:  # the library raises bare Exception
-            reason = " ".join(str(error).split())[:120]
             raise UserError(
-                f"data.tokenizer: it cannot read {text[:20]!r} ({reason}); give one with an unknown token, or one that "
-                "knows every character"
+                f"data.tokenizer: it cannot read {text[:20]!r} ({_reason(error)}); give one with an unknown token, or one "
+                "that knows every character"
             ) from None
         finally:
             self.inner.encode_special_tokens = True
@@ -296,8 +295,9 @@ def open_tokenizer(path: str) -> Library:
     try:
         inner = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises bare Exception
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"data.tokenizer='file:{path}': not a tokenizer.json ({reason}); save it again") from None
+        raise UserError(
+            f"data.tokenizer='file:{path}': not a tokenizer.json ({_reason(error)}); save it again"
+        ) from None
     largest = max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 <= largest < TOKENS:
         problem = "it has no tokens" if largest < 0 else f"its largest token id is {largest}, and {TOKENS - 1} may be"
@@ -353,8 +353,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
         return Library(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), stored.kind)
     except Exception as error:  # missing, not JSON, or refused by the library
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"tokenizer folder {str(folder)!r}: cannot be read ({reason}); restore it") from None
+        raise UserError(f"tokenizer folder {str(folder)!r}: cannot be read ({_reason(error)}); restore it") from None
+
+
+def _reason(error: Exception) -> str:
+    """Returns what the library says, as one line of no great length."""
+    return " ".join(str(error).split())[:120]
 
 
 def _write(folder: Path, stored: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.errors import UserError
+from slm_core.files import stamp
 from slm_core.json_files import Broken
 from slm_core.logging import say, say_once
 from slm_core.manifest import damaged_files, read_manifest
@@ -47,7 +48,7 @@ def newest_whole(root: Path, identity: Identity | None = None) -> Path | None:
 
 def damage(checkpoint: Path, identity: Identity | None = None) -> tuple[str, ...]:
     """Says what is wrong with a checkpoint; (): it is whole. Its files are read again only if one was written."""
-    return _damaged_files(checkpoint, _stamp(checkpoint)) or _misplaced(checkpoint, identity)
+    return _damaged_files(checkpoint, _stamps(checkpoint)) or _misplaced(checkpoint, identity)
 
 
 def whole_checkpoints(root: Path, identity: Identity) -> list[Path]:
@@ -112,18 +113,16 @@ def latest_problem(root: Path, entries: list[Path]) -> str:
     return problem
 
 
-def _stamp(folder: Path) -> Any:
+def _stamps(folder: Path) -> Any:
     """Returns what changes when a file of a folder is written; something new each time if that cannot be read."""
     try:
-        paths = sorted(path for path in folder.rglob("*") if path.is_file())
-        facts = [(path, path.stat()) for path in paths]
-        return tuple((path, f.st_size, f.st_mtime_ns, f.st_ctime_ns, f.st_ino) for path, f in facts)
+        return tuple((path, stamp(path)) for path in sorted(folder.rglob("*")) if path.is_file())
     except OSError:
         return object()
 
 
 @functools.lru_cache(maxsize=64)
-def _damaged_files(checkpoint: Path, stamp: Any) -> tuple[str, ...]:
+def _damaged_files(checkpoint: Path, stamps: Any) -> tuple[str, ...]:
     if not checkpoint.is_dir():
         return ("it is not a folder",)
     try:

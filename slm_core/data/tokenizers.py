@@ -232,8 +232,8 @@ class Library:
             return self.inner.encode_batch_fast([text], add_special_tokens=framed)[0].ids
         except Exception as error:  # the library raises bare Exception
             raise UserError(
-                f"data.tokenizer: it cannot read {text[:20]!r} ({_reason(error)}); give one with an unknown token, or one "
-                "that knows every character"
+                f"data.tokenizer: it cannot read {text[:20]!r} ({_reason(error)}); give one with an unknown token, or "
+                "one that knows every character"
             ) from None
         finally:
             self.inner.encode_special_tokens = True

@@ -59,25 +59,29 @@ def sections(result: StudyResult, comparisons: Sequence[Comparison]) -> list[Sec
 
 
 def answer(result: StudyResult, comparisons: Sequence[Comparison]) -> str:
-    """Says in a sentence which variant is best."""
+    """Says in a sentence which variants are better than the baseline."""
     baseline = result.variants[0].name
     if len(result.variants) == 1:
         return f"There is nothing to compare: the study has one variant, {baseline}."
     if not _measured(comparisons):
         return "There is no answer yet: no variant and its baseline have finished a run of the same seed."
-    better = [c for c in comparisons if c.verdict.kind == "better"]
-    if not better:
-        undecided = sum(c.verdict.kind == "undecided" for c in comparisons)
-        more = f" Undecided: {undecided} of {len(comparisons)}." if undecided else ""
-        return f"No variant is shown to be better than the baseline, {baseline}.{more}"
-    best = min(better, key=lambda comparison: comparison.pooled.mean)
-    gain = f"{numbers.nats(-best.pooled.mean)} nats per token"
-    first = f"{best.variant} is best: its loss is {gain} lower than that of the baseline, {baseline}."
-    if len(better) == 1:
-        return first
-    others = len(better) - 1
-    too = f"{others} other variant{'s are' if others > 1 else ' is'} better than the baseline, too."
-    return f"{first} {too} They were not tested against each other."
+    undecided = sum(c.verdict.kind == "undecided" for c in comparisons)
+    open_ones = f" Undecided: {undecided} of {len(comparisons)}." if undecided else ""
+    return _better([c for c in comparisons if c.verdict.kind == "better"], baseline) + open_ones
+
+
+def _better(better: Sequence[Comparison], baseline: str) -> str:
+    gains = [(c.variant, numbers.nats(-c.pooled.mean)) for c in sorted(better, key=lambda c: c.pooled.mean)]
+    if not gains:
+        return f"No variant is shown to be better than the baseline, {baseline}."
+    if len(gains) == 1:
+        ((variant, gain),) = gains
+        return f"{variant} is better than the baseline, {baseline}: its loss is {gain} nats per token lower."
+    each = "; ".join(f"{variant} by {gain}" for variant, gain in gains)
+    return (
+        f"{len(gains)} variants are better than the baseline, {baseline}: {each} nats per token."
+        " They were not tested against each other."
+    )
 
 
 def _measured(comparisons: Sequence[Comparison]) -> bool:

@@ -238,16 +238,18 @@ def test_a_report_of_any_size_is_whole(made, charts, tmp_path):
     assert all(f"## {title}" in text for title in TITLES)
 
 
-def test_the_answer_names_the_best_variant():
+def test_the_answer_names_the_variants_that_are_better_than_the_baseline():
     made = study()
-    assert answer(made.result, made.comparisons).startswith(f"{ODD_NAME} is best: its loss is 0.01")
+    one = answer(made.result, made.comparisons)
+    assert one.startswith(f"{ODD_NAME} is better than the baseline, multi-head: its loss is 0.01")
     none = "No variant is shown to be better than the baseline, multi-head."
     assert answer(made.result, made.comparisons[1:]) == f"{none} Undecided: 1 of 2."
     assert answer(made.result, made.comparisons[2:]) == none
     assert answer(made.result, []).startswith("There is no answer yet")
     other = dataclasses.replace(made.comparisons[1], verdict=Verdict("better", ""))
     both = answer(made.result, [other, made.comparisons[0]])
-    assert both.startswith(ODD_NAME) and "1 other variant is better than the baseline, too." in both
+    assert both.startswith(f"2 variants are better than the baseline, multi-head: {ODD_NAME} by 0.01")
+    assert "not tested against each other" in both
 
 
 def test_a_study_of_one_variant_has_nothing_to_compare():

@@ -80,7 +80,7 @@ class Measured:
 def build(case: Case, precision: str) -> Any:
     """Builds the transformers model of a case, with random weights that hide no fault."""
     transformers.logging.set_verbosity_error()
-    config = getattr(transformers, case.config)(**case.values)
+    config = transformers.CONFIG_MAPPING[case.family](**case.values)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model)
     return model.to(getattr(torch, precision)).eval()
@@ -212,7 +212,7 @@ def gradient_error(imported: Imported, probed: Probe, expected: Probe) -> float:
 def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, precision: str) -> np.ndarray:
     """Exports an engine's weights, loads them with AutoModelForCausalLM and returns its logits."""
     weights = {name.removeprefix("params/"): value for name, value in engine.export_state().items()}
-    family, written = exporting.choose(imported.config)
+    family, written = exporting.choose(imported.config, imported.family.model_type)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_config(folder, family, written, imported.vocab_size, imported.tokens, precision)

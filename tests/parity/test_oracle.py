@@ -66,6 +66,7 @@ def test_the_bisector_finds_nothing_between_a_twin_and_its_class(case, tmp_path,
 
 def test_every_family_has_a_case():
     assert {case.family for case in CASES} == set(FAMILIES)
+    assert len({case.name for case in CASES}) == len(CASES)
 
 
 @pytest.mark.parametrize("name", SMALL)

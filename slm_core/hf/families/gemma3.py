@@ -9,6 +9,7 @@ from slm_core.config import Config, Position
 from slm_core.config.fields import reads, with_values
 from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
+from slm_core.hf.examples import ROOMY, TINY, TINY_LINEAR, TINY_YARN
 from slm_core.hf.families.gemma2 import NEUTRAL, NORMS, SHARED, SMALLEST, read_model, write_model
 from slm_core.hf.families.llama import rules
 from slm_core.hf.family import Family, imported
@@ -89,6 +90,19 @@ def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"rope_parameters": rope}
 
 
+EXAMPLES = {
+    "windows": TINY | {
+        "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 8, "sliding_window_pattern": 2,
+        "pad_token_id": None,
+    },
+    "two scalings, cap, untied, biases": ROOMY | {
+        "query_pre_attn_scalar": 5, "final_logit_softcapping": 3.0, "sliding_window": 8,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention", "full_attention"],
+        "rope_parameters": {"full_attention": TINY_YARN, "sliding_attention": TINY_LINEAR | {"rope_theta": 20.0}},
+        "tie_word_embeddings": False, "attention_bias": True,
+    },
+}  # fmt: skip
+
 GEMMA3 = Family(
     "gemma3_text",
     "Gemma3ForCausalLM",
@@ -97,4 +111,5 @@ GEMMA3 = Family(
     write,
     partial(rules, norms=NORMS),
     neutral=(*NEUTRAL, "_sliding_window_pattern"),
+    examples=EXAMPLES,
 )

@@ -109,6 +109,8 @@ SIZES = (
     "n_layer", "n_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "n_positions", "n_inner",
     "tie_word_embeddings", "attention_bias", "mlp_bias", "num_experts", "num_local_experts", "n_routed_experts",
     "kv_lora_rank", "q_lora_rank", "v_head_dim", "n_shared_experts", "first_k_dense_replace", "mlp_only_layers",
+    "num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "attention_out_bias", "bias", "use_bias",
+    "use_qkv_bias", "multi_query", "new_decoder_architecture", "parallel_attn", "use_parallel_residual",
 )  # fmt: skip
 """Fields that say which tensors there are, and their shapes."""
 

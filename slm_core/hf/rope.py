@@ -22,11 +22,11 @@ KNOWN = {
 """All entries of `rope_parameters`. A rope_type ignores those that it does not read."""
 
 
-def rope_fields(theta: float = 10_000.0) -> dict[str, Field]:
-    """Returns the fields that say how queries and keys turn. `theta` is the class's own."""
+def rope_fields(theta: float = 10_000.0, share: float | None = None) -> dict[str, Field]:
+    """Returns the fields that say how queries and keys turn. `theta` and `share` of a head are the class's own."""
     return {
         "rope_theta": number(theta),
-        "partial_rotary_factor": number(None),
+        "partial_rotary_factor": number(share),
         "rope_scaling": nested(),
         "rope_parameters": nested(),
         "original_max_position_embeddings": Field("a whole number", None, low=1),
@@ -151,6 +151,11 @@ def whole_heads(parameters: Mapping[str, Any]) -> None:
 def read_partial(parameters: Mapping[str, Any], width: int) -> dict[str, Any]:
     """Returns the fields of `model.position` of a class that turns the first features of each head of this width."""
     turned = int(width * parameters["partial_rotary_factor"])
+    if turned < 2 or turned % 2:
+        raise UserError(
+            f"config.json: partial_rotary_factor={parameters['partial_rotary_factor']} turns {turned} of {width}"
+            " features of a head, and pairs turn: restore the file"
+        )
     return read_rope(parameters) | {"fraction": turned / width}
 
 

@@ -79,12 +79,13 @@ def read(fields: Fields) -> Config:
     for name, value in ONLY.items():
         fields.only(name, value)
     first, count = fields.get("first_k_dense_replace"), fields.get("num_hidden_layers")
-    model = with_values(read_model(fields), {"attention": _read_attention(fields)})
+    model = with_values(read_model(fields), {"attention": read_attention(fields)})
     model, layers = with_mixtures(model, _read_mixture(fields), [i >= first for i in range(count)])
     return imported(model, layers, fields.get("max_position_embeddings"))
 
 
-def _read_attention(fields: Fields) -> Attention:
+def read_attention(fields: Fields) -> Attention:
+    """Reads the latent attention that DeepSeek-V2 and V3 share."""
     heads, head_dim = fields.get("num_attention_heads"), fields.get("qk_nope_head_dim")
     rope_dim = fields.get("qk_rope_head_dim")
     if fields.get("num_key_value_heads") is not None:
@@ -128,6 +129,17 @@ def _read_mixture(fields: Fields) -> Mlp:
 
 
 def write(config: Config) -> dict[str, Any]:
+    mixture = mixture_of(layer_specs(config.model))
+    return write_latent(config) | {
+        "n_group": mixture.groups,
+        "topk_group": mixture.top_groups if mixture.groups > 1 else 1,
+        "norm_topk_prob": mixture.renormalise,
+        "num_nextn_predict_layers": 0,
+    }
+
+
+def write_latent(config: Config) -> dict[str, Any]:
+    """Writes the fields that DeepSeek-V2 and V3 share."""
     layers = layer_specs(config.model)
     attention, mixture = layers[0].attention, mixture_of(layers)
     return {
@@ -145,11 +157,7 @@ def write(config: Config) -> dict[str, Any]:
         "n_routed_experts": mixture.experts,
         "num_experts_per_tok": mixture.top_k,
         "n_shared_experts": mixture.shared_experts,
-        "n_group": mixture.groups,
-        "topk_group": mixture.top_groups if mixture.groups > 1 else 1,
-        "norm_topk_prob": mixture.renormalise,
         "routed_scaling_factor": mixture.routed_scale,
-        "num_nextn_predict_layers": 0,
     }
 
 
@@ -166,12 +174,13 @@ def _write_rope(layer: LayerSpec, context: int) -> dict[str, Any]:
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
-        yield from _attention_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
+        yield from latent_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
         yield from _mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, NORMS)
 
 
-def _attention_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+def latent_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+    """Yields the rules of latent attention."""
     attention = layer.attention
     heads, rope = attention.n_heads, attention.rope_dim
     queries = then(TRANSPOSED, half_split(heads, query_width(attention), rope, attention.head_dim))

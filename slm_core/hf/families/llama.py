@@ -128,24 +128,31 @@ Turn = Callable[[int, int, int], Layout]
 """Makes, of heads, their width and the features that turn, the layout of what queries or keys are in a checkpoint."""
 
 
-def rules(config: Config, norms: Mapping[str, str] = NORMS, turn: Turn | None = None) -> Iterator[Rule]:
+def rules(
+    config: Config,
+    norms: Mapping[str, str] = NORMS,
+    turn: Turn | None = None,
+    mlp: Mapping[str, str] = GATED_MLP,
+) -> Iterator[Rule]:
     """Yields the rules of a model.
 
     Args:
       norms: {norm of a layer: its name in a checkpoint}.
       turn: the layout of queries and keys, such as `half_split`; None: as here.
+      mlp: {linear layer of an MLP: its name in a checkpoint}.
     """
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
         yield from attention_rules(layer, i, turn)
-        yield from mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
-        yield from norm_rules(i, norms)
+        yield from mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp", mlp)
+        yield from norm_rules(i, norms, layer.norm.bias)
 
 
 def outer_rules(config: Config) -> Iterator[Rule]:
     """Yields the rules of the tensors outside the layers."""
     yield from tensor("embed.weight", "model.embed_tokens.weight")
-    yield from norm("final_norm", "model.norm")
+    if config.model.norm.weight != "none":
+        yield from norm("final_norm", "model.norm", config.model.norm.bias)
     if not config.model.tie_embeddings:
         yield from linear("head", "lm_head")
 
@@ -164,7 +171,7 @@ def attention_rules(layer: LayerSpec, i: int, turn: Turn | None = None, output: 
         yield from linear(f"{path}.{name}", f"{hf_path}.{name}", bias, layout)
     yield from linear(f"{path}.v_proj", f"{hf_path}.v_proj", bias)
     yield from linear(f"{path}.o_proj", f"{hf_path}.{output}", layer.attention.output_bias)
-    if layer.attention.qk_norm == "rmsnorm":
+    if layer.attention.qk_norm == "rmsnorm" and layer.norm.weight != "none":
         for name in ("q_norm", "k_norm"):
             yield from norm(f"{path}.{name}.norm", f"{hf_path}.{name}")
 
@@ -175,10 +182,10 @@ def mlp_rules(layer: LayerSpec, path: str, hf_path: str, names: Mapping[str, str
         yield from linear(f"{path}.{name}", f"{hf_path}.{hf_name}", layer.mlp.bias)
 
 
-def norm_rules(i: int, names: Mapping[str, str]) -> Iterator[Rule]:
+def norm_rules(i: int, names: Mapping[str, str], bias: bool = False) -> Iterator[Rule]:
     """Yields the rules of the norms of layer i, {name: hf_name}."""
     for name, hf_name in names.items():
-        yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}")
+        yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}", bias)
 
 
 EXAMPLES = {

@@ -15,7 +15,8 @@ import slm_torch.trainer  # noqa: E402
 from parity.bisect.command import bisect_folders  # noqa: E402
 from parity.cases import BASE, cases  # noqa: E402
 from parity.oracle.cases import CASES  # noqa: E402
-from parity.oracle.measure import build, measure, sensitivity  # noqa: E402
+from parity.oracle.measure import Measured, build, measure, sensitivity  # noqa: E402
+from parity.oracle.results import Results  # noqa: E402
 from parity.state_transfer import perturbed  # noqa: E402
 from slm_core.config.fields import with_values  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
@@ -62,6 +63,20 @@ def test_a_case_would_notice_a_missing_feature(case):
 def test_the_bisector_finds_nothing_between_a_twin_and_its_class(case, tmp_path, capsys):
     build(case, "float32").save_pretrained(tmp_path / "hf")
     assert bisect_folders("", str(tmp_path / "hf"), "torch", "float32"), capsys.readouterr().out
+
+
+def test_a_run_continues_from_its_journal(tmp_path):
+    case, path = CASES[0], tmp_path / "results.jsonl"
+    torch_half, flax_half = (Measured(case.name, twin, "float32", 1e-6, 2e-6, 3e-6) for twin in ("torch", "flax"))
+    results = Results(str(path))
+    results.add(torch_half)
+    assert not Results(str(path)).has(case, "float32")
+    results.add(flax_half)
+    results.add_moved(case, {"window": 0.5})
+    path.write_text(path.read_text() + '{"case": "cut o')
+    again = Results(str(path))
+    assert again.has(case, "float32") and not again.has(case, "float64")
+    assert again.of(case, "float32") == [torch_half, flax_half] and again.moved == {case.name: {"window": 0.5}}
 
 
 def test_every_family_has_a_case():

@@ -216,7 +216,7 @@ def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, prec
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_config(folder, family, written, imported.vocab_size, imported.tokens, precision)
-        write_tensors(folder, exporting.convert(family, written, weights), precision)
+        write_tensors(folder, exporting.convert(family, written, weights, imported.config), precision)
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, precision), attn_implementation="eager"
         )

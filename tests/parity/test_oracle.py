@@ -92,12 +92,17 @@ def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
     except UserError as error:
         assert str(error).startswith("model.") and "\n" not in str(error)
         return
+    same_logits(config, family, written)
+
+
+def same_logits(config, family, written):
+    """Asks that the class which loads an export computes the logits of the PyTorch twin."""
     engine = slm_torch.trainer.build(config, 61)
     engine.import_state(perturbed(engine.export_state(), 1))
     weights = merged({name: p.detach().numpy() for name, p in engine.params.items()}, config)
     with tempfile.TemporaryDirectory() as folder:
         write_config(Path(folder), family, written, 61, {}, "float32")
-        write_tensors(Path(folder), exporting.convert(family, written, weights), "float32")
+        write_tensors(Path(folder), exporting.convert(family, written, weights, config), "float32")
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager"
         )
@@ -106,6 +111,37 @@ def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
         logits = engine.model.logits(engine.model(tokens)[0])
         hf_logits = loaded(tokens, use_cache=False).logits
     assert (logits - hf_logits).abs().max() <= 1e-4 * max(1.0, float(logits.square().mean().sqrt()))
+
+
+GPT2 = {
+    "model.position.kind": "learned", "model.norm.kind": "layernorm", "model.norm.bias": True, "model.mlp.kind": "gelu",
+    "model.mlp.gelu": "tanh", "model.attention.n_kv_heads": None, "model.attention.bias": True, "model.mlp.bias": True,
+}  # fmt: skip
+MULTIPLIED = {
+    "gpt2": GPT2,
+    "llama": {"model.tie_embeddings": False, "model.mup_base_width": 16},
+    "olmo2": {
+        "model.norm.placement": "output", "model.attention.qk_norm": "rmsnorm", "model.attention.qk_norm_over": "whole",
+    },
+    "gpt_neox": GPT2 | {"model.position.kind": "rope", "model.mlp.gelu": "erf", "model.norm.placement": "parallel"},
+    "deepseek_v3": {
+        "model.attention.kind": "mla", "model.attention.n_kv_heads": None, "model.mlp.kind": "moe",
+        "model.mlp.router": "sigmoid", "model.mlp.shared_experts": 1, "model.mlp.balance_bias": 0.001,
+    },
+}  # fmt: skip
+"""{family without multipliers: what a model that it expresses otherwise has}"""
+MULTIPLIERS = {
+    "model.embed_scale": 3.0, "model.residual_multiplier": 0.6, "model.logit_multiplier": 0.7,
+    "model.attention.scale": 0.4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "values"), MULTIPLIED.items())
+def test_multipliers_are_folded_into_weights(family, values):
+    config = with_values(BASE, {"precision.compute": "float32", "model.n_layers": 2} | values | MULTIPLIERS)
+    chosen, written = exporting.choose(config, family)
+    assert chosen.model_type == family
+    same_logits(config, chosen, written)
 
 
 def test_nanogpt_without_biases_is_gpt2_with_zeros():
@@ -117,7 +153,7 @@ def test_nanogpt_without_biases_is_gpt2_with_zeros():
     family, written = exporting.choose(with_values(BASE, values))
     assert family.model_type == "gpt2"
     weights = {name: np.ones(shape, np.float32) for name, shape in _shapes(with_values(BASE, values)).items()}
-    tensors = dict(exporting.convert(family, written, weights))
+    tensors = dict(exporting.convert(family, written, weights, with_values(BASE, values)))
     assert not tensors["transformer.h.0.attn.c_attn.bias"].any()
     assert not tensors["transformer.ln_f.bias"].any()
 

@@ -19,13 +19,10 @@ FIRST = (
 
 
 def _found() -> Iterator[Family]:
-    """Yields the families of each file in `families`, and of each file that it imports one from."""
+    """Yields the families that the files in `families` define."""
     for file in pkgutil.iter_modules(families.__path__):
-        yield from (
-            each
-            for each in vars(import_module(f"{families.__name__}.{file.name}")).values()
-            if isinstance(each, Family)
-        )
+        module = import_module(f"{families.__name__}.{file.name}")
+        yield from (each for each in vars(module).values() if isinstance(each, Family))
 
 
 def _rank(family: Family) -> tuple[int, str]:

@@ -50,6 +50,8 @@ FEATURES = {
     "scale": {"attention.scale": 1.0},
     "partial rotation": {"position.fraction": 1.0},
     "embedding scale": {"embed_scale": 1.0},
+    "residual multiplier": {"residual_multiplier": 1.0},
+    "logit multiplier": {"logit_multiplier": 1.0},
     "1 + w": {"norm.weight": "scale"},
     "groups of experts": {"mlp.groups": 1},
     "routed scale": {"mlp.routed_scale": 1.0},
@@ -178,7 +180,8 @@ def sensitivity(case: Case) -> dict[str, float]:
     """Returns how far the PyTorch twin's logits move if it lacks one feature of the case, as by a mistake."""
     expected = refer(case, "float32")
     model, moved = expected.imported.config.model, {}
-    variants = {feature: (_without(model, fields), expected.weights) for feature, fields in FEATURES.items()}
+    features = {name: fields for name, fields in FEATURES.items() if name != "1 + w" or model.norm.weight == "one_plus"}
+    variants = {feature: (_without(model, fields), expected.weights) for feature, fields in features.items()}
     sinks = {name: value * 0 + HIDDEN_SINK for name, value in expected.weights.items() if name.endswith(".sinks")}
     variants["sinks"] = (model, expected.weights | sinks)
     for feature, (other, weights) in variants.items():

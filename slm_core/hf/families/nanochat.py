@@ -52,12 +52,12 @@ def write(config: Config) -> dict[str, Any]:
 
 
 EXAMPLES = {
-    "": TINY,
+    "": TINY | {"pad_token_id": None},
     "llama3 scaling, tied, biases, no cap, gelu": ROOMY | {
         "rope_parameters": TINY_LLAMA3, "tie_word_embeddings": True, "attention_bias": True,
         "final_logit_softcapping": None, "hidden_act": "gelu",
     },
-    "low cap": TINY | {"final_logit_softcapping": 2.0},
+    "low cap": TINY | {"final_logit_softcapping": 2.0, "pad_token_id": None},
 }  # fmt: skip
 
 # Heads turn the other way than here.

@@ -19,9 +19,11 @@ class Results:
         self.path = Path(path) if path else None
         self.measured: dict[tuple[str, str, str], Measured] = {}
         self.moved: dict[str, dict[str, float]] = {}
-        lines = self.path.read_text().splitlines() if self.path and self.path.is_file() else []
-        for line in lines:
-            if line.endswith("}"):  # the last one may be cut
+        text = self.path.read_text() if self.path and self.path.is_file() else ""
+        if self.path and text and not text.endswith("\n"):  # the last line was cut
+            self.path.write_text(text + "\n")
+        for line in text.splitlines():
+            if line.endswith("}"):
                 self._keep(json.loads(line))
 
     def _keep(self, entry: dict) -> None:

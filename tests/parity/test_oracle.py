@@ -74,7 +74,9 @@ def test_a_run_continues_from_its_journal(tmp_path):
     results.add(flax_half)
     results.add_moved(case, {"window": 0.5})
     path.write_text(path.read_text() + '{"case": "cut o')
+    Results(str(path)).add(Measured(CASES[1].name, "torch", "float32", 1e-6, 2e-6, 3e-6))
     again = Results(str(path))
+    assert len(again.measured) == 3
     assert again.has(case, "float32") and not again.has(case, "float64")
     assert again.of(case, "float32") == [torch_half, flax_half] and again.moved == {case.name: {"window": 0.5}}
 

@@ -97,6 +97,18 @@ def test_a_config_is_exported_or_refused_by_the_name_of_a_field(name):
     same_logits(config, family, written)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_writes_any_config_or_refuses_it_in_one_line(family):
+    for config in SMALL.values():
+        try:
+            chosen, written = exporting.choose(config, family)
+        except UserError as error:
+            assert "\n" not in str(error)
+        else:
+            assert chosen.model_type == family and exporting.FAMILIES[family].config(written)
+
+
 def same_logits(config, family, written):
     """Asks that the class which loads an export computes the logits of the PyTorch twin."""
     engine = slm_torch.trainer.build(config, 61)

@@ -106,7 +106,7 @@ def test_a_family_writes_any_config_or_refuses_it_in_one_line(family):
         except UserError as error:
             assert "\n" not in str(error)
         else:
-            assert chosen.model_type == family and exporting.FAMILIES[family].config(written)
+            assert chosen.model_type == family and FAMILIES[family].config(written)
 
 
 def same_logits(config, family, written):

@@ -70,8 +70,8 @@ EXAMPLES = {
 }  # fmt: skip
 
 GLM = Family(
-    "glm", "GlmForCausalLM", FIELDS | {"num_key_value_heads": whole(2), "head_dim": whole(128)},
-    partial(read, placement="pre"), write, partial(rules, norms=llama.NORMS), examples=EXAMPLES,
+    "glm", "GlmForCausalLM", FIELDS, partial(read, placement="pre"), write, partial(rules, norms=llama.NORMS),
+    examples=EXAMPLES,
 )  # fmt: skip
 GLM4 = Family(
     "glm4", "Glm4ForCausalLM", FIELDS, partial(read, placement="sandwich"), write, partial(rules, norms=NORMS),

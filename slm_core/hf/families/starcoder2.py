@@ -32,16 +32,13 @@ FIELDS = {name: field for name, field in LLAMA_FIELDS.items() if name != "rms_no
 }
 NEUTRAL = ("embedding_dropout", "residual_dropout")
 """Dropout."""
+ONLY = {"attention_bias": False, "mlp_bias": False, "mlp_type": "default", "norm_type": "layer_norm"}
+"""{field: the only value that can be expressed}"""
 MLP = {"up_proj": "c_fc", "down_proj": "c_proj"}
 
 
 def read(fields: Fields) -> Config:
-    for name, value in {
-        "attention_bias": False,
-        "mlp_bias": False,
-        "mlp_type": "default",
-        "norm_type": "layer_norm",
-    }.items():
+    for name, value in ONLY.items():
         fields.only(name, value)
     norm = Norm(kind="layernorm", bias=True, eps=fields.get("norm_epsilon"))
     bias = fields.get("use_bias")

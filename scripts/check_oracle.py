@@ -14,6 +14,7 @@ each into both twins, and compares logits and gradients; exports each and loads 
 
 FLAGS = [
     Flag("family", str, "", "only this model_type, such as llama; empty: all"),
+    Flag("journal", str, "", "file that keeps the results, so that the run can be continued; empty: none"),
     Flag("markdown", str, "", "file for the results as a page (docs/oracle.md); empty: none"),
 ]
 
@@ -25,19 +26,26 @@ def run(invocation: Invocation) -> None:
         hint = nearest(flags["family"], families)
         raise UserError(f"--family={flags['family']} is none of {', '.join(families)}{hint}")
     _pin()
-    from parity.oracle.measure import FEATURES_OFF, HEAD, line, measure, sensitivity
+    from parity.oracle.measure import FEATURES_OFF, HEAD, Measured, line, measure, sensitivity
     from parity.oracle.page import page
+    from parity.oracle.results import Results
 
-    chosen = [case for case in CASES if flags["family"] in ("", case.family)]
-    results, moved = [], {}
+    chosen, journal = [case for case in CASES if flags["family"] in ("", case.family)], Results(flags["journal"])
+    results: list[Measured] = []
     print(HEAD, flush=True)
     for case in chosen:
         for precision in ("float32", "float64") if case.float64 else ("float32",):
-            for measured in measure(case, precision):
+            if not journal.has(case, precision):
+                for measured in measure(case, precision):
+                    journal.add(measured)
+            for measured in journal.of(case, precision):
                 results.append(measured)
                 print(line(measured), flush=True)
-        moved[case.name] = sensitivity(case)
-        print(FEATURES_OFF.format(", ".join(f"{name} {value:.1g}" for name, value in moved[case.name].items())))
+        if case.name not in journal.moved:
+            journal.add_moved(case, sensitivity(case))
+        features = ", ".join(f"{name} {value:.1g}" for name, value in journal.moved[case.name].items())
+        print(FEATURES_OFF.format(features), flush=True)
+    moved = {case.name: journal.moved[case.name] for case in chosen}
     failed = [measured for measured in results if not measured.passed]
     print(f"{len(results) - len(failed)} passed, {len(failed)} failed")
     if flags["markdown"]:

@@ -1,6 +1,7 @@
 """Lists variants of config.json, one or two fields each. They show that no import computes another function.
 
-The fields are those that the class declares, those of its base, and those that code beneath it asks for.
+The fields are those that the class declares, those of its base, and those that code beneath it asks for. Their values
+are those of LIKELY, those of the family's examples, and odd ones.
 """
 
 import dataclasses
@@ -108,6 +109,8 @@ SIZES = (
     "n_layer", "n_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "n_positions", "n_inner",
     "tie_word_embeddings", "attention_bias", "mlp_bias", "num_experts", "num_local_experts", "n_routed_experts",
     "kv_lora_rank", "q_lora_rank", "v_head_dim", "n_shared_experts", "first_k_dense_replace", "mlp_only_layers",
+    "num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "attention_out_bias", "bias", "use_bias",
+    "use_qkv_bias", "multi_query", "new_decoder_architecture", "parallel_attn", "use_parallel_residual",
 )  # fmt: skip
 """Fields that say which tensors there are, and their shapes."""
 
@@ -193,18 +196,23 @@ def _one(generator: random.Random, family: str) -> Variant:
     misfit = generator.random() < MISFITS
     fields = [name for name in fields_of(family) if name in SIZES] if misfit else _weighted(family)
     chosen = {generator.choice(fields) for _ in range(2 if generator.random() < PAIRS else 1)}
-    changes = tuple((name, _text(_value(generator, name))) for name in sorted(chosen))
+    changes = tuple((name, _text(_value(generator, likely(family, name)))) for name in sorted(chosen))
     return Variant(family, generator.choice(bases(family)), changes, misfit)
 
 
 def _weighted(family: str) -> list[str]:
     """Returns the fields of a family. One that has likely values counts four times: it changes the function."""
-    return [name for name in fields_of(family) for _ in range(4 if name in LIKELY else 1)]
+    return [name for name in fields_of(family) for _ in range(4 if likely(family, name) else 1)]
 
 
-def _value(generator: random.Random, name: str) -> Any:
-    likely = LIKELY.get(name, ())
-    return generator.choice(likely) if likely and generator.random() < 0.6 else generator.choice(ODD)
+def likely(family: str, name: str) -> list[Any]:
+    """Returns the likely values of a field, those of the family's examples among them."""
+    shown = [values[name] for values in FAMILIES[family].examples.values() if name in values]
+    return [*LIKELY.get(name, ()), *(value for i, value in enumerate(shown) if value not in shown[:i])]
+
+
+def _value(generator: random.Random, values: Sequence[Any]) -> Any:
+    return generator.choice(values) if values and generator.random() < 0.6 else generator.choice(ODD)
 
 
 def _text(value: Any) -> str:

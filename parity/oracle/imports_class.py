@@ -87,7 +87,7 @@ def _check_size(config: Any) -> None:
     for each in dataclasses.fields(config):
         value = getattr(config, each.name, None)
         if isinstance(value, int) and value > LARGEST:
-            harmless = each.name.endswith("_token_id") or "window" in each.name or each.name.startswith("max_")
+            harmless = each.name.endswith("_token_id") or "window" in each.name or "max_" in each.name
             if not harmless and each.name not in ("seq_length", "query_pre_attn_scalar"):
                 raise TooLarge(f"{each.name}={value}")
         if each.name in ("n_layer", "n_layers", "num_hidden_layers") and isinstance(value, int) and value > 8:

@@ -50,6 +50,8 @@ FEATURES = {
     "scale": {"attention.scale": 1.0},
     "partial rotation": {"position.fraction": 1.0},
     "embedding scale": {"embed_scale": 1.0},
+    "residual multiplier": {"residual_multiplier": 1.0},
+    "logit multiplier": {"logit_multiplier": 1.0},
     "1 + w": {"norm.weight": "scale"},
     "groups of experts": {"mlp.groups": 1},
     "routed scale": {"mlp.routed_scale": 1.0},
@@ -80,7 +82,7 @@ class Measured:
 def build(case: Case, precision: str) -> Any:
     """Builds the transformers model of a case, with random weights that hide no fault."""
     transformers.logging.set_verbosity_error()
-    config = getattr(transformers, case.config)(**case.values)
+    config = transformers.CONFIG_MAPPING[case.family](**case.values)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model)
     return model.to(getattr(torch, precision)).eval()
@@ -178,7 +180,8 @@ def sensitivity(case: Case) -> dict[str, float]:
     """Returns how far the PyTorch twin's logits move if it lacks one feature of the case, as by a mistake."""
     expected = refer(case, "float32")
     model, moved = expected.imported.config.model, {}
-    variants = {feature: (_without(model, fields), expected.weights) for feature, fields in FEATURES.items()}
+    features = {name: fields for name, fields in FEATURES.items() if name != "1 + w" or model.norm.weight == "one_plus"}
+    variants = {feature: (_without(model, fields), expected.weights) for feature, fields in features.items()}
     sinks = {name: value * 0 + HIDDEN_SINK for name, value in expected.weights.items() if name.endswith(".sinks")}
     variants["sinks"] = (model, expected.weights | sinks)
     for feature, (other, weights) in variants.items():
@@ -212,11 +215,11 @@ def gradient_error(imported: Imported, probed: Probe, expected: Probe) -> float:
 def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, precision: str) -> np.ndarray:
     """Exports an engine's weights, loads them with AutoModelForCausalLM and returns its logits."""
     weights = {name.removeprefix("params/"): value for name, value in engine.export_state().items()}
-    family, written = exporting.choose(imported.config)
+    family, written = exporting.choose(imported.config, imported.family.model_type)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_config(folder, family, written, imported.vocab_size, imported.tokens, precision)
-        write_tensors(folder, exporting.convert(family, written, weights), precision)
+        write_tensors(folder, exporting.convert(family, written, weights, imported.config), precision)
         loaded = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, precision), attn_implementation="eager"
         )

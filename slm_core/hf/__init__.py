@@ -3,31 +3,33 @@
 A family is one file in `families`. It says how its config fields and tensors correspond to ours.
 """
 
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
+
 from slm_core.errors import UserError, nearest
-from slm_core.hf.families.bloom import BLOOM
-from slm_core.hf.families.deepseek_v3 import DEEPSEEK_V3
-from slm_core.hf.families.gemma2 import GEMMA2
-from slm_core.hf.families.gemma3 import GEMMA3
-from slm_core.hf.families.gpt2 import GPT2
-from slm_core.hf.families.gpt_neox import GPT_NEOX
-from slm_core.hf.families.gpt_oss import GPT_OSS
-from slm_core.hf.families.llama import LLAMA
-from slm_core.hf.families.mistral import MISTRAL
-from slm_core.hf.families.mixtral import MIXTRAL
-from slm_core.hf.families.mpt import MPT
-from slm_core.hf.families.olmo2 import OLMO2
-from slm_core.hf.families.qwen3 import QWEN3
-from slm_core.hf.families.qwen3_moe import QWEN3_MOE
-from slm_core.hf.families.smollm3 import SMOLLM3
+from slm_core.hf import families
 from slm_core.hf.family import Family
 
-FAMILIES = {
-    family.model_type: family
-    for family in (
-        LLAMA, MISTRAL, QWEN3, SMOLLM3, OLMO2, GEMMA2, GEMMA3, MIXTRAL, QWEN3_MOE, DEEPSEEK_V3, GPT_OSS, GPT2,
-        GPT_NEOX, BLOOM, MPT,
-    )
-}  # fmt: skip
+FIRST = (
+    "llama", "mistral", "qwen3", "smollm3", "olmo2", "gemma2", "gemma3_text", "mixtral", "qwen3_moe", "deepseek_v3",
+    "gpt_oss", "gpt2", "gpt_neox", "bloom", "mpt",
+)  # fmt: skip
+"""Families that other programs know best, in this order. The others follow by their names."""
+
+
+def _found() -> Iterator[Family]:
+    """Yields the families that the files in `families` define."""
+    for file in pkgutil.iter_modules(families.__path__):
+        module = import_module(f"{families.__name__}.{file.name}")
+        yield from (each for each in vars(module).values() if isinstance(each, Family))
+
+
+def _rank(family: Family) -> tuple[int, str]:
+    return (FIRST.index(family.model_type) if family.model_type in FIRST else len(FIRST)), family.model_type
+
+
+FAMILIES = {family.model_type: family for family in sorted(_found(), key=_rank)}
 """{model_type: Family}. An export takes the first family that can express the config."""
 
 

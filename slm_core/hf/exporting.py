@@ -10,6 +10,7 @@ from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES
 from slm_core.hf.family import Family
+from slm_core.hf.folding import FOLDED, factor_of, factors
 from slm_core.model.compare import Difference, differences
 
 
@@ -17,7 +18,8 @@ def choose(config: Config, model_type: str = "") -> tuple[Family, dict[str, Any]
     """Chooses the first family that computes the same function as a config, and writes its config.json.
 
     The config.json is read back, and must then be the same function. Biases and norm weights that the family has and
-    the config lacks are not a difference: they are written as zeros and ones.
+    the config lacks are not a difference: they are written as zeros and ones. If no family is the same, multipliers
+    that `folding` can fold into weights are not a difference either.
 
     Args:
       model_type: the family to use; "": any.
@@ -27,6 +29,7 @@ def choose(config: Config, model_type: str = "") -> tuple[Family, dict[str, Any]
         named.
     """
     lacks: dict[str, list[Difference]] = {}
+    folded: list[tuple[Family, dict[str, Any]]] = []
     for name, family in FAMILIES.items():
         if name == model_type or not model_type:
             written = family.write(config)
@@ -39,6 +42,10 @@ def choose(config: Config, model_type: str = "") -> tuple[Family, dict[str, Any]
             lacks[name] = differences(config, back)
             if not lacks[name]:
                 return family, written
+            if {difference.field for difference in lacks[name]} <= FOLDED and factors(config, back) is not None:
+                folded.append((family, written))
+    if folded:
+        return folded[0]
     raise _refusal(lacks, model_type)
 
 
@@ -63,13 +70,21 @@ def _text(difference: Difference) -> str:
 
 
 def convert(
-    family: Family, written: dict[str, Any], weights: Mapping[str, np.ndarray]
+    family: Family, written: dict[str, Any], weights: Mapping[str, np.ndarray], needed: Config
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields the tensors of a checkpoint by their names, one rule's in memory at a time."""
+    """Yields the tensors of a checkpoint by their names, one rule's in memory at a time.
+
+    Args:
+      family, written: as `choose` chose them.
+      weights: of the config `needed`, by canonical name.
+    """
     config = family.config(written)
+    found = factors(needed, config) or []
     for rule in family.rules(config):
-        arrays = rule.layout.to_hf([_weight(name, weights, config) for name in rule.names])
-        yield from zip(rule.hf_names, arrays, strict=True)
+        arrays = [_weight(name, weights, config) for name in rule.names]
+        folded = [factor_of(name, found) for name in rule.names]
+        arrays = [array if f == 1 else array * f for array, f in zip(arrays, folded, strict=True)]
+        yield from zip(rule.hf_names, rule.layout.to_hf(arrays), strict=True)
 
 
 NORMED = {

@@ -27,6 +27,9 @@ class Family:
       unused: returns, for a config, beginnings of the names of tensors that its logits do not depend on.
       aliases: {another name that the class takes for a field: the field}.
       neutral: fields, beside `fields.NEUTRAL`, that do not change the function of these models.
+      examples: {options that are on: arguments of the config class} of tiny models. The oracle compares each with the
+        class, and the sweep of imports starts from the first and the last.
+      float64: whether the class computes in float64 throughout, if its weights are float64.
     """
 
     model_type: str
@@ -40,6 +43,8 @@ class Family:
     unused: Callable[[Config], tuple[str, ...]] = lambda config: ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     neutral: Collection[str] = ()
+    examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    float64: bool = False
 
     def opened(self, values: Mapping[str, Any]) -> Fields:
         """Returns the fields of a config.json. Raises UserError for one that is not known of these models."""

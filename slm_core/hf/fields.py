@@ -137,7 +137,7 @@ class Fields:
         aliases: Mapping[str, str] | None = None,
         neutral: Collection[str] = (),
     ):
-        self._family, self._table = family, table
+        self.family, self._table = family, table
         self._values = self._renamed(values, aliases or {})
         for name, value in self._values.items():
             if name not in table and name not in NEUTRAL and name not in neutral:
@@ -150,7 +150,7 @@ class Fields:
             if value is not None and renamed.get(name, value) not in (value, None):
                 raise UserError(
                     f"config.json: {alias}={text(value)} and {name}={text(renamed[name])} are one field of a"
-                    f" {self._family} model: delete the wrong one"
+                    f" {self.family} model: delete the wrong one"
                 )
             if value is not None or (alias in values and name not in renamed):
                 renamed[name] = value
@@ -163,14 +163,14 @@ class Fields:
                 raise UserError(f"config.json: {name} is set to {text(value)}, which cannot be expressed: {remedy}")
             return
         raise UserError(
-            f"config.json: {name}={text(value)} is not known of a {self._family} model{nearest(name, self._table)}:"
+            f"config.json: {name}={text(value)} is not known of a {self.family} model{nearest(name, self._table)}:"
             " if it changes nothing, delete it from the file"
         )
 
     def get(self, name: str) -> Any:
         """Returns a field's value; the class's own if it is absent. Raises UserError if it is of another kind."""
         field = self._table[name]
-        return checked(name, self._values[name], field, self._family) if name in self._values else field.default
+        return checked(name, self._values[name], field, self.family) if name in self._values else field.default
 
     def given(self, name: str) -> bool:
         """Returns whether config.json has a field, be it null."""
@@ -181,19 +181,17 @@ class Fields:
         value = self.get(name)
         if value not in supported:
             words = " or ".join(map(repr, supported))
-            raise UserError(
-                f"config.json: {name}={value!r} of a {self._family} model cannot be expressed: only {words}"
-            )
+            raise UserError(f"config.json: {name}={value!r} of a {self.family} model cannot be expressed: only {words}")
         return value
 
     def divides(self, part: str, whole: str) -> None:
         """Raises UserError unless one field divides another, as the class demands."""
         if self.get(whole) % self.get(part):
             raise UserError(
-                f"config.json: {part}={self.get(part)} does not divide {whole}={self.get(whole)}, as a {self._family}"
+                f"config.json: {part}={self.get(part)} does not divide {whole}={self.get(whole)}, as a {self.family}"
                 " model needs"
             )
 
     def section(self, name: str, table: Mapping[str, Field], neutral: Collection[str] = ()) -> "Fields":
         """Returns a nested object as fields of its own."""
-        return Fields(self.get(name) or {}, f"{self._family} {name}", table, neutral=neutral)
+        return Fields(self.get(name) or {}, f"{self.family} {name}", table, neutral=neutral)

@@ -22,11 +22,11 @@ KNOWN = {
 """All entries of `rope_parameters`. A rope_type ignores those that it does not read."""
 
 
-def rope_fields(theta: float = 10_000.0) -> dict[str, Field]:
-    """Returns the fields that say how queries and keys turn. `theta` is the class's own."""
+def rope_fields(theta: float = 10_000.0, share: float | None = None) -> dict[str, Field]:
+    """Returns the fields that say how queries and keys turn. `theta` and `share` of a head are the class's own."""
     return {
         "rope_theta": number(theta),
-        "partial_rotary_factor": number(None),
+        "partial_rotary_factor": number(share),
         "rope_scaling": nested(),
         "rope_parameters": nested(),
         "original_max_position_embeddings": Field("a whole number", None, low=1),
@@ -130,6 +130,15 @@ def yarn_scale(factor: float, multiplier: float = 1.0) -> float:
     return 0.1 * multiplier * math.log(factor) + 1 if factor > 1 else 1.0
 
 
+def only_scaling(parameters: Mapping[str, Any], *kinds: str) -> None:
+    """Raises UserError unless the rope_type is one of those that a class has."""
+    if parameters["rope_type"] not in kinds:
+        raise UserError(
+            f"config.json: rope_type={parameters['rope_type']!r} of this class cannot be expressed: only"
+            f" {' or '.join(kinds)}"
+        )
+
+
 def whole_heads(parameters: Mapping[str, Any]) -> None:
     """Raises UserError if only a share of a head turns, for a class that turns whole heads."""
     if parameters["partial_rotary_factor"] != 1.0:
@@ -137,6 +146,26 @@ def whole_heads(parameters: Mapping[str, Any]) -> None:
             f"config.json: partial_rotary_factor={parameters['partial_rotary_factor']} cannot be expressed: the class"
             " turns whole heads, so only 1.0"
         )
+
+
+def read_partial(parameters: Mapping[str, Any], width: int) -> dict[str, Any]:
+    """Returns the fields of `model.position` of a class that turns the first features of each head of this width."""
+    turned = int(width * parameters["partial_rotary_factor"])
+    if turned < 2 or turned % 2:
+        raise UserError(
+            f"config.json: partial_rotary_factor={parameters['partial_rotary_factor']} turns {turned} of {width}"
+            " features of a head, and pairs turn: restore the file"
+        )
+    return read_rope(parameters) | {"fraction": turned / width}
+
+
+def write_partial(layer: LayerSpec, context: int) -> dict[str, Any]:
+    """Returns `rope_parameters` of a layer, for a class that rounds share times width down."""
+    turned, width = rotated(layer), layer.attention.head_dim
+    share = turned / width
+    return write_rope(layer, context) | {
+        "partial_rotary_factor": share if int(width * share) == turned else math.nextafter(share, 1.0)
+    }
 
 
 def write_rope(layer: LayerSpec, context: int) -> dict[str, Any]:

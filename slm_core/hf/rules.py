@@ -71,20 +71,33 @@ def split_heads(heads: int, sizes: Sequence[int]) -> Layout:
     return Layout(from_hf, to_hf)
 
 
-def half_split(heads: int, width: int, rotary: int) -> Layout:
+def half_split(heads: int, width: int, rotary: int, start: int = 0) -> Layout:
     """Reorders rotary features of the last axis from pairs (0, 1), (2, 3), ... to ours: (0, n/2), (1, n/2 + 1), ...
 
     Args:
       heads, width: the last axis is heads of this width.
-      rotary: the number of features that turn: the last ones of a head.
+      rotary: the number of features of a head that turn.
+      start: the first of them.
     """
     order = np.arange(width)
-    order[width - rotary :] = width - rotary + np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2)])
+    order[start : start + rotary] = start + np.concatenate([np.arange(0, rotary, 2), np.arange(1, rotary, 2)])
+    return reordered(heads, width, order)
 
-    def reordered(index: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+
+def swapped_halves(heads: int, width: int, rotary: int) -> Layout:
+    """Swaps the two halves of the rotary features of each head, which come first. Both then turn the other way."""
+    order = np.arange(width)
+    order[:rotary] = np.roll(order[:rotary], rotary // 2)
+    return reordered(heads, width, order)
+
+
+def reordered(heads: int, width: int, order: np.ndarray) -> Layout:
+    """Reorders the features of each head: feature i is feature order[i] of the checkpoint."""
+
+    def by(index: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         return lambda x: x.reshape(*x.shape[:-1], heads, width)[..., index].reshape(x.shape)
 
-    return Layout(_each(reordered(order)), _each(reordered(np.argsort(order))))
+    return Layout(_each(by(order)), _each(by(np.argsort(order))))
 
 
 EVERY_OTHER = Layout(

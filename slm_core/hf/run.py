@@ -84,7 +84,7 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
     with export_folder(saved, target) as folder:
         export_tokenizer(saved.folder / "tokenizer", folder, saved.config.data.seq_len)
         write_config(folder, chosen, written, saved.vocab_size, tokens, dtype)
-        write_tensors(folder, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
+        write_tensors(folder, progress(exporting.convert(chosen, written, weights, saved.config), "exporting"), dtype)
     return chosen
 
 

@@ -77,6 +77,23 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "lm_head")
 
 
+EXAMPLES = {
+    "": {"vocab_size": 96, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "untied, six heads": {
+        "vocab_size": 96, "hidden_size": 48, "n_layer": 3, "n_head": 6, "tie_word_embeddings": False,
+        "layer_norm_epsilon": 1e-3,
+    },
+}  # fmt: skip
+
 BLOOM = Family(
-    "bloom", "BloomForCausalLM", FIELDS, read, write, rules, prefix="transformer.", aliases=ALIASES, neutral=NEUTRAL
+    "bloom",
+    "BloomForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    prefix="transformer.",
+    aliases=ALIASES,
+    neutral=NEUTRAL,
+    examples=EXAMPLES,
 )

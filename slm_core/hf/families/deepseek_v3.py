@@ -9,6 +9,7 @@ from slm_core.config import Attention, Config, Mlp
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.config.widths import query_width
+from slm_core.hf.examples import TINY, TINY_LINEAR, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import NORMS, mlp_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.families.mixtral import read_expert
@@ -78,12 +79,13 @@ def read(fields: Fields) -> Config:
     for name, value in ONLY.items():
         fields.only(name, value)
     first, count = fields.get("first_k_dense_replace"), fields.get("num_hidden_layers")
-    model = with_values(read_model(fields), {"attention": _read_attention(fields)})
+    model = with_values(read_model(fields), {"attention": read_attention(fields)})
     model, layers = with_mixtures(model, _read_mixture(fields), [i >= first for i in range(count)])
     return imported(model, layers, fields.get("max_position_embeddings"))
 
 
-def _read_attention(fields: Fields) -> Attention:
+def read_attention(fields: Fields) -> Attention:
+    """Reads the latent attention that DeepSeek-V2 and V3 share."""
     heads, head_dim = fields.get("num_attention_heads"), fields.get("qk_nope_head_dim")
     rope_dim = fields.get("qk_rope_head_dim")
     if fields.get("num_key_value_heads") is not None:
@@ -127,6 +129,17 @@ def _read_mixture(fields: Fields) -> Mlp:
 
 
 def write(config: Config) -> dict[str, Any]:
+    mixture = mixture_of(layer_specs(config.model))
+    return write_latent(config) | {
+        "n_group": mixture.groups,
+        "topk_group": mixture.top_groups if mixture.groups > 1 else 1,
+        "norm_topk_prob": mixture.renormalise,
+        "num_nextn_predict_layers": 0,
+    }
+
+
+def write_latent(config: Config) -> dict[str, Any]:
+    """Writes the fields that DeepSeek-V2 and V3 share."""
     layers = layer_specs(config.model)
     attention, mixture = layers[0].attention, mixture_of(layers)
     return {
@@ -144,11 +157,7 @@ def write(config: Config) -> dict[str, Any]:
         "n_routed_experts": mixture.experts,
         "num_experts_per_tok": mixture.top_k,
         "n_shared_experts": mixture.shared_experts,
-        "n_group": mixture.groups,
-        "topk_group": mixture.top_groups if mixture.groups > 1 else 1,
-        "norm_topk_prob": mixture.renormalise,
         "routed_scaling_factor": mixture.routed_scale,
-        "num_nextn_predict_layers": 0,
     }
 
 
@@ -165,22 +174,23 @@ def _write_rope(layer: LayerSpec, context: int) -> dict[str, Any]:
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
-        yield from _attention_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
+        yield from latent_rules(layer, f"layers.{i}.attention", f"model.layers.{i}.self_attn")
         yield from _mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, NORMS)
 
 
-def _attention_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+def latent_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+    """Yields the rules of latent attention."""
     attention = layer.attention
     heads, rope = attention.n_heads, attention.rope_dim
-    queries = then(TRANSPOSED, half_split(heads, query_width(attention), rope))
+    queries = then(TRANSPOSED, half_split(heads, query_width(attention), rope, attention.head_dim))
     # A latent s times as large, normed with s^2 eps, is the latent normed with eps.
     larger = (layer.norm.eps / LATENT_EPS) ** 0.5
     if attention.q_rank:
         yield from linear(f"{path}.q_down_proj", f"{hf_path}.q_a_proj", layout=then(TRANSPOSED, times(larger)))
         yield from norm(f"{path}.q_latent_norm", f"{hf_path}.q_a_layernorm")
     yield from linear(f"{path}.q_up_proj", f"{hf_path}.{'q_b_proj' if attention.q_rank else 'q_proj'}", layout=queries)
-    turned = then(TRANSPOSED, half_split(1, attention.kv_rank + rope, rope))
+    turned = then(TRANSPOSED, half_split(1, attention.kv_rank + rope, rope, attention.kv_rank))
     down = then(then(turned, split([attention.kv_rank, rope])), times(larger, 1.0))
     yield from fused([f"{path}.kv_down_proj", f"{path}.k_rope_proj"], f"{hf_path}.kv_a_proj_with_mqa", down)
     yield from norm(f"{path}.kv_latent_norm", f"{hf_path}.kv_a_layernorm")
@@ -212,6 +222,25 @@ def unused(config: Config) -> tuple[str, ...]:
     return f"model.layers.{len(layers)}.", *(f"model.layers.{i}.mlp.shared_experts." for i in empty)
 
 
+TINY_LATENT = TINY | {
+    "num_key_value_heads": 4, "kv_lora_rank": 12, "qk_nope_head_dim": 6, "qk_rope_head_dim": 8, "v_head_dim": 10,
+    "moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 3, "first_k_dense_replace": 1,
+    "pad_token_id": None,
+}  # fmt: skip
+EXAMPLES = {
+    "": TINY_LATENT | {"q_lora_rank": None, "n_group": 1, "topk_group": 1},
+    "groups, latent queries, yarn, tied": TINY_LATENT | {
+        "num_hidden_layers": 4, "q_lora_rank": 16, "n_group": 4, "topk_group": 2, "n_shared_experts": 2,
+        "first_k_dense_replace": 2, "routed_scaling_factor": 1.7, "tie_word_embeddings": True,
+        "rope_parameters": TINY_YARN | {"mscale": 1.5, "mscale_all_dim": 0.8},
+    },
+    "no shared expert, linear scaling, gelu": TINY_LATENT | {
+        "q_lora_rank": 16, "n_group": 2, "topk_group": 1, "n_shared_experts": 0, "first_k_dense_replace": 0,
+        "norm_topk_prob": False, "rope_parameters": TINY_LINEAR | {"mscale_all_dim": 0.5}, "hidden_act": "gelu",
+    },
+}  # fmt: skip
+
 DEEPSEEK_V3 = Family(
     "deepseek_v3", "DeepseekV3ForCausalLM", FIELDS, read, write, rules, unused=unused, aliases=ALIASES, neutral=NEUTRAL,
+    examples=EXAMPLES,
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config, Model, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_LINEAR
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import attention_bias, hidden_act, rules
 from slm_core.hf.families.llama import read_model as read_llama
@@ -96,4 +97,25 @@ def write_model(config: Config) -> dict[str, Any]:
     }
 
 
-GEMMA2 = Family("gemma2", "Gemma2ForCausalLM", FIELDS, read, write, partial(rules, norms=NORMS), neutral=NEUTRAL)
+EXAMPLES = {
+    "no caps, no windows": TINY | {
+        "head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": None, "final_logit_softcapping": None,
+        "layer_types": ["full_attention"] * 2, "pad_token_id": None,
+    },
+    "caps, windows, untied, biases, linear scaling, exact gelu": ROOMY | {
+        "query_pre_attn_scalar": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0, "sliding_window": 8,
+        "tie_word_embeddings": False, "attention_bias": True, "rope_parameters": TINY_LINEAR,
+        "hidden_activation": "gelu",
+    },
+}  # fmt: skip
+
+GEMMA2 = Family(
+    "gemma2",
+    "Gemma2ForCausalLM",
+    FIELDS,
+    read,
+    write,
+    partial(rules, norms=NORMS),
+    neutral=NEUTRAL,
+    examples=EXAMPLES,
+)

@@ -89,7 +89,11 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "lm_head")
 
 
+EXAMPLES = {
+    "": {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+}  # fmt: skip
+
 GPT2 = Family(
     "gpt2", "GPT2LMHeadModel", FIELDS, read, write, rules, prefix="transformer.",
-    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL,
+    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL, examples=EXAMPLES, float64=True,
 )  # fmt: skip

@@ -1,19 +1,18 @@
 """GPT-NeoX (Black et al. 2022, https://arxiv.org/abs/2204.06745), and so Pythia (Biderman et al. 2023,
 https://arxiv.org/abs/2304.01373)."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
-from slm_core.config.widths import rotated
 from slm_core.errors import UserError
+from slm_core.hf.examples import TINY_LLAMA3, TINY_YARN
 from slm_core.hf.families.gpt2 import ACTIVATIONS
 from slm_core.hf.families.llama import attention_bias
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields, flag, number, whole, word
-from slm_core.hf.rope import completed, read_rope, rope_fields, write_rope
+from slm_core.hf.rope import completed, read_partial, rope_fields, write_partial
 from slm_core.hf.rules import TRANSPOSED, Rule, fused, linear, norm, split_heads, tensor, then
 
 FIELDS = {
@@ -41,12 +40,11 @@ def read(fields: Fields) -> Config:
     width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
     kind, gelu = ACTIVATIONS[fields.only("hidden_act", *ACTIVATIONS)]
     rope = _rope_parameters(fields)
-    turned = int(width // heads * rope["partial_rotary_factor"])
     model = Model(
         d_model=width,
         tie_embeddings=fields.get("tie_word_embeddings"),
         attention=Attention(n_heads=heads, bias=fields.get("attention_bias")),
-        position=Position(**read_rope(rope), fraction=turned / (width // heads)),
+        position=Position(**read_partial(rope, width // heads)),
         norm=Norm(
             kind="layernorm",
             bias=True,
@@ -76,7 +74,6 @@ def _rope_parameters(fields: Fields) -> dict[str, Any]:
 def write(config: Config) -> dict[str, Any]:
     layer = layer_specs(config.model)[0]
     activations = {value: hf_name for hf_name, value in reversed(ACTIVATIONS.items())}
-    rope = write_rope(layer, config.data.seq_len)
     return {
         "hidden_size": layer.d_model,
         "num_hidden_layers": layer.n_layers,
@@ -85,17 +82,11 @@ def write(config: Config) -> dict[str, Any]:
         "hidden_act": activations.get((layer.mlp.kind, layer.mlp.gelu), "gelu"),
         "layer_norm_eps": layer.norm.eps,
         "use_parallel_residual": layer.norm.placement == "parallel",
-        "rope_parameters": rope | {"partial_rotary_factor": _share(rotated(layer), layer.attention.head_dim)},
+        "rope_parameters": write_partial(layer, config.data.seq_len),
         "max_position_embeddings": config.data.seq_len,
         "attention_bias": attention_bias(layer),
         "tie_word_embeddings": layer.tie_embeddings,
     }
-
-
-def _share(turned: int, width: int) -> float:
-    """Returns the share of a head that turns, for a class that rounds share times width down."""
-    share = turned / width
-    return share if int(width * share) == turned else math.nextafter(share, 1.0)
 
 
 def rules(config: Config) -> Iterator[Rule]:
@@ -115,7 +106,22 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "embed_out")
 
 
+TINY_NEOX = {
+    "vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "max_position_embeddings": 64, "rope_parameters": {"rope_theta": 100.0, "partial_rotary_factor": 0.5},
+}  # fmt: skip
+EXAMPLES = {
+    "": TINY_NEOX,
+    "sequential, yarn, tied, no biases, tanh": TINY_NEOX | {
+        "use_parallel_residual": False, "rope_parameters": TINY_YARN | {"partial_rotary_factor": 0.5},
+        "tie_word_embeddings": True, "attention_bias": False, "hidden_act": "gelu_fast", "layer_norm_eps": 1e-3,
+    },
+    "whole heads turn, llama3 scaling, relu2": TINY_NEOX | {
+        "rope_parameters": TINY_LLAMA3 | {"partial_rotary_factor": 1.0}, "hidden_act": "relu2",
+    },
+}  # fmt: skip
+
 GPT_NEOX = Family(
     "gpt_neox", "GPTNeoXForCausalLM", FIELDS, read, write, rules, prefix="gpt_neox.",
-    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"), neutral=NEUTRAL,
+    ignored=(".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"), neutral=NEUTRAL, examples=EXAMPLES,
 )  # fmt: skip

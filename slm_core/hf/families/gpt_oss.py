@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config, Mlp, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_LINEAR, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
     NORMS,
@@ -116,4 +117,31 @@ def _mixture_rules(path: str, hf_path: str) -> Iterator[Rule]:
         yield Rule((f"{path}.down_proj.{part}",), (f"{hf_path}.experts.down_proj{suffix}",), SAME)
 
 
-GPT_OSS = Family("gpt_oss", "GptOssForCausalLM", FIELDS, read, write, rules, aliases=ALIASES, neutral=NEUTRAL)
+EXAMPLES = {
+    "": TINY | {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "layer_types": ["full_attention"] * 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "pad_token_id": None,
+    },
+    "windows, yarn, tied": ROOMY | {
+        "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 8, "tie_word_embeddings": True,
+        "rope_parameters": TINY_YARN | {"truncate": False},
+    },
+    # Experts so narrow get weights so large that their inputs are clipped.
+    "clipped, no attention biases, linear": ROOMY | {
+        "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 12, "attention_bias": False,
+        "layer_types": ["full_attention", "full_attention", "sliding_attention", "full_attention"],
+        "rope_parameters": TINY_LINEAR, "intermediate_size": 4,
+    },
+}  # fmt: skip
+
+GPT_OSS = Family(
+    "gpt_oss",
+    "GptOssForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    aliases=ALIASES,
+    neutral=NEUTRAL,
+    examples=EXAMPLES,
+)

@@ -1,15 +1,17 @@
 """Llama (Touvron et al. 2023, https://arxiv.org/abs/2302.13971; Llama 3, https://arxiv.org/abs/2407.21783), and so
 SmolLM and SmolLM2."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.config.widths import rotated
+from slm_core.hf.examples import TINY, TINY_LLAMA3
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rope import read_rope, rope_fields, rope_parameters, whole_heads, write_rope
-from slm_core.hf.rules import Rule, linear, norm, tensor
+from slm_core.hf.rules import TRANSPOSED, Layout, Rule, linear, norm, tensor, then
 
 GATED = {
     "silu": ("swiglu", "erf"), "swish": ("swiglu", "erf"), "gelu": ("geglu", "erf"),
@@ -43,15 +45,23 @@ def read(fields: Fields) -> Config:
     return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))
 
 
-def read_model(fields: Fields, activation: str = "hidden_act", position: Position | None = None) -> Model:
+def read_model(
+    fields: Fields,
+    activation: str = "hidden_act",
+    position: Position | None = None,
+    activations: Mapping[str, tuple[str, str]] = GATED,
+    norm: Norm | None = None,
+) -> Model:
     """Reads the fields that the families that descend from Llama share.
 
     Args:
       activation: the field that names the activation of the MLP.
       position: of a family that reads its rotation otherwise.
+      activations: {name: (mlp.kind, mlp.gelu)}, of a family whose MLPs have no gate.
+      norm: of a family without RMSNorm.
     """
     width, heads = fields.get("hidden_size"), fields.get("num_attention_heads")
-    kind, gelu = GATED[fields.only(activation, *GATED)]
+    kind, gelu = activations[fields.only(activation, *activations)]
     return Model(
         d_model=width,
         tie_embeddings=fields.get("tie_word_embeddings"),
@@ -62,7 +72,7 @@ def read_model(fields: Fields, activation: str = "hidden_act", position: Positio
             bias=fields.get("attention_bias"),
         ),
         position=position or read_position(fields),
-        norm=Norm(kind="rmsnorm", eps=fields.get("rms_norm_eps")),
+        norm=norm or Norm(kind="rmsnorm", eps=fields.get("rms_norm_eps")),
         mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("intermediate_size"), bias=fields.get("mlp_bias")),
     )
 
@@ -79,8 +89,8 @@ def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"attention_bias": attention_bias(layer), "mlp_bias": layer.mlp.bias}
 
 
-def write_model(config: Config) -> dict[str, Any]:
-    """Writes the fields that the families that descend from Llama share."""
+def write_model(config: Config, activations: Mapping[str, tuple[str, str]] = GATED) -> dict[str, Any]:
+    """Writes the fields that the families that descend from Llama share. `activations` are those of `read_model`."""
     layer = layer_specs(config.model)[0]
     return {
         "hidden_size": layer.d_model,
@@ -89,7 +99,7 @@ def write_model(config: Config) -> dict[str, Any]:
         "num_key_value_heads": layer.attention.n_kv_heads,
         "head_dim": layer.attention.head_dim,
         "intermediate_size": layer.mlp.hidden,
-        "hidden_act": hidden_act(layer.mlp),
+        "hidden_act": hidden_act(layer.mlp, activations),
         "rms_norm_eps": layer.norm.eps,
         "rope_parameters": write_rope(layer, config.data.seq_len),
         "max_position_embeddings": config.data.seq_len,
@@ -97,10 +107,10 @@ def write_model(config: Config) -> dict[str, Any]:
     }
 
 
-def hidden_act(mlp: Mlp) -> str:
-    """Returns the name of the activation of a gated MLP; "silu" for any other."""
-    names = {value: hf_name for hf_name, value in reversed(GATED.items())}
-    return names.get((mlp.kind, mlp.gelu), "silu")
+def hidden_act(mlp: Mlp, activations: Mapping[str, tuple[str, str]] = GATED) -> str:
+    """Returns the name of the activation of an MLP; the first name for one that is not among them."""
+    names = {value: hf_name for hf_name, value in reversed(activations.items())}
+    return names.get((mlp.kind, mlp.gelu), next(iter(activations)))
 
 
 def attention_bias(layer: LayerSpec) -> bool:
@@ -108,47 +118,91 @@ def attention_bias(layer: LayerSpec) -> bool:
     return bool(layer.attention.bias or layer.attention.output_bias)
 
 
+GATED_MLP = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
+PLAIN_MLP = {name: name for name in ("up_proj", "down_proj")}
+"""{linear layer of an MLP: its name in a checkpoint}"""
 NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
 
 
-def rules(config: Config, norms: Mapping[str, str] = NORMS) -> Iterator[Rule]:
-    """Yields the rules of a model whose layers have these norms, {name: hf_name}."""
+Turn = Callable[[int, int, int], Layout]
+"""Makes, of heads, their width and the features that turn, the layout of what queries or keys are in a checkpoint."""
+
+
+def rules(
+    config: Config,
+    norms: Mapping[str, str] = NORMS,
+    turn: Turn | None = None,
+    mlp: Mapping[str, str] = GATED_MLP,
+) -> Iterator[Rule]:
+    """Yields the rules of a model.
+
+    Args:
+      norms: {norm of a layer: its name in a checkpoint}.
+      turn: the layout of queries and keys, such as `half_split`; None: as here.
+      mlp: {linear layer of an MLP: its name in a checkpoint}.
+    """
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
-        yield from attention_rules(layer, i)
-        yield from mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
-        yield from norm_rules(i, norms)
+        yield from attention_rules(layer, i, turn)
+        yield from mlp_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp", mlp)
+        yield from norm_rules(i, norms, layer.norm.bias)
 
 
 def outer_rules(config: Config) -> Iterator[Rule]:
     """Yields the rules of the tensors outside the layers."""
     yield from tensor("embed.weight", "model.embed_tokens.weight")
-    yield from norm("final_norm", "model.norm")
+    if config.model.norm.weight != "none":
+        yield from norm("final_norm", "model.norm", config.model.norm.bias)
     if not config.model.tie_embeddings:
         yield from linear("head", "lm_head")
 
 
-def attention_rules(layer: LayerSpec, i: int) -> Iterator[Rule]:
-    """Yields the rules of the attention of layer i."""
+def attention_rules(layer: LayerSpec, i: int, turn: Turn | None = None, output: str = "o_proj") -> Iterator[Rule]:
+    """Yields the rules of the attention of layer i.
+
+    Args:
+      turn: as in `rules`.
+      output: the name of the output projection in a checkpoint.
+    """
     path, hf_path, bias = f"layers.{i}.attention", f"model.layers.{i}.self_attn", layer.attention.bias
-    for name in ("q_proj", "k_proj", "v_proj"):
-        yield from linear(f"{path}.{name}", f"{hf_path}.{name}", bias)
-    yield from linear(f"{path}.o_proj", f"{hf_path}.o_proj", layer.attention.output_bias)
-    if layer.attention.qk_norm == "rmsnorm":
+    width = layer.attention.head_dim
+    for name, heads in {"q_proj": layer.attention.n_heads, "k_proj": layer.attention.n_kv_heads}.items():
+        layout = then(TRANSPOSED, turn(heads, width, rotated(layer))) if turn else TRANSPOSED
+        yield from linear(f"{path}.{name}", f"{hf_path}.{name}", bias, layout)
+    yield from linear(f"{path}.v_proj", f"{hf_path}.v_proj", bias)
+    yield from linear(f"{path}.o_proj", f"{hf_path}.{output}", layer.attention.output_bias)
+    if layer.attention.qk_norm == "rmsnorm" and layer.norm.weight != "none":
         for name in ("q_norm", "k_norm"):
             yield from norm(f"{path}.{name}.norm", f"{hf_path}.{name}")
 
 
-def mlp_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
-    """Yields the rules of a gated MLP."""
-    for name in ("gate_proj", "up_proj", "down_proj"):
-        yield from linear(f"{path}.{name}", f"{hf_path}.{name}", layer.mlp.bias)
+def mlp_rules(layer: LayerSpec, path: str, hf_path: str, names: Mapping[str, str] = GATED_MLP) -> Iterator[Rule]:
+    """Yields the rules of a dense MLP, whose linear layers are {name: hf_name}."""
+    for name, hf_name in names.items():
+        yield from linear(f"{path}.{name}", f"{hf_path}.{hf_name}", layer.mlp.bias)
 
 
-def norm_rules(i: int, names: Mapping[str, str]) -> Iterator[Rule]:
+def norm_rules(i: int, names: Mapping[str, str], bias: bool = False) -> Iterator[Rule]:
     """Yields the rules of the norms of layer i, {name: hf_name}."""
     for name, hf_name in names.items():
-        yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}")
+        yield from norm(f"layers.{i}.{name}", f"model.layers.{i}.{hf_name}", bias)
 
 
-LLAMA = Family("llama", "LlamaForCausalLM", FIELDS, read, write, rules, neutral=NEUTRAL)
+EXAMPLES = {
+    "": TINY | {"rms_norm_eps": 1e-3},
+    "llama3 scaling, tied, biases": TINY | {
+        "rope_parameters": TINY_LLAMA3, "tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True,
+        "head_dim": 12,
+    },
+}  # fmt: skip
+
+LLAMA = Family(
+    "llama",
+    "LlamaForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    neutral=NEUTRAL,
+    examples=EXAMPLES,
+)

@@ -5,6 +5,7 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import read_model, rules, write_model
 from slm_core.hf.family import Family, imported
@@ -30,4 +31,19 @@ def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"sliding_window": layer_specs(config.model)[0].attention.window or None}
 
 
-MISTRAL = Family("mistral", "MistralForCausalLM", FIELDS, read, write, rules)
+EXAMPLES = {
+    "": TINY | {"sliding_window": None},
+    "window, yarn, tied, gelu": ROOMY | {
+        "sliding_window": 8, "rope_parameters": TINY_YARN, "tie_word_embeddings": True, "hidden_act": "gelu",
+    },
+}  # fmt: skip
+
+MISTRAL = Family(
+    "mistral",
+    "MistralForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    examples=EXAMPLES,
+)

@@ -6,6 +6,7 @@ from typing import Any
 from slm_core.config import Config, Mlp
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_LINEAR
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import NORMS, attention_rules, norm_rules, outer_rules, read_model, write_model
 from slm_core.hf.family import Family, imported
@@ -110,7 +111,15 @@ def mixture_rules(layer: LayerSpec, path: str, hf_path: str, linears: Mapping[st
         yield from experts(f"{path}.{name}", f"{hf_path}.experts.{{}}.{hf_name}", layer.mlp.experts)
 
 
+EXAMPLES = {
+    "": TINY | {"num_local_experts": 4},
+    "window, linear scaling, tied, gelu": ROOMY | {
+        "num_local_experts": 5, "num_experts_per_tok": 3, "sliding_window": 8, "rope_parameters": TINY_LINEAR,
+        "tie_word_embeddings": True, "hidden_act": "gelu",
+    },
+}  # fmt: skip
+
 MIXTRAL = Family(
     "mixtral", "MixtralForCausalLM", FIELDS, read, write, rules, aliases={"num_experts": "num_local_experts"},
-    neutral=NEUTRAL,
+    neutral=NEUTRAL, examples=EXAMPLES,
 )  # fmt: skip

@@ -106,6 +106,23 @@ def rules(config: Config) -> Iterator[Rule]:
         yield from linear("head", "lm_head")
 
 
+EXAMPLES = {
+    "": {"vocab_size": 96, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 64},
+    "untied, six heads, scale": {
+        "vocab_size": 96, "d_model": 48, "n_layers": 3, "n_heads": 6, "max_seq_len": 64, "tie_word_embeddings": False,
+        "layer_norm_epsilon": 1e-3, "attn_config": {"softmax_scale": 0.7},
+    },
+}  # fmt: skip
+
 MPT = Family(
-    "mpt", "MptForCausalLM", FIELDS, read, write, rules, prefix="transformer.", aliases=ALIASES, neutral=NEUTRAL
+    "mpt",
+    "MptForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    prefix="transformer.",
+    aliases=ALIASES,
+    neutral=NEUTRAL,
+    examples=EXAMPLES,
 )

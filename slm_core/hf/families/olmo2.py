@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
@@ -27,4 +28,19 @@ def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"attention_bias": attention_bias(layer_specs(config.model)[0])}
 
 
-OLMO2 = Family("olmo2", "Olmo2ForCausalLM", FIELDS, read, write, partial(rules, norms=NORMS))
+EXAMPLES = {
+    "": TINY | {"pad_token_id": None},
+    "yarn, tied, biases": ROOMY | {
+        "rope_parameters": TINY_YARN | {"attention_factor": 1.3}, "tie_word_embeddings": True, "attention_bias": True,
+    },
+}  # fmt: skip
+
+OLMO2 = Family(
+    "olmo2",
+    "Olmo2ForCausalLM",
+    FIELDS,
+    read,
+    write,
+    partial(rules, norms=NORMS),
+    examples=EXAMPLES,
+)

@@ -5,6 +5,7 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_LINEAR
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
@@ -47,4 +48,20 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-QWEN3 = Family("qwen3", "Qwen3ForCausalLM", FIELDS, read, write, rules)
+EXAMPLES = {
+    "": TINY | {"head_dim": 8},
+    "windows, linear scaling, tied, biases, tanh": ROOMY | {
+        "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "rope_parameters": TINY_LINEAR,
+        "tie_word_embeddings": True, "attention_bias": True, "hidden_act": "gelu_pytorch_tanh",
+    },
+}  # fmt: skip
+
+QWEN3 = Family(
+    "qwen3",
+    "Qwen3ForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    examples=EXAMPLES,
+)

@@ -7,6 +7,7 @@ from typing import Any
 from slm_core.config import Config, Mlp, Model
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
     NORMS,
@@ -135,7 +136,17 @@ def sparse_or_dense_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator
         yield from mlp_rules(layer, path, hf_path)
 
 
+TINY_EXPERTS = {"moe_intermediate_size": 24, "num_experts": 5, "num_experts_per_tok": 2}  # fmt: skip
+EXAMPLES = {
+    "": TINY | TINY_EXPERTS,
+    "dense layers, window, yarn, tied, biases": ROOMY | TINY_EXPERTS | {
+        "num_hidden_layers": 6, "mlp_only_layers": [3], "decoder_sparse_step": 2, "norm_topk_prob": True,
+        "use_sliding_window": True, "sliding_window": 8, "rope_parameters": TINY_YARN, "tie_word_embeddings": True,
+        "attention_bias": True, "hidden_act": "gelu",
+    },
+}  # fmt: skip
+
 QWEN3_MOE = Family(
     "qwen3_moe", "Qwen3MoeForCausalLM", FIELDS, read, write, rules, aliases={"num_local_experts": "num_experts"},
-    neutral=NEUTRAL,
+    neutral=NEUTRAL, examples=EXAMPLES,
 )  # fmt: skip

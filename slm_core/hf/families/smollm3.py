@@ -7,6 +7,7 @@ from slm_core.config import Config, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
+from slm_core.hf.examples import ROOMY, TINY, TINY_LLAMA3
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import attention_bias, read_model, rules, write_model
 from slm_core.hf.family import Family, imported
@@ -72,5 +73,28 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
+EXAMPLES = {
+    "": TINY | {
+        "num_hidden_layers": 5, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "pad_token_id": None,
+    },
+    "windows, llama3 scaling, untied, biases": ROOMY | {
+        "no_rope_layers": [0, 1, 1, 0], "use_sliding_window": True, "sliding_window": 8, "rope_parameters": TINY_LLAMA3,
+        "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True,
+    },
+    "windows of turning layers": ROOMY | {
+        "no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}  # fmt: skip
+
 # Qwen's max_window_layers stands in the published checkpoint; the class does not read it.
-SMOLLM3 = Family("smollm3", "SmolLM3ForCausalLM", FIELDS, read, write, rules, neutral=("max_window_layers",))
+SMOLLM3 = Family(
+    "smollm3",
+    "SmolLM3ForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    neutral=("max_window_layers",),
+    examples=EXAMPLES,
+)

@@ -165,7 +165,7 @@ def test_an_export_reverses_an_import(folder, tensors, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     write_config(out, family, written, imported.vocab_size, imported.tokens, "float32")
-    write_tensors(out, exporting.convert(family, written, dict(items)), "float32")
+    write_tensors(out, exporting.convert(family, written, dict(items), imported.config), "float32")
     back = read_tensors(out)
     assert set(back) == set(tensors)
     assert all(np.array_equal(back[name], value) for name, value in tensors.items())

@@ -19,6 +19,11 @@ GEMMA = LLAMA | {
     "hidden_activation": "gelu_pytorch_tanh", "pad_token_id": 0, "query_pre_attn_scalar": 256, "sliding_window": 512,
     "attn_logit_softcapping": None, "final_logit_softcapping": None, "unsloth_fixed": True,
 }  # fmt: skip
+GEMMA_1 = {name: value for name, value in GEMMA.items() if "softcap" not in name} | {
+    "model_type": "gemma", "hidden_act": "gelu", "rope_scaling": None,
+}  # fmt: skip
+del GEMMA_1["query_pre_attn_scalar"], GEMMA_1["sliding_window"]
+WITHOUT_RMSNORM = {name: value for name, value in LLAMA.items() if name != "rms_norm_eps"}
 PUBLISHED = {
     "SmolLM2": LLAMA | {
         "model_type": "llama", "attention_bias": False, "mlp_bias": False, "is_llama_config": True, "pretraining_tp": 1,
@@ -107,6 +112,119 @@ PUBLISHED = {
             "alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0, "clip_qkv": None,
             "attn_type": "multihead_attention", "attn_uses_sequence_id": False, "prefix_lm": False, "qk_ln": False,
             "softmax_scale": None,
+        },
+    },
+    "Qwen2.5": LLAMA | {
+        "model_type": "qwen2", "max_window_layers": 24, "sliding_window": 32768, "use_sliding_window": False,
+        "use_mrope": False,
+    },
+    "Gemma": GEMMA_1,
+    "Phi-3": LLAMA | {
+        "model_type": "phi3", "attention_bias": False, "auto_map": {"AutoConfig": "x"}, "embd_pdrop": 0.0,
+        "original_max_position_embeddings": 4096, "pad_token_id": 3, "resid_pdrop": 0.0, "rope_scaling": None,
+        "sliding_window": 2047, "tie_word_embeddings": False,
+    },
+    "StableLM 2": WITHOUT_RMSNORM | {
+        "model_type": "stablelm", "hidden_dropout": 0.0, "layer_norm_eps": 1e-5, "num_key_value_heads": 4,
+        "partial_rotary_factor": 0.25, "qk_layernorm": False, "rope_scaling": None, "use_parallel_residual": False,
+        "use_qkv_bias": True,
+    },
+    "Granite 3": LLAMA | {
+        "model_type": "granite", "attention_bias": False, "attention_multiplier": 0.015625, "mlp_bias": False,
+        "embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22, "rope_scaling": None,
+        "pad_token_id": 0,
+    },
+    "OLMo": WITHOUT_RMSNORM | {
+        "model_type": "olmo", "attention_bias": False, "clip_qkv": None, "pad_token_id": 1, "rope_scaling": None,
+    },
+    "OLMo 3": LLAMA | {
+        "model_type": "olmo3", "attention_bias": False, "sliding_window": 4096, "tie_word_embeddings": False,
+        "layer_types": ["sliding_attention"] * 3 + ["full_attention"], "rope_theta": 500000, "rope_scaling": {
+            "attention_factor": 1.2079441541679836, "beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0,
+            "original_max_position_embeddings": 8192, "rope_type": "yarn",
+        },
+    },
+    "OLMoE": LLAMA | {
+        "model_type": "olmoe", "attention_bias": False, "clip_qkv": None, "norm_topk_prob": False, "num_experts": 8,
+        "num_experts_per_tok": 2, "output_router_logits": False, "router_aux_loss_coef": 0.01, "rope_scaling": None,
+    },
+    "TinyStories": COMMON | {
+        "model_type": "gpt_neo", "activation_function": "gelu_new", "attention_dropout": 0, "num_heads": 4,
+        "attention_layers": ["global", "local"] * 2, "attention_types": [[["global", "local"], 2]], "num_layers": 4,
+        "embed_dropout": 0, "gradient_checkpointing": False, "hidden_size": 64, "intermediate_size": None,
+        "layer_norm_epsilon": 1e-5, "max_position_embeddings": 2048, "resid_dropout": 0, "summary_type": "cls_index",
+        "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+        "summary_use_proj": True, "window_size": 256,
+    },
+    "StarCoder": COMMON | {
+        "model_type": "gpt_bigcode", "activation_function": "gelu_pytorch_tanh", "attention_softmax_in_fp32": True,
+        "attn_pdrop": 0.1, "embd_pdrop": 0.1, "inference_runner": 0, "layer_norm_epsilon": 1e-5, "multi_query": True,
+        "max_batch_size": None, "max_sequence_length": None, "n_embd": 64, "n_head": 4, "n_inner": 256, "n_layer": 2,
+        "n_positions": 1024, "pad_key_length": True, "pre_allocate_kv_cache": False, "resid_pdrop": 0.1,
+        "scale_attention_softmax_in_fp32": True, "scale_attn_weights": True, "summary_type": "cls_index",
+        "summary_activation": None, "summary_first_dropout": 0.1, "summary_proj_to_labels": True,
+        "summary_use_proj": True, "validate_runner_input": True,
+    },
+    "StarCoder 2": WITHOUT_RMSNORM | {
+        "model_type": "starcoder2", "embedding_dropout": 0.1, "hidden_act": "gelu_pytorch_tanh", "use_bias": True,
+        "mlp_type": "default", "norm_epsilon": 1e-5, "norm_type": "layer_norm", "residual_dropout": 0.1,
+        "rope_theta": 999999.4420358813, "sliding_window": 4096,
+    },
+    "Falcon": COMMON | {
+        "model_type": "falcon", "alibi": False, "apply_residual_connection_post_layernorm": False, "bias": False,
+        "attention_dropout": 0.0, "auto_map": {"AutoConfig": "x"}, "hidden_dropout": 0.0, "hidden_size": 64,
+        "layer_norm_epsilon": 1e-5, "multi_query": True, "new_decoder_architecture": False, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "parallel_attn": True,
+    },
+    "Aya": WITHOUT_RMSNORM | {
+        "model_type": "cohere", "attention_bias": False, "layer_norm_eps": 1e-5, "logit_scale": 0.0625,
+        "pad_token_id": 0, "rope_theta": 10000, "use_qk_norm": False,
+    },
+    "GLM-4": LLAMA | {
+        "model_type": "glm4", "attention_bias": True, "head_dim": 16, "pad_token_id": 3, "partial_rotary_factor": 0.5,
+        "tie_word_embeddings": False,
+    },
+    "EXAONE 4.0": LLAMA | {
+        "model_type": "exaone4", "head_dim": 16, "layer_types": ["full_attention"] * 4, "sliding_window": None,
+        "sliding_window_pattern": None, "rope_scaling": {
+            "factor": 16.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+            "rope_type": "llama3",
+        },
+    },
+    "Minitron": WITHOUT_RMSNORM | {
+        "model_type": "nemotron", "attention_bias": False, "head_dim": 16, "hidden_act": "relu2", "mlp_bias": False,
+        "norm_eps": 1e-5, "partial_rotary_factor": 0.5, "tie_word_embeddings": False,
+    },
+    "Arcee AFM": LLAMA | {
+        "model_type": "arcee", "attention_bias": False, "head_dim": 16, "hidden_act": "relu2", "mlp_bias": False,
+        "rope_scaling": {
+            "factor": 20.0, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+            "original_max_position_embeddings": 4096, "rope_type": "yarn",
+        },
+    },
+    "ERNIE 4.5": LLAMA | {"model_type": "ernie4_5", "head_dim": 16, "pad_token_id": 0, "use_bias": False},
+    "Helium": LLAMA | {"model_type": "helium", "attention_bias": False, "head_dim": 16, "mlp_bias": False},
+    "Seed-OSS": LLAMA | {
+        "model_type": "seed_oss", "attention_bias": True, "attention_out_bias": False, "head_dim": 16,
+        "mlp_bias": False, "pad_token_id": 1, "residual_dropout": 0.1, "rope_scaling": {"rope_type": "default"},
+    },
+    "Ministral": LLAMA | {
+        "model_type": "ministral", "head_dim": 16, "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "sliding_window": 32768,
+    },
+    "nanochat": LLAMA | {
+        "model_type": "nanochat", "attention_bias": False, "final_logit_softcapping": 15.0, "hidden_act": "relu2",
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "tie_word_embeddings": False,
+    },
+    "DeepSeek-V2 Lite": LLAMA | {
+        "model_type": "deepseek_v2", "attention_bias": False, "auto_map": {"AutoConfig": "x"}, "aux_loss_alpha": 0.001,
+        "first_k_dense_replace": 1, "kv_lora_rank": 16, "moe_intermediate_size": 32, "moe_layer_freq": 1, "n_group": 1,
+        "n_routed_experts": 8, "n_shared_experts": 2, "norm_topk_prob": False, "num_experts_per_tok": 2,
+        "num_key_value_heads": 4, "pretraining_tp": 1, "q_lora_rank": None, "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 8, "routed_scaling_factor": 1.0, "scoring_func": "softmax", "seq_aux": True,
+        "topk_group": 1, "topk_method": "greedy", "v_head_dim": 16, "rope_scaling": {
+            "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707, "mscale_all_dim": 0.707,
+            "original_max_position_embeddings": 4096, "type": "yarn",
         },
     },
 }  # fmt: skip

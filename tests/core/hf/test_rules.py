@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from slm_core.hf.rules import EVERY_OTHER, EXPERTS, SAME, TRANSPOSED, half_split, split, split_heads, then
+from slm_core.hf.rules import (
+    EVERY_OTHER,
+    EXPERTS,
+    SAME,
+    TRANSPOSED,
+    half_split,
+    split,
+    split_heads,
+    swapped_halves,
+    then,
+)
 
 LAYOUTS = {
     "same": (SAME, [(4,)]),
@@ -13,6 +23,8 @@ LAYOUTS = {
     "split bias": (then(TRANSPOSED, split([2, 3, 1])), [(6,)]),
     "heads": (then(TRANSPOSED, split_heads(3, [2, 2, 1])), [(15, 4)]),
     "half split": (half_split(3, 8, 4), [(5, 24)]),
+    "half split of last features": (half_split(3, 8, 4, 4), [(5, 24)]),
+    "swapped halves": (swapped_halves(3, 8, 4), [(5, 24)]),
     "every other": (EVERY_OTHER, [(2, 5, 8)]),
     "experts": (then(TRANSPOSED, EXPERTS), [(4, 6)] * 3),
 }
@@ -35,7 +47,9 @@ def test_each_head_has_every_part():
 
 def test_pairs_become_halves():
     """A head of 2 plain features and 2 rotary pairs (2, 3), (4, 5): the firsts come first, then the seconds."""
-    assert half_split(1, 6, 4).from_hf([np.arange(6)])[0].tolist() == [0, 1, 2, 4, 3, 5]
+    assert half_split(1, 6, 4).from_hf([np.arange(6)])[0].tolist() == [0, 2, 1, 3, 4, 5]
+    assert half_split(1, 6, 4, 2).from_hf([np.arange(6)])[0].tolist() == [0, 1, 2, 4, 3, 5]
+    assert swapped_halves(1, 6, 4).from_hf([np.arange(6)])[0].tolist() == [2, 3, 0, 1, 4, 5]
 
 
 def test_every_other():

@@ -23,6 +23,13 @@ FLAGS = [
     Flag("import", str, "", "checkpoint to import: a folder, a PEFT adapter, a GGUF file, or a name on the Hub"),
     Flag("revision", str, "main", "branch, tag or commit of a checkpoint that is imported by its name"),
     Flag("base", str, "", "folder of the checkpoint that an adapter was trained on; empty: the one that it names"),
+    Flag(
+        "adapter",
+        str,
+        "merged",
+        "a PEFT adapter is merged into the matrices, or becomes LoRA that can go on training",
+        choices=("merged", "lora"),
+    ),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
     Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
@@ -57,7 +64,10 @@ def _import(flags: dict[str, Any]) -> None:
     run = Path(flags["run"])
     source = find_checkpoint(flags["import"], flags["revision"])
     read_bin = _reader_of_bin() if flags["framework"] == "torch" else None
-    imported = import_run(source, run, flags["framework"], flags["context"], _progress, flags["base"], read_bin)
+    as_lora = flags["adapter"] == "lora"
+    imported = import_run(
+        source, run, flags["framework"], flags["context"], _progress, flags["base"], read_bin, as_lora
+    )
     for note in imported.notes:
         print(f"note: {note}")
     model = imported.config.model

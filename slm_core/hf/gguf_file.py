@@ -36,8 +36,6 @@ SCALING = {
 WIDTHS = ("attention.value_length", "rope.dimension_count")
 """Keys whose value must be the width of a head."""
 SPECIAL = {f"tokenizer.ggml.{name}_token_id": f"{name}_token_id" for name in ("bos", "eos")}
-UNREAD = ("tokenizer.chat_template", "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores")
-"""Beginnings of keys that are large, and that an import does not read."""
 OUTER = {
     "token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
@@ -66,11 +64,22 @@ class Architecture(NamedTuple):
 ARCHITECTURES = {"llama": Architecture("llama", True), "qwen3": Architecture("qwen3", False)}
 
 
-def open_gguf(file: Path) -> tuple[dict[str, Any], Weights]:
-    """Opens a GGUF file.
+class GgufFile(NamedTuple):
+    """A GGUF file.
 
-    Returns:
-      The fields of a config.json; and the tensors, float32, dequantised when each is read.
+    Args:
+      values: the fields of a config.json.
+      tensors: float32, dequantised when each is read.
+      keys: all keys.
+    """
+
+    values: dict[str, Any]
+    tensors: Weights
+    keys: dict[str, Any]
+
+
+def open_gguf(file: Path) -> GgufFile:
+    """Opens a GGUF file.
 
     Raises:
       UserError: the file is damaged, its architecture is not one of ARCHITECTURES, or a key is not known.
@@ -79,7 +88,7 @@ def open_gguf(file: Path) -> tuple[dict[str, Any], Weights]:
 
     try:
         reader = GGUFReader(file)
-        keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith(UNREAD)}
+        keys = {name: field.contents() for name, field in reader.fields.items()}
     except (OSError, ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file} cannot be read ({reason}): download it again") from None
@@ -90,7 +99,7 @@ def open_gguf(file: Path) -> tuple[dict[str, Any], Weights]:
             f" {', '.join(ARCHITECTURES)}"
         )
     values = _config(file, name, keys, reader)
-    return values, _tensors(file, ARCHITECTURES[name], values, reader)
+    return GgufFile(values, _tensors(file, ARCHITECTURES[name], values, reader), keys)
 
 
 def _config(file: Path, architecture: str, keys: Mapping[str, Any], reader: "GGUFReader") -> dict[str, Any]:

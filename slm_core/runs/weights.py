@@ -42,7 +42,8 @@ def checkpoint_weights(checkpoint: Path, config: Config) -> Weights:
     """
     check_whole(checkpoint)
     if (checkpoint / "weights").is_dir():
-        return read_weights(checkpoint / "weights")
+        weights = read_weights(checkpoint / "weights")
+        return merged(weights, config) if config.finetune.kind == "lora" else weights
     return evaluated(open_state(checkpoint / "state"), config)
 
 

@@ -91,5 +91,6 @@ def rules(config: Config) -> Iterator[Rule]:
 
 GPT2 = Family(
     "gpt2", "GPT2LMHeadModel", FIELDS, read, write, rules, prefix="transformer.",
-    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL,
+    ignored=(".attn.bias", ".attn.masked_bias"), inputs_first=("c_attn.weight", "c_proj.weight", "c_fc.weight"),
+    aliases=ALIASES, neutral=NEUTRAL,
 )  # fmt: skip

@@ -17,7 +17,7 @@ from slm_core.hf.adapter_config import CONFIG, AdapterConfig
 from slm_core.hf.folder import ReadBin, read_json, read_tensors
 from slm_core.model.weights import Lazy, Weights
 
-FILE = "adapter_model"
+FILE, FILE_NAME = "adapter_model", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 KINDS = ("A.weight", "B.weight", "embedding_A", "embedding_B")
 

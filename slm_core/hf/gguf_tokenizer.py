@@ -1,7 +1,7 @@
-"""Makes the tokenizer that is inside a GGUF file, of the kinds gpt2 (byte-level BPE) and llama (SentencePiece's BPE).
+"""Makes the tokenizer inside a GGUF file, of kind gpt2 (byte-level BPE) or llama (SentencePiece's BPE).
 
-Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; llama.cpp's llama-vocab.cpp for how each
-value of tokenizer.ggml.pre splits text, and what a file without a key means.
+Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; llama.cpp's llama-vocab.cpp for how
+each value of tokenizer.ggml.pre splits text, and what a file without a key means.
 """
 
 import json

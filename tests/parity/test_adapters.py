@@ -9,7 +9,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft", reason="uv sync")
 
-from parity.oracle.imports import base_values  # noqa: E402
+from parity.oracle.imports import base_values, bases  # noqa: E402
 from parity.oracle.imports_class import make, quiet  # noqa: E402
 from parity.oracle.measure import engine_with  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
@@ -35,7 +35,7 @@ CASES = {
     "mpt": {"target_modules": ["Wqkv", "down_proj"]},
     "qwen3": {},
     "gemma3_text": {},
-    "deepseek_v3": {"target_modules": ["kv_b_proj", "o_proj", "shared_experts.up_proj"]},
+    "deepseek_v3": {"target_modules": ["kv_b_proj", "o_proj", "kv_a_proj_with_mqa"]},
 }
 MERGED_ONLY = {
     "ranks that differ": {"rank_pattern": {"layers.1.self_attn.q_proj": 2}, "alpha_pattern": {"down_proj": 20}},
@@ -55,7 +55,7 @@ def save(folder: Path, name: str, options: dict, **values):
     """Saves a checkpoint in `base` and an adapter of it in `adapter`, and returns the model of PEFT."""
     family = name if name in transformers.CONFIG_MAPPING else "llama"
     (folder / "base").mkdir()
-    model = make(folder / "base", base_values(family) | UNTIED | values)
+    model = make(folder / "base", base_values(bases(family)[0]) | UNTIED | values)
     settings = {"r": 4, "lora_alpha": 6, "target_modules": FAMILY.get(family, ["q_proj", "down_proj"])} | options
     model = peft.get_peft_model(model, peft.LoraConfig(**settings)).eval()
     generator = torch.Generator().manual_seed(1)

@@ -30,7 +30,7 @@ def write(folder, config=CONFIG, rank=2, more=None):
         f"{prefix}.lora_B.weight": generator.standard_normal((6, rank)).astype(np.float32),
     }
     (folder / adapter.CONFIG).write_text(json.dumps(config))
-    save_file(tensors | (more or {}), folder / adapter.FILE)
+    save_file(tensors | (more or {}), folder / adapter.FILE_NAME)
     return tensors[f"{prefix}.lora_B.weight"] @ tensors[f"{prefix}.lora_A.weight"]
 
 

@@ -16,12 +16,14 @@ from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, ReadBin, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_checkpoint
+from slm_core.hf.lora_export import write_adapter
 from slm_core.hf.tokenizer import export_tokenizer
 from slm_core.manifest import commit_folder
 from slm_core.model.weights import Weights, write_weights
 from slm_core.runs.checkpoints import checkpoint_step
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import SavedRun
+from slm_core.runs.weights import adapter_weights
 
 Items = Iterator[tuple[str, np.ndarray]]
 Progress = Callable[[Items, str], Items]
@@ -86,6 +88,30 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
         write_config(folder, chosen, written, saved.vocab_size, tokens, dtype)
         write_tensors(folder, progress(exporting.convert(chosen, written, weights), "exporting"), dtype)
     return chosen
+
+
+def export_adapter(saved: SavedRun, target: Path, family: str, dtype: str, base: str) -> tuple[Family, int]:
+    """Writes the adapters of a run as the folder of a PEFT adapter, without the matrices that they are beside.
+
+    Args:
+      base: the checkpoint that the adapter is of, for its config; "": none.
+      target, family, dtype: as in `export_run`.
+
+    Returns:
+      The family, and the number of adapted modules.
+
+    Raises:
+      UserError: the run has no adapters, no family expresses the config, or `target` is taken.
+    """
+    if family:
+        family_of(family)
+    adapters, config = adapter_weights(saved), saved.config
+    chosen, written = exporting.choose(config, family)
+    with export_folder(saved, target) as folder:
+        export_tokenizer(saved.folder / "tokenizer", folder, config.data.seq_len)
+        read = replace(chosen.config(written), finetune=config.finetune)
+        count = write_adapter(folder, chosen, read, saved.vocab_size, adapters, base, dtype)
+    return chosen, count
 
 
 @contextmanager

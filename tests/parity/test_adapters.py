@@ -14,6 +14,8 @@ from parity.oracle.imports_class import make, quiet  # noqa: E402
 from parity.oracle.measure import engine_with  # noqa: E402
 from slm_core.errors import UserError  # noqa: E402
 from slm_core.hf.importing import open_checkpoint  # noqa: E402
+from slm_core.hf.run import export_adapter, import_run  # noqa: E402
+from slm_core.runs.saved import load_run  # noqa: E402
 from slm_torch.bin_files import read_bin  # noqa: E402
 from tests.tiers import some_slow  # noqa: E402
 
@@ -148,3 +150,19 @@ def test_every_field_of_peft_is_read_or_known_or_refused(tmp_path):
             AdapterConfig(tmp_path / "adapter")
         edit(tmp_path, **{name: None})
     AdapterConfig(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("name", some_slow(["plain", "gpt2", "gpt_neox"], "plain", "gpt_neox"))
+def test_an_exported_adapter_is_read_by_peft(name, tmp_path):
+    model = save(tmp_path, name, {})
+    import_run(tmp_path / "adapter", tmp_path / "run", "torch", 0, lambda items, what: items, as_lora=True)
+    family = base_values(name if name in FAMILY else "llama")["model_type"]
+    export_adapter(load_run(tmp_path / "run"), tmp_path / "out", family, "float32", str(tmp_path / "base"))
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", attn_implementation="eager")
+    again = peft.PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    tokens = torch.arange(24)[None]
+    with torch.no_grad():
+        logits, expected = (each(tokens, use_cache=False).logits for each in (again, model))
+        with model.disable_adapter():
+            plain = model(tokens, use_cache=False).logits
+    assert float((logits - expected).abs().max()) < 1e-4 < 1e-2 < float((plain - expected).abs().max())

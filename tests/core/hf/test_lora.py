@@ -10,7 +10,10 @@ from slm_core.errors import UserError
 from slm_core.hf import FAMILIES, adapter
 from slm_core.hf.importing import open_checkpoint
 from slm_core.hf.lora import expression
+from slm_core.hf.run import export_adapter, import_run
 from slm_core.quantization.formats import merged
+from slm_core.runs.saved import load_run
+from slm_core.runs.weights import run_weights
 from tests.core.hf.checkpoints import write_checkpoint
 
 MODULES = {
@@ -97,3 +100,24 @@ def test_the_targets_match_the_adapted_layers_and_no_others():
     assert expression(["layers.1.mlp.up_proj"], every) == r"layers\.1\.mlp\.up_proj"
     some = ["layers.0.attention.q_proj", "layers.2.attention.q_proj", "layers.2.mlp.up_proj", "head"]
     assert expression(some, every) == r"head|layers\.(0|2)\.attention\.q_proj|layers\.2\.mlp\.up_proj"
+
+
+@pytest.mark.parametrize("family", MODULES)
+def test_an_adapter_is_exported_as_it_was_imported(family, tmp_path):
+    folder = write(tmp_path, family, MODULES[family])
+    import_run(folder, tmp_path / "run", "torch", 0, lambda items, what: items, as_lora=True)
+    saved = load_run(tmp_path / "run")
+    chosen, count = export_adapter(saved, tmp_path / "out", family, "float32", str(tmp_path / "base"))
+    assert chosen.model_type == family and count == len(MODULES[family])
+    whole, again = (dict(open_checkpoint(each)[1]) for each in (folder, tmp_path / "out"))
+    for name, array in whole.items():
+        np.testing.assert_allclose(again[name], array, rtol=1e-5, atol=1e-5)
+    for name, array in run_weights(saved).items():
+        np.testing.assert_allclose(array, whole[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_run_without_adapters_has_none_to_export(tmp_path):
+    write_checkpoint(tmp_path / "base", "llama")
+    import_run(tmp_path / "base", tmp_path / "run", "torch", 0, lambda items, what: items)
+    with pytest.raises(UserError, match="has no adapters: its finetune.kind is full"):
+        export_adapter(load_run(tmp_path / "run"), tmp_path / "out", "", "float32", "")

@@ -21,7 +21,7 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 """Fields that change nothing beside those that are read.
 
-The first four lines' configs act with a value of init_lora_weights that is refused. The file has the biases and modules
+eva_config and its like say how A and B started, and init_lora_weights is read. The file has the biases and the modules
 that were trained whole. PEFT itself sets fan_in_fan_out as each module needs it.
 """
 READ = frozenset({

@@ -108,6 +108,31 @@ def test_a_sentencepiece_tokenizer(tmp_path):
     assert tokenizer.prompt("fox")[0] == 1 and tokenizer.decode(tokenizer.encode("🙂 fox")) == "🙂 fox"
 
 
+def test_two_tokens_become_one_by_their_score(tmp_path):
+    tokens, scores = ["<unk>", SPACE, "a", "b", "c", "ab", "bc"], [0.0, -9.0, -9.0, -9.0, -9.0, -2.0, -1.0]
+    keys = {"model": "llama", "tokens": tokens, "scores": scores, "token_type": [2, 1, 1, 1, 1, 1, 1]}
+    keys = {f"tokenizer.ggml.{name}": value for name, value in keys.items()} | {
+        "tokenizer.ggml.add_space_prefix": False
+    }
+    assert written(keys, tmp_path / "one").encode("abc") == [2, 6]
+    keys["tokenizer.ggml.scores"] = [*scores[:5], -1.0, -2.0]
+    assert written(keys, tmp_path / "two").encode("abc") == [5, 4]
+
+
+@pytest.mark.parametrize(("pre", "count"), [("llama-bpe", 1), ("tekken", 1), ("qwen2", 3), ("smollm", 3)])
+def test_a_word_that_is_a_token_is_merged_or_not(pre, count, tmp_path):
+    tokens = [*sorted(LEVEL.alphabet()), "xyz"]
+    keys = {"model": "gpt2", "pre": pre, "tokens": tokens, "merges": [], "bos_token_id": 0}
+    keys = {f"tokenizer.ggml.{name}": value for name, value in keys.items()}
+    assert len(written(keys, tmp_path).encode("xyz")) == count
+
+
+def test_a_contraction_is_a_part_of_its_own(tmp_path):
+    for pre in ("llama-bpe", "qwen2"):
+        tokenizer = written(keys_of(byte_level(pre), pre), tmp_path / pre)
+        assert [part for part, _ in tokenizer.inner.pre_tokenizer.pre_tokenize_str("it'Sx")] == ["it", "'S", "x"]
+
+
 def test_digits_are_split_as_each_model_splits_them(tmp_path):
     digits = {
         "gpt-2": ["1234567"],

@@ -123,7 +123,7 @@ def _export_peft(saved: "SavedRun", target: Path, flags: dict[str, Any]) -> None
     from slm_core.hf.run import export_adapter
 
     family, count = export_adapter(saved, target, flags["family"], flags["dtype"], flags["base"])
-    print(f"exported: adapter of {count} modules of a {family.model_type} model, from {saved.checkpoint}")
+    print(f"exported: adapter of a {family.model_type} model, adapted modules: {count}, from {saved.checkpoint}")
     base = flags["base"] or "the checkpoint that it was trained on"
     print(f'load it: peft.PeftModel.from_pretrained(model, "{target}"), with the model of {base}')
 

@@ -71,8 +71,9 @@ def _config(
     known = {*architecture.keys, *SCALING, *WIDTHS, *UNREAD}
     for key in sorted(own.keys() - known):
         raise UserError(f"{file}: {name}.{key}={text(own[key])} cannot be expressed: import the checkpoint")
-    values = {"model_type": architecture.model_type, "tie_word_embeddings": "output.weight" not in stored}
-    values |= architecture.fixed | {field: own[key] for key, field in architecture.keys.items() if key in own}
+    values: dict[str, Any] = {"model_type": architecture.model_type, **architecture.fixed}
+    values["tie_word_embeddings"] = "output.weight" not in stored
+    values |= {field: own[key] for key, field in architecture.keys.items() if key in own}
     values |= {field: keys[key] for key, field in SPECIAL.items() if key in keys}
     if any(tensor.endswith(".attn_q.bias") for tensor in stored):
         values["attention_bias"] = True

@@ -5,7 +5,7 @@ each value of tokenizer.ggml.pre splits text, and what a file without a key mean
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ def _byte_level(keys: Mapping[str, Any], tokens: Sequence[str]) -> "tokenizers.T
     pre = keys.get(f"{PREFIX}pre")
     if pre not in SPLITS:
         raise Unsupported(f"{PREFIX}pre={pre!r} is none of {', '.join(SPLITS)}")
-    merges = [tuple(merge.split(" ", 1)) for merge in keys.get(f"{PREFIX}merges") or ()]
+    merges = [(left, right) for left, right in (merge.split(" ", 1) for merge in keys.get(f"{PREFIX}merges") or ())]
     inner = tokenizers.Tokenizer(_bpe(tokens, merges, ignore_merges=pre in WHOLE_WORDS))
     split, usual = SPLITS[pre], pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     if split == GPT2:
@@ -147,11 +147,11 @@ def _merges(tokens: Sequence[str], scores: Sequence[float], types: Sequence[int]
     return sorted(pairs, key=lambda pair: (-usual["".join(pair)], -len(pair[0])))
 
 
-def _bpe(tokens: Sequence[str], merges: Collection[tuple[str, ...]], **options: Any) -> Any:
+def _bpe(tokens: Sequence[str], merges: list[tuple[str, str]], **options: Any) -> Any:
     from tokenizers import models
 
     try:
-        return models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=list(merges), **options)
+        return models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, **options)
     except Exception as error:  # the library raises bare Exception
         raise Unsupported(" ".join(str(error).split())[:120]) from None
 

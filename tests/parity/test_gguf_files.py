@@ -17,8 +17,14 @@ from tests.core.hf.test_gguf_file import write_gguf  # noqa: E402
 from tests.core.hf.test_gguf_tokenizer import TEXTS, byte_level, keys_of, sentencepiece  # noqa: E402
 from tests.tiers import some_slow  # noqa: E402
 
+GEMMA = {"query_pre_attn_scalar": 8, "final_logit_softcapping": 7.0, "sliding_window": 4}
+ROPE = {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 90.0}}
 READ = {
-    "gemma2": {}, "gemma3_text": {}, "qwen3_moe": {"moe_intermediate_size": 12},
+    "gemma2": GEMMA, "qwen3_moe": {"moe_intermediate_size": 12},
+    "gemma3_text": GEMMA | {
+        "final_logit_softcapping": None,
+        "rope_parameters": ROPE | {"sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}},
+    },
     "gpt2": {"n_positions": 16, "n_inner": 24, "vocab_size": 20},
 }  # fmt: skip
 """{family whose files transformers reads, beside those of test_imports_of_files: fields that it does not read there}"""

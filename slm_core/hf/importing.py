@@ -193,9 +193,7 @@ def open_checkpoint(
     if adapter.is_adapter(source):
         return _open_adapter(source, context, adapter.base_folder(source, base), read_bin, as_lora)
     if as_lora:
-        raise UserError(
-            f"--adapter=lora: {source} is not an adapter: it has no adapter_config.json; leave the flag out"
-        )
+        raise UserError(f"--adapter=lora: {source} has no adapter_config.json, so it is no adapter: leave the flag out")
     if source.suffix == ".gguf":
         file = open_gguf(source)
         imported, beside = config_of(file.values, context), (source.parent / "tokenizer.json").is_file()
@@ -221,7 +219,6 @@ def _open_adapter(
         notes.append(f"{len(opened.whole)} tensors that were trained whole, such as {opened.whole[0]}, are frozen here")
     config = dataclasses.replace(imported.config, finetune=finetune_of(opened, family, imported.config))
     imported = dataclasses.replace(imported, config=config, notes=notes)
-    adapters = list(
-        adapters_of(opened, family, config, imported.vocab_size)
-    )  # they are small, and a mistake ends the import here
+    # They are small. Read here, a mistake in them ends the import before it writes.
+    adapters = list(adapters_of(opened, family, config, imported.vocab_size))
     return imported, chain(convert(imported, opened.base), adapters), tokenizer

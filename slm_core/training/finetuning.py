@@ -46,7 +46,7 @@ def base_weights(config: Config, base: SavedRun, weights_of: Callable[[SavedRun]
         return weights_of(base)
     apart = [name for name in ("kind", "targets", "rank", "alpha") if _lora(config, name) != _lora(base.config, name)]
     if apart:
-        say(f"adapters of {base.folder}: merged into its matrices, because finetune.{apart[0]} differs; new ones start")
+        say(f"adapters of {base.folder}: merged into its matrices, because finetune.{apart[0]} differs")
         return weights_of(base)
     say(f"adapters of {base.folder}: these go on")
     check_whole(base.checkpoint, base.identity)

@@ -17,9 +17,6 @@ from slm_core.hf import adapter, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import text
 from slm_core.hf.folder import SPECIAL, ReadBin, check_folder, read_json, read_tensors
-from slm_core.hf.gguf_file import open_gguf
-from slm_core.hf.gguf_tokenizer import write_tokenizer
-from slm_core.hf.lora import adapters_of, finetune_of
 from slm_core.hf.rules import Rule
 from slm_core.hf.shapes import weight_shape
 from slm_core.hf.tokenizer import import_tokenizer
@@ -195,6 +192,9 @@ def open_checkpoint(
     if as_lora:
         raise UserError(f"--adapter=lora: {source} has no adapter_config.json, so it is no adapter: leave the flag out")
     if source.suffix == ".gguf":
+        from slm_core.hf.gguf_file import open_gguf  # late, as an import of a plain folder does without
+        from slm_core.hf.gguf_tokenizer import write_tokenizer
+
         file = open_gguf(source)
         imported, beside = config_of(file.values, context), (source.parent / "tokenizer.json").is_file()
         tokenizer = partial(import_tokenizer, source.parent) if beside else partial(write_tokenizer, file.keys)
@@ -205,6 +205,8 @@ def open_checkpoint(
 def _open_adapter(
     source: Path, context: int, folder: Path, read_bin: ReadBin | None, as_lora: bool
 ) -> tuple[Imported, Items, Callable[[Path], str]]:
+    from slm_core.hf.lora import adapters_of, finetune_of
+
     imported = read_config(folder, context)
     family, tied = imported.family, imported.config.model.tie_embeddings
     embedding = next(rule.hf_names[0] for rule in family.rules(imported.config) if rule.names == ("embed.weight",))

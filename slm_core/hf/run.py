@@ -16,14 +16,12 @@ from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, ReadBin, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_checkpoint
-from slm_core.hf.lora_export import write_adapter
 from slm_core.hf.tokenizer import export_tokenizer
 from slm_core.manifest import commit_folder
 from slm_core.model.weights import Weights, write_weights
 from slm_core.runs.checkpoints import checkpoint_step
 from slm_core.runs.imported import describe_imported, make_imported
 from slm_core.runs.saved import SavedRun
-from slm_core.runs.weights import adapter_weights
 
 Items = Iterator[tuple[str, np.ndarray]]
 Progress = Callable[[Items, str], Items]
@@ -103,6 +101,9 @@ def export_adapter(saved: SavedRun, target: Path, family: str, dtype: str, base:
     Raises:
       UserError: the run has no adapters, no family expresses the config, or `target` is taken.
     """
+    from slm_core.hf.lora_export import write_adapter
+    from slm_core.runs.weights import adapter_weights
+
     if family:
         family_of(family)
     adapters, config = adapter_weights(saved), saved.config

@@ -79,8 +79,6 @@ class AdapterConfig:
         value = self._values.get(name, default)
         if not KINDS[kind](value):
             raise UserError(f"{CONFIG}: {name}={text(value)} is not {kind}: restore the file")
-        if name == "r" and value < 1:
-            raise UserError(f"{CONFIG}: r={value} is less than 1: restore the file")
         return value
 
     def _pattern(self, name: str, kind: str) -> Mapping[str, Any]:
@@ -95,6 +93,8 @@ class AdapterConfig:
         """Returns the rank and the scale of a module's adapter: alpha / rank; alpha / sqrt(rank) with use_rslora."""
         rank = self._ranks.get(self._key(self._ranks, module), self._rank)
         alpha = self._alphas.get(self._key(self._alphas, module), self._alpha)
+        if rank < 1:
+            raise UserError(f"{CONFIG}: {module} has rank {rank}, which is less than 1: restore the file")
         return Shape(rank, alpha / (rank**0.5 if self._stable else rank))
 
     def _key(self, pattern: Mapping[str, Any], module: str) -> str:
@@ -112,12 +112,16 @@ class AdapterConfig:
 
     def _named(self, field: str, module: str) -> bool:
         """Returns whether a field names a module: by an expression for its whole name, or in a list by its end."""
-        names = self._values.get(field) or []
+        names = self._texts(field)
         if isinstance(names, str):
             return self._matches(re.fullmatch, names, module)
-        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise UserError(f"{CONFIG}: {field}={text(names)} is not a text or a list of texts: restore the file")
         return any(f".{module}".endswith(f".{name}") for name in names)
+
+    def _texts(self, field: str) -> str | list[str]:
+        names = self._values.get(field) or []
+        if not (isinstance(names, str) or (isinstance(names, list) and all(isinstance(name, str) for name in names))):
+            raise UserError(f"{CONFIG}: {field}={text(names)} is not a text or a list of texts: restore the file")
+        return names
 
     def _in_layers(self, module: str) -> bool:
         layers = self._values.get("layers_to_transform")
@@ -126,7 +130,7 @@ class AdapterConfig:
         layers = layers if isinstance(layers, list) else [layers]
         if not all(KINDS["a whole number"](layer) for layer in layers):
             raise UserError(f"{CONFIG}: layers_to_transform={text(layers)} are not numbers of layers: restore the file")
-        patterns = self._values.get("layers_pattern") or r"[^.]*"
+        patterns = self._texts("layers_pattern") or r"[^.]*"
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
             if found := self._matches(re.match, rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
                 return int(found[found.re.groups]) in layers

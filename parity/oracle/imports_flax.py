@@ -45,6 +45,7 @@ def _start() -> None:
 def _logits(config: Config, vocab_size: int, weights: Weights, tokens: np.ndarray) -> Logits:
     """Runs the model op by op. XLA then compiles each op once for all variants, and not each variant's programs."""
     import jax
+    import jax.numpy as jnp
 
     from slm_flax.evaluator import Evaluator
     from slm_flax.params import bind
@@ -52,5 +53,5 @@ def _logits(config: Config, vocab_size: int, weights: Weights, tokens: np.ndarra
     with jax.disable_jit():
         evaluator = Evaluator(config, vocab_size, weights)
         model = bind(evaluator.model, evaluator.params)
-        logits = model.logits(model(tokens)[0])
+        logits = model.logits(model(jnp.asarray(tokens))[0])
         return np.asarray(logits), stepped(evaluator.decoder(), tokens[0])

@@ -108,7 +108,9 @@ class AdapterConfig:
         targets = self._values.get("target_modules")
         if targets == "all-linear":
             return True
-        return self._named("target_modules", module) and (isinstance(targets, str) or self._in_layers(module))
+        if not self._named("target_modules", module):
+            return False
+        return isinstance(targets, str) or module in (targets or ()) or self._in_layers(module)
 
     def _named(self, field: str, module: str) -> bool:
         """Returns whether a field names a module: by an expression for its whole name, or in a list by its end."""

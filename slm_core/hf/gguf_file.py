@@ -79,7 +79,7 @@ def _config(
         values["attention_bias"] = True
     embedding = stored.get("token_embd.weight")
     values["vocab_size"] = 1 if embedding is None else int(embedding.shape[-1])
-    _add_widths(file, name, architecture, values, own)
+    _add_widths(file, name, architecture, values, own, len(stored))
     scaling = {entry: own[key] for key, entry in SCALING.items() if key in own}
     if scaling.get("rope_type", "none") != "none":
         values["rope_scaling"] = scaling
@@ -87,14 +87,16 @@ def _config(
 
 
 def _add_widths(
-    file: Path, name: str, architecture: Architecture, values: dict[str, Any], own: Mapping[str, Any]
+    file: Path, name: str, architecture: Architecture, values: dict[str, Any], own: Mapping[str, Any], count: int
 ) -> None:
-    """Adds the fields that follow from the width of a head."""
+    """Adds the fields that follow from the width of a head. `count` is the number of tensors."""
     needed = [architecture.keys[key] for key in ("embedding_length", "attention.head_count", "block_count")]
     for field in needed:
         if not isinstance(values.get(field), int) or values[field] < 1:
             raise UserError(f"{file}: the key of {field} is not there, or not a number: download the file again")
     width, heads, layers = (values[field] for field in needed)
+    if layers > count:
+        raise UserError(f"{file}: {name}.block_count={layers}, and it has {count} tensors: download the file again")
     head = values.get("head_dim", width // heads)
     turned = own.get("rope.dimension_count", head)
     if not architecture.whole_heads:

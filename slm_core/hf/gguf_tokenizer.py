@@ -74,7 +74,7 @@ def write_tokenizer(keys: Mapping[str, Any], target: Path) -> str:
 
 def _made(keys: Mapping[str, Any]) -> "tokenizers.Tokenizer":
     kind, tokens = keys.get(f"{PREFIX}model"), keys.get(f"{PREFIX}tokens")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise Unsupported(f"{PREFIX}model={kind!r} is none of {', '.join(_KINDS)}")
     if not tokens:
         raise Unsupported(f"it has no {PREFIX}tokens")
@@ -85,7 +85,7 @@ def _made(keys: Mapping[str, Any]) -> "tokenizers.Tokenizer":
         inner = _KINDS[kind](keys, tokens)
         _add_special(inner, tokens, _types(keys, tokens))
         _frame(inner, keys, tokens, _adds_start(keys, kind))
-    except (ValueError, IndexError, TypeError) as error:
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise Unsupported(" ".join(str(error).split())[:120]) from None
     return inner
 
@@ -96,7 +96,7 @@ def _byte_level(keys: Mapping[str, Any], tokens: Sequence[str]) -> "tokenizers.T
     from tokenizers import Regex, decoders, pre_tokenizers
 
     pre = keys.get(f"{PREFIX}pre")
-    if pre not in SPLITS:
+    if not isinstance(pre, str) or pre not in SPLITS:
         raise Unsupported(f"{PREFIX}pre={pre!r} is none of {', '.join(SPLITS)}")
     merges = [(left, right) for left, right in (merge.split(" ", 1) for merge in keys.get(f"{PREFIX}merges") or ())]
     inner = tokenizers.Tokenizer(_bpe(tokens, merges, ignore_merges=pre in WHOLE_WORDS))

@@ -113,6 +113,9 @@ def test_what_cannot_be_expressed_is_refused(tmp_path):
     write_gguf(tmp_path / "model.gguf", "llama", tensors, lambda writer: writer.add_value_length(5))
     with pytest.raises(UserError, match="llama.attention.value_length=5 is not the width of a head, 4"):
         open_checkpoint(tmp_path / "model.gguf")
+    write_gguf(tmp_path / "model.gguf", "llama", tensors, lambda writer: writer.add_block_count(2**31))
+    with pytest.raises(UserError, match="llama.block_count=2147483648, and it has 21 tensors"):
+        open_checkpoint(tmp_path / "model.gguf")
     del tensors["model.norm.weight"]
     write_gguf(tmp_path / "model.gguf", "llama", tensors)
     with pytest.raises(UserError, match="tensor model.norm.weight, which config.json calls for, is not in"):

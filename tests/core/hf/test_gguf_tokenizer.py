@@ -172,6 +172,8 @@ def test_the_file_says_what_stands_around_a_text_and_how_a_chat_is_written(tmp_p
         ({"tokens": None}, "it has no tokenizer.ggml.tokens"),
         ({"merges": ["x yz"]}, "cannot be read ("),
         ({"merges": ["x"]}, "cannot be read ("),
+        ({"merges": [1]}, "cannot be read ("),
+        ({"model": ["gpt2"]}, "tokenizer.ggml.model=['gpt2'] is none of"),
         ({"token_type": [1]}, "another length"),
         ({"model": "llama"}, "no tokenizer.ggml.scores"),
         ({"precompiled_charsmap": [1]}, "tokenizer.ggml.precompiled_charsmap is set"),

@@ -1,5 +1,7 @@
 """Low-rank adapters (LoRA, Hu 2021) on any run, imported or trained: configs/finetune.py:models/NAME."""
 
+from dataclasses import replace
+
 from ml_collections import ConfigDict
 
 from slm_core.config import Attention, Config, Data, Finetune, Model, Optim, Train
@@ -30,12 +32,17 @@ def tiny() -> Config:
 
 
 def of_run(base: SavedRun) -> Config:
-    """Adapters of rank 8 beside every linear layer in the blocks of a run, whose matrices are frozen in 4 bits."""
+    """Adapters of rank 8 beside every linear layer in the blocks of a run, whose matrices are frozen in 4 bits.
+
+    The adapters of a run that was imported with some go on, and its matrices stay floating.
+    """
+    has_adapters = base.imported is not None and base.config.finetune.kind == "lora"
+    finetune = base.config.finetune if has_adapters else Finetune(kind="lora", frozen="nf4")
     return Config(
         model=base.config.model,
         data=Data(source="text", tokenizer=tokenizer_field(base) or "byte", seq_len=_seq_len(base.config)),
         optim=Optim(lr=2e-4, warmup_steps=20, weight_decay=0.0),
-        finetune=Finetune(base=str(base.folder), kind="lora", frozen="nf4"),
+        finetune=replace(finetune, base=str(base.folder)),
         train=Train(steps=500, batch_size=16, eval_every=50, checkpoint_every=100, sample_every=100),
     )
 

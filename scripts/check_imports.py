@@ -18,7 +18,7 @@ FLAGS = [
     Flag("variants", int, 200, "number of variants, of all families together"),
     Flag("family", str, "", "only this model_type, such as llama; empty: all"),
     Flag("twins", str, "torch,flax", "twins that are compared", choices=("torch", "flax", "torch,flax")),
-    Flag("flax_variants", int, 0, "the first variants, which are compared in Flax; 0: all. XLA makes these slower"),
+    Flag("flax_variants", int, 0, "the first variants, which are compared in Flax; 0: all. They take longer"),
     Flag("journal", str, "", "file that keeps the verdicts, so that the sweep can be continued; empty: none"),
     Flag("markdown", str, "", "file for the counts as a page (docs/imports.md); empty: none"),
 ]

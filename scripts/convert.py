@@ -14,21 +14,28 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Imports a Hugging Face checkpoint into a run, with --import=FOLDER (config.json and safetensors; no
 network is needed), or exports the newest checkpoint of a run to a folder that AutoModelForCausalLM of
-transformers loads, with --export=FOLDER; --format=orbax writes an Orbax tree instead. docs/huggingface.md lists the
-families. --show=PATH prints what is inside a run, one of its checkpoints, a Hugging Face folder or a safetensors file:
-names, shapes, dtypes and norms."""
+transformers loads, with --export=FOLDER. --format=peft writes the adapters of a run alone, and --format=orbax an Orbax
+tree. docs/huggingface.md lists the families. --show=PATH prints what is inside a run, one of its checkpoints, a Hugging
+Face folder or a safetensors file: names, shapes, dtypes and norms."""
 
 FLAGS = [
     Flag("run", str, "", "run folder, to import into or to export from: models/NAME"),
     Flag("import", str, "", "checkpoint to import: a folder, a PEFT adapter, a GGUF file, or a name on the Hub"),
     Flag("revision", str, "main", "branch, tag or commit of a checkpoint that is imported by its name"),
-    Flag("base", str, "", "folder of the checkpoint that an adapter was trained on; empty: the one that it names"),
+    Flag("base", str, "", "folder of the checkpoint that an adapter is of; empty: the one that it names"),
+    Flag(
+        "adapter",
+        str,
+        "merged",
+        "a PEFT adapter is merged into the matrices, or becomes LoRA that can go on training",
+        choices=("merged", "lora"),
+    ),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
     Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
     Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
     Flag("context", int, 0, "tokens of context of the imported run; 0: the checkpoint's, at most 2048"),
-    Flag("format", str, "huggingface", "what is exported", choices=("huggingface", "orbax")),
+    Flag("format", str, "huggingface", "what is exported", choices=("huggingface", "peft", "orbax")),
     Flag("family", str, "", "model_type of the export, such as llama; empty: the first that fits"),
     Flag(
         "dtype", str, "float32", "type of the exported tensors", choices=("float32", "bfloat16", "float16", "float64")
@@ -57,7 +64,10 @@ def _import(flags: dict[str, Any]) -> None:
     run = Path(flags["run"])
     source = find_checkpoint(flags["import"], flags["revision"])
     read_bin = _reader_of_bin() if flags["framework"] == "torch" else None
-    imported = import_run(source, run, flags["framework"], flags["context"], _progress, flags["base"], read_bin)
+    as_lora = flags["adapter"] == "lora"
+    imported = import_run(
+        source, run, flags["framework"], flags["context"], _progress, flags["base"], read_bin, as_lora
+    )
     for note in imported.notes:
         print(f"note: {note}")
     model = imported.config.model
@@ -89,8 +99,8 @@ def _export(flags: dict[str, Any]) -> None:
     quiet_jax()
     saved = load_run(flags["run"])
     target = Path(flags["export"])
-    if flags["format"] == "orbax":
-        return _export_orbax(saved, target, flags)
+    if flags["format"] != "huggingface":
+        return _FORMATS[flags["format"]](saved, target, flags)
     family = export_run(saved, run_weights(saved), target, flags["family"], flags["dtype"], _progress)
     print(f"exported: {family.model_type} in {flags['dtype']}, from {saved.checkpoint}")
     print(f'load it: transformers.AutoModelForCausalLM.from_pretrained("{target}")')
@@ -107,6 +117,15 @@ def _export_orbax(saved: "SavedRun", target: Path, flags: dict[str, Any]) -> Non
         write_orbax(folder, run_weights(saved))
     print(f"exported: Orbax tree of the parameters, from {saved.checkpoint}")
     print(f'load it: orbax.checkpoint.StandardCheckpointer().restore("{(target / FOLDER).absolute()}")')
+
+
+def _export_peft(saved: "SavedRun", target: Path, flags: dict[str, Any]) -> None:
+    from slm_core.hf.run import export_adapter
+
+    family, count = export_adapter(saved, target, flags["family"], flags["dtype"], flags["base"])
+    print(f"exported: adapter of a {family.model_type} model, adapted modules: {count}, from {saved.checkpoint}")
+    base = flags["base"] or "the checkpoint that it was trained on"
+    print(f'load it: peft.PeftModel.from_pretrained(model, "{target}"), with the model of {base}')
 
 
 def _show(flags: dict[str, Any]) -> None:
@@ -131,6 +150,8 @@ def _progress(items: Iterator[Any], action: str) -> Iterator[Any]:
         yield from progress.track(items)
 
 
+_FORMATS = {"peft": _export_peft, "orbax": _export_orbax}
+"""{--format: what writes it}, beside huggingface."""
 _ACTIONS = {"import": _import, "export": _export, "show": _show}
 """{flag: what it does}."""
 

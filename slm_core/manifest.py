@@ -19,7 +19,6 @@ import xxhash
 from slm_core.errors import UserError
 from slm_core.files import sync, sync_tree, write_atomically
 from slm_core.json_files import Count, Schema, read_sealed, sealed_text
-from slm_core.logging import say_once
 
 NAME = "manifest.json"
 _BLOCK = 1 << 20
@@ -101,9 +100,7 @@ def check_export(folder: Path) -> None:
     Raises:
       UserError: a file is missing or has changed, or the manifest is not one of ours.
     """
-    if not (folder / NAME).exists():
-        return say_once(f"{folder}: has no {NAME}, so nothing says whether its bytes are those that were written")
-    if wrong := damaged_export(folder):
+    if (folder / NAME).exists() and (wrong := damaged_export(folder)):
         raise UserError(f"{folder}: {wrong[0]}; export it again, or delete {NAME} if you changed the folder on purpose")
 
 

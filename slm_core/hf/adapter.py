@@ -1,31 +1,25 @@
-"""Reads the folder of a PEFT adapter: LoRA matrices, merged into the tensors of the checkpoint they were trained on.
+"""Reads the folder of a PEFT adapter: LoRA matrices, and modules that were trained whole.
 
-W + scale B A (Hu et al. 2021, https://arxiv.org/abs/2106.09685). The scale is alpha / rank; with use_rslora, it is
-alpha / sqrt(rank). Format: https://huggingface.co/docs/peft/developer_guides/checkpoint.
+W + scale B A (Hu et al. 2021, https://arxiv.org/abs/2106.09685); of an embedding, W + scale (B A)^T.
+Format: https://huggingface.co/docs/peft/developer_guides/checkpoint.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from slm_core.errors import UserError
-from slm_core.hf.fields import text
-from slm_core.hf.folder import read_json, tensors_of
+from slm_core.hf.adapter_config import CONFIG, AdapterConfig
+from slm_core.hf.folder import ReadBin, read_json, read_tensors
 from slm_core.model.weights import Lazy, Weights
 
-CONFIG = "adapter_config.json"
-FILE = "adapter_model.safetensors"
+FILE, FILE_NAME = "adapter_model", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-UNSET = (
-    "use_dora", "lora_bias", "alpha_pattern", "layer_replication", "trainable_token_indices", "target_parameters",
-    "use_qalora", "alora_invocation_tokens", "arrow_config", "megatron_config", "use_bdlora", "eva_config",
-)  # fmt: skip
-"""Fields that change what is added, and are not supported."""
-PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Values of init_lora_weights that leave the checkpoint's own weights as they are."""
+KINDS = ("A.weight", "B.weight", "embedding_A", "embedding_B")
 
 
 def is_adapter(folder: Path) -> bool:
@@ -52,66 +46,131 @@ def base_folder(folder: Path, base: str) -> Path:
     )
 
 
-def merged(folder: Path, tensors: Weights) -> Weights:
-    """Returns the tensors of a checkpoint with an adapter merged into them, each made when it is read.
+class Pair(NamedTuple):
+    """The two matrices of a module's adapter.
+
+    Args:
+      module: its name in the class of transformers.
+      rank: rows of A.
+      scale: the product is multiplied by it.
+      a, b: names of the tensors A, [rank, in], and B, [out, rank]; of an embedding, A is [rank, vocab] and B is
+        [width, rank].
+      embedding: whether it is an embedding's.
+    """
+
+    module: str
+    rank: int
+    scale: float
+    a: str
+    b: str
+    embedding: bool
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter beside the tensors of its checkpoint.
+
+    Args:
+      tensors: what is in the adapter's file.
+      pairs: {tensor of the checkpoint: what is added to it}.
+      base: the tensors of the checkpoint. Modules that were trained whole have taken the place of theirs.
+      whole: names of those modules' tensors.
+    """
+
+    tensors: Weights
+    pairs: Mapping[str, Pair]
+    base: Weights
+    whole: tuple[str, ...]
+
+    def matrices(self, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+        """Reads A and B. Raises UserError if their rank is not the config's."""
+        a, b = self.tensors[pair.a], self.tensors[pair.b]
+        if a.ndim != 2 or b.ndim != 2 or not len(a) == b.shape[1] == pair.rank:
+            raise UserError(
+                f"tensors {pair.a} and {pair.b} have the shapes {list(a.shape)} and {list(b.shape)}, and {CONFIG} calls"
+                f" for rank {pair.rank}: download the adapter again"
+            )
+        return a, b
+
+
+def open_adapter(
+    folder: Path, checkpoint: Weights, prefix: str, tied: str = "", read_bin: ReadBin | None = None
+) -> Adapter:
+    """Opens an adapter.
+
+    Args:
+      checkpoint: the tensors of the checkpoint that it was trained on.
+      prefix: beginning of the names of tensors, which older checkpoints leave out.
+      tied: the name of the embedding, if it is also the head.
+      read_bin: reads adapter_model.bin; None: it is refused.
 
     Raises:
-      UserError: the adapter is not a plain LoRA, or it changes a tensor that the checkpoint does not have.
+      UserError: the adapter is not a plain LoRA, it changes a tensor that the checkpoint does not have, or its file and
+        its config contradict each other.
     """
-    config = read_json(folder / CONFIG)
-    _check(config)
-    adapter = tensors_of([folder / FILE])
-    changed: dict[str, Any] = {name: partial(tensors.__getitem__, name) for name in tensors}
-    pairs: dict[str, dict[str, str]] = {}
-    for name in adapter:
+    config, tensors = AdapterConfig(folder), read_tensors(folder, read_bin, FILE)
+    whole, parts = {}, {}
+    for name in tensors:
         inner = name.removeprefix(PREFIX).replace(".base_layer.", ".")
         module, _, kind = inner.rpartition(".lora_")
         if not module:
-            changed[_known(inner, tensors)] = partial(adapter.__getitem__, name)
-        elif kind in ("A.weight", "B.weight"):
-            pairs.setdefault(module, {})[kind[0]] = name
+            whole[_known(inner, checkpoint, prefix)] = partial(tensors.__getitem__, name)
+        elif kind in KINDS:
+            parts.setdefault(module, {})[kind.removesuffix(".weight")] = name
         else:
             raise UserError(f"{folder}: tensor {name} is not of a plain LoRA: merge the adapter with PEFT first")
-    for module, pair in pairs.items():
-        if len(pair) < 2:
-            raise UserError(f"{folder}: {module} has one of lora_A and lora_B alone: download the adapter again")
-        weight = _known(f"{module}.weight", tensors)
-        changed[weight] = partial(_sum, weight, changed[weight], adapter, pair, config)
-    return Lazy(changed)
-
-
-def _check(config: Mapping[str, Any]) -> None:
-    if config.get("peft_type") != "LORA":
-        raise UserError(f"{CONFIG}: peft_type={text(config.get('peft_type'))} cannot be imported: only LORA")
-    for name in UNSET:
-        if config.get(name):
-            raise UserError(
-                f"{CONFIG}: {name}={text(config[name])} cannot be merged: merge the adapter with PEFT first"
-            )
-    if config.get("init_lora_weights", True) not in PLAIN_STARTS:
+    pairs = {
+        _known(f"{module}.weight", checkpoint, prefix): _pair(folder, config, module, names)
+        for module, names in parts.items()
+    }
+    if tied and _known(tied, checkpoint, prefix) in whole | pairs:
         raise UserError(
-            f"{CONFIG}: init_lora_weights={text(config['init_lora_weights'])} changed the checkpoint's own weights:"
-            " merge the adapter with PEFT first"
+            f"{folder}: it changes the embedding {tied} alone, and config.json ties the head to it: merge the adapter"
+            " with PEFT first"
         )
-    alpha = config.get("lora_alpha", 8)
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
-        raise UserError(f"{CONFIG}: lora_alpha={text(alpha)} is not a number: restore the file")
+    base = Lazy({name: partial(checkpoint.__getitem__, name) for name in checkpoint} | whole)
+    return Adapter(tensors, pairs, base, tuple(whole))
 
 
-def _known(name: str, tensors: Weights) -> str:
+def _pair(folder: Path, config: AdapterConfig, module: str, names: Mapping[str, str]) -> Pair:
+    embedding = any(kind.startswith("embedding") for kind in names)
+    a, b = (names.get(f"embedding_{kind}" if embedding else kind) for kind in "AB")
+    if len(names) != 2 or not a or not b:
+        raise UserError(f"{folder}: {module} does not have one lora_A and one lora_B: download the adapter again")
+    if not config.targets(module):
+        raise UserError(
+            f"{folder}: {module} has an adapter, but {CONFIG} does not name it in target_modules: PEFT would leave it"
+            " out; restore the file"
+        )
+    return Pair(module, *config.shape(module), a, b, embedding)
+
+
+def _known(name: str, tensors: Weights, prefix: str) -> str:
     """Returns the name under which a checkpoint has a tensor. Older checkpoints leave its beginning out."""
-    for known in (name, name.removeprefix("model."), name.removeprefix("transformer.")):
+    for known in (name, name.removeprefix(prefix)):
         if known in tensors:
             return known
     raise UserError(f"the adapter changes {name}, which the checkpoint does not have: give another --base")
 
 
-def _sum(name: str, weight: Any, adapter: Weights, pair: Mapping[str, str], config: Mapping[str, Any]) -> np.ndarray:
-    a, b = adapter[pair["A"]], adapter[pair["B"]]
-    rank = a.shape[0]
-    scale = config.get("lora_alpha", 8) / (rank**0.5 if config.get("use_rslora") else rank)
-    added, array = scale * (b @ a), weight()
-    if config.get("fan_in_fan_out"):
+def merged(adapter: Adapter, inputs_first: tuple[str, ...] = ()) -> Weights:
+    """Returns the tensors of a checkpoint with an adapter merged into them, each made when it is read.
+
+    Args:
+      inputs_first: ends of the names of matrices that are stored as [in, out].
+
+    Raises:
+      UserError: when it is read, a product has another shape than its tensor.
+    """
+    changed = {name: partial(_sum, name, adapter, name.endswith(inputs_first)) for name in adapter.pairs}
+    return Lazy({name: partial(adapter.base.__getitem__, name) for name in adapter.base} | changed)
+
+
+def _sum(name: str, adapter: Adapter, transposed: bool) -> np.ndarray:
+    pair, array = adapter.pairs[name], adapter.base[name]
+    a, b = adapter.matrices(pair)
+    added = pair.scale * (b @ a)
+    if transposed or pair.embedding:
         added = added.T
     if added.shape != array.shape:
         raise UserError(

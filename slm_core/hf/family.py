@@ -25,6 +25,7 @@ class Family:
       prefix: beginning of the names of tensors, which older checkpoints leave out.
       ignored: ends of the names of tensors that are not weights.
       unused: returns, for a config, beginnings of the names of tensors that its logits do not depend on.
+      inputs_first: ends of the names of matrices that are stored as [in, out], and not as [out, in].
       aliases: {another name that the class takes for a field: the field}.
       neutral: fields, beside `fields.NEUTRAL`, that do not change the function of these models.
       examples: {options that are on: arguments of the config class} of tiny models. The oracle compares each with the
@@ -41,6 +42,7 @@ class Family:
     prefix: str = "model."
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     unused: Callable[[Config], tuple[str, ...]] = lambda config: ()
+    inputs_first: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     neutral: Collection[str] = ()
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -8,40 +8,43 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives NumPy the dtype bfloat16, which safetensors looks up by name)
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from slm_core.errors import UserError
 from slm_core.hf.family import Family
+from slm_core.logging import say_once
+from slm_core.manifest import NAME as MANIFEST
+from slm_core.manifest import check_export
 from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
 
 INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 ReadBin = Callable[[list[Path]], Weights]
 """Opens pytorch_model.bin files; PyTorch alone can."""
+METADATA = {"format": "pt", "written_by": "lm-workbench"}
+"""Of the safetensors of an export. transformers reads the format."""
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
-def read_tensors(folder: Path, read_bin: ReadBin | None = None) -> Weights:
+def read_tensors(folder: Path, read_bin: ReadBin | None = None, stem: str = "") -> Weights:
     """Opens the tensors of a folder by name, as float32 (float64 stays). Each is read when it is asked for.
 
     Args:
       read_bin: reads pytorch_model.bin files, if the folder has no safetensors; None: they are refused.
+      stem: the beginning of the files' names, such as adapter_model; "": those of a checkpoint.
 
     Raises:
       UserError: there are no tensors, or a shard is damaged or missing; or, when it is read, a tensor is quantised.
     """
-    if files := safetensors_files(folder):
-        return tensors_of(files)
-    if files := _files(folder, BIN_INDEX, "pytorch_model*.bin"):
+    if files := sorted(folder.glob(f"{stem}.safetensors")) if stem else safetensors_files(folder):
+        return _as_floats(open_safetensors(files, "download it again"))
+    if files := sorted(folder.glob(f"{stem}.bin")) if stem else _files(folder, BIN_INDEX, "pytorch_model*.bin"):
         if read_bin is None:
             raise UserError(f"{folder}: {files[0].name} is read by PyTorch: import with --framework torch")
         return _as_floats(read_bin(files))
-    raise UserError(f"{folder} has no .safetensors file and no pytorch_model.bin: download one of them")
-
-
-def tensors_of(files: list[Path]) -> Weights:
-    """Opens the tensors of safetensors files. Raises UserError as `read_tensors` does."""
-    return _as_floats(open_safetensors(files, "download it again"))
+    one = stem or "pytorch_model"
+    raise UserError(f"{folder} has no {stem}.safetensors file and no {one}.bin: download one of them")
 
 
 def _as_floats(stored: Weights) -> Weights:
@@ -67,6 +70,25 @@ def _files(folder: Path, index: str, pattern: str) -> list[Path]:
     if missing:
         raise UserError(f"{folder}: {missing[0]}, which {index} names, is not there: download it")
     return [folder / name for name in names]
+
+
+def check_folder(folder: Path) -> None:
+    """Checks a folder by its manifest. One from elsewhere has none; that an export of ours lost its own is said.
+
+    Raises:
+      UserError: as `manifest.check_export` does.
+    """
+    if not (folder / MANIFEST).exists() and any(_is_ours(file) for file in sorted(folder.glob("*.safetensors"))[:1]):
+        say_once(f"{folder}: has no {MANIFEST}, so nothing says whether its bytes are those that were written")
+    check_export(folder)
+
+
+def _is_ours(file: Path) -> bool:
+    try:
+        with safe_open(file, framework="np") as opened:
+            return (opened.metadata() or {}).get("written_by") == METADATA["written_by"]
+    except (OSError, SafetensorError):  # `read_tensors` says so
+        return False
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -101,7 +123,7 @@ def write_tensors(
     """
     stored, names, total = np.dtype(dtype), [], 0
     for number, shard in enumerate(shards(((name, x.astype(stored, copy=False)) for name, x in items), shard_bytes)):
-        save_file(shard, folder / _part(number), metadata={"format": "pt"})
+        save_file(shard, folder / _part(number), metadata=METADATA)
         names.append(list(shard))
         total += sum(array.nbytes for array in shard.values())
     if len(names) == 1:

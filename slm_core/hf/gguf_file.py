@@ -1,85 +1,54 @@
 """Reads a GGUF file (the format of llama.cpp) as the config.json and the tensors of a Hugging Face checkpoint.
 
-Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; llama.cpp's convert_hf_to_gguf.py for
-the names and the order of tensors.
+Sources: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md for the keys; the gguf package for the names of
+tensors; llama.cpp's convert_hf_to_gguf.py for what it changes in them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from slm_core.errors import UserError, nearest
+from slm_core.hf import family_of
+from slm_core.hf.family import Family
 from slm_core.hf.fields import text
+from slm_core.hf.gguf_architectures import ARCHITECTURES, MIXTRAL, SCALING, UNREAD, WIDTHS, Architecture
 from slm_core.model.weights import Lazy, Weights
 
-if TYPE_CHECKING:
-    from gguf import GGUFReader
-
-FIELDS = {
-    "vocab_size": "vocab_size", "context_length": "max_position_embeddings", "embedding_length": "hidden_size",
-    "block_count": "num_hidden_layers", "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads", "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim", "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-}  # fmt: skip
-"""{key behind the architecture: field of config.json}"""
-SCALING = {
-    "rope.scaling.type": "rope_type", "rope.scaling.factor": "factor",
-    "rope.scaling.original_context_length": "original_max_position_embeddings",
-    "rope.scaling.attn_factor": "attention_factor", "rope.scaling.finetuned": "finetuned",
-}  # fmt: skip
-"""{key behind the architecture: entry of rope_scaling}"""
-WIDTHS = ("attention.value_length", "rope.dimension_count")
-"""Keys whose value must be the width of a head."""
 SPECIAL = {f"tokenizer.ggml.{name}_token_id": f"{name}_token_id" for name in ("bos", "eos")}
-UNREAD = ("tokenizer.chat_template", "tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.scores")
-"""Beginnings of keys that are large, and that an import does not read."""
-OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}  # fmt: skip
-PARTS = {
-    "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm", "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
-"""{part of a block: its name in a checkpoint}"""
+EXPERT = re.compile(r"\.experts\.(\d+)\.")
+Array = np.ndarray
 
 
-class Architecture(NamedTuple):
-    """An architecture of llama.cpp.
+class GgufFile(NamedTuple):
+    """A GGUF file.
 
     Args:
-      model_type: the family that it is.
-      pairs: whether queries and keys turn in pairs (0, 1), (2, 3), ..., and not in halves.
+      values: the fields of a config.json.
+      tensors: float32, dequantised when each is read.
+      keys: all keys.
     """
 
-    model_type: str
-    pairs: bool
+    values: dict[str, Any]
+    tensors: Weights
+    keys: dict[str, Any]
 
 
-ARCHITECTURES = {"llama": Architecture("llama", True), "qwen3": Architecture("qwen3", False)}
-
-
-def open_gguf(file: Path) -> tuple[dict[str, Any], Weights]:
+def open_gguf(file: Path) -> GgufFile:
     """Opens a GGUF file.
 
-    Returns:
-      The fields of a config.json; and the tensors, float32, dequantised when each is read.
-
     Raises:
-      UserError: the file is damaged, its architecture is not one of ARCHITECTURES, or a key is not known.
+      UserError: the file is damaged, its architecture is not one of ARCHITECTURES, or a key or a tensor is not known.
     """
     from gguf import GGUFReader
 
     try:
         reader = GGUFReader(file)
-        keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith(UNREAD)}
+        keys = {name: field.contents() for name, field in reader.fields.items()}
     except (OSError, ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file} cannot be read ({reason}): download it again") from None
@@ -89,65 +58,124 @@ def open_gguf(file: Path) -> tuple[dict[str, Any], Weights]:
             f"{file}: general.architecture={name!r} cannot be imported{nearest(name, ARCHITECTURES)}: only"
             f" {', '.join(ARCHITECTURES)}"
         )
-    values = _config(file, name, keys, reader)
-    return values, _tensors(file, ARCHITECTURES[name], values, reader)
+    architecture = MIXTRAL if name == "llama" and keys.get("llama.expert_count") else ARCHITECTURES[name]
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    values = _config(file, name, architecture, keys, stored)
+    return GgufFile(values, _tensors(file, architecture, values, stored), keys)
 
 
-def _config(file: Path, architecture: str, keys: Mapping[str, Any], reader: "GGUFReader") -> dict[str, Any]:
-    own = {
-        key.removeprefix(f"{architecture}."): value for key, value in keys.items() if key.startswith(f"{architecture}.")
-    }
-    for key in sorted(own.keys() - FIELDS.keys() - SCALING.keys() - set(WIDTHS)):
-        raise UserError(f"{file}: {architecture}.{key}={text(own[key])} cannot be expressed: import the checkpoint")
-    names = {tensor.name for tensor in reader.tensors}
-    values: dict[str, Any] = {"model_type": ARCHITECTURES[architecture].model_type}
-    values["tie_word_embeddings"] = "output.weight" not in names
-    values["attention_bias"] = any(name.endswith(".attn_q.bias") for name in names)
-    values |= {field: own[key] for key, field in FIELDS.items() if key in own}
+def _config(
+    file: Path, name: str, architecture: Architecture, keys: Mapping[str, Any], stored: Mapping[str, Any]
+) -> dict[str, Any]:
+    own = {key.removeprefix(f"{name}."): value for key, value in keys.items() if key.startswith(f"{name}.")}
+    known = {*architecture.keys, *SCALING, *WIDTHS, *UNREAD}
+    for key in sorted(own.keys() - known):
+        raise UserError(f"{file}: {name}.{key}={text(own[key])} cannot be expressed: import the checkpoint")
+    values: dict[str, Any] = {"model_type": architecture.model_type, **architecture.fixed}
+    values["tie_word_embeddings"] = "output.weight" not in stored
+    values |= {field: own[key] for key, field in architecture.keys.items() if key in own}
     values |= {field: keys[key] for key, field in SPECIAL.items() if key in keys}
-    values["vocab_size"] = next((int(t.shape[-1]) for t in reader.tensors if t.name == "token_embd.weight"), 1)
-    for needed in ("hidden_size", "num_attention_heads"):
-        if not isinstance(values.get(needed), int):
-            raise UserError(f"{file}: the key of {needed} is not there: download the file again")
-    values.setdefault("head_dim", values["hidden_size"] // values["num_attention_heads"])
-    for key in WIDTHS:
-        if own.get(key, values["head_dim"]) != values["head_dim"]:
-            raise UserError(f"{file}: {architecture}.{key}={own[key]} is not the width of a head, {values['head_dim']}")
+    if any(tensor.endswith(".attn_q.bias") for tensor in stored):
+        values["attention_bias"] = True
+    embedding = stored.get("token_embd.weight")
+    values["vocab_size"] = 1 if embedding is None else int(embedding.shape[-1])
+    _add_widths(file, name, architecture, values, own, len(stored))
     scaling = {entry: own[key] for key, entry in SCALING.items() if key in own}
     if scaling.get("rope_type", "none") != "none":
         values["rope_scaling"] = scaling
     return values
 
 
-def _tensors(file: Path, architecture: Architecture, values: Mapping[str, Any], reader: "GGUFReader") -> Weights:
-    heads = {"attn_q": values["num_attention_heads"]}
-    heads["attn_k"] = values.get("num_key_value_heads") or heads["attn_q"]
+def _add_widths(
+    file: Path, name: str, architecture: Architecture, values: dict[str, Any], own: Mapping[str, Any], count: int
+) -> None:
+    """Adds the fields that follow from the width of a head. `count` is the number of tensors."""
+    needed = [architecture.keys[key] for key in ("embedding_length", "attention.head_count", "block_count")]
+    for field in needed:
+        if not isinstance(values.get(field), int) or values[field] < 1:
+            raise UserError(f"{file}: the key of {field} is not there, or not a number: download the file again")
+    width, heads, layers = (values[field] for field in needed)
+    if layers > count:
+        raise UserError(f"{file}: {name}.block_count={layers}, and it has {count} tensors: download the file again")
+    head = values.get("head_dim", width // heads)
+    turned = own.get("rope.dimension_count", head)
+    if not architecture.whole_heads:
+        values["rotary_pct"] = turned / head
+    for key in WIDTHS if architecture.whole_heads else WIDTHS[:1]:
+        if own.get(key, head) != head:
+            raise UserError(f"{file}: {name}.{key}={own[key]} is not the width of a head, {head}")
+    if "attention.key_length" in architecture.keys:
+        values["head_dim"] = head
+    if architecture.query_scale_of:
+        values["query_pre_attn_scalar"] = width // heads if layers == architecture.query_scale_of else head
 
-    def read(tensor: Any, turning: int) -> np.ndarray:
+
+def _tensors(file: Path, architecture: Architecture, values: Mapping[str, Any], stored: Mapping[str, Any]) -> Weights:
+    """Returns the tensors by the names of a checkpoint. Raises UserError for one that it does not have."""
+    family = family_of(architecture.model_type)
+    names = dict(_names(architecture, family, values))
+    for name in sorted(stored.keys() - names.values()):
+        raise UserError(f"{file}: tensor {name} cannot be expressed: import the checkpoint instead")
+
+    def read(name: str, change: Callable[[Array], Array]) -> Array:
         from gguf import dequantize
 
+        tensor, expert = stored[names[name]], EXPERT.search(name)
+        data = tensor.data if expert is None or tensor.data.ndim < 3 else tensor.data[int(expert[1])]
         try:
-            array = np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+            array = np.array(dequantize(data, tensor.tensor_type), np.float32)
         except (NotImplementedError, KeyError) as error:
             raise UserError(f"{file}: tensor {tensor.name} is {tensor.tensor_type.name}: {error}") from None
-        return halves(array, turning) if turning else array
+        return change(array)
 
-    tensors = {}
-    for tensor in reader.tensors:
-        part = re.fullmatch(r"blk\.(\d+)\.(\w+)\.(weight|bias)", tensor.name)
-        if tensor.name in OUTER:
-            tensors[OUTER[tensor.name]] = partial(read, tensor, 0)
-        elif part and part[2] in PARTS:
-            turning = heads.get(part[2], 0) if architecture.pairs else 0
-            tensors[f"model.layers.{part[1]}.{PARTS[part[2]]}.{part[3]}"] = partial(read, tensor, turning)
-        else:
-            raise UserError(f"{file}: tensor {tensor.name} cannot be expressed: import the checkpoint instead")
-    return Lazy(tensors)
+    changes = _changes(architecture, family, values)
+    return Lazy({name: partial(read, name, changes(name, part)) for name, part in names.items() if part in stored})
 
 
-def halves(array: np.ndarray, heads: int) -> np.ndarray:
+def _names(architecture: Architecture, family: Family, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields (name of a checkpoint's tensor, name in a GGUF file)."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    config = family.config(values)
+    table = get_tensor_name_map(MODEL_ARCH[architecture.gguf_name], config.model.n_layers)
+    for rule in family.rules(config):
+        for name in rule.hf_names:
+            part = table.get_name(EXPERT.sub(".experts.", name), (".weight", ".bias"))
+            if part is not None:
+                yield name, part
+
+
+def _changes(
+    architecture: Architecture, family: Family, values: Mapping[str, Any]
+) -> Callable[[str, str], Callable[[Array], Array]]:
+    """Returns what undoes, for a tensor by its names, the changes that llama.cpp made."""
+    heads = values[architecture.keys["attention.head_count"]]
+    turned = {"attn_q": heads, "attn_k": values.get("num_key_value_heads") or heads}
+
+    def change(name: str, part: str) -> Callable[[Array], Array]:
+        kind = part.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+        if architecture.pairs and kind in turned:
+            return partial(halves, heads=turned[kind])
+        if architecture.stacked_heads and kind == "attn_qkv":
+            return partial(by_head, heads=heads)
+        if architecture.added and kind.endswith("norm"):
+            return lambda array: array - np.float32(architecture.added)
+        return np.transpose if name.endswith(family.inputs_first) else np.asarray
+
+    return change
+
+
+def halves(array: Array, heads: int) -> Array:
     """Reorders the rows of each head: from pairs (0, 1), (2, 3), ... to all first ones, then all second ones."""
     if array.shape[0] % (2 * heads):
         return array  # the check of shapes names it
     pairs = array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)
+
+
+def by_head(array: Array, heads: int) -> Array:
+    """Reorders rows: from all queries, all keys and all values to the three of each head."""
+    if array.shape[0] % (3 * heads):
+        return array
+    parts = array.reshape(3, heads, array.shape[0] // heads // 3, *array.shape[1:])
+    return parts.swapaxes(0, 1).reshape(array.shape)

@@ -1,8 +1,10 @@
-"""Makes the config and weights of either twin from a Hugging Face checkpoint."""
+"""Makes the config and weights of either twin from a checkpoint in any form that can be imported."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,10 @@ from slm_core.errors import UserError
 from slm_core.hf import adapter, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.fields import text
-from slm_core.hf.folder import SPECIAL, ReadBin, read_json, read_tensors
-from slm_core.hf.gguf_file import open_gguf
+from slm_core.hf.folder import SPECIAL, ReadBin, check_folder, read_json, read_tensors
 from slm_core.hf.rules import Rule
 from slm_core.hf.shapes import weight_shape
-from slm_core.manifest import check_export
+from slm_core.hf.tokenizer import import_tokenizer
 
 CONTEXT = 2048
 """Largest context of an imported model: the caches and tables of a run are made for all of it."""
@@ -167,30 +168,59 @@ def open_folder(folder: Path, context: int = 0, read_bin: ReadBin | None = None)
     """Opens a checkpoint: its config, and its weights, which are read as they are iterated. Raises UserError."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a Hugging Face checkpoint")
-    check_export(folder)
+    check_folder(folder)
     imported = read_config(folder, context)
     return imported, convert(imported, read_tensors(folder, read_bin))
 
 
 def open_checkpoint(
-    source: Path, context: int = 0, base: str = "", read_bin: ReadBin | None = None
-) -> tuple[Imported, Items, list[Path]]:
+    source: Path, context: int = 0, base: str = "", read_bin: ReadBin | None = None, as_lora: bool = False
+) -> tuple[Imported, Items, Callable[[Path], str]]:
     """Opens a checkpoint in any form that can be imported.
 
     Args:
       source: a folder of a checkpoint, a folder of a PEFT adapter, or a GGUF file.
       base: the folder of the checkpoint that an adapter was trained on; "": the one that it names.
       read_bin: as in `read_tensors`.
+      as_lora: whether an adapter stays beside the matrices, as LoRA of the run; if not, it is merged into them.
 
     Returns:
-      The config, the weights, and the folders that may have the tokenizer, best first.
+      The config; the weights; and what writes the tokenizer into a folder, and returns a note for the user or "".
     """
+    if adapter.is_adapter(source):
+        return _open_adapter(source, context, adapter.base_folder(source, base), read_bin, as_lora)
+    if as_lora:
+        raise UserError(f"--adapter=lora: {source} has no adapter_config.json, so it is no adapter: leave the flag out")
     if source.suffix == ".gguf":
-        values, tensors = open_gguf(source)
-        imported = config_of(values, context)
-        return imported, convert(imported, tensors), [source.parent]
-    if not adapter.is_adapter(source):
-        return *open_folder(source, context, read_bin), [source]
-    folder = adapter.base_folder(source, base)
+        from slm_core.hf.gguf_file import open_gguf  # late, as an import of a plain folder does without
+        from slm_core.hf.gguf_tokenizer import write_tokenizer
+
+        file = open_gguf(source)
+        imported, beside = config_of(file.values, context), (source.parent / "tokenizer.json").is_file()
+        tokenizer = partial(import_tokenizer, source.parent) if beside else partial(write_tokenizer, file.keys)
+        return imported, convert(imported, file.tensors), tokenizer
+    return *open_folder(source, context, read_bin), partial(import_tokenizer, source)
+
+
+def _open_adapter(
+    source: Path, context: int, folder: Path, read_bin: ReadBin | None, as_lora: bool
+) -> tuple[Imported, Items, Callable[[Path], str]]:
+    from slm_core.hf.lora import adapters_of, finetune_of
+
     imported = read_config(folder, context)
-    return imported, convert(imported, adapter.merged(source, read_tensors(folder, read_bin))), [source, folder]
+    family, tied = imported.family, imported.config.model.tie_embeddings
+    embedding = next(rule.hf_names[0] for rule in family.rules(imported.config) if rule.names == ("embed.weight",))
+    opened = adapter.open_adapter(
+        source, read_tensors(folder, read_bin), family.prefix, embedding if tied else "", read_bin
+    )
+    tokenizer = partial(import_tokenizer, source if (source / "tokenizer.json").is_file() else folder)
+    if not as_lora:
+        return imported, convert(imported, adapter.merged(opened, family.inputs_first)), tokenizer
+    notes = [*imported.notes]
+    if opened.whole:
+        notes.append(f"{len(opened.whole)} tensors that were trained whole, such as {opened.whole[0]}, are frozen here")
+    config = dataclasses.replace(imported.config, finetune=finetune_of(opened, family, imported.config))
+    imported = dataclasses.replace(imported, config=config, notes=notes)
+    # They are small. Read here, a mistake in them ends the import before it writes.
+    adapters = list(adapters_of(opened, family, config, imported.vocab_size))
+    return imported, chain(convert(imported, opened.base), adapters), tokenizer

@@ -16,7 +16,7 @@ from slm_core.hf import exporting, family_of
 from slm_core.hf.family import Family
 from slm_core.hf.folder import SPECIAL, ReadBin, write_config, write_tensors
 from slm_core.hf.importing import Imported, open_checkpoint
-from slm_core.hf.tokenizer import export_tokenizer, import_tokenizer
+from slm_core.hf.tokenizer import export_tokenizer
 from slm_core.manifest import commit_folder
 from slm_core.model.weights import Weights, write_weights
 from slm_core.runs.checkpoints import checkpoint_step
@@ -36,6 +36,7 @@ def import_run(
     progress: Progress,
     base: str = "",
     read_bin: ReadBin | None = None,
+    as_lora: bool = False,
 ) -> Imported:
     """Makes a run from a Hugging Face checkpoint. After an interruption its folder is not a run.
 
@@ -44,15 +45,14 @@ def import_run(
       run: new folder, models/NAME.
       framework: the twin of the run.
       context: tokens; 0: the checkpoint's, at most `importing.CONTEXT`.
-      base, read_bin: as in `open_checkpoint`.
+      base, read_bin, as_lora: as in `open_checkpoint`.
 
     Raises:
       UserError: the checkpoint is damaged or of no family, the schema cannot express it, or `run` is taken.
     """
-    imported, items, folders = open_checkpoint(source, context, base, read_bin)
+    imported, items, write_tokenizer = open_checkpoint(source, context, base, read_bin, as_lora)
     weights = make_imported(run)
-    tokenizer = next((folder for folder in folders if (folder / "tokenizer.json").is_file()), folders[-1])
-    note = import_tokenizer(tokenizer, run / "tokenizer")
+    note = write_tokenizer(run / "tokenizer")
     values: dict[str, Any] = {"run.dir": str(run.parent), "run.name": run.name}
     if not note:
         values["data.tokenizer"] = f"file:{run / 'tokenizer' / 'tokenizer.json'}"
@@ -86,6 +86,33 @@ def export_run(saved: SavedRun, weights: Weights, target: Path, family: str, dty
         write_config(folder, chosen, written, saved.vocab_size, tokens, dtype)
         write_tensors(folder, progress(exporting.convert(chosen, written, weights, saved.config), "exporting"), dtype)
     return chosen
+
+
+def export_adapter(saved: SavedRun, target: Path, family: str, dtype: str, base: str) -> tuple[Family, int]:
+    """Writes the adapters of a run as the folder of a PEFT adapter, without the matrices that they are beside.
+
+    Args:
+      base: the checkpoint that the adapter is of, for its config; "": none.
+      target, family, dtype: as in `export_run`.
+
+    Returns:
+      The family, and the number of adapted modules.
+
+    Raises:
+      UserError: the run has no adapters, no family expresses the config, or `target` is taken.
+    """
+    from slm_core.hf.lora_export import write_adapter
+    from slm_core.runs.weights import adapter_weights
+
+    if family:
+        family_of(family)
+    adapters, config = adapter_weights(saved), saved.config
+    chosen, written = exporting.choose(config, family)
+    with export_folder(saved, target) as folder:
+        export_tokenizer(saved.folder / "tokenizer", folder, config.data.seq_len)
+        read = replace(chosen.config(written), finetune=config.finetune)
+        count = write_adapter(folder, chosen, read, saved.vocab_size, adapters, base, dtype)
+    return chosen, count
 
 
 @contextmanager

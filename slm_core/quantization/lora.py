@@ -114,11 +114,14 @@ def frozen(spec: Spec) -> Spec:
 def starting(weights: Weights, declared: Declared, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yields (name, array) of a model's dequantised parameters: first `weights`, then its adapters' initial values.
 
+    Args:
+      weights: with the adapters, if the model goes on with those of another.
+
     Raises:
       UserError: a weight is missing, unknown or of another shape.
     """
     specs = formats.dequantised(declared)
-    adapters = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER}
-    yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in adapters})
-    for name, (shape, spec) in adapters.items():
+    fresh = {name: spec for name, spec in specs.items() if name.rpartition(".")[2] in ADAPTER and name not in weights}
+    yield from checked(weights, {name: shape for name, (shape, _) in specs.items() if name not in fresh})
+    for name, (shape, spec) in fresh.items():
         yield name, initial_value(name, shape, spec, seed)

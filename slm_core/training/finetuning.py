@@ -1,5 +1,6 @@
 """Finds the run whose weights a training starts from, and checks that config and data fit it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from slm_core.config import Config
@@ -7,8 +8,11 @@ from slm_core.config.fields import flatten, with_values
 from slm_core.data import Dataset, load_tokenizer
 from slm_core.data.tokenizers import Char, Library, Tokenizer, Words
 from slm_core.errors import UserError
+from slm_core.logging import say
 from slm_core.model.compare import Difference, differences
+from slm_core.model.weights import Weights, read_weights
 from slm_core.runs.saved import SavedRun, load_run
+from slm_core.runs.whole import check_whole
 
 
 def open_base(config: Config) -> SavedRun | None:
@@ -25,6 +29,32 @@ def open_base(config: Config) -> SavedRun | None:
         raise UserError(f"finetune.base: {error}") from None
     _check_model(config, base)
     return base
+
+
+def base_weights(config: Config, base: SavedRun, weights_of: Callable[[SavedRun], Weights]) -> Weights:
+    """Opens the weights that training starts from: those that a base is evaluated with.
+
+    A base that was imported with its adapters keeps them apart if the config asks for just such adapters: they go on.
+
+    Args:
+      weights_of: opens the weights that a run is evaluated with.
+
+    Raises:
+      UserError: the base's checkpoint is damaged.
+    """
+    if base.imported is None or base.config.finetune.kind != "lora":
+        return weights_of(base)
+    apart = [name for name in ("kind", "targets", "rank", "alpha") if _lora(config, name) != _lora(base.config, name)]
+    if apart:
+        say(f"adapters of {base.folder}: merged into its matrices, because finetune.{apart[0]} differs")
+        return weights_of(base)
+    say(f"adapters of {base.folder}: these go on")
+    check_whole(base.checkpoint, base.identity)
+    return read_weights(base.checkpoint / "weights")
+
+
+def _lora(config: Config, name: str) -> object:
+    return getattr(config.finetune, name)
 
 
 def check_tokens(config: Config, base: SavedRun, dataset: Dataset) -> None:

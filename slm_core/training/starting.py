@@ -30,7 +30,7 @@ from slm_core.runs.progress import Progress
 from slm_core.runs.record import warn_of_damage
 from slm_core.runs.saved import SavedRun
 from slm_core.training.deviation import check_deviation, same_measure
-from slm_core.training.finetuning import check_tokens, open_base
+from slm_core.training.finetuning import base_weights, check_tokens, open_base
 from slm_core.training.opening import open_engine
 
 
@@ -65,7 +65,7 @@ class Start:
         Raises:
           UserError: it does not fit the memory, or the state does not fit it.
         """
-        weights = weights_of(self.base) if self.base and not self.checkpoint else None
+        weights = base_weights(self.config, self.base, weights_of) if self.base and not self.checkpoint else None
         engine = open_engine(lambda config: build(config, self.run.vocab_size, weights), self.config, self.run)
         if self.checkpoint:
             engine.restore(self.checkpoint / "state")

@@ -1,12 +1,10 @@
-"""GGUF files, pytorch_model.bin files and adapters: the logits are those of the libraries that wrote them."""
+"""GGUF files and pytorch_model.bin files: the logits are those of the libraries that wrote them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
@@ -173,24 +171,3 @@ def test_a_bin_file_with_code_in_it_is_refused(tmp_path):
     torch.save({"a": Path}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="cannot be read .*save the model again"):
         open_checkpoint(tmp_path, read_bin=read_bin)
-
-
-def test_an_adapter_is_the_model_with_its_products_added(tmp_path):
-    """transformers has no PEFT here: the sum is what PEFT documents."""
-    model, base = build("llama"), tmp_path / "base"
-    model.save_pretrained(base)
-    generator, tensors = torch.Generator().manual_seed(1), {}
-    for name, module in model.named_modules():
-        if name.endswith(("q_proj", "down_proj")):
-            a = torch.randn(4, module.in_features, generator=generator) / 16
-            b = torch.randn(module.out_features, 4, generator=generator) / 16
-            tensors |= {f"base_model.model.{name}.lora_A.weight": a, f"base_model.model.{name}.lora_B.weight": b}
-            with torch.no_grad():
-                module.weight += 2.0 * b @ a
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "base_model_name_or_path": str(base)}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    assert difference(folder, model) < 1e-4
-    assert difference(base, model) > 1e-2

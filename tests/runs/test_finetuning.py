@@ -1,11 +1,13 @@
 """Training that starts from another run, in either twin, from an imported checkpoint to an exported one."""
 
 import importlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from slm_core.config import presets
 from slm_core.config.fields import with_values
@@ -14,6 +16,7 @@ from slm_core.hf.run import export_run, import_run
 from slm_core.inference.evaluation import VALIDATION_SEED, measure
 from slm_core.inference.evaluator import open_evaluator
 from slm_core.inference.sampling import generate
+from slm_core.model.weights import read_weights
 from slm_core.runs.saved import load_run
 from slm_core.runs.weights import run_weights
 from slm_core.training.loop import train
@@ -169,3 +172,48 @@ def test_averages_are_a_base(work, adapted):
     config = configured(work, "averaged", "on", **{"finetune.frozen": "float", "train.steps": 1, "optim.lr": 1e-30})
     result, _ = run(replace(config, optim=replace(config.optim, warmup_steps=0)), "torch")
     assert result.eval_loss == pytest.approx(averaged.eval_loss, rel=1e-10)
+
+
+PATH = "layers.0.attention.q_proj"
+
+
+def peft_folder(folder: Path) -> None:
+    """Writes an adapter of the queries, as PEFT does."""
+    folder.mkdir(exist_ok=True)
+    generator, prefix = np.random.default_rng(0), "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    pairs = {"A": generator.standard_normal((2, 32)), "B": generator.standard_normal((32, 2)) / 4}
+    tensors = {f"{prefix}{kind}.weight": array.astype(np.float32) for kind, array in pairs.items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("twin", ["torch", SLOW_FLAX])
+def test_the_adapters_of_an_imported_run_go_on(work, twin, capsys):
+    peft_folder(work / "peft")
+    for name, as_lora in (("apart", True), ("merged", False)):
+        base = work / "models" / f"{name}-{twin}"
+        import_run(work / "peft", base, twin, 0, items, str(work / "hf"), as_lora=as_lora)
+    config = configured(work, f"apart-{twin}", f"on-{twin}", **{"train.steps": 2})
+    assert config.finetune.rank == 2 and config.finetune.alpha == 4 and config.finetune.frozen == "float"
+    started = []
+    result, engine = run(config, twin, lambda engine: started.append(engine.export_state()))
+    assert "adapters of" in (said := capsys.readouterr().err) and "these go on" in said
+    given = read_weights(load_run(work / "models" / f"apart-{twin}").checkpoint / "weights")
+    changed = engine.export_state()
+    for leaf in ("lora_a", "lora_b"):
+        assert np.array_equal(started[0][f"params/{PATH}.{leaf}"], given[f"{PATH}.{leaf}"])
+        assert not np.array_equal(changed[f"params/{PATH}.{leaf}"], given[f"{PATH}.{leaf}"])
+    assert np.array_equal(changed[f"params/{PATH}.weight"], given[f"{PATH}.weight"]) and result.finished
+
+
+def test_other_adapters_start_beside_the_merged_ones(work, capsys):
+    peft_folder(work / "peft")
+    import_run(work / "peft", work / "models" / "first", "torch", 0, items, str(work / "hf"), as_lora=True)
+    started = []
+    config = configured(work, "first", "second", **{"train.steps": 1, "finetune.rank": 3})
+    run(config, "torch", lambda engine: started.append(engine.export_state()))
+    assert "merged into its matrices, because finetune.rank differs" in capsys.readouterr().err
+    whole = run_weights(load_run(work / "models" / "first"))
+    assert np.array_equal(started[0][f"params/{PATH}.weight"], whole[f"{PATH}.weight"])
+    assert not started[0][f"params/{PATH}.lora_b"].any() and started[0][f"params/{PATH}.lora_a"].shape == (32, 3)

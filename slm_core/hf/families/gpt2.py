@@ -95,5 +95,6 @@ EXAMPLES = {
 
 GPT2 = Family(
     "gpt2", "GPT2LMHeadModel", FIELDS, read, write, rules, prefix="transformer.",
-    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL, examples=EXAMPLES, float64=True,
+    ignored=(".attn.bias", ".attn.masked_bias"), inputs_first=("c_attn.weight", "c_proj.weight", "c_fc.weight"),
+    aliases=ALIASES, neutral=NEUTRAL, examples=EXAMPLES, float64=True,
 )  # fmt: skip

@@ -30,18 +30,19 @@ def write(folder, config=CONFIG, rank=2, more=None):
         f"{prefix}.lora_B.weight": generator.standard_normal((6, rank)).astype(np.float32),
     }
     (folder / adapter.CONFIG).write_text(json.dumps(config))
-    save_file(tensors | (more or {}), folder / adapter.FILE)
+    save_file(tensors | (more or {}), folder / adapter.FILE_NAME)
     return tensors[f"{prefix}.lora_B.weight"] @ tensors[f"{prefix}.lora_A.weight"]
 
 
-def lazy(weights):
-    return Lazy({name: lambda value=value: value for name, value in weights.items()})
+def opened(folder, weights):
+    checkpoint = Lazy({name: lambda value=value: value for name, value in weights.items()})
+    return adapter.merged(adapter.open_adapter(folder, checkpoint, "model."))
 
 
 @pytest.mark.parametrize(("config", "scale"), [(CONFIG, 3.0), (CONFIG | {"use_rslora": True}, 6 / 2**0.5)])
 def test_an_adapter_is_merged(tmp_path, weights, config, scale):
     product = write(tmp_path, config)
-    merged = adapter.merged(tmp_path, lazy(weights))
+    merged = opened(tmp_path, weights)
     assert set(merged) == set(weights)
     assert np.allclose(merged[NAME], weights[NAME] + scale * product, atol=1e-6)
     assert np.array_equal(merged["model.norm.weight"], weights["model.norm.weight"])
@@ -50,34 +51,42 @@ def test_an_adapter_is_merged(tmp_path, weights, config, scale):
 def test_a_module_that_was_trained_whole_takes_the_place_of_the_checkpoints(tmp_path, weights):
     head = np.ones((5, 4), np.float32)
     write(tmp_path, more={"base_model.model.lm_head.weight": head})
-    assert np.array_equal(adapter.merged(tmp_path, lazy(weights))["lm_head.weight"], head)
+    assert np.array_equal(opened(tmp_path, weights)["lm_head.weight"], head)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"peft_type": "IA3"}, 'peft_type="IA3" cannot be imported'),
-        ({"use_dora": True}, "use_dora=true cannot be merged"),
+        ({"use_dora": True}, "use_dora=true cannot be imported"),
         ({"init_lora_weights": "pissa"}, 'init_lora_weights="pissa" changed'),
+        ({"new_trick": 1}, "new_trick=1 cannot be imported"),
+        ({"r": 0}, "q_proj has rank 0, which is less than 1"),
+        ({"rank_pattern": {"q_proj": 0}}, "q_proj has rank 0, which is less than 1"),
+        ({"layers_to_transform": 0, "layers_pattern": 3}, "layers_pattern=3 is not a text"),
+        ({"layers_to_transform": ["0"]}, "are not numbers of layers"),
+        ({"target_modules": "("}, "is not a regular expression"),
+        ({"target_modules": None}, "does not name it in target_modules"),
+        ({"rank_pattern": {"q_proj": "2"}}, "rank_pattern"),
         ({"lora_alpha": "6"}, 'lora_alpha="6" is not a number'),
     ],
 )
 def test_what_is_no_plain_lora_is_refused(tmp_path, weights, config, message):
     write(tmp_path, CONFIG | config)
     with pytest.raises(UserError, match=message):
-        adapter.merged(tmp_path, lazy(weights))
+        opened(tmp_path, weights)
 
 
 def test_an_adapter_of_another_checkpoint_is_refused(tmp_path, weights):
     write(tmp_path)
     with pytest.raises(UserError, match="which the checkpoint does not have"):
-        adapter.merged(tmp_path, lazy({"model.norm.weight": weights["model.norm.weight"]}))
+        opened(tmp_path, {"model.norm.weight": weights["model.norm.weight"]})
     with pytest.raises(UserError, match=r"adds \[6, 4\] to tensor"):
-        adapter.merged(tmp_path, lazy(weights | {NAME: weights[NAME][:, :3]}))[NAME]
-    more = {"base_model.model.model.embed_tokens.lora_embedding_A": np.ones((2, 5), np.float32)}
+        opened(tmp_path, weights | {NAME: weights[NAME][:, :3]})[NAME]
+    more = {"base_model.model.model.embed_tokens.lora_magnitude_vector": np.ones((2, 5), np.float32)}
     write(tmp_path, more=more)
     with pytest.raises(UserError, match="not of a plain LoRA"):
-        adapter.merged(tmp_path, lazy(weights))
+        opened(tmp_path, weights)
 
 
 def test_the_checkpoint_of_an_adapter_is_found_or_asked_for(tmp_path):

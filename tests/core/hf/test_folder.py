@@ -1,6 +1,7 @@
 """Folders of Hugging Face checkpoints: shards, dtypes, and every way in which one can be wrong."""
 
 import json
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -14,6 +15,7 @@ from slm_core.errors import UserError
 from slm_core.hf import exporting
 from slm_core.hf.folder import INDEX, read_tensors, write_config, write_tensors
 from slm_core.hf.importing import CONTEXT, open_folder, read_config
+from tests.core.hf.checkpoints import write_checkpoint
 
 LLAMA = {
     "model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
@@ -195,3 +197,15 @@ def test_bfloat16_is_what_is_written(tmp_path):
 
     with safe_open(tmp_path / "model.safetensors", "np") as file:
         assert file.get_tensor("a").dtype == ml_dtypes.bfloat16
+
+
+def test_a_foreign_folder_says_nothing_of_a_manifest_and_an_export_without_its_own_does(tmp_path, caplog):
+    foreign = write_checkpoint(tmp_path / "foreign", "llama")
+    open_folder(tmp_path / "foreign")
+    assert not caplog.text
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    write_tensors(ours, foreign.items(), "float32")
+    shutil.copyfile(tmp_path / "foreign" / "config.json", ours / "config.json")
+    open_folder(ours)
+    assert "has no manifest.json, so nothing says whether its bytes are those that were written" in caplog.text

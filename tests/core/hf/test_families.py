@@ -17,7 +17,7 @@ EXAMPLES = [
 
 def test_every_file_defines_a_family():
     files = {f"{families.__name__}.{file.name}" for file in pkgutil.iter_modules(families.__path__)}
-    assert {family.read.__module__ for family in FAMILIES.values()} == files
+    assert {family.write.__module__ for family in FAMILIES.values()} == files
 
 
 def test_well_known_families_come_first():

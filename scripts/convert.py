@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_core.cli.command_line import Flag, Invocation, drop_output, main
+from slm_core.cli.command_line import STEP, Flag, Invocation, drop_output, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ FLAGS = [
     Flag("revision", str, "main", "branch, tag or commit of a checkpoint that is imported by its name"),
     Flag("base", str, "", "folder of the checkpoint that an adapter was trained on; empty: the one that it names"),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
+    STEP,
     Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
     Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
@@ -43,6 +44,8 @@ def run(invocation: Invocation) -> None:
         raise UserError("give one of --import FOLDER, --export FOLDER and --show PATH")
     if not flags["run"] and chosen != ["show"]:
         raise UserError("--run is missing: give the run folder, models/NAME")
+    if flags["step"] and chosen != ["export"]:
+        raise UserError(f"--step is not read beside --{chosen[0]}: leave it out")
     if flags["json"] and chosen != ["show"]:
         raise UserError(f"--json is not read beside --{chosen[0]}: leave it out")
     _ACTIONS[chosen[0]](flags)
@@ -83,11 +86,12 @@ def _reader_of_bin() -> Any:
 def _export(flags: dict[str, Any]) -> None:
     from slm_core.hardware.devices import quiet_jax
     from slm_core.hf.run import export_run
+    from slm_core.runs.chosen import at_step
     from slm_core.runs.saved import load_run
     from slm_core.runs.weights import run_weights
 
     quiet_jax()
-    saved = load_run(flags["run"])
+    saved = at_step(load_run(flags["run"]), flags["step"])
     target = Path(flags["export"])
     if flags["format"] == "orbax":
         return _export_orbax(saved, target, flags)

@@ -58,7 +58,7 @@ class Row:
 
     @property
     def ratio(self) -> float:
-        return self.prediction.total / self.measured
+        return self.prediction.update / self.measured
 
 
 class Job(NamedTuple):
@@ -145,6 +145,10 @@ One GB is 1e9 bytes. `uv run scripts/plan_memory.py --config ...` predicts the m
 A run on the card needs more: the CUDA context, workspaces that libraries allocate themselves, and fragmentation.
 This page does not count them. The planner leaves 5% of the free memory for them.
 
+A checkpoint is written from a copy of weights and optimizer state, while updates go on. The copy is in the host's
+memory. So on a CPU the planner counts it beside the update, as `snapshot`, unless `run.async_saving` is off or the
+last step alone saves. On a GPU it takes nothing of the card.
+
 {summary}
 
 {versions}. {machine}.
@@ -184,7 +188,7 @@ def _lines(rows: list[Row]) -> Iterator[list[str]]:
     for row in rows:
         parts = [f"{getattr(row.prediction, part) / 1e9:.2f}" for part in PARTS]
         name = f"{row.subject}: {row.setting}" if row.subject else row.setting
-        totals = [f"{row.prediction.total / 1e9:.2f}", f"{row.measured / 1e9:.2f}", f"{row.ratio:.3f}"]
+        totals = [f"{row.prediction.update / 1e9:.2f}", f"{row.measured / 1e9:.2f}", f"{row.ratio:.3f}"]
         yield [name, TWINS[row.twin], *parts, *totals]
 
 

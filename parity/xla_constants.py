@@ -169,7 +169,7 @@ def _predicted(probe: Probe, device: str, compiler: Compiler) -> int:
     from slm_flax.model import declared
 
     def total(each: tuple[Overrides, int]) -> int:
-        return predict(_config(each[0], device), each[1], Twin("flax", declared)).total
+        return predict(_config(each[0], device), each[1], Twin("flax", declared)).update
 
     with mock.patch.dict(COMPILERS, {device: compiler}):
         return total(probe.after) - (total(probe.before) if probe.before else 0)

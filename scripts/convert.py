@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_core.cli.command_line import Flag, Invocation, drop_output, main
+from slm_core.cli.command_line import STEP, Flag, Invocation, drop_output, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ FLAGS = [
         choices=("merged", "lora"),
     ),
     Flag("export", str, "", "new folder for the Hugging Face checkpoint to write"),
+    STEP,
     Flag("show", str, "", "run, checkpoint, folder or file whose contents to print"),
     Flag("json", bool, False, "with --show: one JSON object in place of the table"),
     Flag("framework", str, "torch", "twin of the imported run; either can read it", choices=("torch", "flax")),
@@ -50,6 +51,8 @@ def run(invocation: Invocation) -> None:
         raise UserError("give one of --import FOLDER, --export FOLDER and --show PATH")
     if not flags["run"] and chosen != ["show"]:
         raise UserError("--run is missing: give the run folder, models/NAME")
+    if flags["step"] and chosen != ["export"]:
+        raise UserError(f"--step is not read beside --{chosen[0]}: leave it out")
     if flags["json"] and chosen != ["show"]:
         raise UserError(f"--json is not read beside --{chosen[0]}: leave it out")
     _ACTIONS[chosen[0]](flags)
@@ -93,11 +96,12 @@ def _reader_of_bin() -> Any:
 def _export(flags: dict[str, Any]) -> None:
     from slm_core.hardware.devices import quiet_jax
     from slm_core.hf.run import export_run
+    from slm_core.runs.chosen import at_step
     from slm_core.runs.saved import load_run
     from slm_core.runs.weights import run_weights
 
     quiet_jax()
-    saved = load_run(flags["run"])
+    saved = at_step(load_run(flags["run"]), flags["step"])
     target = Path(flags["export"])
     if flags["format"] != "huggingface":
         return _FORMATS[flags["format"]](saved, target, flags)

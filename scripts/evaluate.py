@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.command_line import STEP, Flag, Invocation, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ TASKS = (
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
+    STEP,
     Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     *DATA.values(),
     *SIZES,
@@ -57,11 +58,12 @@ FLAGS = (
 
 
 def run(invocation: Invocation) -> None:
+    from slm_core.runs.chosen import at_step
     from slm_core.runs.saved import load_run
 
     flags = invocation.flags
     _refuse_unread(flags)
-    saved = load_run(flags["run"])
+    saved = at_step(load_run(flags["run"]), flags["step"])
     sizes = _sizes(flags, saved)
     if flags["json"] and not Path(flags["json"]).parent.is_dir():
         raise UserError(f"--json={flags['json']}: there is no folder {Path(flags['json']).parent}; make it")

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.command_line import STEP, Flag, Invocation, main
 from slm_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
+    STEP,
     Flag(
         "prompt", str, "", "text to continue; of an imported run, special tokens in it are read as such", required=True
     ),
@@ -31,11 +32,12 @@ def run(invocation: Invocation) -> None:
     from slm_core.inference.evaluator import open_evaluator
     from slm_core.inference.sampling import generate
     from slm_core.inference.special import end_tokens
+    from slm_core.runs.chosen import at_step
     from slm_core.runs.saved import load_run
     from slm_core.training.display.plain import printable
 
     flags = invocation.flags
-    saved = load_run(flags["run"])
+    saved = at_step(load_run(flags["run"]), flags["step"])
     tokenizer = load_tokenizer(saved.folder / "tokenizer")
     prompt = _tokens(saved, tokenizer, flags["prompt"], flags["chat"])
     if not prompt:

@@ -1,13 +1,13 @@
 """Writes a page about the inside of a run of either twin: its heads, attention, logit lens, norms and modules."""
 
-from slm_core.cli.command_line import Flag, Invocation, main
+from slm_core.cli.command_line import STEP, Flag, Invocation, main
 from slm_core.cli.output_file import output_file
 from slm_core.logging import say
 
 FLAGS = (
     Flag("run", str, "", "run folder: models/NAME", required=True),
     Flag("prompt", str, None, "text that the model reads; none: a line of its validation text"),
-    Flag("step", int, None, "checkpoint to show; none: the latest. Heads are measured at every one that was kept"),
+    STEP,
     Flag("out", str, "", "file to write, .html; empty: inspect.html in the run folder"),
     Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     Flag("device", str, "auto", "where to compute", choices=("auto", "cpu", "cuda")),
@@ -15,8 +15,9 @@ FLAGS = (
 
 
 def run(invocation: Invocation) -> None:
+    from slm_core.runs.chosen import at_step
     from slm_core.runs.saved import load_run
-    from slm_core.studies.inspection.measure import at_step, measure
+    from slm_core.studies.inspection.measure import measure
 
     flags = invocation.flags
     saved = at_step(load_run(flags["run"]), flags["step"])

@@ -8,7 +8,8 @@ from slm_core.config import Config
 from slm_core.planner import Prediction
 
 DESCRIPTION = """Predicts the peak memory of training a config in each twin, before anything is allocated. Prints
-weights, gradients, optimizer, activations, logits and workspace as a table and as bars, beside memory.limit_gb. Then
+weights, gradients, optimizer, activations, logits and workspace as a table and as bars, beside memory.limit_gb; of a
+CPU also the snapshot, the copy that a checkpoint is written from while training goes on (run.async_saving). Then
 names the largest micro-batch that fits, and the settings that fit and cost the least time. Exits with 1 if a twin does
 not fit. Plans for a GPU, or with --config.run.device=cpu for a CPU. Needs no GPU and no data."""
 
@@ -65,7 +66,7 @@ def _measure(configs: Mapping[str, Config], predictions: Mapping[str, Prediction
 
     for framework, config in configs.items():
         size = measured(config, vocab_size, framework)
-        ratio = predictions[framework].total / size
+        ratio = predictions[framework].update / size
         print(f"{TWINS[framework]}: measured {gigabytes(size)}; predicted is {ratio:.3f} of it", flush=True)
 
 

@@ -62,7 +62,7 @@ def _compare(device: str) -> None:
     for name in MODELS:
         config, vocab_size = cases()[name]
         config = with_values(config, {"run.device": "cpu" if device == "cpu" else "auto"})
-        ratio = predict(config, vocab_size, planned("flax")).total / measured(config, vocab_size, "flax")
+        ratio = predict(config, vocab_size, planned("flax")).update / measured(config, vocab_size, "flax")
         print(f"{name:20}{ratio:12.3f}", flush=True)
 
 

@@ -203,8 +203,9 @@ class Engine(Evaluator, Protocol):
         """Reads what `save` of either twin wrote. Raises UserError if the folder does not fit the model."""
 
     def export_state(self) -> dict[str, np.ndarray]:
-        """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "optim/v/NAME", "optim/count",
-        "scaler/scale", "scaler/good_steps". Equal in names and shapes across the twins."""
+        """Copies everything to the host, by canonical name: "params/NAME", "optim/m/NAME", "optim/v/NAME",
+        "optim/count", "scaler/scale", "scaler/good_steps". Equal in names and shapes across the twins. Later updates
+        leave the copy as it is."""
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""

@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slm_core.cli.flags import Flag, flag_values, given_texts
+from slm_core.cli.flags import STEP, Flag, flag_values, given_texts
 from slm_core.config import Config, Run, presets
 from slm_core.config.fields import field_table, with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.config.values import parse_value
 from slm_core.errors import UserError
 
-__all__ = ["Flag", "Invocation", "main", "override", "parse"]
+__all__ = ["STEP", "Flag", "Invocation", "main", "override", "parse"]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class Flag:
     repeated: bool = False
 
 
+STEP = Flag("step", str, "", "checkpoint to take: its step, or best (see train.keep_best); empty: the newest")
+"""Chooses a checkpoint of a run, as `slm_core.runs.chosen.at_step` reads it."""
+
+
 def given_texts(words: Sequence[str], extra_flags: Sequence[Flag], takes_config: bool) -> dict[str, list[str]]:
     """Splits words into {name: its texts} of the flags that they give, in the order of their last texts.
 

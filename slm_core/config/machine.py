@@ -50,6 +50,9 @@ class Precision:
         above=0,
         high=2.0**50,
     )
+    max_skipped_in_a_row: int = option(
+        50, "skipped updates in a row that stop the run", read_by={"compute": ("float16", "auto")}, low=1, high=STEPS
+    )
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ class Run:
     )
     compile: bool = option(False, "torch.compile (the Flax twin always compiles)")
     threads: int = option(0, "CPU threads; 0: one per core", low=0, high=1024)
+    async_saving: bool = option(
+        True,
+        "training goes on while a checkpoint is written, from a copy of parameters and optimizer state in the host's"
+        " memory; False: it waits, and there is no copy",
+    )
     tensorboard: bool = option(True, "also write TensorBoard events")
     tracker: str = option(
         "none",

@@ -297,6 +297,11 @@ class Train:
         200, "steps between checkpoints; the last step always saves; 0: only there", low=0, high=STEPS
     )
     keep_checkpoints: int = option(2, "newest checkpoints kept", low=1, high=STEPS)
+    keep_best: bool = option(
+        False,
+        "also keep the checkpoint of the evaluation with the lowest loss; an evaluation that is better than all before"
+        " saves one",
+    )
     log_every: int = option(10, "steps between lines of metrics", low=1, high=STEPS)
     log_details_every: int = option(
         0,

@@ -21,7 +21,7 @@ _STEPS = {"torch": torch_step.predict, "flax": flax_step.predict}
 
 
 def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
-    """Predicts the memory of one update of a twin at its peak.
+    """Predicts the memory of one update of a twin at its peak, on a CPU while a checkpoint is written beside it.
 
     Args:
       config: memory.remat "auto" counts as "none", memory.loss_chunk unset as 0, train.micro_batch_size 0 as the whole
@@ -30,7 +30,19 @@ def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
     """
     known, fallbacks = with_fallbacks(config)
     prediction = _STEPS[twin.framework](known, vocab_size, twin.declare)
-    return _with_own_parameters(prediction, known, config, vocab_size, twin.declare) if fallbacks else prediction
+    if fallbacks:
+        prediction = _with_own_parameters(prediction, known, config, vocab_size, twin.declare)
+    if config.run.device != "cpu" or not saves_beside(config):
+        return prediction
+    state = resident_memory(config, vocab_size, twin.declare)
+    return replace(prediction, snapshot=state.weights + state.optimizer)
+
+
+def saves_beside(config: Config) -> bool:
+    """Tells whether a run saves a checkpoint while updates go on. The last one is saved after them."""
+    train = config.train
+    every = [train.checkpoint_every] + [train.eval_every] * train.keep_best
+    return config.run.async_saving and any(0 < each < train.steps for each in every)
 
 
 def _with_own_parameters(

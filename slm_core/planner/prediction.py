@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "workspace")
+"""The parts of an update."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Prediction:
       activations: what the forward pass of all layers keeps for the backward pass.
       logits: the logits and what the loss makes of them.
       workspace: what one operation or one layer needs while it works.
+      snapshot: on a CPU, the copy of the state that a checkpoint is written from while updates go on. A GPU's is in the
+        host's memory, which is not planned.
     """
 
     weights: int
@@ -25,7 +28,13 @@ class Prediction:
     activations: int
     logits: int
     workspace: int
+    snapshot: int = 0
 
     @property
     def total(self) -> int:
         return sum(dataclasses.astuple(self))
+
+    @property
+    def update(self) -> int:
+        """What the update itself takes."""
+        return self.total - self.snapshot

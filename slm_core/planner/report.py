@@ -1,7 +1,7 @@
 """Shows predictions: as lines of text, and as a picture."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from slm_core.planner.resident import compute_dtype
 from slm_core.planner.search import cheapest, helpful, largest_micro_batch, smallest
 
 TWINS = {"torch": "PyTorch", "flax": "Flax"}
-LETTERS = dict(zip(PARTS, "WGOALS", strict=True))
-"""{part: its letter in a bar}. The workspace is S, because W is taken."""
-COLORS = dict(zip(PARTS, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb"), strict=True))
+SHOWN = (*PARTS, "snapshot")
+LETTERS = dict(zip(SHOWN, "WGOALSC", strict=True))
+"""{part: its letter in a bar}. The workspace is S, because W is taken; the snapshot, a copy, is C."""
+COLORS = dict(zip(SHOWN, ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#bbbbbb", "#aa3377"), strict=True))
 SMALL = 1e8
 """Bytes below which a number is shown in MB."""
 _BAR = 60  # characters
@@ -27,7 +28,13 @@ def gigabytes(count: float) -> str:
 def parts(prediction: Prediction) -> str:
     """Formats a prediction in GB as "weights 0.50, gradients 0.50, ...", or a small one as "weights 5.00 MB, ..."."""
     unit, word = (1e9, "") if prediction.total >= SMALL else (1e6, " MB")
-    return ", ".join(f"{name} {size / unit:.2f}{word}" for name, size in dataclasses.asdict(prediction).items())
+    sizes = {name: getattr(prediction, name) for name in _shown([prediction])}
+    return ", ".join(f"{name} {size / unit:.2f}{word}" for name, size in sizes.items())
+
+
+def _shown(predictions: Iterable[Prediction]) -> list[str]:
+    """Lists the parts of an update, and the snapshot if there is one."""
+    return [*PARTS, *(["snapshot"] if any(p.snapshot for p in predictions) else [])]
 
 
 def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
@@ -39,7 +46,7 @@ def table(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
     """
     unit, word = (1e9, "GB") if max(p.total for p in predictions.values()) >= 1e9 else (1e6, "MB")
     lines = [f"{'':14}" + "".join(f"{TWINS[twin]:>10}" for twin in predictions)]
-    for part in PARTS:
+    for part in _shown(predictions.values()):
         cells = "".join(f"{getattr(prediction, part) / unit:10.2f}" for prediction in predictions.values())
         lines.append(f"{LETTERS[part]} {part:12}{cells}")
     totals = "".join(f"{prediction.total / unit:10.2f}" for prediction in predictions.values())
@@ -55,7 +62,7 @@ def bars(predictions: Mapping[str, Prediction], limit: float) -> list[str]:
     lines = []
     for twin, prediction in predictions.items():
         bar, end = "", 0.0
-        for part in PARTS:
+        for part in SHOWN:
             end += getattr(prediction, part) * scale
             bar += LETTERS[part] * (round(end) - len(bar))
         bar = bar.ljust(_BAR)
@@ -126,7 +133,7 @@ def picture(path: Path, titles: Mapping[str, Mapping[str, Prediction]], limit: f
     rows = [(f"{title}\n{TWINS[twin]}", p) for title, twins in titles.items() for twin, p in twins.items()]
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.5 * len(rows)), layout="constrained")
     left = [0.0] * len(rows)
-    for part in PARTS:
+    for part in _shown(prediction for _, prediction in rows):
         widths = [getattr(prediction, part) / 1e9 for _, prediction in rows]
         axes.barh(range(len(rows)), widths, left=left, color=COLORS[part], label=part)
         left = [start + width for start, width in zip(left, widths, strict=True)]
@@ -137,6 +144,6 @@ def picture(path: Path, titles: Mapping[str, Mapping[str, Prediction]], limit: f
     axes.set_xlabel("GB of 1e9 bytes, predicted")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=len(PARTS), frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(SHOWN), frameon=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -178,6 +178,7 @@ def _candidates(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of the changes that may save memory, the mildest value of a field first."""
     yield from (("memory.remat", remat) for remat in ("attention", "block", "full"))
     yield "memory.loss_chunk", CHUNK
+    yield "run.async_saving", False
     yield from (
         ("train.micro_batch_size", size)
         for size in range(config.train.micro_batch_size - 1, 0, -1)

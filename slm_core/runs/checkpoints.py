@@ -71,12 +71,13 @@ def read_loop(checkpoint: Path) -> LoopState:
 
 
 def save_checkpoint(
-    root: Path, step: int, save_state: Callable[[Path], None], loop: LoopState, keep: int, identity: Identity
+    root: Path, step: int, save_state: Callable[[Path], object], loop: LoopState, keep: int, identity: Identity
 ) -> Path:
-    """Commits a checkpoint, makes it the latest, and removes all but the newest `keep`.
+    """Commits a checkpoint, and removes all but the newest `keep` and the best.
 
     Args:
       save_state: writes the engine's state into the empty folder that it is given.
+      loop: its progress says which checkpoint is the best.
       identity: of the run.
     """
     target = checkpoint_path(root, step)
@@ -85,9 +86,17 @@ def save_checkpoint(
     (temporary / "state").mkdir(parents=True)
     save_state(temporary / "state")
     _commit(temporary, target, "checkpoint", loop, identity)
-    for old in list_checkpoints(root)[:-keep]:
-        _remove(old)
+    remove_old(root, loop, keep)
     return target
+
+
+def remove_old(root: Path, loop: LoopState, keep: int) -> None:
+    """Removes all checkpoints up to the one that `loop` is of, but for the newest `keep` of these, and the best."""
+    best = checkpoint_path(root, loop.progress.best_step)
+    done = [path for path in list_checkpoints(root) if checkpoint_step(path) <= loop.progress.step]
+    for old in done[:-keep]:
+        if old != best:
+            _remove(old)
 
 
 def unfinished_import(root: Path) -> Path:
@@ -126,14 +135,14 @@ def unused(path: Path) -> Path:
 
 
 def _commit(temporary: Path, target: Path, kind: str, loop: LoopState, identity: Identity) -> None:
-    """Completes a folder with the small files, gives it its name, and names it in `latest`."""
+    """Completes a folder with the small files, gives it its name, and names the newest one in `latest`."""
     (temporary / "loop.json").write_text(json.dumps(msgspec.to_builtins(loop), indent=1) + "\n")
     description = target.parent.parent / "config.json"
     if description.is_file():
         shutil.copyfile(description, temporary / "config.json")
     _remove(target)
     commit_folder(temporary, target, kind, loop.progress.step, *identity)
-    name_latest(target.parent, target)
+    name_latest(target.parent, latest_checkpoint(target.parent) or target)
 
 
 def _remove(path: Path) -> None:

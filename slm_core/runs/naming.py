@@ -10,7 +10,7 @@ from slm_core.config.fields import flatten
 from slm_core.errors import UserError
 
 MAY_DIFFER = (
-    "run.", "data.dir", "train.checkpoint_every", "train.keep_checkpoints", "train.sample_", "train.log_details_every",
+    "run.", "data.dir", "train.checkpoint_every", "train.keep_", "train.sample_", "train.log_details_every",
     "memory.limit_gb",
 )  # fmt: skip
 """Prefixes of the fields that do not shape a run: they alter neither the weights nor a line of metrics.jsonl."""

@@ -12,6 +12,7 @@ from slm_core.config import Config
 from slm_core.config.fields import flatten
 from slm_core.errors import UserError
 from slm_core.runs.checkpoints import Position, checkpoint_step, read_loop, save_checkpoint
+from slm_core.runs.chosen import best_checkpoint, same_measure
 from slm_core.runs.description import Origin
 from slm_core.runs.fingerprints import Identity
 from slm_core.runs.naming import run_name
@@ -111,7 +112,8 @@ def inherited(source: Source, config: Config, framework: str) -> dict[str, Any]:
 def copy_checkpoint(source: Source, config: Config, identity: Identity, path: Path) -> Path:
     """Gives the new run in `path` the source's newest checkpoint, and the lines of its record up to there.
 
-    The data start anew if other tokens come. The checkpoint comes last: without it the run has not begun.
+    The data start anew if other tokens come. The checkpoint comes last: without it the run has not begun. Only the
+    source's best checkpoint comes later, if the new run keeps it.
 
     Returns:
       The new run's checkpoint.
@@ -128,9 +130,23 @@ def copy_checkpoint(source: Source, config: Config, identity: Identity, path: Pa
             (path / name).unlink(missing_ok=True)
             if (saved.folder / name).exists():
                 shutil.copyfile(saved.folder / name, path / name)
-        loop = read_loop(saved.checkpoint)
-        loop = loop if same_order else msgspec.structs.replace(loop, data=Position(next_index=0))
-        copy = partial(shutil.copytree, saved.checkpoint / "state", dirs_exist_ok=True)
-        return save_checkpoint(path / "checkpoints", source.step, copy, loop, config.train.keep_checkpoints, identity)
+        copies = []
+        for checkpoint in (saved.checkpoint, *_best_too(source, config, identity)):
+            loop = read_loop(checkpoint)
+            loop = loop if same_order else msgspec.structs.replace(loop, data=Position(next_index=0))
+            copy, step = partial(shutil.copytree, checkpoint / "state", dirs_exist_ok=True), checkpoint_step(checkpoint)
+            keep = config.train.keep_checkpoints
+            copies.append(save_checkpoint(path / "checkpoints", step, copy, loop, keep, identity))
+        return copies[0]
     except OSError as error:
         raise UserError(f"{saved.checkpoint} cannot be copied ({error}): run the command again") from error
+
+
+def _best_too(source: Source, config: Config, identity: Identity) -> list[Path]:
+    """Lists the best checkpoint of a source, if the new run keeps it and measures its loss on the same batches."""
+    saved = source.run
+    same = identity.data == saved.fingerprint and same_measure(changes(saved.config, config))
+    if not (config.train.keep_best and same):
+        return []
+    best = best_checkpoint(saved.folder / "checkpoints", saved.identity, read_loop(saved.checkpoint).progress)
+    return [best] if best and best != saved.checkpoint else []

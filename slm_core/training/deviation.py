@@ -21,8 +21,6 @@ EXPECTED = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1
 logits in docs/numerics.md."""
 
 WHERE = ("framework", "device", "compute", "params")
-MEASURING = ("data.", "train.batch_size", "train.eval_batches")
-"""Prefixes of the fields on which the validation batches depend. data.dir, where they are stored, does not matter."""
 
 
 def moved(state: Path, engine: Engine) -> dict[str, list[str]]:
@@ -42,11 +40,6 @@ def evaluated_loss(folder: Path, step: int) -> float | None:
     """Returns the validation loss that a run's record has of a step, if any."""
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if (row["step"], row["split"]) == (step, "eval")]
     return rows[-1]["loss"] if rows else None
-
-
-def same_measure(changed: Iterable[str]) -> bool:
-    """Tells whether the validation batches stay the same if these fields change."""
-    return not any(name.startswith(MEASURING) and name != "data.dir" for name in changed)
 
 
 def check_deviation(

@@ -1,6 +1,7 @@
 """The training loop, written once. It drives an `Engine` of either twin through data, schedule, evaluation, samples,
 checkpoints and interruptions."""
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from slm_core.inference.evaluation import evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import LoopState, Position, save_checkpoint
+from slm_core.runs.checkpoints import LoopState, Position
 from slm_core.runs.folder import RunFolder
 from slm_core.runs.progress import Progress
 from slm_core.runs.saved import SavedRun
@@ -20,6 +21,7 @@ from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
 from slm_core.training.divergence import stop_if_diverged, stop_if_not_finite
 from slm_core.training.metrics import Metrics, finite
+from slm_core.training.saving import Saver
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
 from slm_core.training.speed import Speed
@@ -95,6 +97,7 @@ class _Loop:
         self.run_folder, self.progress = begin.run, progress
         self.learning_rates = learning_rates(config.optim, self.train.steps)
         self.validation = begin.validation()
+        self.saver = Saver(engine, begin.run.checkpoints, self.train.keep_checkpoints, begin.run.identity)
         self.dispatched = progress.step + 1  # the update that the engine was given last
 
     def run(self) -> None:
@@ -105,7 +108,7 @@ class _Loop:
         self.metrics = Metrics(folder, step, trackers)
         try:
             self.display.start()
-            with stop_on_signal(lambda: self.display.stopping(self.dispatched)) as stop:
+            with stop_on_signal(lambda: self.display.stopping(self.dispatched)) as stop, self.saver:
                 self._updates(stop)
         finally:
             self.display.stop()
@@ -167,7 +170,8 @@ class _Loop:
         if details:
             self.metrics.details(step, details)
         measure = partial(self.engine.details, batch, step - 1)
-        stop_if_diverged(metrics, progress, self.config.optim.lr, self.run_folder.checkpoints, measure)
+        stop_if_diverged(metrics, progress, self.config, self.saver.newest, measure)
+        self.saver.check()
 
     def _write_line(self, step: int, metrics: dict[str, float]) -> None:
         row = self.metrics.write(
@@ -191,14 +195,17 @@ class _Loop:
         if self._sample_due(step):
             self._sample(step)
         stopping = stop.requested  # read once: what is decided on here is saved here
-        if stopping or self._due(self.train.checkpoint_every, step):
-            self._save(step)
+        best = self.train.keep_best and self.progress.best_step == step
+        if stopping or best or self._due(self.train.checkpoint_every, step):
+            self._save(step, last=stopping or step == self.train.steps)
         return stopping
 
     def _evaluate(self, step: int) -> None:
         rows = self.engine.config.train.micro_batch_size or self.train.batch_size
         nats, tokens, correct = evaluate(self.engine, self.validation, rows)
         self.progress.eval_loss, self.progress.eval_accuracy = finite(nats / tokens), correct / tokens
+        if self.train.keep_best:
+            self.progress.keep_better(step)
         self.metrics.write(
             step=step,
             split="eval",
@@ -224,10 +231,10 @@ class _Loop:
         self.metrics.sample(step, text)
         self.display.sample(step, text)
 
-    def _save(self, step: int) -> None:
-        stop_if_not_finite(self.engine.non_finite_parameter(), step, self.config.optim.lr, self.run_folder.checkpoints)
-        self.metrics.sync()  # a checkpoint vouches for every line up to its step
+    def _save(self, step: int, last: bool) -> None:
+        """Saves a checkpoint. Training goes on beside it, unless it is the last one: then no copy is needed."""
+        stop_if_not_finite(self.engine.non_finite_parameter(), step, self.config.optim.lr, self.saver.newest)
         data, lines = Position(**self.batches.state()), self.metrics.sums()
-        state = LoopState(progress=self.progress, data=data, lines=lines)
-        keep, run = self.train.keep_checkpoints, self.run_folder
-        save_checkpoint(run.checkpoints, step, self.engine.save, state, keep, run.identity)
+        state = LoopState(progress=copy.copy(self.progress), data=data, lines=lines)
+        # A checkpoint vouches for every line up to its step, so it waits for them.
+        self.saver.save(state, self.metrics.sync, beside=self.config.run.async_saving and not last)

@@ -24,12 +24,13 @@ from slm_core.inference.evaluation import VALIDATION_SEED
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
 from slm_core.runs.checkpoints import LoopState, read_loop
+from slm_core.runs.chosen import mend_best, same_measure
 from slm_core.runs.folder import RunFolder, open_run
 from slm_core.runs.origin import check_text, open_source
 from slm_core.runs.progress import Progress
 from slm_core.runs.record import warn_of_damage
 from slm_core.runs.saved import SavedRun
-from slm_core.training.deviation import check_deviation, same_measure
+from slm_core.training.deviation import check_deviation
 from slm_core.training.finetuning import base_weights, check_tokens, open_base
 from slm_core.training.opening import open_engine
 
@@ -119,4 +120,6 @@ def start(config: Config, framework: str, preset: str, overrides: Iterable[str])
         if run.checkpoint:
             loop = read_loop(run.checkpoint)
             warn_of_damage(run.path, loop.lines)
+            keeps = config.train.keep_best and same_measure(run.changed_at(loop.progress.step))
+            mend_best(loop.progress, run.checkpoints, run.identity, keeps)
         yield Start(config, run, dataset, base, run.checkpoint, loop)

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from slm_core.config.fields import with_values
+from slm_core.errors import UserError
+from slm_core.runs.progress import Progress
+from slm_core.training.divergence import stop_if_diverged
 from tests.conformance.small_engine import CONFIG, VOCAB, batch
 
 STACKED = {
@@ -69,6 +72,23 @@ def test_gradients_are_reported_without_the_loss_scale(twin):
     assert large == pytest.approx(small, rel=1e-2) and small["gradient_norm/embed.weight"] > 0
     assert not np.isfinite(overflowing["gradient_norm/embed.weight"])
     assert part(overflowing, "activation_rms") == part(small, "activation_rms")
+
+
+def test_a_run_that_skips_too_many_updates_is_told_the_place(twin):
+    values = {"precision.params": "float32", "precision.compute": "float16", "precision.max_skipped_in_a_row": 2}
+    engine = twin.build(with_values(CONFIG, values), VOCAB)
+    state, progress = state_of(engine), Progress()
+    name = "params/layers.0.mlp.down_proj.weight"
+    engine.import_state(state | {name: state[name] * np.float32(1e9)})  # finite, but not in float16
+
+    def update(step):
+        metrics = engine.fetch(engine.train_step(batch(), 1e-2, step))
+        progress.step, progress.skipped_in_row = step + 1, progress.skipped_in_row + int(metrics["skipped"])
+        stop_if_diverged(metrics, progress, engine.config, lambda: None, lambda: engine.details(batch(), step))
+
+    update(0)
+    with pytest.raises(UserError, match=r"2 updates in a row .* step 2 \(the first activation .* of layers.0.mlp\)"):
+        update(1)
 
 
 def state_of(engine):

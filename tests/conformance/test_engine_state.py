@@ -26,6 +26,19 @@ def test_a_saved_state_comes_back(twin, tmp_path):
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def test_later_updates_leave_a_copy_of_the_state_as_it_is(twin):
+    """A checkpoint is written from such a copy while updates write over the state, in place or into its buffers."""
+    engine = twin.build(with_values(CONFIG, {"model.n_layers": 3, "memory.remat": "block"}), VOCAB)
+    engine.fetch(engine.train_step(batch(), 1e-2, 0))
+    state = engine.export_state()
+    before = {name: value.tobytes() for name, value in state.items()}
+    for step in range(1, 3):
+        engine.fetch(engine.train_step(batch(), 1e-2, step))
+    assert {name: value.tobytes() for name, value in state.items()} == before
+    later = engine.export_state()
+    assert not np.array_equal(later["params/embed.weight"], state["params/embed.weight"])
+
+
 def test_a_missing_checkpoint_is_an_error_of_one_line(twin, tmp_path):
     """A missing checkpoint is an error of one line."""
     with pytest.raises(UserError, match="state.json is missing") as caught:

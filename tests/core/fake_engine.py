@@ -95,6 +95,10 @@ class BigramEngine:
         state = {"params/embed.weight": self.weights, "optim/m/embed.weight": self.momentum}
         write_state(folder, state.items(), describe_state(self.config, self.framework))
 
+    def export_state(self) -> dict[str, np.ndarray]:
+        self.calls.append(("export",))
+        return {"params/embed.weight": self.weights.copy(), "optim/m/embed.weight": self.momentum.copy()}
+
     def restore(self, folder: Path) -> None:
         state = open_state(folder)
         self.weights, self.momentum = state["params/embed.weight"], state["optim/m/embed.weight"]

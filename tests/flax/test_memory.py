@@ -50,7 +50,7 @@ MORE = {
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, Twin("flax", declared)).total / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, Twin("flax", declared)).update / measured(config, vocab_size) - 1
 
 
 def changed(config: Config, overrides: dict) -> Config:

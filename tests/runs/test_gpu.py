@@ -59,7 +59,7 @@ def test_the_peak_is_what_was_predicted(runs, twin, compute):
         presets.load("configs/gpt2.py:124m")[0], {"precision.compute": compute, "train.batch_size": 16}
     )
     config = with_values(config, saved["resolved"])
-    predicted = predict(config, saved["data"]["vocab_size"], planned(twin)).total
+    predicted = predict(config, saved["data"]["vocab_size"], planned(twin)).update
     peak = max(line["peak_memory_bytes"] for line in lines)
     assert peak < 6e9
     assert predicted == pytest.approx(peak, rel=0.1)

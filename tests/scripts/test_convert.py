@@ -137,6 +137,8 @@ def test_mistakes_are_one_line(work, tmp_path):
     assert not (tmp_path / "run").exists()
     assert "is not a family here" in error("--export", tmp_path / "x", "--run", work / "run", "--family", "lama")
     assert "no such run" in error("--export", tmp_path / "x", "--run", tmp_path / "run")
+    assert "--step=4: " in error("--export", tmp_path / "x", "--run", work / "run", "--step", 4)
+    assert "--step is not read beside --show" in error("--show", work / "run", "--step", "best")
     assert "--context=65" in error("--import", work / "hf", "--run", tmp_path / "run", "--context", 65)
     assert not (tmp_path / "x").exists()
 

@@ -123,6 +123,8 @@ def test_an_imported_run_ends_its_text_at_its_eos(runs: Path, call):
     ("words", "named"),
     [
         (["--run=models/nothing-here"], "nothing-here"),
+        (["--run=RUNS/flax", "--step=best"], "--step=best: RUNS/flax has no best checkpoint"),
+        (["--run=RUNS/flax", "--step=7"], "--step=7: RUNS/flax has no checkpoint of it"),
         (["--run=RUNS/flax", "--seq_len=9999"], "--seq_len=9999"),
         (["--run=RUNS/flax", "--seq_len=-1"], "--seq_len=-1"),
         (["--run=RUNS/flax", "--batches=-1"], "--batches=-1"),

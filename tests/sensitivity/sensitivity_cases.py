@@ -74,6 +74,8 @@ NEEDS: dict[str, Values] = {
     "precision.compute=float16": {"precision.loss_scale_init": 1024.0},
     "precision.loss_scale_growth_interval": {"precision.loss_scale_growth_interval": 1},
     "precision.loss_scale_backoff": {"precision.loss_scale_init": 2.0**23},
+    "precision.max_skipped_in_a_row": {"precision.max_skipped_in_a_row": 3},
+    "train.keep_best": {"train.checkpoint_every": 0},
     "precision.loss_scale_max": {
         "precision.loss_scale_growth_interval": 1, "precision.loss_scale_init": 1024.0,
         "precision.loss_scale_max": 1500.0,
@@ -95,10 +97,13 @@ OTHERS: dict[str, Any] = {
 MACHINE = ("run.device", "run.compile", "run.threads", "memory.limit_gb")
 """Fields about the machine: they show in what a twin asks of it."""
 
+LOOP = ("precision.max_skipped_in_a_row",)
+"""Fields that stand beside those about numerics, and that the loop reads."""
+
 TWINS = tuple(
     name
     for name in field_table()
-    if name.startswith(("model.", "optim.", "precision.", "memory.")) and name not in MACHINE
+    if name.startswith(("model.", "optim.", "precision.", "memory.")) and name not in (*MACHINE, *LOOP)
     or name.startswith("finetune.") and name != "finetune.base"
     or name in ("seed", "train.batch_size", "train.micro_batch_size", "data.seq_len")
 )  # fmt: skip
@@ -108,7 +113,7 @@ RUNS = tuple(
     name
     for name in field_table()
     if name.startswith(("train.", "data.", "run.")) and name not in MACHINE
-    or name == "finetune.base"
+    or name == "finetune.base" or name in LOOP
     or name.removeprefix("optim.") in ("seed", "lr", "schedule", "warmup_steps", "min_lr_ratio", "decay_fraction")
 )  # fmt: skip
 """Fields about the course of a run: they show in what the loop does."""

@@ -34,14 +34,19 @@ TIMES = {"tokens_per_second", "peak_memory_bytes"}
 
 
 class RecordingEngine(BigramEngine):
-    """Records every call of the loop. It ignores the seed, so that an effect of the seed comes from the loop."""
+    """Records every call of the loop. It ignores the seed, so that an effect of the seed comes from the loop.
+
+    It skips every update that may be in float16.
+    """
 
     def __init__(self, config: Config, vocab_size: int):
         super().__init__(with_values(config, {"seed": 0}), vocab_size)
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict:
         self.calls.append((tokens.tolist(), lr))
-        return super().train_step(tokens, lr, step)
+        metrics = super().train_step(tokens, lr, step)
+        skips = self.config.precision.compute in ("float16", "auto")
+        return metrics | ({"skipped": 1.0, "loss_scale": 2.0} if skips else {})
 
 
 def write_corpora(folder: Path) -> None:
@@ -123,7 +128,10 @@ def observe(config: Config, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     with contextlib.chdir(folder):
         for _ in range(2):
-            train(config, build, "torch", weights_of=lambda base: str(base.folder))
+            try:
+                train(config, build, "torch", weights_of=lambda base: str(base.folder))
+            except UserError as error:
+                engines[-1].calls.append(str(error))
         files = sorted(path for path in Path().rglob("*") if path.is_file() and "/." not in f"/{path}")
         return {
             "calls": [engine.calls for engine in engines],

@@ -58,7 +58,7 @@ def small(overrides: dict) -> Config:
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, Twin("torch", declared)).total / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, Twin("torch", declared)).update / measured(config, vocab_size) - 1
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -1,16 +1,14 @@
 """Measures what a page shows of a run: its model on a prompt, and its heads at every checkpoint that was kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slm_core.data.tokenizers import Tokenizer
-from slm_core.errors import UserError
 from slm_core.protocols import Inspector, Module
-from slm_core.runs.checkpoints import checkpoint_path, checkpoint_step, list_checkpoints
+from slm_core.runs.checkpoints import checkpoint_step
 from slm_core.runs.saved import SavedRun
 from slm_core.runs.weights import run_weights
 from slm_core.runs.whole import whole_checkpoints
@@ -57,18 +55,6 @@ class Inside:
     rms: dict[str, float]
     heads: dict[int, dict[str, HeadScores]]
     details: list[dict[str, Any]]
-
-
-def at_step(saved: SavedRun, step: int | None) -> SavedRun:
-    """Returns the run at a checkpoint; None: at its latest. Raises UserError if that one was not kept."""
-    if step is None:
-        return saved
-    root = saved.folder / "checkpoints"
-    checkpoint = checkpoint_path(root, step)
-    kept = list_checkpoints(root)
-    if checkpoint not in kept:
-        raise UserError(f"--step={step}: {saved.folder} has no checkpoint of it; it has {_listed(kept)}")
-    return saved._replace(checkpoint=checkpoint)
 
 
 def measure(saved: SavedRun, model: Inspector, prompt: Prompt, tokenizer: Tokenizer | None, say: Say) -> Inside:
@@ -119,9 +105,3 @@ def heads_over_training(saved: SavedRun, model: Inspector, say: Say) -> dict[int
         weights = model.inspect(tokens).weights
         scores[checkpoint_step(checkpoint)] = {path: head_scores(each) for path, each in weights.items()}
     return scores
-
-
-def _listed(checkpoints: Sequence[Path]) -> str:
-    """Names the steps of checkpoints, at most the newest five of them."""
-    steps = [str(checkpoint_step(checkpoint)) for checkpoint in checkpoints]
-    return ("..., " if len(steps) > 5 else "") + ", ".join(steps[-5:])

@@ -11,6 +11,7 @@ from slm_core.config.validation import validate
 from slm_core.planner import PARTS, Prediction, predict
 from slm_core.planner.declarations import matrix_weights_per_token, parameters
 from slm_core.planner.report import advice, bars, picture, table
+from slm_core.planner.resident import resident_memory
 from slm_core.planner.search import ENOUGH, cheapest, enough, helpful, largest_micro_batch, resolved
 from slm_core.runs.vocabulary import expected_vocabulary
 
@@ -122,13 +123,34 @@ def test_lines_name_what_does_not_fit(twin):
 
 def test_tables_and_bars_add_up(tmp_path):
     prediction = Prediction(*(int(1e9) * n for n in (1, 2, 3, 4, 5, 6)))
-    assert prediction.total == 21e9 and len(dataclasses.fields(prediction)) == len(PARTS)
+    assert prediction.total == 21e9 and [field.name for field in dataclasses.fields(prediction)] == [*PARTS, "snapshot"]
     lines = table({"torch": prediction, "flax": prediction}, 20e9)
     assert lines[-1].split() == ["total", "21.00", "21.00", "GB", "of", "20.00", "GB"]
     bar = bars({"torch": prediction}, 10.5e9)[0]
     assert bar.count("|") == 1 and len(bar) == 8 + 60 + 1 and bar.count("S") == pytest.approx(17, abs=1)
     picture(tmp_path / "bars.png", {"here": {"torch": prediction}}, 20e9)
     assert (tmp_path / "bars.png").stat().st_size > 1000
+    copied = dataclasses.replace(prediction, snapshot=int(9e9))
+    assert (copied.total, copied.update) == (30e9, 21e9)
+    assert "C snapshot" in "".join(table({"torch": copied}, 20e9)) and "snapshot" not in "".join(lines)
+    assert bars({"torch": copied}, 10.5e9)[0].count("C") == pytest.approx(18, abs=1)
+
+
+@TWINS
+def test_a_cpu_has_room_for_the_copy_that_a_checkpoint_is_written_from(twin):
+    config = gpt2(run__device="cpu")
+    beside = predict(config, VOCAB, twin)
+    state = resident_memory(config, VOCAB, twin.declare)
+    assert beside.snapshot == state.weights + state.optimizer > 1e9
+    waiting = {
+        "run__async_saving": False, "run__device": "cuda", "train__checkpoint_every": 0, "train__steps": 200,
+    }  # fmt: skip
+    for name, value in waiting.items():
+        assert predict(gpt2(**{"run__device": "cpu", name: value}), VOCAB, twin) != beside
+        assert predict(gpt2(**{"run__device": "cpu", name: value}), VOCAB, twin).snapshot == 0
+    best = gpt2(run__device="cpu", train__checkpoint_every=0, train__keep_best=True)
+    assert predict(best, VOCAB, twin).snapshot == beside.snapshot
+    assert "run.async_saving" in [change.name for change in helpful(resolved(config), VOCAB, twin)]
 
 
 def test_a_token_meets_the_matrices_of_its_own_experts():

@@ -355,6 +355,16 @@ def test_many_skipped_updates_in_a_row_stop_the_run(tmp_path):
         run(config, skip(range(5, 80)))
 
 
+def test_the_number_of_skipped_updates_that_stop_a_run_is_a_field_and_the_place_is_named(tmp_path):
+    def prepare_engine(engine):
+        skip(range(5, 20))(engine)
+        engine.details = lambda tokens, step: {"activation_rms/layers.1.mlp": math.inf}
+
+    config = change(make_config(tmp_path), precision__compute="float16", precision__max_skipped_in_a_row=3)
+    with pytest.raises(UserError, match=r"3 updates in a row .* at step 8 \(the first activation .* of layers.1.mlp\)"):
+        run(config, prepare_engine)
+
+
 @pytest.mark.parametrize("compute", ["bfloat16", "auto"])
 def test_a_skipped_update_excuses_no_other_precision(tmp_path, compute):
     config = change(make_config(tmp_path), precision__compute=compute)

@@ -85,9 +85,15 @@ def save_checkpoint(
     (temporary / "state").mkdir(parents=True)
     save_state(temporary / "state")
     _commit(temporary, target, "checkpoint", loop, identity)
-    for old in list_checkpoints(root)[:-keep]:
-        _remove(old)
+    remove_old(root, loop, keep)
     return target
+
+
+def remove_old(root: Path, loop: LoopState, keep: int) -> None:
+    """Removes all checkpoints up to the one that `loop` is of, but for the newest `keep` of these."""
+    done = [path for path in list_checkpoints(root) if checkpoint_step(path) <= loop.progress.step]
+    for old in done[:-keep]:
+        _remove(old)
 
 
 def unfinished_import(root: Path) -> Path:

@@ -98,13 +98,16 @@ def _page(kills: list[dict[str, Any]], faults: list[dict[str, Any]]) -> Iterator
     by_operation = [row for row in kills if row["place"]["operation"]]
     yield _table("operation", by_operation, lambda row: row["place"]["operation"])
     yield from ("", "## Faults of the machine", "", _FAULTS.strip(), "")
-    yield f"{len(faults)} runs with {len({row['fault'] for row in faults})} faults, all whole after it." + "\n"
+    broken = sum(bool(row["wrong"]) for row in faults)
+    yield f"{len(faults)} commands with {len({row['fault'] for row in faults})} faults: {broken or 'none'} ended otherwise."
+    yield ""
     yield markdown_table(("fault", "command", "what is reported", "what is left"), list(_fault_rows(faults)))
 
 
 _FAULTS = """
-Each fault is done to a training run. What is reported must be nothing, a warning, or one error with exit code 2, never
-a traceback. Then every checkpoint must be whole. Then the fault goes away, and the same command must end as an
+Each fault is done to a training run, and if it can be, to preparing, importing and exporting. What is reported must be
+nothing, a warning, or one error with exit code 2, never a traceback. Too little memory may also end the process inside
+a library. Then every checkpoint must be whole. Then the fault goes away, and the same command must end as an
 undisturbed one. A fault that depends on a size or a moment is done with several.
 """
 

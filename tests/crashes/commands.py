@@ -30,7 +30,7 @@ class Command:
 
     Args:
       words: the script and its arguments; TWIN and FRAMEWORK stand for the twin's name, TEXT for a folder.
-      needs: what stands in its folder before: folders of what `make_template` makes.
+      needs: folders of the template that stand in its folder before.
       kills: of 100 kills, how many are of this command.
       core: whether it needs no twin.
       before: a function of `faults` that its process calls first.

@@ -2,6 +2,7 @@
 
 import collections
 import signal
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from tests.crashes.kills import ALL, read_place
 
 SLOW, EXHAUSTIVE = 20, 500
 """Kills per twin."""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc and pidfd_open")
 
 
 def wrong(killed) -> list[str]:

@@ -1,5 +1,7 @@
 """Faults of the machine: one error or a warning, and every checkpoint whole; docs/crashes.md shows them."""
 
+import sys
+
 import pytest
 
 from tests.crashes.campaign import Campaign
@@ -9,6 +11,9 @@ from tests.crashes.machine import FAULTS, NotHere, commands, observe
 
 FLAX = ("disk of the compile cache full", "compile cache that cannot be made", "little memory (`ulimit -v`)")
 """Faults that the slow tier does in Flax, too; elsewhere the twins run the same code of the core."""
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it needs /proc and Linux's limits")
 
 
 @pytest.fixture(scope="module", params=[CORE, "torch", "flax"])

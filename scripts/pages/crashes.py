@@ -98,8 +98,8 @@ def _page(kills: list[dict[str, Any]], faults: list[dict[str, Any]]) -> Iterator
     by_operation = [row for row in kills if row["place"]["operation"]]
     yield _table("operation", by_operation, lambda row: row["place"]["operation"])
     yield from ("", "## Faults of the machine", "", _FAULTS.strip(), "")
-    broken = sum(bool(row["wrong"]) for row in faults)
-    yield f"{len(faults)} commands with {len({row['fault'] for row in faults})} faults: {broken or 'none'} ended otherwise."
+    broken, kinds = sum(bool(row["wrong"]) for row in faults), len({row["fault"] for row in faults})
+    yield f"{len(faults)} commands with {kinds} faults: {broken or 'none'} ended otherwise."
     yield ""
     yield markdown_table(("fault", "command", "what is reported", "what is left"), list(_fault_rows(faults)))
 

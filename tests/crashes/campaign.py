@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from slm_core.runs.whole import examine
 from tests.crashes.commands import COMMANDS, Command, Work, contents, damaged
 from tests.crashes.fork_server import CORE, Ended, Server
 from tests.crashes.kills import Place, read_place
+
+DEATHS = (-signal.SIGKILL, -signal.SIGALRM)
+"""How a process ends that was killed; a crash of a library is another signal."""
 
 MOST = 4
 """Kills of one command before it may end."""
@@ -80,7 +84,7 @@ class Campaign:
         expected, folder, places = self.undisturbed(command), self.work.trial(command), []
         for _ in range(most):
             ended = self.work.run(command, folder, self._kill(expected, bool(places)))
-            if ended.status >= 0:
+            if ended.status not in DEATHS:
                 break
             places.append(read_place(self.work.server.report, _no_step_since(folder)))
             if wrong := half_made(folder):

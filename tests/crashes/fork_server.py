@@ -29,6 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120
 """Seconds after which a child counts as hanging."""
 
+HANGS = signal.SIGXCPU
+"""The signal that ends a child that hangs; nothing else sends it."""
+
 _SETTINGS = {
     "JAX_PLATFORMS": "cpu",
     "OMP_NUM_THREADS": "1",
@@ -112,7 +115,9 @@ class Server:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         assert answer, "the server of scripts has ended"
-        return Ended(**json.loads(answer))
+        ended = Ended(**json.loads(answer))
+        assert ended.status != -HANGS, f"{words} took more than {PATIENCE} s"
+        return ended
 
     def __enter__(self) -> Self:
         return self
@@ -160,7 +165,7 @@ def _wait(child: int) -> int:
     ended = select.poll()
     ended.register(handle, select.POLLIN)
     if not ended.poll(PATIENCE * 1000):
-        os.kill(child, signal.SIGABRT)
+        os.kill(child, HANGS)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(handle)
     return status

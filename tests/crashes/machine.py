@@ -211,17 +211,21 @@ _UNTOLD = ("prepared ", "hf: has no manifest", "thread '", "The global", "note: 
 """Beginnings of lines that do not concern a fault, or with which Rust explains a panic."""
 
 
+_GENERAL = {
+    "step-[0-9]{8}": "step-N",
+    "[0-9a-f]{12,64}": "...",
+    "of [0-9]+ bytes": "of N bytes",
+    r"\S*/(\S+\.py):[0-9]+: ": r"\1: ",
+    "'jit_\\w+'": "'...'",
+}
+
+
 def _said(errors: str, trial: Path) -> str:
-    """Leaves out of what was said what differs from run to run."""
+    """Leaves out of what was said what differs from run to run, and what was said before."""
     told = [line for line in errors.replace(f"{trial}/", "").splitlines() if line and not line.startswith(_UNTOLD)]
-    text = "; ".join(told)
-    for pattern, general in {
-        "step-[0-9]{8}": "step-N",
-        "[0-9a-f]{12,16}": "...",
-        "of [0-9]+ bytes": "of N bytes",
-    }.items():
-        text = re.sub(pattern, general, text)
-    return text
+    for pattern, general in _GENERAL.items():
+        told = [re.sub(pattern, general, line) for line in told]
+    return "; ".join(dict.fromkeys(told))
 
 
 def rows(twin: str, folder: Path, names: Sequence[str] = tuple(FAULTS)) -> Iterator[Observed]:

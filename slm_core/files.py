@@ -1,8 +1,11 @@
 """Writes files so that they survive a crash, sync first and rename last; and locks them, where that is possible."""
 
+import contextlib
 import errno
 import fcntl
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -52,9 +55,35 @@ def stamp(path: Path) -> tuple[int, ...]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
+@contextlib.contextmanager
+def machine_errors(path: Path) -> Iterator[None]:
+    """Turns what a library in Rust says of the machine, "... (os error 28)", into the OSError that Python has for it.
+
+    Args:
+      path: the file that the library writes.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = re.search(r"\(os error ([0-9]+)\)", str(error))
+        if code is None or isinstance(error, OSError):
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+def walk(folder: Path, topdown: bool = True) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Does what `os.walk` does, but raises OSError for a folder that cannot be listed. One that is gone is left out."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    return os.walk(folder, topdown, fail)
+
+
 def sync_tree(folder: Path) -> None:
     """Waits until everything inside a folder, and the folder itself, is on the disk."""
-    for parent, _, names in os.walk(folder, topdown=False):
+    for parent, _, names in walk(folder, topdown=False):
         for name in names:
             sync(Path(parent, name))
         sync(Path(parent))

@@ -7,7 +7,6 @@ The checksum is XXH3, 64 bits (https://github.com/Cyan4973/xxHash). It finds dam
 forger.
 """
 
-import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Literal
 import xxhash
 
 from slm_core.errors import UserError
-from slm_core.files import sync, sync_tree, write_atomically
+from slm_core.files import sync, sync_tree, walk, write_atomically
 from slm_core.json_files import Count, Schema, read_sealed, sealed_text
 
 NAME = "manifest.json"
@@ -127,6 +126,6 @@ def _damage(path: Path, entry: FileSum, quick: bool) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in walk(folder):
         for name in names:
             yield Path(parent, name).relative_to(folder).as_posix()

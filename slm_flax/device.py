@@ -12,6 +12,7 @@ from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.hardware.compute import BFLOAT16_CAPABILITY
 from slm_core.hardware.devices import Device, Shapes, count_gpus_as_their_driver, cpu_memory, gpu_memory
+from slm_core.logging import say_once
 from slm_flax.numerics import DTYPES
 
 TRIES = 5
@@ -31,9 +32,7 @@ def prepare_device(config: Config) -> jax.Device:
     jax.config.update("jax_enable_x64", config.precision.params == "float64")
     # JAX's own default rounds float32 matrix products to TF32 on GPUs that have it; PyTorch's does not.
     jax.config.update("jax_default_matmul_precision", "highest")
-    # pyrefly: ignore[missing-attribute]  jax adds its settings when it is imported
-    if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "lm-workbench" / "jax"))
+    _keep_what_is_compiled()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if config.run.threads:
         os.environ["NPROC"] = str(config.run.threads)  # XLA sizes its CPU thread pool by it
@@ -74,6 +73,23 @@ def peak_memory_bytes(device: jax.Device) -> int:
     if device.platform == "gpu":
         return (device.memory_stats() or {}).get("peak_bytes_in_use", 0)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _keep_what_is_compiled() -> None:
+    """Lets JAX keep compiled functions for later processes; warns and goes on without if the folder is of no use."""
+    # pyrefly: ignore[missing-attribute]  jax adds its settings when it is imported
+    chosen = jax.config.jax_compilation_cache_dir
+    try:
+        folder = Path(chosen) if chosen else Path.home() / ".cache" / "lm-workbench" / "jax"
+        folder.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(folder, os.W_OK) else f"{folder} cannot be written"
+    except RuntimeError:
+        why = "this user has no home folder"
+    except OSError as error:
+        why = f"{error.filename} cannot be made ({error.strerror})"
+    if why:
+        say_once(f"{why}: JAX compiles anew in each process; set JAX_COMPILATION_CACHE_DIR to a folder for the results")
+    jax.config.update("jax_compilation_cache_dir", None if why else str(folder))
 
 
 def _limit_gpu_memory(limit: float) -> None:

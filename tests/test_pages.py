@@ -17,10 +17,13 @@ from scripts.pages.resuming import COMMAND as RESUMING
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
 from slm_core.studies.reproducibility import VARIATIONS
+from tests.crashes.machine import FAULTS as FAULTS_OF_MACHINES
+from tests.crashes.test_kills import EXHAUSTIVE as KILLS
 from tests.mutation_score import COMMAND as MUTATIONS
 from tests.runs.damages import COUNT as KINDS
 
 DOCS = Path(__file__).parents[1] / "docs"
+CRASHES = "uv run scripts/pages/crashes.py"
 DAMAGE = "uv run scripts/pages/damage.py"
 COMPONENTS = "uv run scripts/pages/components.py"
 IMPORTS = "uv run scripts/check_imports.py --variants 2000 --flax_variants 110 --markdown docs/imports.md"
@@ -97,6 +100,18 @@ def test_every_kind_of_damage_was_done_and_none_was_silent():
     assert counts[1:] == (KINDS,), remedy("damage.md", DAMAGE)
 
 
+def test_many_kills_and_every_fault_were_done_and_none_ended_otherwise():
+    counts = stated("crashes.md", "N kills in PyTorch and N in Flax: none ended otherwise.")
+    assert len(counts) == 2 and min(counts) >= KILLS, remedy("crashes.md", CRASHES)
+    rows = [line.split("|")[1].strip() for line in _faults()]
+    assert set(rows) == set(FAULTS_OF_MACHINES), remedy("crashes.md", CRASHES)
+
+
+def _faults() -> list[str]:
+    lines = text_of("crashes.md").partition("## Faults of the machine")[2].splitlines()
+    return [line for line in lines if line.startswith("| ")][2:]
+
+
 def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.DOCS", tmp_path)
     (tmp_path / "page.md").write_text("Before. 1,486 measurements of\n137 cases, all within their tolerances. After.\n")
@@ -107,8 +122,8 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
-     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("imports.md", IMPORTS),
-     ("reproducibility.md", REPRODUCIBILITY)],
+     ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("crashes.md", CRASHES),
+     ("imports.md", IMPORTS), ("reproducibility.md", REPRODUCIBILITY)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

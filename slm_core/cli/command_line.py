@@ -1,7 +1,7 @@
 """The command line of every script: `--config PATH[:variant]`, `--config.a.b=value`, a script's own flags, `--help`.
 
 A user's mistake, here or inside the script, prints one line `error: ...` on stderr and exits with status 2. So does
-what the machine refuses: a full disk, a file that cannot be written, a closed output.
+what the machine refuses: a full disk, a file that cannot be written, too little memory, a closed output.
 """
 
 import contextlib
@@ -69,6 +69,7 @@ def main(
         --help SECTION.
     """
     words = sys.argv[1:] if argv is None else list(argv)
+    _open_closed_streams()
     _print_any_character()
     try:
         _check_text(words)
@@ -80,6 +81,7 @@ def main(
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         run(invocation)
+        sys.stdout.flush()  # else Python does it as it ends, and tells of a failure in its own words
     except UserError as error:
         print("error:", one_line(error), file=sys.stderr)
         raise SystemExit(2) from None
@@ -92,6 +94,11 @@ def main(
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BaseException as error:  # a panic of Rust is no Exception
+        if isinstance(error, SystemExit) or not out_of_memory(error):
+            raise
+        print(f"error: {NO_MEMORY}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 _REMEDIES = {
@@ -101,12 +108,31 @@ _REMEDIES = {
     errno.EACCES: "check its permissions, or name another",
     errno.EPERM: "check its permissions, or name another",
     errno.ENAMETOOLONG: "give a shorter name",
+    errno.EFBIG: "the file system or ulimit -f allows no larger file: name a folder elsewhere, or raise the limit",
+    errno.ENOMEM: "close other programs, or give the process more memory",
     errno.EMFILE: "let the process open more files: ulimit -n 4096",
     errno.ENFILE: "close other programs: the machine has too many open files",
     errno.EIO: "check the disk",
     errno.EPIPE: "its reader ended; write the output to a file instead",
 }
 """{what the machine says: what to do}."""
+
+
+NO_MEMORY = (
+    "the memory is full: close other programs, raise the limit of the process, or make train.micro_batch_size, "
+    "data.seq_len or the model smaller"
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Says whether an exception of Python, of a framework or of Rust means that no more memory could be had."""
+    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY_TEXTS)
+
+
+_NO_MEMORY_TEXTS = (
+    "can't allocate memory", "out of memory", "RESOURCE_EXHAUSTED", "can't start new thread", "ThreadPoolBuildError",
+)  # fmt: skip
+"""What the exceptions of PyTorch, JAX and Rust say. A thread that cannot start lacks the memory of its stack."""
 
 
 def machine_error(error: OSError) -> str:
@@ -119,6 +145,17 @@ def one_line(error: UserError | str) -> str:
     """Returns an error, or its text, as one line, in which what a terminal would obey is written as its escape."""
     text = " ".join(str(error).split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _open_closed_streams() -> None:
+    """Sends the output of a process that was started without one (`>&-`) nowhere.
+
+    Else the next file that is opened gets the stream's number, and what a library prints goes into that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number: the stream's
+            setattr(sys, name, os.fdopen(handle, "w" if number else "r", closefd=False))
 
 
 def _print_any_character() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from slm_core.config import Data
 from slm_core.data.chunks import Chunk, Entry
-from slm_core.data.dataset import FORMAT, TextDataset, add_signature, find_dataset, read_manifest
+from slm_core.data.dataset import FORMAT, TextDataset, add_signature, find_dataset, read_manifest, token_files
 from slm_core.data.encode import Recipe, encode, smallest_dtype
 from slm_core.data.hashing import json_hash
 from slm_core.data.make_tokenizer import make_tokenizer
@@ -51,7 +51,7 @@ def build(
       UserError: the source cannot be used; nothing of the work is kept.
       ResumableError: the same command can continue.
     """
-    work = Path(data.dir) / ".partial" / f"{source_name(data)}-{signature[:12]}"
+    work = work_folder(data, signature)
     work.mkdir(parents=True, exist_ok=True)
     try:
         dataset = _build_in(work, data, entries, settings, signature, progress)
@@ -62,6 +62,11 @@ def build(
         raise
     shutil.rmtree(work, ignore_errors=True)
     return dataset
+
+
+def work_folder(data: Data, signature: str) -> Path:
+    """Returns the folder in which the dataset of a source is built."""
+    return Path(data.dir) / ".partial" / f"{source_name(data)}-{signature[:12]}"
 
 
 def _build_in(
@@ -84,7 +89,8 @@ def _build_in(
         counts = encode(chunks, scanned, recipe, work, workers, progress)
     _check_unchanged(data, entries)
     _check_split(data, scanned, counts)
-    shutil.copytree(work / "tokenizer", work / "dataset" / "tokenizer", dirs_exist_ok=True)
+    _remove_all_but_tokens(work / "dataset", recipe.dtype)
+    shutil.copytree(work / "tokenizer", work / "dataset" / "tokenizer")
     fingerprint = json_hash(content, _texts(work / "tokenizer"))[:16]
     found_by = {"fingerprint": fingerprint, "signatures": [signature], "contents": [content]}
     manifest = found_by | _manifest(data, settings, scanned, tokenizer, recipe, counts, sample_bytes)
@@ -141,6 +147,15 @@ def _check_split(data: Data, scanned: Scan, counts: dict[str, int]) -> None:
                 f"data.path={data.path!r}: {none} falls into {side} (data.split={data.split}, "
                 f"data.val_fraction={data.val_fraction}); set data.split=tail, change data.val_fraction or add text"
             )
+
+
+def _remove_all_but_tokens(built: Path, dtype: str) -> None:
+    """Removes what a process left that ended while it completed the folder: its table of files would list that, too."""
+    for entry in built.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name not in token_files(dtype):
+            entry.unlink()
 
 
 def _publish(built: Path, folder: Path, manifest: dict[str, Any]) -> Path:

@@ -104,11 +104,20 @@ class TextDataset:
         return load_tokenizer(self.folder / "tokenizer")
 
     def tokens(self, split: str) -> np.ndarray:
-        """Maps all tokens of "train" or "validation", read-only: uint8, uint16 or uint32 [n]."""
+        """Maps all tokens of "train" or "validation", read-only: uint8, uint16 or uint32 [n].
+
+        Raises:
+          UserError: the file is gone.
+        """
         check_split(split)
         if not self.counts[f"{split}_tokens"]:  # an empty file cannot be mapped
             return np.empty(0, self._dtype)
-        return np.memmap(self.folder / f"{split}.bin", self._dtype, mode="r")
+        try:
+            return np.memmap(self.folder / f"{split}.bin", self._dtype, mode="r")
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.folder}: {split}.bin was removed meanwhile; run the same command again to prepare it anew"
+            ) from None
 
     def windows(self, split: str, seq_len: int) -> "TextWindows":
         """Opens the windows of a split. Raises UserError if it is shorter than one window."""

@@ -7,12 +7,13 @@ time prepare one source.
 
 import contextlib
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slm_core.config import Data
-from slm_core.data.build import build
+from slm_core.data.build import build, work_folder
 from slm_core.data.dataset import FORMAT, Dataset, TextDataset, find_dataset
 from slm_core.data.hashing import json_hash
 from slm_core.data.progress import Progress
@@ -50,6 +51,7 @@ def prepare_text(data: Data, progress: bool = True) -> TextDataset:
     if dataset is None:
         with _writable(root), _lock(root, signature, shown):
             dataset = find_dataset(root, "signatures", signature) or build(data, entries, settings, signature, shown)
+    _remove_work(data, signature)
     for side in SIDES:
         dataset.windows(side, data.seq_len)
     return dataset
@@ -65,6 +67,15 @@ def _settings(data: Data) -> dict[str, Any]:
         open_tokenizer(path)
         settings["tokenizer"] = "file:" + json_hash(Path(path).expanduser().read_text(encoding="utf-8"))
     return settings
+
+
+def _remove_work(data: Data, signature: str) -> None:
+    """Removes what a process left that ended between giving the dataset its name and cleaning up."""
+    work = work_folder(data, signature)
+    if work.exists():
+        with contextlib.suppress(OSError), open(Path(data.dir) / ".locks" / signature[:12], "w") as file:
+            if lock_file(file) is not False:  # else a process is just building or cleaning up
+                shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

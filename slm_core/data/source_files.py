@@ -12,6 +12,7 @@ from pathlib import Path
 from slm_core.config import Data
 from slm_core.data.chunks import Entry
 from slm_core.errors import UserError, nearest
+from slm_core.files import walk
 
 _SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 
@@ -20,7 +21,7 @@ def standard_library(data: Data) -> list[Entry]:
     """Lists the standard library without its tests, in the order of a hash of the name, so that subjects are mixed."""
     root = Path(sysconfig.get_path("stdlib"))
     entries = []
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in walk(root):
         folders[:] = [f for f in folders if f not in _SKIPPED and not f.startswith("config-")]
         for file in files:
             if file.endswith(".py") and not file.startswith("_sysconfigdata"):
@@ -83,7 +84,7 @@ def _folder(data: Data, root: Path, suffixes: tuple[str, ...]) -> list[Entry]:
 
 
 def _files(root: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    for folder, folders, files in os.walk(root):
+    for folder, folders, files in walk(root):
         folders[:] = [f for f in folders if not f.startswith(".") and f != "__pycache__"]
         for file in files:
             path = Path(folder, file)

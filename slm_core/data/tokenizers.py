@@ -13,6 +13,7 @@ import numpy as np
 
 from slm_core.config.bounds import TOKENS
 from slm_core.errors import UserError
+from slm_core.files import machine_errors
 from slm_core.json_files import Schema, read_json
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ class Library:
 
     def save(self, folder: Path) -> None:
         _write(folder, {"kind": self.kind})
-        self.inner.save(str(folder / "tokenizer.json"), pretty=False)
+        with machine_errors(folder / "tokenizer.json"):
+            self.inner.save(str(folder / "tokenizer.json"), pretty=False)
 
 
 class _LibraryStream:

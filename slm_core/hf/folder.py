@@ -9,14 +9,13 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (gives NumPy the dtype bfloat16, which safetensors looks up by name)
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from slm_core.errors import UserError
 from slm_core.hf.family import Family
 from slm_core.logging import say_once
 from slm_core.manifest import NAME as MANIFEST
 from slm_core.manifest import check_export
-from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
+from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, save_tensors, shards
 
 INDEX, BIN_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -123,7 +122,7 @@ def write_tensors(
     """
     stored, names, total = np.dtype(dtype), [], 0
     for number, shard in enumerate(shards(((name, x.astype(stored, copy=False)) for name, x in items), shard_bytes)):
-        save_file(shard, folder / _part(number), metadata=METADATA)
+        save_tensors(shard, folder / _part(number), METADATA)
         names.append(list(shard))
         total += sum(array.nbytes for array in shard.values())
     if len(names) == 1:

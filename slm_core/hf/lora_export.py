@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from slm_core.config import Config
 from slm_core.errors import UserError
@@ -20,7 +19,7 @@ from slm_core.hf.family import Family
 from slm_core.hf.folder import METADATA
 from slm_core.hf.rules import Rule
 from slm_core.hf.shapes import weight_shape
-from slm_core.model.weights import Weights
+from slm_core.model.weights import Weights, save_tensors
 from slm_core.quantization.formats import ADAPTER
 
 
@@ -54,7 +53,7 @@ def write_adapter(
     for module in modules:
         for kind, array in (("A", module.a), ("B", module.b)):
             tensors[f"{PREFIX}{module.name}.lora_{kind}.weight"] = np.ascontiguousarray(array.astype(dtype))
-    save_file(tensors, folder / FILE_NAME, metadata=METADATA)
+    save_tensors(tensors, folder / FILE_NAME, METADATA)
     (folder / CONFIG).write_text(json.dumps(_settings(config, modules, family, base), indent=2) + "\n")
     return len(modules)
 

@@ -15,6 +15,7 @@ from slm_core.data.tokenizers import (
     open_tokenizer,
     save_tokenizer,
 )
+from slm_core.files import machine_errors
 
 if TYPE_CHECKING:
     import tokenizers
@@ -86,7 +87,8 @@ def export_tokenizer(source: Path, target: Path, context: int) -> None:
         return
     tokenizer = load_tokenizer(source)
     inner = _as_library(tokenizer)
-    inner.save(str(target / "tokenizer.json"), pretty=False)
+    with machine_errors(target / "tokenizer.json"):
+        inner.save(str(target / "tokenizer.json"), pretty=False)
     if not (target / "tokenizer_config.json").is_file():
         settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context}
         if tokenizer.end is not None:

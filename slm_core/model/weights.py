@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from slm_core.errors import UserError
-from slm_core.files import sync, sync_tree
+from slm_core.files import machine_errors, sync, sync_tree
 
 Weights = Mapping[str, np.ndarray]
 """{canonical name: array}. Each access may read the array from disk again."""
@@ -56,11 +56,21 @@ def write_weights(folder: Path, items: Iterable[tuple[str, np.ndarray]], shard_b
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     for number, shard in enumerate(shards(items, shard_bytes), 1):
-        save_file(shard, temporary / f"weights-{number:05d}.safetensors")
+        save_tensors(shard, temporary / f"weights-{number:05d}.safetensors")
     sync_tree(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
     sync(folder.parent)
+
+
+def save_tensors(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file.
+
+    Raises:
+      OSError: the machine refuses it, for example because the disk is full. The library's own error is none.
+    """
+    with machine_errors(path):
+        save_file(arrays, path, metadata)
 
 
 def shards(items: Iterable[tuple[str, np.ndarray]], shard_bytes: int) -> Iterator[dict[str, np.ndarray]]:

@@ -77,6 +77,18 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         (folder / f"step-{step:08d}.txt").write_text(text, encoding="utf-8")
 
+    def check_there(self) -> None:
+        """Raises UserError if the folder is no longer the one that this process locked."""
+        try:
+            same = os.path.samestat(os.stat(self.path / ".lock"), os.fstat(self._lock))
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            raise UserError(
+                f"{self.path}: it was removed, renamed or replaced while it trained, so nothing more can be saved; "
+                "put it back, or run the same command again to begin anew"
+            )
+
     def close(self) -> None:
         os.close(self._lock)
 
@@ -84,10 +96,18 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Closes the run. One that was refused before its first update leaves no folder behind."""
+        """Closes the run. One that was refused before its first update leaves no folder behind.
+
+        Raises:
+          UserError: a file is missing because the whole folder is.
+        """
         if self._new and kind and issubclass(kind, UserError) and not (self.path / "metrics.jsonl").exists():
             shutil.rmtree(self.path, ignore_errors=True)
-        self.close()
+        try:
+            if kind and issubclass(kind, FileNotFoundError | NotADirectoryError):
+                self.check_there()
+        finally:
+            self.close()
 
 
 def open_run(

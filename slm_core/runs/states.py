@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 from msgspec import to_builtins
-from safetensors.numpy import save_file
 
 from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.json_files import Count, Schema, read_json
-from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, shards
+from slm_core.model.weights import SHARD_BYTES, Lazy, Weights, open_safetensors, save_tensors, shards
 
 SCHEMA = 1
 """Version of the form. A reader refuses a later one."""
@@ -77,7 +76,7 @@ def write_state(
     """
     names = []
     for number, shard in enumerate(shards(entries, shard_bytes), 1):
-        save_file(shard, folder / _file(number))
+        save_tensors(shard, folder / _file(number))
         names.append(len(shard))
     described = {"schema": SCHEMA, **to_builtins(writer), "files": len(names), "entries": sum(names)}
     (folder / FILE).write_text(json.dumps(described, indent=1) + "\n")

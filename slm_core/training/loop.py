@@ -190,6 +190,7 @@ class _Loop:
 
     def _between_updates(self, step: int, stop: StopRequest) -> bool:
         """Does what is due after a completed update. Returns whether to stop there."""
+        self.run_folder.check_there()  # else a save would make the folder anew, with nothing in it but the checkpoint
         if self._due(self.train.eval_every, step):
             self._evaluate(step)
         if self._sample_due(step):

@@ -23,7 +23,7 @@ from slm_core.data import Batches, Dataset, prepare, validation_batches
 from slm_core.inference.evaluation import VALIDATION_SEED
 from slm_core.model.weights import Weights
 from slm_core.protocols import Engine
-from slm_core.runs.checkpoints import LoopState, read_loop
+from slm_core.runs.checkpoints import LoopState, read_loop, remove_old
 from slm_core.runs.chosen import mend_best, same_measure
 from slm_core.runs.folder import RunFolder, open_run
 from slm_core.runs.origin import check_text, open_source
@@ -122,4 +122,5 @@ def start(config: Config, framework: str, preset: str, overrides: Iterable[str])
             warn_of_damage(run.path, loop.lines)
             keeps = config.train.keep_best and same_measure(run.changed_at(loop.progress.step))
             mend_best(loop.progress, run.checkpoints, run.identity, keeps)
+            remove_old(run.checkpoints, loop, config.train.keep_checkpoints)  # of a process that ended before it did
         yield Start(config, run, dataset, base, run.checkpoint, loop)

@@ -1,5 +1,6 @@
 """The manifest of a folder: what it lists, and what it says about files that are not as it lists them."""
 
+import errno
 import os
 
 import pytest
@@ -50,6 +51,21 @@ def test_each_damage_is_one_text(folder):
     assert damaged_files(folder, files, quick=True, others=True) == [
         "empty has 9 bytes instead of 0", "inside/b is missing",
     ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(folder, monkeypatch):
+    """A manifest without files would vouch for nothing."""
+
+    def scandir(path):
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match="Too many open files"):
+        file_sums(folder)
+    with pytest.raises(OSError, match="Too many open files"):
+        commit_folder(folder, folder.with_name("new"), "checkpoint", 1, "config", "data")
+    monkeypatch.undo()
+    assert not folder.with_name("new").exists() and file_sums(folder.with_name("none")) == {}
 
 
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(folder):

@@ -1,6 +1,7 @@
 """The Flax twin's facts about its device. Those of a GPU come from invented answers of JAX and the driver."""
 
 import os
+from pathlib import Path
 from unittest.mock import Mock
 
 import jax
@@ -20,6 +21,28 @@ def test_a_cpu_is_found_with_its_memory():
     assert 0 < facts.free <= facts.total and facts.fused == "JAX's function, in blocks of queries"
     for dtype in ("float32", "float16"):
         assert 0 < facts.matmul_seconds(dtype, MATRICES) < 1
+
+
+@pytest.mark.parametrize(
+    ("home", "chosen", "said"),
+    [("/proc", None, "/proc/.cache cannot be made"), ("", None, "no home folder"), ("", "/proc/x", "/proc/x cannot")],
+)
+def test_a_compile_cache_of_no_use_is_a_warning(monkeypatch, caplog, home, chosen, said):
+    """Root may write everywhere but there."""
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    caplog.set_level("WARNING", "lm-workbench")
+    before = jax.config.jax_compilation_cache_dir
+    monkeypatch.setattr(Path, "home", (lambda: Path(home)) if home else no_home)
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        device.prepare_device(Config(run=Run(device="cpu")))
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert said in caplog.text and "set JAX_COMPILATION_CACHE_DIR" in caplog.text
 
 
 def card(capability: str) -> Mock:

@@ -14,6 +14,7 @@ from slm_core.config import Data
 from slm_core.data import prepare
 from slm_core.data.tokenizers import open_tokenizer, train_bpe
 from tests.inputs.answers import answer, for_all, tiers
+from tests.inputs.edits import NEW, edited, places
 
 WORDS = st.sampled_from(
     ["the fox ", "naïve ", "\n", "\n\n", "日本 ", "a" * 400, "🦙", "\t", "0 1 2 ", "\x85", "\r\n", "\ufeff"]
@@ -91,30 +92,6 @@ def tokenizer(tmp_path_factory):
     file = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     train_bpe(["the quick brown fox jumps over the lazy dog " * 20], 300).inner.save(str(file))
     return json.loads(file.read_text())
-
-
-def places(value, path=()):
-    """Yields the path of every value inside a JSON value."""
-    yield path
-    inside = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
-    for key, each in inside:
-        if len(path) < 3:
-            yield from places(each, (*path, key))
-
-
-def edited(value, path, new):
-    """Returns a copy with the value at a path replaced, or left out if `new` is ...."""
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    if new is ... and len(path) == 1:
-        del copy[path[0]]
-    else:
-        copy[path[0]] = edited(value[path[0]], path[1:], new)
-    return copy
-
-
-NEW = [..., None, 0, -1, 10**12, "", "x", [], {}, [[]], True, 0.5, {"type": "BPE"}, {"a": 10**9}, {"a": 0, "b": 0}]
 
 
 @tiers(25, 40, 400)

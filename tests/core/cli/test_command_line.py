@@ -237,6 +237,12 @@ def test_errors_inside_the_script(capsys):
         (PermissionError(errno.EACCES, "Permission denied", "x.json"), "x.json: Permission denied; check its perm"),
         (OSError(errno.EMFILE, "Too many open files", "y"), "y: Too many open files; let the process open more"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), "standard output: Broken pipe; its reader ended"),
+        (OSError(errno.EFBIG, "File too large", "z"), "z: File too large; the file system or ulimit -f allows no"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "a file: Cannot allocate memory; close other programs"),
+        (MemoryError(), "the memory is full: close other programs"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "the memory is full"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4 bytes."), "the memory is full"),
+        (RuntimeError("can't start new thread"), "the memory is full"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line(capsys, error, line):
@@ -249,11 +255,13 @@ def test_what_the_machine_refuses_is_one_line(capsys, error, line):
     assert caught.value.code == 2 and said.startswith(f"error: {line}") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("letters", [1, 100_000])
 @pytest.mark.parametrize("where", ["/dev/full", "a closed pipe"])
-def test_output_that_cannot_be_written_is_one_line(where, tmp_path):
+def test_output_that_cannot_be_written_is_one_line(where, letters, tmp_path):
+    """A short one is written only at the end."""
     code = (
         "from slm_core.cli.command_line import main\n"
-        "main(lambda invocation: print('x' * 100_000, flush=True), 'Tests.', argv=[])\n"
+        f"main(lambda invocation: print('x' * {letters}), 'Tests.', argv=[])\n"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     if where == "/dev/full":
@@ -265,6 +273,23 @@ def test_output_that_cannot_be_written_is_one_line(where, tmp_path):
         [sys.executable, "-c", code], env=environment, stdout=output, stderr=subprocess.PIPE, text=True, cwd=tmp_path
     )
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_without_an_output_no_file_gets_what_is_printed(stream, tmp_path):
+    """The shell's `>&-` and `2>&-`: the file that is opened next would have the stream's number."""
+    code = (
+        "import os\n"
+        "from slm_core.cli.command_line import main\n"
+        "def run(invocation):\n"
+        " with open('file', 'w') as file:\n"
+        f"  os.write({stream}, b'from a library'); print('x', flush=True)\n"
+        "main(run, 'Tests.', argv=[])\n"
+    )
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    close = lambda: os.close(stream)  # noqa: E731
+    done = subprocess.run([sys.executable, "-c", code], env=environment, preexec_fn=close, cwd=tmp_path)
+    assert done.returncode == 0 and (tmp_path / "file").read_text() == ""
 
 
 def test_ctrl_c_is_quiet(capsys):

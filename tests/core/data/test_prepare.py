@@ -15,6 +15,7 @@ from slm_core.data import chunks, encode, prepare, sample, save_tokenizer, scan
 from slm_core.data.dataset import TextDataset
 from slm_core.data.tokenizers import train_bpe
 from slm_core.errors import UserError
+from slm_core.files import lock_file
 
 module = sys.modules["slm_core.data.build"]
 
@@ -180,6 +181,35 @@ def test_a_crash_between_writing_and_noting_is_undone(data, tmp_path, monkeypatc
     assert np.array_equal(prepare(data(), progress=False).tokens("train"), whole.tokens("train"))
 
 
+@pytest.mark.parametrize("place", ["manifest.json.tmp", "tokenizer/kind.json"])
+def test_what_a_crash_left_in_the_folder_is_not_part_of_the_dataset(data, tmp_path, monkeypatch, place):
+    """It would be listed among the files, and the dataset then counts as damaged for ever."""
+
+    def crash(built, folder, manifest):
+        (built / place).write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_publish", crash)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(data(), progress=False)
+    dataset = prepare(data(), progress=False)
+    assert set(dataset.manifest["files"]) == {"tokenizer/kind.json", "train.bin", "validation.bin"}
+    assert prepare(data(), progress=False).fingerprint == dataset.fingerprint
+
+
+def test_work_that_a_crash_left_after_the_end_is_removed(data, tmp_path):
+    folder = prepare(data(), progress=False).folder
+    signature = json.loads((folder / "manifest.json").read_text())["signatures"][0]
+    left = module.work_folder(data(), signature) / "unpacked"
+    left.mkdir(parents=True)
+    with open(Path(data().dir) / ".locks" / signature[:12], "w") as file:
+        assert lock_file(file)
+        prepare(data(), progress=False)
+        assert left.exists()  # the process with the lock is at work there
+    assert prepare(data(), progress=False).folder == folder and not left.parent.exists()
+
+
 def test_many_processes_give_the_same_tokens(data, tmp_path, monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 16384)
     asked = {"tokenizer": "bpe", "vocab_size": 300}
@@ -223,6 +253,15 @@ def test_a_damaged_dataset_is_named(data):
         file.write(b"x")
     with pytest.raises(UserError, match="train.bin has .* bytes instead of"):
         prepare(data(), progress=False)
+
+
+def test_a_dataset_that_is_removed_while_it_is_used_is_one_line(data):
+    dataset = prepare(data(), progress=False)
+    windows, first = dataset.windows("train", 16), dataset.windows("train", 16)[0]
+    shutil.rmtree(dataset.folder)
+    assert np.array_equal(windows[0], first)  # what is open stays
+    with pytest.raises(UserError, match="validation.bin was removed meanwhile; run the same command again"):
+        dataset.opening(3)
 
 
 def test_too_short_and_skewed_sources_are_refused(data, tmp_path):

@@ -1,10 +1,13 @@
 """Weights on disk: shards, laziness, damage."""
 
+import errno
+
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from slm_core.errors import UserError
-from slm_core.model.weights import Lazy, checked, read_weights, write_weights
+from slm_core.model.weights import Lazy, checked, read_weights, save_tensors, write_weights
 
 ARRAYS = {f"layers.{i}.weight": np.full((4, 8), i, np.float32) for i in range(5)} | {"scale": np.array(2.0)}
 
@@ -54,6 +57,21 @@ def test_an_unfinished_folder_never_appears(tmp_path):
     assert not (tmp_path / "weights").exists()
     write_weights(tmp_path / "weights", ARRAYS.items(), 1)
     assert read_weights(tmp_path / "weights").keys() == ARRAYS.keys()
+
+
+def test_what_the_machine_refuses_is_an_error_of_the_machine(tmp_path, monkeypatch):
+    """The library's own error says neither which file it was nor what to do."""
+
+    def full(arrays, path, metadata):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("slm_core.model.weights.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save_tensors({"a": np.zeros(3)}, tmp_path / "x.safetensors")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x.safetensors"))
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No such file"):
+        save_tensors({"a": np.zeros(3)}, tmp_path / "none" / "x.safetensors")
 
 
 def test_transposed_arrays_keep_their_values(tmp_path):

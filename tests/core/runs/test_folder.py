@@ -162,6 +162,37 @@ def test_two_processes_cannot_train_the_same_run(config):
     assert run(config).finished
 
 
+def test_old_checkpoints_that_a_crash_left_are_removed_though_the_run_is_complete(config):
+    kept = change(config, train__checkpoint_every=1, train__keep_checkpoints=3)
+    folder = run(kept).folder
+    assert len(list(folder.glob("checkpoints/step-*"))) == 3
+    run(change(kept, train__keep_checkpoints=1))
+    assert [path.name for path in folder.glob("checkpoints/step-*")] == ["step-00000003"]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("when", ["train_step", "save"])
+def test_a_run_that_is_removed_while_it_trains_is_not_made_anew_without_its_files(config, when, replaced):
+    path = Path(config.run.dir) / config.run.name
+
+    class Removing(BigramEngine):
+        def __init__(self, *given):
+            super().__init__(*given)
+            original = getattr(self, when)
+
+            def remove(*given):
+                shutil.rmtree(path)
+                if replaced:
+                    path.mkdir()
+                return original(*given)
+
+            setattr(self, when, remove)
+
+    with pytest.raises(UserError, match="removed, renamed or replaced while it trained") as caught:
+        train(config, Removing, "torch")
+    assert "\n" not in str(caught.value) and not (path / "checkpoints").exists()
+
+
 def test_a_folder_that_is_not_a_run_is_left_alone(config):
     folder = Path(config.run.dir) / "run"
     folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 https://arxiv.org/abs/2305.07759): GPT-2 with unscaled scores, and a window in some layers."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
@@ -57,14 +58,15 @@ def read(fields: Fields) -> Config:
 def _read_types(fields: Fields) -> list[str]:
     """Reads whether each layer is "global" or "local". The class writes attention_layers beside attention_types."""
     count, given = fields.get("num_layers"), fields.get("attention_types")
-    given = ALTERNATING if given is None else given
+    named: Any = ALTERNATING if given is None else given
     try:
-        types = [kind for kinds, times in given for _ in range(times) for kind in kinds]
+        every = (kind for kinds, times in named for _ in range(times) for kind in kinds)
+        types = list(islice(every, count + 1))  # `times` may be any number
     except (TypeError, ValueError):
         types = []
     if len(types) != count or not all(kind in ("global", "local") for kind in types):
         raise UserError(
-            f"config.json: attention_types={text(given)} of a gpt_neo model does not name num_layers={count} layers as"
+            f"config.json: attention_types={text(named)} of a gpt_neo model does not name num_layers={count} layers as"
             " global or local: restore the file"
         )
     if fields.given("attention_layers"):

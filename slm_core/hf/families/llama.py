@@ -109,7 +109,7 @@ def write_model(config: Config, activations: Mapping[str, tuple[str, str]] = GAT
 
 def hidden_act(mlp: Mlp, activations: Mapping[str, tuple[str, str]] = GATED) -> str:
     """Returns the name of the activation of an MLP; the first name for one that is not among them."""
-    names = {value: hf_name for hf_name, value in reversed(activations.items())}
+    names = {value: hf_name for hf_name, value in reversed(list(activations.items()))}
     return names.get((mlp.kind, mlp.gelu), next(iter(activations)))
 
 

@@ -34,7 +34,7 @@ NEUTRAL = (
     "summary_type", "summary_use_proj",
 )  # fmt: skip
 """Dropout, and heads of other tasks."""
-ALTERNATING = [[["global", "local"], 12]]
+ALTERNATING: list[Any] = [[["global", "local"], 12]]
 """The class's own attention_types."""
 
 

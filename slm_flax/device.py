@@ -79,6 +79,7 @@ def _keep_what_is_compiled() -> None:
     """Lets JAX keep compiled functions for later processes; warns and goes on without if the folder is of no use."""
     # pyrefly: ignore[missing-attribute]  jax adds its settings when it is imported
     chosen = jax.config.jax_compilation_cache_dir
+    folder = None
     try:
         folder = Path(chosen) if chosen else Path.home() / ".cache" / "lm-workbench" / "jax"
         folder.mkdir(parents=True, exist_ok=True)

@@ -287,8 +287,8 @@ def test_without_an_output_no_file_gets_what_is_printed(stream, tmp_path):
         "main(run, 'Tests.', argv=[])\n"
     )
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    close = lambda: os.close(stream)  # noqa: E731
-    done = subprocess.run([sys.executable, "-c", code], env=environment, preexec_fn=close, cwd=tmp_path)
+    command = ["sh", "-c", f'exec "$0" -c "$1" {stream}>&-', sys.executable, code]
+    done = subprocess.run(command, env=environment, cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / "file").read_text() == ""
 
 

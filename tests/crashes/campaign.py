@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slm_core.runs.checkpoints import list_checkpoints
+from slm_core.runs.checkpoints import checkpoint_step, list_checkpoints
 from slm_core.runs.whole import examine
 from tests.crashes.commands import COMMANDS, Command, Work, contents, damaged
 from tests.crashes.fork_server import CORE, Ended, Server
@@ -83,10 +83,11 @@ class Campaign:
         """Runs a command from its beginning to its end, and kills it up to `most` times on the way."""
         expected, folder, places = self.undisturbed(command), self.work.trial(command), []
         for _ in range(most):
+            begins_at = _saved(folder)
             ended = self.work.run(command, folder, self._kill(expected, bool(places)))
             if ended.status not in DEATHS:
                 break
-            places.append(read_place(self.work.server.report, _no_step_since(folder)))
+            places.append(read_place(self.work.server.report, _last_line(folder) <= begins_at))
             if wrong := half_made(folder):
                 yield Killed(command.name, places.pop(), wrong)
         else:
@@ -140,13 +141,17 @@ def wrong_end(command: Command, folder: Path, ended: Ended, expected: Undisturbe
     return "a file cannot be read"
 
 
-def _no_step_since(folder: Path) -> bool:
-    """Says whether the last line of metrics.jsonl is not newer than the newest checkpoint."""
+def _saved(folder: Path) -> int:
+    """Returns the step from which a run goes on; 0: it has no checkpoint."""
+    checkpoints = list_checkpoints(folder / "models" / "run" / "checkpoints")
+    return checkpoint_step(checkpoints[-1]) if checkpoints else 0
+
+
+def _last_line(folder: Path) -> int:
+    """Returns the step of the last whole line of metrics.jsonl; 0: there is none."""
     path = folder / "models" / "run" / "metrics.jsonl"
-    checkpoints = list_checkpoints(path.parent / "checkpoints")
-    saved = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
     whole = [line for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
-    return not whole or json.loads(whole[-1])["step"] <= saved
+    return json.loads(whole[-1])["step"] if whole else 0
 
 
 def half_made(folder: Path) -> str:

@@ -133,7 +133,7 @@ class Taps:
         if not x.requires_grad:
             self.constants[number] = x.detach().requires_grad_()
             return self.constants[number]
-        node = x.view_as(x)
+        node = x.clone()  # what is recorded stays: Falcon's class adds attention into the MLP's output in place
         node.register_hook(lambda gradient: self.gradients.update({number: gradient}))
         return node
 

@@ -82,7 +82,7 @@ def save_checkpoint(
     """
     target = checkpoint_path(root, step)
     temporary = root / (_TEMPORARY + target.name)
-    _remove(temporary)
+    remove_checkpoint(temporary)
     (temporary / "state").mkdir(parents=True)
     save_state(temporary / "state")
     _commit(temporary, target, "checkpoint", loop, identity)
@@ -96,7 +96,7 @@ def remove_old(root: Path, loop: LoopState, keep: int) -> None:
     done = [path for path in list_checkpoints(root) if checkpoint_step(path) <= loop.progress.step]
     for old in done[:-keep]:
         if old != best:
-            _remove(old)
+            remove_checkpoint(old)
 
 
 def unfinished_import(root: Path) -> Path:
@@ -122,7 +122,18 @@ def remove_unfinished(root: Path) -> None:
     """Removes the folders that a crash left unfinished, and says so."""
     for unfinished in sorted(root.glob(_TEMPORARY + "*")):
         say(f"{unfinished}: removed, it is what a save left that did not end")
-        _remove(unfinished)
+        remove_checkpoint(unfinished)
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Deletes a folder or file if it is there. A crash half-way leaves nothing that looks like a checkpoint."""
+    if not path.exists():
+        return
+    if not path.name.startswith(_TEMPORARY):
+        unnamed = path.with_name(_TEMPORARY + "old-" + path.name)
+        remove_checkpoint(unnamed)
+        path = path.rename(unnamed)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def unused(path: Path) -> Path:
@@ -140,17 +151,6 @@ def _commit(temporary: Path, target: Path, kind: str, loop: LoopState, identity:
     description = target.parent.parent / "config.json"
     if description.is_file():
         shutil.copyfile(description, temporary / "config.json")
-    _remove(target)
+    remove_checkpoint(target)
     commit_folder(temporary, target, kind, loop.progress.step, *identity)
     name_latest(target.parent, latest_checkpoint(target.parent) or target)
-
-
-def _remove(path: Path) -> None:
-    """Deletes a folder or file if it is there. A crash half-way leaves nothing that looks like a checkpoint."""
-    if not path.exists():
-        return
-    if not path.name.startswith(_TEMPORARY):
-        unnamed = path.with_name(_TEMPORARY + "old-" + path.name)
-        _remove(unnamed)
-        path = path.rename(unnamed)
-    shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -7,7 +7,7 @@ from typing import Any
 from slm_core.config import Config
 from slm_core.errors import UserError
 from slm_core.files import sync_tree
-from slm_core.runs.checkpoints import publish_weights, unfinished_import
+from slm_core.runs.checkpoints import list_entries, publish_weights, remove_checkpoint, unfinished_import
 from slm_core.runs.description import BEFORE_CONFIG, IMPORTED, describe, write_description
 
 
@@ -27,6 +27,8 @@ def make_imported(path: Path) -> Path:
     foreign = sorted({entry.name for entry in path.iterdir()} - BEFORE_CONFIG - {"checkpoints"})
     if foreign:
         raise UserError(f"{path}: already holds {foreign[0]}; choose another name, or delete that folder")
+    for checkpoint in list_entries(path / "checkpoints"):
+        remove_checkpoint(checkpoint)  # it loses its name first, so that a kill leaves no half of one
     for unfinished in ("tokenizer", "checkpoints"):
         shutil.rmtree(path / unfinished, ignore_errors=True)
     return unfinished_import(path / "checkpoints") / "weights"

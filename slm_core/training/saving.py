@@ -84,8 +84,9 @@ class Saver:
         entries = self._engine.export_state()
         writer = describe_state(self._engine.config, self._engine.framework)
         write = lambda folder: write_state(folder, self._drained(entries), writer)  # noqa: E731
-        self._work = _Work(partial(self._write, write, loop, sync))
-        self._work.start()
+        work = _Work(partial(self._write, write, loop, sync))
+        work.start()  # it may fail: a thread needs memory
+        self._work = work
 
     @property
     def under_way(self) -> bool:

@@ -34,7 +34,7 @@ class Fault:
       around: makes the fault in the folder of the trial, and takes it away.
       reports: part of what is said; "": the run may go on without a word.
       cleans: what is left of a run that was removed, which a user has to remove before the same command begins anew.
-      ends: further exit codes; -6: a library ends the process.
+      ends: exit codes of a process that a library, or the loader of libraries, ends.
       values: for N, or for the operation.
     """
 
@@ -154,7 +154,7 @@ FAULTS: dict[str, Fault] = {
     "another process trains the run": Fault(around=another_process, reports="another process is training"),
     "a stale lock": Fault(around=stale_locks),
     "few open files (`ulimit -n`)": Fault("few_files N", values=tuple(range(1, 12))),
-    "little memory (`ulimit -v`)": Fault("little_memory N", values=(5, 20, 60, 150, 400, 1000), ends=(-6,)),
+    "little memory (`ulimit -v`)": Fault("little_memory N", values=(5, 20, 60, 150, 400, 1000), ends=(-6, 127)),
     "no HOME, and a user without a name": Fault("no_home"),
     "no folder for temporary files": Fault("no_temporary_folder"),
     "compile cache that cannot be made": Fault("unwritable_cache", reports="JAX compiles anew", twins=("flax",)),
@@ -182,7 +182,8 @@ def observe(
 
 def _observed(work: Work, name: str, command: Command, trial: Path, ended: Ended, expected: Undisturbed) -> Observed:
     fault, wrong = FAULTS[name], []
-    if ended.status not in (0, 2, *fault.ends) or "Traceback" in ended.errors:
+    aborted = ended.status in fault.ends  # then what is said is the library's
+    if not aborted and (ended.status not in (0, 2) or "Traceback" in ended.errors):
         wrong.append(f"status {ended.status}: {ended.errors[-1500:]}")
     elif ended.status == 2 and sum(line.startswith("error: ") for line in ended.errors.splitlines()) != 1:
         wrong.append(f"not one error: {ended.errors[-600:]}")
@@ -196,7 +197,8 @@ def _observed(work: Work, name: str, command: Command, trial: Path, ended: Ended
     left = _left(trial, expected)
     if wrong_then := wrong_end(command, trial, work.run(command, trial), expected):
         wrong.append(f"then: {wrong_then}")
-    return Observed(name, command.name, _said(ended.errors, trial), left, "; ".join(wrong))
+    said = "a library ends the process" if aborted else _said(ended.errors, trial)
+    return Observed(name, command.name, said, left, "; ".join(wrong))
 
 
 def _left(trial: Path, expected: Undisturbed) -> str:

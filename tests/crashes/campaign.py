@@ -85,7 +85,7 @@ class Campaign:
         for _ in range(most):
             begins_at = _saved(folder)
             ended = self.work.run(command, folder, self._kill(expected, bool(places)))
-            if ended.status not in DEATHS:
+            if not self._was_killed(ended):
                 break
             places.append(read_place(self.work.server.report, _last_line(folder) <= begins_at))
             if wrong := half_made(folder):
@@ -94,6 +94,16 @@ class Campaign:
             ended = self.work.run(command, folder)
         wrong = wrong_end(command, folder, ended, expected)
         yield from (replace(Killed(command.name, place), wrong=wrong) for place in places)
+
+    def _was_killed(self, ended: Ended) -> bool:
+        """Tells whether a process ended by its kill.
+
+        What writes the place of a timed kill reads the stacks of threads that run on, so it may crash. That ends the
+        process as suddenly. A crash before it has begun is none of the harness.
+        """
+        report = self.work.server.report
+        begun = report.exists() and report.stat().st_size > 0
+        return ended.status in DEATHS or (ended.status == -signal.SIGSEGV and begun)
 
     def _kill(self, expected: Undisturbed, again: bool) -> dict[str, Any]:
         """Draws a kill. What goes on after one is shorter, so later ones come earlier."""

@@ -38,14 +38,14 @@ def run(invocation: Invocation) -> None:
     from parity.oracle.imports import variants
     from parity.oracle.imports_class import quiet
     from parity.oracle.imports_flax import flax_process
-    from parity.oracle.imports_judge import BAD, Journal, Twin, judge, torch_logits
+    from parity.oracle.imports_judge import BAD, Twin, Verdicts, judge, torch_logits
     from parity.oracle.imports_page import page, table
 
     torch.set_num_threads(1)
     logging.getLogger().setLevel(logging.ERROR)  # notes about odd configs would hide the verdicts
     warnings.simplefilter("ignore")
     quiet()
-    chosen, journal = variants(flags["variants"], flags["family"]), Journal(flags["journal"])
+    chosen, journal = variants(flags["variants"], flags["family"]), Verdicts(flags["journal"])
     names = flags["twins"].split(",")
     with contextlib.ExitStack() as stack:
         twins: dict[str, Twin] = {"torch": torch_logits} if "torch" in names else {}

@@ -1,6 +1,5 @@
 """Judges the import of a variant: equal to the class, refused in one line, wrong, a crash, or the class cannot run."""
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -16,6 +15,7 @@ from parity.distances import of_order_one
 from parity.oracle import imports_class
 from parity.oracle.imports import Variant, base_values
 from parity.oracle.imports_class import Reference
+from parity.oracle.journal import Journal
 from parity.oracle.stepping import LENGTH, stepped
 from slm_core.config import Config
 from slm_core.config.fields import with_values
@@ -132,24 +132,25 @@ def _compared(
     return (EQUAL if max(errors) <= TOLERANCE else WRONG), f"prompt {errors[0]:.0e}, cache {errors[1]:.0e}"
 
 
-class Journal:
-    """Verdicts in a file, one JSON object per line, so that an interrupted sweep continues."""
+class Verdicts:
+    """The verdicts of a sweep.
 
-    def __init__(self, path: str):
-        self.path = Path(path) if path else None
-        lines = self.path.read_text().splitlines() if self.path and self.path.is_file() else []
-        self.verdicts = [Verdict(**json.loads(line)) for line in lines if line.endswith("}")]
+    Args:
+      path: of their journal; "": none.
+    """
+
+    def __init__(self, path: str = ""):
+        self._journal = Journal(path)
+        self.verdicts = [Verdict(**entry) for entry in self._journal.entries]
 
     def has(self, variant: Variant, twin: str) -> bool:
         """Returns whether a variant was judged in a twin."""
         return any((each.name, each.twin) == (variant.name, twin) for each in self.verdicts)
 
     def add(self, verdict: Verdict) -> None:
-        """Writes a verdict."""
+        """Keeps a verdict."""
         self.verdicts.append(verdict)
-        if self.path:
-            with self.path.open("a") as file:
-                file.write(json.dumps(asdict(verdict)) + "\n")
+        self._journal.write(asdict(verdict))
 
 
 def counts(verdicts: Sequence[Verdict]) -> Counter[str]:

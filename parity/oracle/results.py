@@ -1,10 +1,10 @@
 """Keeps the measurements of the oracle in a file, so that an interrupted run continues."""
 
-import json
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 from parity.oracle.cases import Case
+from parity.oracle.journal import Journal
 from parity.oracle.measure import BUILD, Measured
 
 
@@ -12,21 +12,17 @@ class Results:
     """Measurements, by case, twin and precision, and the features that each case notices.
 
     Args:
-      path: a file with one JSON object per line; "": none.
+      path: of their journal; "": none.
     """
 
     def __init__(self, path: str = ""):
-        self.path = Path(path) if path else None
+        self._journal = Journal(path)
         self.measured: dict[tuple[str, str, str], Measured] = {}
         self.moved: dict[str, dict[str, float]] = {}
-        text = self.path.read_text() if self.path and self.path.is_file() else ""
-        if self.path and text and not text.endswith("\n"):  # the last line was cut
-            self.path.write_text(text + "\n")
-        for line in text.splitlines():
-            if line.endswith("}"):
-                self._keep(json.loads(line))
+        for entry in self._journal.entries:
+            self._keep(entry)
 
-    def _keep(self, entry: dict) -> None:
+    def _keep(self, entry: dict[str, Any]) -> None:
         if "moved" in entry:
             self.moved[entry["case"]] = entry["moved"]
         else:
@@ -49,8 +45,6 @@ class Results:
         """Keeps the change of logits without each feature."""
         self._write({"case": case.name, "moved": moved})
 
-    def _write(self, entry: dict) -> None:
+    def _write(self, entry: dict[str, Any]) -> None:
         self._keep(entry)
-        if self.path:
-            with self.path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+        self._journal.write(entry)

@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers")
 from parity.oracle.imports import ABSENT, Variant, fields_of, variants  # noqa: E402
 from parity.oracle.imports_class import quiet  # noqa: E402
 from parity.oracle.imports_flax import flax_process  # noqa: E402
-from parity.oracle.imports_judge import BAD, Journal, Twin, Verdict, judge, torch_logits  # noqa: E402
+from parity.oracle.imports_judge import BAD, Twin, Verdict, Verdicts, judge, torch_logits  # noqa: E402
 from slm_core.hf import FAMILIES  # noqa: E402
 from slm_core.hf.families import llama  # noqa: E402
 from tests.tiers import some_slow  # noqa: E402
@@ -99,9 +99,13 @@ def test_variants_are_the_same_each_time_and_fewer_are_the_first():
 
 
 def test_a_sweep_continues_from_its_journal(tmp_path):
-    journal = Journal(str(tmp_path / "verdicts.jsonl"))
+    path = tmp_path / "verdicts.jsonl"
+    journal = Verdicts(str(path))
     (verdict,) = judge(of("llama", rms_norm_eps="0.1"), TORCH)
     journal.add(verdict)
-    again = Journal(str(tmp_path / "verdicts.jsonl"))
+    again = Verdicts(str(path))
     assert again.verdicts == [verdict] and again.has(of("llama", rms_norm_eps="0.1"), "torch")
     assert not again.has(of("llama", rms_norm_eps="0.1"), "flax")
+    path.write_text(path.read_text() + '{"family": "cut o')
+    Verdicts(str(path)).add(verdict)
+    assert Verdicts(str(path)).verdicts == [verdict, verdict]

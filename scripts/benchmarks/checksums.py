@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from unittest import mock
 
+from scripts.benchmarks._rounds import spread, time_of
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
@@ -60,39 +60,24 @@ def run(invocation: Invocation) -> None:
             for summed in (False, True) if number % 2 else (True, False):
                 os.sync()  # so that no earlier write is paid for here
                 with contextlib.nullcontext() if summed else _without_checksums():
-                    saves[summed].append(_seconds(save))
+                    saves[summed].append(time_of(save))
             save()  # the round may have ended with a save that has nothing to check
-            checks.append(_seconds(lambda: examine(checkpoint, identity)))
-            resumes.append(_seconds(resume))
+            checks.append(time_of(lambda: examine(checkpoint, identity)))
+            resumes.append(time_of(resume))
         size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     longer = [after / before - 1 for after, before in zip(saves[True], saves[False], strict=True)]
     shares = [check / resume for check, resume in zip(checks, resumes, strict=True)]
     print(f"{flags['framework']}, checkpoint of {size / 1e6:,.0f} MB, {flags['repeats']} rounds, medians")
-    before, after = _median(saves[False]), _median(saves[True])
-    print(f"a save takes {before:.3f} s without checksums and {after:.3f} s with them: {_spread(longer)}")
-    print(f"a resume takes {_median(resumes):.3f} s and its checks {_median(checks):.3f} s more: {_spread(shares)}")
-    print(f"checked at {size / _median(checks) / 1e9:.1f} GB/s")
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds)
-
-
-def _spread(rounds: Sequence[float]) -> str:
-    """Shows how much longer it takes, by rounds."""
-    return f"{_median(rounds):+.1%} (rounds from {min(rounds):+.1%} to {max(rounds):+.1%})"
+    before, after = median(saves[False]), median(saves[True])
+    print(f"a save takes {before:.3f} s without checksums and {after:.3f} s with them: {spread(longer, '+')}")
+    print(f"a resume takes {median(resumes):.3f} s and its checks {median(checks):.3f} s more: {spread(shares, '+')}")
+    print(f"checked at {size / median(checks) / 1e9:.1f} GB/s")
 
 
 @contextlib.contextmanager
 def _without_checksums() -> Iterator[None]:
     with mock.patch("slm_core.manifest.file_sums", lambda folder: {}):
         yield
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Measures how long a checkpoint stops training, beside the time that the checkpoint takes."""
 
 import os
-import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
+from scripts.benchmarks._rounds import spread, time_of
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
@@ -58,7 +59,7 @@ def run(invocation: Invocation) -> None:
         saver = Saver(engine, Path(folder), 1, Identity("benchmark", "benchmark"))
 
         def save(beside: bool) -> None:
-            checks.append(_seconds(engine.non_finite_parameter))
+            checks.append(time_of(engine.non_finite_parameter))
             saver.save(LoopState(progress=Progress(step=done)), lambda: None, beside)
 
         for _ in range(2):
@@ -67,7 +68,7 @@ def run(invocation: Invocation) -> None:
         for number in range(flags["repeats"] + 1):
             for beside in (True, False) if number % 2 else (False, True):
                 os.sync()  # so that no earlier write is paid for here
-                (stalls if beside else whole).append(_seconds(lambda beside=beside: save(beside)))
+                (stalls if beside else whole).append(time_of(lambda beside=beside: save(beside)))
                 saver.wait()
                 update()  # the state that is saved next is another one
             os.sync()
@@ -82,10 +83,10 @@ def run(invocation: Invocation) -> None:
     print(
         f"{flags['framework']}, {count:,} parameters, checkpoint of {size / 1e6:,.0f} MB, {len(whole)} rounds, medians"
     )
-    print(f"a whole save takes {_median(whole):.3f} s")
-    print(f"training stops for {_median(stalls):.3f} s: {_spread(shares)} of the save")
-    print(f"of both, {_median(checks):.3f} s check that the parameters are finite")
-    print(f"updates per second: {_median(beside):.3f} beside a save, {_median(alone):.3f} alone: {_spread(kept)}")
+    print(f"a whole save takes {median(whole):.3f} s")
+    print(f"training stops for {median(stalls):.3f} s: {spread(shares)} of the save")
+    print(f"of both, {median(checks):.3f} s check that the parameters are finite")
+    print(f"updates per second: {median(beside):.3f} beside a save, {median(alone):.3f} alone: {spread(kept)}")
 
 
 def _speeds(
@@ -102,26 +103,11 @@ def _speeds(
         return count, time.perf_counter() - start
 
     def alone(count: int) -> float:
-        return _seconds(lambda: [update() for _ in range(count)])
+        return time_of(lambda: [update() for _ in range(count)])
 
     before = alone(3) / 3 if not beside_first else None
     count, seconds = beside()
     return count / seconds, 1 / (before or alone(count) / count)
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds)
-
-
-def _spread(rounds: Sequence[float]) -> str:
-    """Shows a ratio, by rounds."""
-    return f"{_median(rounds):.1%} (rounds from {min(rounds):.1%} to {max(rounds):.1%})"
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

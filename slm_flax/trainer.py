@@ -1,6 +1,6 @@
 """The Flax engine: model, loss, gradients, clipping, scaling and update on one device."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -222,21 +222,20 @@ class Engine:
 
     def export_state(self) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
-        named = [(part, name, array) for part, entries in self.state.items() for name, array in entries.items()]
         with ThreadPoolExecutor(COPIES) as pool:  # training waits for it
-            copies = pool.map(params.host_copy, [array for _, _, array in named])
-            return {
-                f"{part}/{member}": value
-                for (part, name, _), copied in zip(named, copies, strict=True)
-                for member, value in self.stack.unstacked({name: copied}).items()
-            }
+            return dict(self._entries(pool.map))
 
     def state_entries(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the entries of `export_state`, each copied when its turn comes."""
-        for part, entries in self.state.items():
-            for name, array in entries.items():
-                for member, value in self.stack.unstacked({name: params.host_copy(array)}).items():
-                    yield f"{part}/{member}", value
+        """Returns the entries of `export_state`, each copied when its turn comes."""
+        return self._entries(map)
+
+    def _entries(self, each: Callable[..., Iterator[np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the entries of `export_state`; `each` applies the copying to all arrays, as `map` does."""
+        arrays = [(part, name, array) for part, entries in self.state.items() for name, array in entries.items()]
+        copies = each(params.host_copy, [array for _, _, array in arrays])
+        for (part, name, _), copied in zip(arrays, copies, strict=True):
+            for member, value in self.stack.unstacked({name: copied}).items():
+                yield f"{part}/{member}", value
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
 from slm_core.config.layers import layer_specs
+from slm_core.hf.families.llama import hidden_act
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rules import SAME, Rule, fused, linear, norm, split, tensor
@@ -39,15 +40,20 @@ NEUTRAL = (
 
 
 def read(fields: Fields) -> Config:
-    width = fields.get("n_embd")
     fields.divides("n_head", "n_embd")
     fields.only("scale_attn_by_inverse_layer_idx", False)
     fields.only("scale_attn_weights", True)
+    return read_model(fields, Attention(n_heads=fields.get("n_head"), bias=True))
+
+
+def read_model(fields: Fields, attention: Attention) -> Config:
+    """Reads what GPT-BigCode's class shares with GPT-2's."""
+    width = fields.get("n_embd")
     kind, gelu = ACTIVATIONS[fields.only("activation_function", *ACTIVATIONS)]
     model = Model(
         d_model=width,
         tie_embeddings=fields.get("tie_word_embeddings"),
-        attention=Attention(n_heads=fields.get("n_head"), bias=True),
+        attention=attention,
         position=Position(kind="learned"),
         norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon")),
         mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("n_inner") or 4 * width, bias=True),
@@ -57,14 +63,13 @@ def read(fields: Fields) -> Config:
 
 def write(config: Config) -> dict[str, Any]:
     layer = layer_specs(config.model)[0]
-    activations = {value: hf_name for hf_name, value in reversed(ACTIVATIONS.items())}
     return {
         "n_embd": layer.d_model,
         "n_layer": layer.n_layers,
         "n_head": layer.attention.n_heads,
         "n_inner": layer.mlp.hidden,
         "n_positions": config.data.seq_len,
-        "activation_function": activations.get((layer.mlp.kind, layer.mlp.gelu), "gelu_new"),
+        "activation_function": hidden_act(layer.mlp, ACTIVATIONS),
         "layer_norm_epsilon": layer.norm.eps,
         "tie_word_embeddings": layer.tie_embeddings,
     }

@@ -4,11 +4,10 @@ head of keys and values."""
 from collections.abc import Iterator
 from typing import Any
 
-from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config import Attention, Config
 from slm_core.config.layers import LayerSpec, layer_specs
-from slm_core.hf.families.gpt2 import ACTIVATIONS, ALIASES
-from slm_core.hf.families.llama import hidden_act
-from slm_core.hf.family import Family, imported
+from slm_core.hf.families import gpt2
+from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rules import TRANSPOSED, Layout, Rule, fused, linear, norm, split, split_heads, tensor, then
 
@@ -37,35 +36,18 @@ NEUTRAL = (
 
 def read(fields: Fields) -> Config:
     fields.divides("n_head", "n_embd")
-    width, heads = fields.get("n_embd"), fields.get("n_head")
+    heads = fields.get("n_head")
     kv_heads = 1 if fields.get("multi_query") else heads
     if fields.given("num_key_value_heads"):
         fields.only("num_key_value_heads", kv_heads)
-    kind, gelu = ACTIVATIONS[fields.only("activation_function", *ACTIVATIONS)]
     scale = None if fields.get("scale_attn_weights") else 1.0
-    model = Model(
-        d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings"),
-        attention=Attention(n_heads=heads, n_kv_heads=kv_heads, scale=scale, bias=True),
-        position=Position(kind="learned"),
-        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon")),
-        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("n_inner") or 4 * width, bias=True),
-    )
-    return imported(model, [{}] * fields.get("n_layer"), fields.get("n_positions"))
+    return gpt2.read_model(fields, Attention(n_heads=heads, n_kv_heads=kv_heads, scale=scale, bias=True))
 
 
 def write(config: Config) -> dict[str, Any]:
     layer = layer_specs(config.model)[0]
-    return {
-        "n_embd": layer.d_model,
-        "n_layer": layer.n_layers,
-        "n_head": layer.attention.n_heads,
-        "n_inner": layer.mlp.hidden,
-        "n_positions": config.data.seq_len,
+    return gpt2.write(config) | {
         "multi_query": layer.attention.n_kv_heads == 1,
-        "activation_function": hidden_act(layer.mlp, ACTIVATIONS),
-        "layer_norm_epsilon": layer.norm.eps,
-        "tie_word_embeddings": layer.tie_embeddings,
         "scale_attn_weights": layer.attention.scale != 1.0 or layer.attention.head_dim == 1,
     }
 
@@ -106,5 +88,5 @@ EXAMPLES = {
 
 GPT_BIGCODE = Family(
     "gpt_bigcode", "GPTBigCodeForCausalLM", FIELDS, read, write, rules, prefix="transformer.",
-    ignored=(".attn.bias", ".attn.masked_bias"), aliases=ALIASES, neutral=NEUTRAL, examples=EXAMPLES,
+    ignored=(".attn.bias", ".attn.masked_bias"), aliases=gpt2.ALIASES, neutral=NEUTRAL, examples=EXAMPLES,
 )  # fmt: skip

@@ -4,7 +4,7 @@ of all queries, and of all keys, at once."""
 from collections.abc import Iterator
 from typing import Any
 
-from slm_core.config import Config, Mlp
+from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
 from slm_core.hf.examples import TINY, TINY_YARN
@@ -18,15 +18,8 @@ from slm_core.hf.families.llama import (
     read_model,
     write_model,
 )
-from slm_core.hf.families.mixtral import (
-    balance_loss,
-    expert_act,
-    mixture_rules,
-    read_expert,
-    routing_fields,
-    write_routing,
-)
-from slm_core.hf.families.qwen3_moe import PROJECTIONS
+from slm_core.hf.families.mixtral import expert_act, mixture_rules, routing_fields, write_routing
+from slm_core.hf.families.qwen3_moe import PROJECTIONS, read_mixture
 from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Fields, flag, number, whole
 from slm_core.hf.rules import Rule
@@ -50,16 +43,11 @@ FIELDS = LLAMA_FIELDS | {
 def read(fields: Fields) -> Config:
     fields.only("mlp_bias", False)
     fields.only("clip_qkv", None)
-    mixture = Mlp(
-        kind="moe",
-        hidden=fields.get("intermediate_size"),
-        expert=read_expert(fields),
-        experts=fields.get("num_experts"),
-        top_k=fields.get("num_experts_per_tok"),
-        renormalise=fields.get("norm_topk_prob"),
-        balance_loss=balance_loss(fields),
-    )
-    values = {"mlp": mixture, "attention.qk_norm": "rmsnorm", "attention.qk_norm_over": "whole"}
+    values = {
+        "mlp": read_mixture(fields, "intermediate_size"),
+        "attention.qk_norm": "rmsnorm",
+        "attention.qk_norm_over": "whole",
+    }
     model = with_values(read_model(fields), values)
     fields.only("head_dim", None, model.d_model // model.attention.n_heads)  # the width of the class's norms
     return imported(model, [{}] * fields.get("num_hidden_layers"), fields.get("max_position_embeddings"))

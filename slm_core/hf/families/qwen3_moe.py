@@ -57,19 +57,24 @@ PROJECTIONS = {name: name for name in ("gate_proj", "up_proj", "down_proj")}
 
 def read(fields: Fields) -> Config:
     fields.only("mlp_bias", False)
-    mixture = Mlp(
+    mixture = read_mixture(fields, "moe_intermediate_size")
+    # The class does not have layer_types: all layers have the window, or none.
+    values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields) or 0}
+    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
+    return imported(model, layers, fields.get("max_position_embeddings"))
+
+
+def read_mixture(fields: Fields, hidden: str) -> Mlp:
+    """Reads a mixture; `hidden` is the field with the width of an expert."""
+    return Mlp(
         kind="moe",
-        hidden=fields.get("moe_intermediate_size"),
+        hidden=fields.get(hidden),
         expert=read_expert(fields),
         experts=fields.get("num_experts"),
         top_k=fields.get("num_experts_per_tok"),
         renormalise=fields.get("norm_topk_prob"),
         balance_loss=balance_loss(fields),
     )
-    # The class does not have layer_types: all layers have the window, or none.
-    values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields) or 0}
-    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
-    return imported(model, layers, fields.get("max_position_embeddings"))
 
 
 def _sparse(fields: Fields, experts: int) -> list[bool]:

@@ -202,10 +202,15 @@ class Engine(Evaluator, Protocol):
     def restore(self, folder: Path) -> None:
         """Reads what `save` of either twin wrote. Raises UserError if the folder does not fit the model."""
 
-    def export_state(self) -> dict[str, np.ndarray]:
+    def export_state(self, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Copies everything to the host, by canonical name: "params/NAME", "optim/m/NAME", "optim/v/NAME",
         "optim/count", "scaler/scale", "scaler/good_steps". Equal in names and shapes across the twins. Later updates
-        leave the copy as it is."""
+        leave the copy as it is.
+
+        Args:
+          into: an earlier copy that nobody needs any more. Its memory may be written over: memory that is new costs
+            more than the copy itself.
+        """
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""

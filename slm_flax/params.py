@@ -63,10 +63,9 @@ def bind(model: _Model, params: Params) -> _Model:
     return nnx.merge(graph, nnx.from_flat_state(filled), constants)
 
 
-def host_copy(array: jax.Array) -> np.ndarray:
-    """Copies an array to the host. On a CPU JAX shows the buffer itself, which the next update writes over."""
-    host = np.asarray(array)
-    return np.array(host) if any(device.platform == "cpu" for device in array.devices()) else host
+def on_cpu(array: jax.Array) -> bool:
+    """Tells whether an array is on a CPU. NumPy then shows the buffer itself, which the next update writes over."""
+    return any(device.platform == "cpu" for device in array.devices())
 
 
 def canonical(path: tuple) -> str:

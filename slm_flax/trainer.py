@@ -1,6 +1,6 @@
 """The Flax engine: model, loss, gradients, clipping, scaling and update on one device."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -205,12 +205,9 @@ class Engine:
 
     def non_finite_parameter(self) -> str:
         """Returns the name of the first trained parameter with a value that is not finite; "" if there is none."""
-        for name, value in self._trained(self.state["params"]).items():
-            members = list(self.stack.members(name))
-            finite = np.asarray(jnp.isfinite(value).reshape(len(members), -1).all(axis=1))
-            if not finite.all():
-                return members[int(np.argmin(finite))]
-        return ""
+        stacks, others = self.stack.split(self._trained(self.state["params"]))
+        finite = self.stack.unstacked(jax.device_get(are_finite(stacks, others)))
+        return next((name for name, each in finite.items() if not each), "")
 
     def save(self, folder: Path) -> None:
         """Writes parameters, optimizer and loss scaler into an existing folder."""
@@ -220,22 +217,32 @@ class Engine:
         """Reads what `save` of either twin wrote."""
         self.import_state(open_state_for(folder, self.config))
 
-    def export_state(self) -> dict[str, np.ndarray]:
+    def export_state(self, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
         with ThreadPoolExecutor(COPIES) as pool:  # training waits for it
-            return dict(self._entries(pool.map))
+            return dict(self._entries(pool.map, into or {}))
 
     def state_entries(self) -> Iterator[tuple[str, np.ndarray]]:
         """Returns the entries of `export_state`, each copied when its turn comes."""
-        return self._entries(map)
+        return self._entries(map, {})
 
-    def _entries(self, each: Callable[..., Iterator[np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+    def _entries(
+        self, each: Callable[..., Iterable[dict[str, np.ndarray]]], into: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, np.ndarray]]:
         """Yields the entries of `export_state`; `each` applies the copying to all arrays, as `map` does."""
+
+        def copied(part: str, name: str, array: Array) -> dict[str, np.ndarray]:
+            views = self.stack.unstacked({f"{part}/{name}": np.asarray(array)})
+            if not params.on_cpu(array):
+                return views
+            copies = {name: into[name] if name in into else np.empty_like(view) for name, view in views.items()}
+            for name, view in views.items():
+                np.copyto(copies[name], view)
+            return copies
+
         arrays = [(part, name, array) for part, entries in self.state.items() for name, array in entries.items()]
-        copies = each(params.host_copy, [array for _, _, array in arrays])
-        for (part, name, _), copied in zip(arrays, copies, strict=True):
-            for member, value in self.stack.unstacked({name: copied}).items():
-                yield f"{part}/{member}", value
+        for copies in each(copied, *zip(*arrays, strict=True)):
+            yield from copies.items()
 
     def import_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Takes the state that `export_state` of either twin returned."""
@@ -251,6 +258,15 @@ class Engine:
             for name, old in entries.items():
                 new = [next(arrays)[1] for _ in self.stack.members(name)]
                 entries[name] = jnp.array(new[0] if len(new) == 1 else np.stack(new), old.dtype)
+
+
+@jax.jit
+def are_finite(stacks: Params, others: Params) -> Params:
+    """Tells which arrays have finite values alone: a boolean, or one per layer of a stack."""
+    # The smallest and the largest value tell it in one pass, and take no memory. A NaN is both.
+    ends = lambda value, axes: jnp.isfinite(value.min(axes)) & jnp.isfinite(value.max(axes))  # noqa: E731
+    layers = {name: ends(value, tuple(range(1, value.ndim))) for name, value in stacks.items()}
+    return layers | {name: ends(value, None) for name, value in others.items()}
 
 
 def clip_factor(norm: Array, limit: float) -> Array:

@@ -67,12 +67,18 @@ def fill(model: _Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.d
     return model.to(device)
 
 
-def host_copy(tensor: torch.Tensor, dtype: torch.dtype | None = None) -> np.ndarray:
-    """Copies a tensor to the host, as a dtype. Its memory is NumPy's, which is taken in large pages, and so faster."""
-    name = str(dtype or tensor.dtype).removeprefix("torch.")
-    array = np.empty(tuple(tensor.shape), name)
-    torch.from_numpy(array).copy_(tensor.detach())
-    return array
+def host_copy(tensor: torch.Tensor, dtype: torch.dtype | None = None, into: np.ndarray | None = None) -> np.ndarray:
+    """Copies a tensor to the host, as a dtype. Its memory is NumPy's, which is taken in large pages, and so faster.
+
+    Args:
+      tensor: of any shape.
+      dtype: of the copy; None: the tensor's.
+      into: an earlier copy of the same tensor, to write over; None: take new memory.
+    """
+    if into is None:
+        into = np.empty(tuple(tensor.shape), str(dtype or tensor.dtype).removeprefix("torch."))
+    torch.from_numpy(into).copy_(tensor.detach())
+    return into
 
 
 def load(tensors: Mapping[str, torch.Tensor], values: Mapping[str, np.ndarray]) -> None:

@@ -160,15 +160,16 @@ class Engine:
         """Reads what `save` of either twin wrote."""
         self.import_state(open_state_for(folder, self.config))
 
-    def export_state(self) -> dict[str, np.ndarray]:
+    def export_state(self, into: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         """Returns everything by canonical name: "params/NAME", "optim/m/NAME", "scaler/scale" and so on."""
-        return dict(self.state_entries())
+        return dict(self.state_entries(into))
 
-    def state_entries(self) -> Iterator[tuple[str, np.ndarray]]:
+    def state_entries(self, into: Mapping[str, np.ndarray] | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Yields the entries of `export_state`, each copied when its turn comes."""
+        into = into or {}
         dtypes = {"optim/count": torch.int32}  # PyTorch counts in float32
         for name, tensors in self._tensors().items():
-            yield name, params.host_copy(tensors[0], dtypes.get(name))
+            yield name, params.host_copy(tensors[0], dtypes.get(name), into.get(name))
         yield "scaler/scale", np.array(self.scaler.scale, np.float32)
         yield "scaler/good_steps", np.array(self.scaler.good_steps, np.int32)
 

@@ -2,6 +2,7 @@
 
 An update writes over the state: PyTorch in place, JAX into donated buffers. So the loop waits until the state is copied
 to the host, and no longer. The thread then writes, sums, syncs, renames and prunes. At most one save is under way.
+The next copy goes into the memory of the last one: the system takes longer to give new memory than to copy.
 
 The thread leaves Python's lock to the loop while it works: safetensors from 0.8 on writes without it, and fsync and
 xxhash work without it.
@@ -45,7 +46,7 @@ class _Work(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            self._work = None  # frees what is left of the copy
+            self._work = None
 
 
 class Saver:
@@ -65,6 +66,7 @@ class Saver:
         """
         self._engine, self._root, self._keep, self._identity = engine, root, keep, identity
         self._work: _Work | None = None
+        self._copy: dict[str, np.ndarray] = {}
         self._given_up = threading.Event()
 
     def save(self, loop: LoopState, sync: Callable[[], None], beside: bool) -> None:
@@ -81,9 +83,9 @@ class Saver:
         self.wait()
         if not beside:
             return self._write(self._engine.save, loop, sync)
-        entries = self._engine.export_state()
+        self._copy = self._engine.export_state(self._copy)
         writer = describe_state(self._engine.config, self._engine.framework)
-        write = lambda folder: write_state(folder, self._drained(entries), writer)  # noqa: E731
+        write = lambda folder: write_state(folder, self._entries(), writer)  # noqa: E731
         work = _Work(partial(self._write, write, loop, sync))
         work.start()  # it may fail: a thread needs memory
         self._work = work
@@ -146,11 +148,11 @@ class Saver:
 
         save_checkpoint(self._root, loop.progress.step, state, loop, self._keep, self._identity)
 
-    def _drained(self, entries: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the entries and forgets each, so that the copy shrinks while it is written."""
-        for name in list(entries):
+    def _entries(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the entries of the copy, until the save is given up."""
+        for entry in self._copy.items():
             self._proceed()
-            yield name, entries.pop(name)
+            yield entry
 
     def _proceed(self) -> None:
         if self._given_up.is_set():

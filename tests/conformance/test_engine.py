@@ -108,8 +108,11 @@ def test_a_parameter_that_is_not_finite_is_named(twin):
     assert engine.non_finite_parameter() == ""
     state = {name: np.array(value) for name, value in engine.export_state().items()}
     for name in ("params/layers.3.mlp.down_proj.weight", "params/layers.2.mlp.up_proj.weight"):
-        engine.import_state(state | {name: np.full_like(state[name], np.nan)})
-        assert engine.non_finite_parameter() == name.removeprefix("params/")
+        for value in (np.nan, np.inf, -np.inf):
+            damaged = state[name].copy()
+            damaged[1, 2] = value
+            engine.import_state(state | {name: damaged})
+            assert engine.non_finite_parameter() == name.removeprefix("params/")
 
 
 def test_the_first_activation_that_is_not_finite_is_named(twin):

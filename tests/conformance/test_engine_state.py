@@ -39,6 +39,19 @@ def test_later_updates_leave_a_copy_of_the_state_as_it_is(twin):
     assert not np.array_equal(later["params/embed.weight"], state["params/embed.weight"])
 
 
+def test_a_copy_can_go_into_the_memory_of_an_earlier_one(twin):
+    """A copy into earlier memory has the same bits as one into new memory, whatever the engine stores as a stack."""
+    engine = twin.build(with_values(CONFIG, {"model.n_layers": 3, "memory.remat": "block"}), VOCAB)
+    earlier = engine.export_state()
+    engine.fetch(engine.train_step(batch(), 1e-2, 0))
+    later, fresh = engine.export_state(earlier), engine.export_state()
+    assert {name: value.tobytes() for name, value in later.items()} == {
+        name: value.tobytes() for name, value in fresh.items()
+    }
+    arrays = [name for name in later if not name.startswith("scaler/")]
+    assert all(np.shares_memory(later[name], earlier[name]) for name in arrays)
+
+
 def test_a_missing_checkpoint_is_an_error_of_one_line(twin, tmp_path):
     """A missing checkpoint is an error of one line."""
     with pytest.raises(UserError, match="state.json is missing") as caught:

@@ -95,7 +95,7 @@ class BigramEngine:
         state = {"params/embed.weight": self.weights, "optim/m/embed.weight": self.momentum}
         write_state(folder, state.items(), describe_state(self.config, self.framework))
 
-    def export_state(self) -> dict[str, np.ndarray]:
+    def export_state(self, into: dict[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
         self.calls.append(("export",))
         return {"params/embed.weight": self.weights.copy(), "optim/m/embed.weight": self.momentum.copy()}
 

@@ -19,7 +19,10 @@ from slm_core.hf import FAMILIES
 from slm_core.studies.reproducibility import VARIATIONS
 from tests.crashes.machine import FAULTS as FAULTS_OF_MACHINES
 from tests.crashes.test_kills import EXHAUSTIVE as KILLS
+from tests.formula_page import COMMAND as FORMULA_PAGE
 from tests.mutation_score import COMMAND as MUTATIONS
+from tests.outside.families import kinds_of_families
+from tests.outside.table import FORMULAS, WITHOUT
 from tests.runs.damages import COUNT as KINDS
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -52,6 +55,13 @@ def text_of(page: str) -> str:
 def test_components_are_those_of_the_schema():
     page = text_of("components.md")
     assert page == catalogue(COMPONENTS), remedy("components.md", COMPONENTS)
+
+
+def test_the_formulas_are_those_of_the_tests():
+    sentence = "**N formulas compared one by one, N kinds inside whole models, N without a source.**"
+    counts = len(FORMULAS), len(kinds_of_families()), len(WITHOUT)
+    assert stated("formulas.md", sentence) == counts, remedy("formulas.md", FORMULA_PAGE)
+    assert all(f"`{formula.about}`" in text_of("formulas.md") for formula in FORMULAS)
 
 
 def test_the_mutation_score_counts_every_fault():
@@ -123,7 +133,7 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
     ("page", "command"),
     [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
      ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("crashes.md", CRASHES),
-     ("imports.md", IMPORTS), ("reproducibility.md", REPRODUCIBILITY)],
+     ("formulas.md", FORMULA_PAGE), ("imports.md", IMPORTS), ("reproducibility.md", REPRODUCIBILITY)],
 )  # fmt: skip
 def test_a_page_names_the_command_that_writes_it(page, command):
     assert command in text_of(page)

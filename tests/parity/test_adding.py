@@ -76,7 +76,7 @@ NORM = Example("A norm", "dyt", "squash", {
     "DynamicTanh": "Squash", "Dynamic Tanh": "Squash", "dyt": "squash", "alpha": "steepness",
 })  # fmt: skip
 OPTIMIZER = Example(
-    "An optimizer", "lion", "tiger", {"(?<!scale_by_)lion": "tiger", "Lion": "Tiger", "swapped": "turned"}
+    "An optimizer", "lion", "tiger", {r"(?<!scale_by_)(?<!optax\.)lion": "tiger", "Lion": "Tiger", "swapped": "turned"}
 )
 SOURCE = Example("A data source", "jsonl", "records", {
     '"jsonl"': '"records"', r"\.jsonl": ".records", r"\.ndjson": ".ndrecords",
@@ -232,7 +232,7 @@ def test_the_gates_pass(copy):
 def test_the_gates_name_what_an_experimental_one_lacks(unfinished):
     printed = passing(unfinished, *GATES, "-k", "not roles or squash or steepness or tiger")
     for name, lacks in {
-        "squash": ("a fault", "arithmetic", "its row in docs/components.md"),
+        "squash": ("a fault", "arithmetic", "(norm.kind=squash) an outside source", "its row in docs/components.md"),
         "norm.steepness": ("a fault", "its row"),
         "tiger": ("a fault", "arithmetic", "a case", "its line in POWERS", "a line of MEASURED in tests/flax"),
         "records": ("a corpus", "its row"),
@@ -262,6 +262,7 @@ def test_its_formulas_and_faults_are_tested(copy):
         "tests/torch/test_mup.py",
         "tests/torch/test_library_optimizers.py",
         "tests/flax/test_library_optimizers.py",
+        "tests/outside/test_formulas.py",
         "tests/parity/test_mutations.py",
         "tests/sensitivity/test_sensitivity_twins.py::test_a_field_changes_the_computation",
         "tests/sensitivity/test_sensitivity_runs.py::test_a_field_changes_the_loop[data.source]",

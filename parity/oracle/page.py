@@ -19,6 +19,8 @@ model with random weights in every parameter. It is saved, imported into each tw
 - **export**: the largest difference between the twin's logits and those of the exported model. `AutoModelForCausalLM`
   loads that model.
 
+What no family has, and single formulas, are compared in [formulas.md](formulas.md).
+
 The tolerance of each is {float32:.0e} in float32 and {float64:.0e} in float64. A case has a row in float64 if its
 class computes in float64 throughout. Most classes compute rotations and RMSNorm in float32, whatever their weights are.
 

@@ -1,7 +1,8 @@
-"""Dtypes by name, and the wide dtype of each."""
+"""Dtypes by name, the wide dtype of each, and products that are wide."""
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 DTYPES = {
     "float64": jnp.dtype("float64"),
@@ -14,3 +15,8 @@ DTYPES = {
 def wide(dtype: np.dtype) -> np.dtype:
     """Picks the dtype of softmax, norm statistics and the loss: float32, or float64 if that is the compute dtype."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def wide_product(a: Array, b: Array) -> Array:
+    """Multiplies matrices that may be in 16 bits, [..., rows, n] and [..., n, columns]. The product is wide."""
+    return jnp.matmul(a, b, preferred_element_type=wide(a.dtype))

@@ -6,7 +6,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from slm_flax.numerics import wide
+from slm_flax.numerics import wide_product
 
 MASKED = -1e30
 """Score of a masked key: finite, so that a fully masked row never gives NaN; exp of it is 0."""
@@ -50,7 +50,7 @@ def dot_product(
     """
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
-    scores = (q @ k.mT).astype(wide(q.dtype)) * scale
+    scores = wide_product(q, k.mT) * scale
     if softcap:
         scores = softcap * jnp.tanh(scores / softcap)
     distance = distances(q.shape[-2], k.shape[-2], start - keys_start)

@@ -12,7 +12,7 @@ from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim, fori_loop
 from jaxtyping import Float
 
 from slm_flax.layers.dot_product import MASKED
-from slm_flax.numerics import wide
+from slm_flax.numerics import wide, wide_product
 
 TILE, GPU_TILE = 128, 256
 """Queries and keys of a tile. A small tile fits in a CPU's cache; a large one needs fewer operations on a GPU."""
@@ -180,7 +180,7 @@ class Tiles:
     def scores(self, query: Array, key: Array, i: Index, j: Index) -> tuple[Array, Array | int]:
         """Computes the scores of a tile, and the slope of their cap."""
         softcap, window, slope = self.options.softcap, self.options.window, 1
-        s = (query @ key.mT).astype(self.dtype) * self.options.scale
+        s = wide_product(query, key.mT) * self.options.scale
         if softcap:
             s = jnp.tanh(s / softcap)
             s, slope = softcap * s, 1 - s * s

@@ -5,7 +5,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from slm_torch.numerics import wide
+from slm_torch.numerics import wide_product
 
 MASKED = -1e30
 """Score of a masked key: finite, so that a fully masked row never gives NaN; exp of it is 0."""
@@ -49,7 +49,7 @@ def dot_product(
     """
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
-    scores = (q @ k.mT).to(wide(q.dtype)) * scale
+    scores = wide_product(q, k.mT) * scale
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
     distance = distances(q.shape[-2], k.shape[-2], start - keys_start, q.device)

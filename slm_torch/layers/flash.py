@@ -165,8 +165,8 @@ class Tiles:
     def scores(self, query: Tensor, key: Tensor, rows: slice, columns: slice) -> tuple[Tensor, Tensor | None]:
         """Computes the scores of a tile and, if they are capped, the slope of the cap."""
         softcap, slope = self.options.softcap, None
+        query, key = query.to(self.table.dtype), key.to(self.table.dtype)  # else the product is rounded to theirs
         s = torch.baddbmm(query.new_empty(1, 1, 1), query, key.mT, beta=0, alpha=self.options.scale)
-        s = s.to(self.table.dtype)
         if softcap:
             s = s.div_(softcap).tanh_()
             slope = 1 - s * s

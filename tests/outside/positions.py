@@ -12,7 +12,7 @@ from transformers.models.t5.modeling_t5 import T5Attention
 
 from slm_core.config import Attention, Model, Position
 from slm_core.config.layers import resolve
-from slm_core.model.positions import alibi_slopes, attention_factor, frequencies, t5_buckets
+from slm_core.model.positions import alibi_slopes, frequencies, rotation, t5_buckets
 from tests.conformance.arrays import layer
 from tests.outside.formula import Formula
 
@@ -22,12 +22,16 @@ FLOAT32 = "it computes in float32"
 
 def _ours(twin, position: Position) -> np.ndarray:
     spec = resolve(Model(d_model=128, attention=Attention(n_heads=2, head_dim=WIDTH), position=position))
-    return _rates(frequencies(spec, CONTEXT), attention_factor(position))
+    return np.stack(
+        [np.log(frequencies(spec, CONTEXT)), *rotation(spec, CONTEXT)[0][:3], *rotation(spec, CONTEXT)[1][:3]]
+    )
 
 
-def _rates(frequency: np.ndarray, factor: float) -> np.ndarray:
-    """Returns logarithms, in which an error of the slowest pair is as large as one of the fastest."""
-    return np.append(np.log(frequency), factor)
+def _tables(frequency: torch.Tensor, factor: float) -> np.ndarray:
+    """Returns logarithms, in which an error of the slowest pair is as large as one of the fastest, and some rows."""
+    frequency = frequency.double().numpy()
+    angles = np.outer(np.arange(3), frequency)
+    return np.concatenate([[np.log(frequency)], factor * np.cos(angles), factor * np.sin(angles)])
 
 
 def _config(rope_type: str, **fields) -> LlamaConfig:
@@ -39,7 +43,7 @@ def _config(rope_type: str, **fields) -> LlamaConfig:
 
 def _theirs(rope_type: str, **fields) -> np.ndarray:
     rotary = LlamaRotaryEmbedding(_config(rope_type, **fields))
-    return _rates(rotary.inv_freq.double().numpy(), rotary.attention_scaling)
+    return _tables(rotary.inv_freq, rotary.attention_scaling)
 
 
 def _rope(about: str, theirs: dict, **ours) -> Formula:
@@ -53,8 +57,7 @@ def _rope(about: str, theirs: dict, **ours) -> Formula:
 def _dynamic_ntk() -> np.ndarray:
     """Transformers' NTK follows the length: a text of s times the context is stretched by s."""
     config = _config("dynamic", factor=1.0)
-    frequency, factor = ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), seq_len=4 * CONTEXT)
-    return _rates(frequency.double().numpy(), factor)
+    return _tables(*ROPE_INIT_FUNCTIONS["dynamic"](config, torch.device("cpu"), seq_len=4 * CONTEXT))
 
 
 def _sinusoids() -> np.ndarray:
@@ -97,6 +100,36 @@ FORMULAS = [
         beta_fast=4.0,
         beta_slow=0.5,
         attention_factor=1.5,
+        truncate=False,
+    ),
+    _rope(
+        "yarn, a ramp that ends outside the head",
+        dict(
+            rope_type="yarn",
+            factor=4.0,
+            original_max_position_embeddings=4096,
+            beta_fast=900.0,
+            beta_slow=1e-9,
+        ),
+        scaling_factor=4.0,
+        original_context=4096,
+        beta_fast=900.0,
+        beta_slow=1e-9,
+    ),
+    _rope(
+        "yarn, a ramp without length",
+        dict(
+            rope_type="yarn",
+            factor=1.5,
+            original_max_position_embeddings=64,
+            beta_fast=2.0,
+            beta_slow=2.0,
+            truncate=False,
+        ),
+        scaling_factor=1.5,
+        original_context=64,
+        beta_fast=2.0,
+        beta_slow=2.0,
         truncate=False,
     ),
     _rope(

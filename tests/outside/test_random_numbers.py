@@ -29,6 +29,31 @@ def mask(seed: int = 0, step: int = 0, site: int = 0, first_row: int = 0, rate: 
     return keep_mask(int(site_keys(seed, step, 6)[site]), SHAPE, first_row, rate)
 
 
+def lowbias32(x: np.ndarray) -> np.ndarray:
+    """Wellons's hash of 32 bits, in arithmetic of 32 bits."""
+    x = x ^ (x >> 16)
+    x = x * np.uint32(0x7FEB352D)
+    x = x ^ (x >> 15)
+    x = x * np.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+
+def hashes(seed: int, step: int, site: int, first: int, count: int) -> np.ndarray:
+    """The hash of each element, by section 6 of docs/numerics.md."""
+    key, golden = lowbias32(np.uint32([seed])), np.uint32(0x9E3779B9)
+    for value in (step, site):
+        key = lowbias32(key ^ lowbias32(np.uint32([value]) + golden))
+    return lowbias32(lowbias32(np.arange(first, first + count, dtype=np.uint32)) ^ key)
+
+
+def test_dropout_is_the_hash_of_the_specification():
+    expected = hashes(7, 3, 4, 2 * 5 * 6, 4 * 5 * 6)
+    key = int(site_keys(7, 3, 4)[4])
+    for rate in (0.1, 0.5, expected[11] / 2**32):  # at the last one, an element stands on the threshold and is kept
+        kept = keep_mask(key, (4, 5, 6), 2, float(rate)).ravel()
+        np.testing.assert_array_equal(kept, expected >= round(float(rate) * 2**32))
+
+
 def test_every_seed_step_and_site_has_its_own_dropout_key():
     keys = [site_keys(seed, step, 12) for seed in range(4) for step in range(200)]
     every = np.concatenate(keys)

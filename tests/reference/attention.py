@@ -21,8 +21,10 @@ def attention(q, k, v, dy, *, start, keys_start=0, scale, window=0, softcap=0.0,
             s, slope = softcap * np.tanh(s / softcap), 1 / np.cosh(s / softcap) ** 2
         if bias is not None:
             s = s + bias[h, distance]
-        sink = np.exp(sinks[h]) if sinks is not None else 0
-        w = np.exp(s) / (np.exp(s).sum() + sink)
+        largest = max(s.max(), sinks[h]) if sinks is not None else s.max()  # exp of large scores overflows
+        sink = np.exp(sinks[h] - largest) if sinks is not None else 0
+        w = np.exp(s - largest)
+        w = w / (w.sum() + sink)
         y[b, t, h] = w @ v[at]
         dw = v[at] @ dy[b, t, h]
         ds = w * (dw - w @ dw)

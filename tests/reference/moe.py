@@ -1,6 +1,7 @@
 """A mixture of experts in NumPy float64, one token and one expert at a time."""
 
 import numpy as np
+from scipy.special import logsumexp
 
 from slm_core.config import Mlp
 from tests.reference import layers as formulas
@@ -82,5 +83,5 @@ def auxiliary_loss(mlp: Mlp, weights, x):
     probabilities = [scores(mlp, weights, token) / scores(mlp, weights, token).sum() for token in tokens]
     share = load(mlp, weights, x) / mlp.top_k
     balanced = mlp.experts * np.sum(share * np.mean(probabilities, axis=0))
-    squares = [np.log(np.exp(logits(weights, token)).sum()) ** 2 for token in tokens]
+    squares = [logsumexp(logits(weights, token)) ** 2 for token in tokens]
     return mlp.balance_loss * balanced + mlp.router_z_loss * np.mean(squares)

@@ -76,3 +76,13 @@ def test_any_schedule_rises_once_and_then_only_falls(schedule, steps, warmup, ra
     top = int(table.argmax())
     assert top == min(warmup, steps - 1)
     assert (np.diff(table[: top + 1]) > 0).all() and (np.diff(table[top:]) <= 0).all()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])
+def test_two_updates_from_the_peak_are_the_peak_and_the_floor(schedule):
+    assert rates(schedule, steps=102, min_lr_ratio=0.1)[100:].tolist() == [2e-3, 2e-4]
+
+
+def test_a_decay_of_less_than_an_update_takes_one():
+    table = rates("wsd", steps=120, decay_fraction=0.001, min_lr_ratio=0.1)
+    assert table[100:].tolist() == [2e-3] * 19 + [2e-4]

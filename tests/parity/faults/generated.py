@@ -52,13 +52,17 @@ class Mutant:
 
 
 def mutants() -> list[Mutant]:
-    """Makes every mutant of the functions of the PyTorch twin that close over no variable of another function."""
+    """Makes every mutant of the PyTorch twin."""
     packages = [import_module(name) for name in PACKAGES]
     names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
     modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
+    return [mutant for module in modules for mutant in mutants_of(module)]
+
+
+def mutants_of(module: ModuleType) -> list[Mutant]:
+    """Makes every mutant of the functions of a module that close over no variable of another function."""
     return [
         mutant
-        for module in modules
         for name, function in _functions(module)
         if not function.__closure__
         for mutant in _mutants(f"{module.__name__.partition('.')[2]} {name}", function)

@@ -139,6 +139,18 @@ def test_schedule_free_evaluates_its_averages(twin):
     assert all(a[name].tobytes() == b[name].tobytes() for name in a)
 
 
+def test_schedule_free_weighs_by_the_schedule_s_rate(twin):
+    """With adapters alone, muP multiplies every rate. The weights of the averages do not follow it."""
+    values = {
+        "optim.kind": "schedule_free", "optim.schedule": "constant", "model.mup_base_width": 2,
+        "finetune.kind": "lora", "finetune.rank": 2, "finetune.targets": ".*q_proj",
+    }  # fmt: skip
+    engine = twin.build(with_values(CONFIG, values), VOCAB)
+    for step, lr in enumerate((1e-2, 2e-2)):
+        engine.fetch(engine.train_step(batch(), lr, step))
+    assert engine.export_state()["optim/weight_sum"] == pytest.approx(1e-4 + 4e-4, rel=1e-12)
+
+
 def test_a_balance_moves_by_its_step_alone(twin, monkeypatch):
     """A parameter of role balance moves by its step against its gradient's sign, outside norm, clipping and state."""
     biased = with_values(CONFIG, {"model.attention.bias": True, "optim.clip_norm": 1e3})

@@ -56,7 +56,7 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def survivors(name: str) -> dict:
-    """Runs the tests of a file once for each of its mutants; returns how many were made, and the names of those left."""
+    """Runs the tests of a file for each of its mutants; returns how many were made, and the names of those left."""
     from faults import generated
 
     tests, made = [f"tests/{test}" for test in TESTS[name]], generated.mutants_of(import_module(f"slm_core.{name}"))

@@ -120,6 +120,14 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
     ),
     "every group has a multiplier": ("trainer Engine._update: 1.0 -> 2.0",),
     "every group has the schedule's rate": ("optim.schedule_free ScheduleFree.update: 0 -> 1",),
+    "a group without parameters": (
+        "optim.base param_groups: 0.0 -> 1.0",
+        "optim.base param_groups: 1.0 -> 2.0",
+    ),
+    "the first group is the embedding's, whose multiplier is 1; tests/conformance/test_optimizers.py has another": (
+        "optim.schedule_free ScheduleFree.update: first['lr'] / first['lr_multiplier']"
+        " -> first['lr'] * first['lr_multiplier']",
+    ),
     "one group holds every expert": ("layers.moe MixtureOfExperts.route: self.groups > 1 -> self.groups >= 1",),
     "both are 1 at the bound": ("trainer clip_factor: norm > limit -> norm >= limit",),
 }

@@ -59,5 +59,7 @@ def lr_multiplier(role: str, config: Config) -> float:
             f"model.mup_base_width={base}: no rule says how optim.kind={kind} scales with the width; add its line to"
             " POWERS of slm_core/model/mup.py"
         )
+    if role == "head_bias":  # as many numbers at any width, each added to one logit
+        return 1.0
     of_matrices, of_others = POWERS[kind]
     return (base / config.model.d_model) ** (of_matrices if role == "matrix" else of_others)

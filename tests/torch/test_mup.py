@@ -39,7 +39,11 @@ def moved(width: int, base: int, optim: Optim) -> np.ndarray:
 
     config = Config(
         model=Model(
-            d_model=width, n_layers=2, mup_base_width=base, attention=Attention(n_heads=width // 32, head_dim=32)
+            d_model=width,
+            n_layers=2,
+            head_bias=True,
+            mup_base_width=base,
+            attention=Attention(n_heads=width // 32, head_dim=32),
         ),
         data=Data(seq_len=16),
         optim=dataclasses.replace(optim, weight_decay=0.0, warmup_steps=0),

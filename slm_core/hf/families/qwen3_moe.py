@@ -60,7 +60,7 @@ def read(fields: Fields) -> Config:
     mixture = read_mixture(fields, "moe_intermediate_size")
     # The class does not have layer_types: all layers have the window, or none.
     values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields) or 0}
-    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
+    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, read_sparse(fields))
     return imported(model, layers, fields.get("max_position_embeddings"))
 
 
@@ -77,10 +77,10 @@ def read_mixture(fields: Fields, hidden: str) -> Mlp:
     )
 
 
-def _sparse(fields: Fields, experts: int) -> list[bool]:
+def read_sparse(fields: Fields) -> list[bool]:
     """Reads whether each layer has a mixture."""
     dense, step = fields.get("mlp_only_layers") or [], fields.get("decoder_sparse_step")
-    count = fields.get("num_hidden_layers")
+    count, experts = fields.get("num_hidden_layers"), fields.get("num_experts")
     return [experts > 0 and i not in dense and (i + 1) % step == 0 for i in range(count)]
 
 

@@ -23,6 +23,7 @@ FIELDS = QWEN3_MOE_FIELDS | {
     "num_attention_heads": whole(16),
     "num_key_value_heads": whole(16),
     "head_dim": whole(None),
+    "sliding_window": whole(4096, low=0, null=True),  # the class writes 0 if use_sliding_window is off
     "max_window_layers": whole(28, low=0),
     "layer_types": listed(),
     "moe_intermediate_size": whole(1408),
@@ -37,6 +38,8 @@ def read(fields: Fields) -> Config:
     for name in ("attention_bias", "mlp_bias"):
         fields.only(name, False)
     window, last = read_window(fields), fields.get("max_window_layers")
+    if window is not None and window < 2:
+        raise UserError(f"config.json: sliding_window={window} of a qwen2_moe model is less than 2: restore it")
     types = read_layer_types(fields, lambda i: window is not None and i % 2 == 0 and i < last)
     sparse = read_sparse(fields)
     values = {"attention.bias": fields.get("qkv_bias"), "attention.output_bias": False}

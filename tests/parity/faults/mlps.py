@@ -103,8 +103,8 @@ FAULTS = {
                "torch.sigmoid(self.shared_gate(x)) * (y + shared)"),
         "mlp.shared_gate", "mixtures", "logits", "layers.4.mlp",
     ),
-    "gate of the shared expert never learned": Fault(
-        edited("model.layers.4.mlp.forward", "self.shared_gate(x)", "self.shared_gate(x).detach()"),
+    "gate of the shared expert cut off from the stream": Fault(
+        edited("model.layers.4.mlp.forward", "self.shared_gate(x)", "self.shared_gate(x.detach())"),
         "mlp.shared_gate", "mixtures", "gradients", "layers.4.mlp",
     ),
     "bias of the router forgotten": Fault(

@@ -123,7 +123,8 @@ FAULTS = {
         changed("model.logit_factor", lambda original: 1), "logit_multiplier", "dense", "logits", "logits",
     ),
     "bias of the logits multiplied, too": Fault(
-        edited("model.logits", "logits + self.head_bias", "logits + self.logit_factor * self.head_bias"),
+        edited("model.logits", "self.head_bias.to(logits.dtype)",
+               "self.logit_factor * self.head_bias.to(logits.dtype)"),
         "head_bias", "dense", "logits", "logits",
     ),
     "bias of the logits after the cap": Fault(

@@ -98,7 +98,8 @@ LIKELY: dict[str, Sequence[Any]] = {
     "rotary_dim": (2, 4, 6, 8, 16, 3), "ffn_dim": _WIDTHS, "word_embed_proj_dim": (32, 16, None),
     "do_layer_norm_before": (True, False), "_remove_final_layer_norm": (True, False),
     "layer_norm_elementwise_affine": (True, False), "enable_bias": (True, False), "qkv_bias": (True, False),
-    "shared_expert_intermediate_size": (24, 48, 72, 36, 12), "expansion_ratio": (4, 2), "norm_type": ("low_precision_layernorm", "rmsnorm"),
+    "shared_expert_intermediate_size": (24, 48, 72, 36, 12), "expansion_ratio": (4, 2),
+    "norm_type": ("low_precision_layernorm", "rmsnorm"),
 }  # fmt: skip
 """{field: values that published checkpoints have, and near ones}"""
 

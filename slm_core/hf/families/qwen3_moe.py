@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config import Config, Mlp, Model
 from slm_core.config.fields import with_values
-from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.config.layers import LayerSpec, MlpSpec, layer_specs
 from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
@@ -109,7 +109,7 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-def mixture_of(layers: Sequence[LayerSpec]) -> Mlp:
+def mixture_of(layers: Sequence[LayerSpec]) -> MlpSpec:
     """Returns the first mixture; the first MLP if there is none."""
     return next((layer.mlp for layer in layers if layer.mlp.kind == "moe"), layers[0].mlp)
 

@@ -101,7 +101,4 @@ EXAMPLES = {
     },
 }  # fmt: skip
 
-QWEN2_MOE = Family(
-    "qwen2_moe", "Qwen2MoeForCausalLM", FIELDS, read, write, rules, aliases={"num_local_experts": "num_experts"},
-    examples=EXAMPLES,
-)  # fmt: skip
+QWEN2_MOE = Family("qwen2_moe", "Qwen2MoeForCausalLM", FIELDS, read, write, rules, examples=EXAMPLES)

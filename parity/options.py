@@ -142,7 +142,7 @@ _MLPS: dict[str, Overrides] = {
     },
     "moe, relu2, one of 5": {
         "mlp.kind": "moe", "mlp.expert": "relu2", "mlp.experts": 5, "mlp.top_k": 1, "mlp.renormalise": False,
-        "mlp.shared_experts": 2,
+        "mlp.shared_experts": 2, "mlp.shared_gate": True,
     },
     "moe, geglu, biased, muP": {
         "mlp.kind": "moe", "mlp.expert": "geglu", "mlp.bias": True, "mlp.balance_bias": 0.01, "mup_base_width": 16,
@@ -165,15 +165,15 @@ _MODEL: dict[str, Overrides] = {
         "dropout": 0.0, "memory.remat": "none", "train.micro_batch_size": 0, "optim.clip_norm": 0.0,
         "optim.warmup_steps": 0, "optim.weight_decay": 0.0,
     },
-    "untied, capped head": {"tie_embeddings": False, "logit_softcap": 3.0},
+    "untied, capped head, bias": {"tie_embeddings": False, "head_bias": True, "logit_softcap": 3.0},
     "embedding, init": {"embed_scale": 5.5, "init_std": 0.1, "depth_scaled_init": False},
     "embedding norm, post, learned": {
         "embed_scale": 5.5, "embed_norm": True, "position.kind": "learned", "norm.placement": "post",
         "norm.kind": "layernorm", "norm.bias": True, "norm.eps": 1e-2,
     },
     "multipliers, z-loss, chunks": {
-        "n_layers": 2, "residual_multiplier": 0.3, "logit_multiplier": 0.25, "logit_softcap": 3.0, "z_loss": 0.01,
-        "memory.loss_chunk": 7,
+        "n_layers": 2, "residual_multiplier": 0.3, "logit_multiplier": 0.25, "head_bias": True, "logit_softcap": 3.0,
+        "z_loss": 0.01, "memory.loss_chunk": 7,
     },
     "muP, chunks": {"mup_base_width": 16, "memory.loss_chunk": 7, "z_loss": 0.01, "tie_embeddings": False},
     "pattern, windows": {
@@ -198,7 +198,7 @@ _OPTIMIZERS: dict[str, Overrides] = {
     "adamw, options": {
         "optim.betas": (0.8, 0.99), "optim.eps": 1e-4, "optim.weight_decay": 0.3, "optim.decay_embeddings": True,
         "optim.decay_norms": True, "optim.decay_biases": True, "optim.lr": 1e-2, "attention.bias": True,
-        "mup_base_width": 16,
+        "mup_base_width": 16, "head_bias": True,
     },
     "adamw8bit, options": {
         "optim.kind": "adamw8bit", "optim.quantised_block": 96, "optim.quantised_from": 1000, "optim.eps": 1e-4,
@@ -209,7 +209,7 @@ _OPTIMIZERS: dict[str, Overrides] = {
     },
     "sgd, plain momentum": {
         "optim.kind": "sgd", "optim.momentum": 0.8, "optim.nesterov": False, "optim.lr": 0.1,
-        "optim.weight_decay": 0.01, "mup_base_width": 16, "train.micro_batch_size": 0,
+        "optim.weight_decay": 0.01, "mup_base_width": 16, "train.micro_batch_size": 0, "head_bias": True,
     },
     "lion, options": {
         "optim.kind": "lion", "optim.betas": (0.8, 0.98), "optim.lr": 3e-4, "optim.weight_decay": 0.5,
@@ -238,6 +238,7 @@ _LORA: dict[str, Overrides] = {
         "finetune.kind": "lora", "finetune.frozen": "nf4", "finetune.targets": r"layers\..*|head", "finetune.rank": 3,
         "finetune.alpha": 5.0, "n_layers": 2, "tie_embeddings": False, "attention.gate": "head", "attention.bias": True,
         "attention.n_heads": 3, "attention.n_kv_heads": 1, "attention.head_dim": 10, "mlp.bias": True,
+        "head_bias": True,
     },
     "lora, int8, attention": {
         "finetune.kind": "lora", "finetune.frozen": "int8", "finetune.targets": r".*\.q_up_proj|.*(v_up|o)_proj",
@@ -246,7 +247,7 @@ _LORA: dict[str, Overrides] = {
     },
     "lora, moe": {
         "finetune.kind": "lora", "finetune.frozen": "nf4", "mlp.kind": "moe", "mlp.experts": 5, "mlp.shared_experts": 1,
-        "mlp.balance_bias": 0.01, "memory.remat": "none", "train.micro_batch_size": 0,
+        "mlp.shared_gate": True, "mlp.balance_bias": 0.01, "memory.remat": "none", "train.micro_batch_size": 0,
     },
     "lora, averaged": {
         "finetune.kind": "lora", "optim.kind": "schedule_free", "optim.schedule": "constant", "memory.loss_chunk": 7,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs, resolve
-from slm_core.model.initialization import embedding, head
+from slm_core.model.initialization import HEAD_BIAS, embedding, head
 from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
 from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
@@ -21,7 +21,7 @@ from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
 from slm_flax.layers.placement import PLACEMENT
 from slm_flax.numerics import DTYPES, wide
-from slm_flax.params import specs
+from slm_flax.params import declare, specs
 from slm_flax.remat import AGAIN, Stream, run
 from slm_flax.stack import Stack, find
 
@@ -110,6 +110,7 @@ class Transformer(nnx.Module):
         )
         self.final_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.norm.placement != "post" else None
         self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
+        self.head_bias = declare((vocab_size,), HEAD_BIAS) if model.head_bias else None
         self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
         self.z_loss = model.z_loss
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
@@ -150,11 +151,18 @@ class Transformer(nnx.Module):
         return x, stream.auxiliary_loss
 
     def logits(self, hidden: Float[Array, "*batch d_model"]) -> Float[Array, "*batch vocab"]:
-        """Computes the logits of the next token, float32 or wider."""
+        """Computes the logits of the next token, float32 or wider.
+
+            logits = cap tanh((factor h W + b) / cap)
+
+        W is the head or the transposed embedding; b exists with model.head_bias, and the cap with model.logit_softcap.
+        """
         logits = hidden @ self.embed.weight.astype(hidden.dtype).T if self.head is None else self.head(hidden)
         logits = logits.astype(wide(logits.dtype))
         if self.logit_factor != 1:
             logits = logits * self.logit_factor
+        if self.head_bias is not None:
+            logits = logits + self.head_bias[...].astype(logits.dtype)
         return self.logit_softcap * jnp.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: np.dtype) -> list[Cache]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs, resolve
-from slm_core.model.initialization import embedding, head
+from slm_core.model.initialization import HEAD_BIAS, embedding, head
 from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
 from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
@@ -19,7 +19,7 @@ from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
 from slm_torch.layers.placement import PLACEMENT
 from slm_torch.numerics import DTYPES, wide
-from slm_torch.params import specs
+from slm_torch.params import declare, specs
 from slm_torch.remat import Stream, run
 
 
@@ -109,6 +109,7 @@ class Transformer(nn.Module):
         )
         self.final_norm = NORM[model.norm.kind](model.d_model, model.norm) if model.norm.placement != "post" else None
         self.head = None if model.tie_embeddings else Linear(model.d_model, vocab_size, head(model), bias=False)
+        self.head_bias = declare((vocab_size,), HEAD_BIAS) if model.head_bias else None
         self.logit_factor, self.logit_softcap = logit_factor(model), model.logit_softcap
         self.z_loss = model.z_loss
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
@@ -147,11 +148,18 @@ class Transformer(nn.Module):
         return x, stream.auxiliary_loss
 
     def logits(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch vocab"]:
-        """Computes the logits of the next token, float32 or wider."""
+        """Computes the logits of the next token, float32 or wider.
+
+            logits = cap tanh((factor h W + b) / cap)
+
+        W is the head or the transposed embedding; b exists with model.head_bias, and the cap with model.logit_softcap.
+        """
         logits = hidden @ self.embed.weight.to(hidden.dtype).T if self.head is None else self.head(hidden)
         logits = logits.to(wide(logits.dtype))
         if self.logit_factor != 1:
             logits = logits * self.logit_factor
+        if self.head_bias is not None:
+            logits = logits + self.head_bias.to(logits.dtype)
         return self.logit_softcap * torch.tanh(logits / self.logit_softcap) if self.logit_softcap else logits
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:

@@ -95,7 +95,11 @@ LIKELY: dict[str, Sequence[Any]] = {
     "torch_dtype": ("float32", "float16"), "architectures": (["LlamaForCausalLM"],), "pruned_heads": ({}, {"0": [1]}),
     "quantization_config": (None, {"bits": 4}), "use_bidirectional_attention": (True, False, None),
     "apply_residual_connection_post_layernorm": (True, False), "logit_scale": (None, 2.0), "no_bias": (True, False),
-    "expansion_ratio": (4, 2), "norm_type": ("low_precision_layernorm", "rmsnorm"),
+    "rotary_dim": (2, 4, 6, 8, 16, 3), "ffn_dim": _WIDTHS, "word_embed_proj_dim": (32, 16, None),
+    "do_layer_norm_before": (True, False), "_remove_final_layer_norm": (True, False),
+    "layer_norm_elementwise_affine": (True, False), "enable_bias": (True, False), "qkv_bias": (True, False),
+    "shared_expert_intermediate_size": (24, 48, 72, 36, 12), "expansion_ratio": (4, 2),
+    "norm_type": ("low_precision_layernorm", "rmsnorm"),
 }  # fmt: skip
 """{field: values that published checkpoints have, and near ones}"""
 
@@ -111,6 +115,8 @@ SIZES = (
     "kv_lora_rank", "q_lora_rank", "v_head_dim", "n_shared_experts", "first_k_dense_replace", "mlp_only_layers",
     "num_layers", "num_heads", "num_kv_heads", "ffn_hidden_size", "attention_out_bias", "bias", "use_bias",
     "use_qkv_bias", "multi_query", "new_decoder_architecture", "parallel_attn", "use_parallel_residual",
+    "ffn_dim", "rotary_dim", "word_embed_proj_dim", "enable_bias", "qkv_bias", "layer_norm_elementwise_affine",
+    "do_layer_norm_before", "shared_expert_intermediate_size",
 )  # fmt: skip
 """Fields that say which tensors there are, and their shapes."""
 

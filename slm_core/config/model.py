@@ -74,7 +74,8 @@ class Mlp:
 
     The router scores experts as `router` says, and chooses from the best `top_groups` of `groups`. Chosen scores are
     divided by their sum (`renormalise`), and the sum of outputs is multiplied by `routed_scale`. `shared_experts` see
-    every token. The load is balanced by a loss (`balance_loss`), by a bias on the scores (`balance_bias`), or by both.
+    every token; `shared_gate` weighs what they return. The load is balanced by a loss (`balance_loss`), by a bias on
+    the scores (`balance_bias`), or by both.
     """
 
     kind: str = option(
@@ -82,6 +83,7 @@ class Mlp:
         "feed-forward layer",
         choices={
             "gelu": "down(gelu(up(x))) (Hendrycks 2016)",
+            "relu": "down(relu(up(x))) (Vaswani 2017)",
             "relu2": "down(relu(up(x))^2) (So 2021)",
             "swiglu": "down(silu(gate(x)) * up(x)) (Shazeer 2020)",
             "geglu": "down(gelu(gate(x)) * up(x)) (Shazeer 2020)",
@@ -109,6 +111,7 @@ class Mlp:
         read_by={"kind": ("moe",)},
         choices={
             "gelu": "as mlp.kind=gelu, exact",
+            "relu": "as mlp.kind=relu",
             "relu2": "as mlp.kind=relu2",
             "swiglu": "as mlp.kind=swiglu",
             "geglu": "as mlp.kind=geglu, exact",
@@ -121,6 +124,11 @@ class Mlp:
         0, "experts that every token visits, computed as one of that many times the width (DeepSeekMoE 2024)",
         read_by={"kind": ("moe",)}, low=0, high=EXPERTS,
     )  # fmt: skip
+    shared_gate: bool = option(
+        False,
+        "the output of the shared experts is multiplied by sigmoid(x w), one number per token (Qwen2-MoE 2024)",
+        read_by={"kind": ("moe",)},
+    )
     router: str = option(
         "softmax",
         "scores of the experts",
@@ -179,6 +187,7 @@ class Model:
     d_model: int = option(128, "width of the residual stream", low=1, high=WIDTH)
     n_layers: int = option(5, "blocks", low=1, high=LAYERS)
     tie_embeddings: bool = option(True, "the output head reuses the embedding matrix")
+    head_bias: bool = option(False, "a bias on the logits, after their multiplier and before the soft-cap (GPT-J 2021)")
     dropout: float = option(
         0.0, "probability of zeroing an element after the embedding, attention and the MLP", low=0, below=1
     )

@@ -82,6 +82,8 @@ def _check_experts(model: Model, where: str) -> None:
     mlp = model.mlp
     if mlp.kind == "moe" and mlp.top_k > mlp.experts:
         raise UserError(f"{where}model.mlp.top_k={mlp.top_k} must be at most experts={mlp.experts}")
+    if mlp.kind == "moe" and mlp.shared_gate and not mlp.shared_experts:
+        raise UserError(f"{where}model.mlp.shared_gate=True has nothing to weigh: set model.mlp.shared_experts above 0")
     if mlp.kind != "moe" or mlp.groups == 1:
         return
     if mlp.experts % mlp.groups or mlp.experts < 2 * mlp.groups:

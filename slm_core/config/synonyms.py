@@ -56,7 +56,6 @@ SYNONYMS: dict[str, dict[str, str]] = {
         "dense": "gelu",
         "squaredrelu": "relu2",
         "relusquared": "relu2",
-        "relu": "relu2",
         "mixture": "moe",
         "experts": "moe",
     },

@@ -101,6 +101,8 @@ def _weight(name: str, weights: Mapping[str, np.ndarray], config: Config) -> np.
     if name in weights:
         return weights[name]
     path, _, leaf = name.rpartition(".")
+    if name == "head_bias":
+        return np.zeros(len(weights["embed.weight"]), np.float32)
     if leaf == "weight":  # of a norm without one
         return np.ones(_normed(path, config), np.float32)
     if leaf == "balance":

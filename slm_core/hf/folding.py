@@ -4,7 +4,7 @@
 
 So residual_multiplier goes into what ends each half of a block, attention.scale into queries, embed_scale into the
 embedding, and logit_multiplier, with that of muP, into the head. A tied head is the embedding, so that its part goes
-into the final norm.
+into the final norm. A bias of the logits stays: it is added behind their multiplier.
 """
 
 import re

@@ -11,6 +11,7 @@ Shape = tuple[int, ...]
 OUTER: dict[str, Callable[[Config, int], Shape]] = {
     "embed.weight": lambda config, vocab: (vocab, config.model.d_model),
     "head.weight": lambda config, vocab: (config.model.d_model, vocab),
+    "head_bias": lambda config, vocab: (vocab,),
     "position.weight": lambda config, vocab: (config.data.seq_len, config.model.d_model),
 }
 """{weight outside the layers: its shape}. Norms outside the layers have the width of the model."""
@@ -56,8 +57,8 @@ def weight_shape(name: str, config: Config, vocab_size: int) -> Shape:
 
 def _mlp(path: str, layer: LayerSpec, mlp: MlpSpec) -> Shape:
     name, width = path.removeprefix("shared."), mlp.hidden
-    if name == "router":
-        return (layer.d_model, mlp.experts)
+    if name in ("router", "shared_gate"):
+        return (layer.d_model, mlp.experts if name == "router" else 1)
     if path != name:
         width *= mlp.shared_experts
     shape = (width, layer.d_model) if name == "down_proj" else (layer.d_model, width)

@@ -13,12 +13,15 @@ from slm_core.model.positions import attention_factor, frequencies
 SECTIONS = ("attention", "position", "norm", "mlp")
 TRAINING = ("attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")
 """Fields of a layer that do not change the function of given weights."""
-OUTSIDE = ("d_model", "n_layers", "tie_embeddings", "embed_scale", "embed_norm", "residual_multiplier", "logit_softcap")
+OUTSIDE = (
+    "d_model", "n_layers", "tie_embeddings", "head_bias", "embed_scale", "embed_norm", "residual_multiplier",
+    "logit_softcap",
+)  # fmt: skip
 
 OPTIONAL_PARAMETERS = {
     "attention.bias": (False, True), "attention.output_bias": (False, True), "mlp.bias": (False, True),
     "mlp.router_bias": (False, True), "mlp.balance_bias": (False, True), "norm.bias": (False, True),
-    "norm.weight": ("none", "scale"),
+    "norm.weight": ("none", "scale"), "head_bias": (False, True),
 }  # fmt: skip
 """{field: (without, with)}: a model with the parameter computes the same as one without, if its values are 0 or 1."""
 

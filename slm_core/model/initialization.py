@@ -35,6 +35,7 @@ class Spec:
 
 NORM_WEIGHT = {"scale": Spec("norm", constant=1.0), "one_plus": Spec("norm")}
 BIAS = Spec("bias")
+HEAD_BIAS = Spec("head_bias")
 SCALAR = Spec("scalar")
 HALF = Spec("scalar", constant=0.5)
 

@@ -45,6 +45,7 @@ def logit_factor(model: Model) -> float:
 def lr_multiplier(role: str, config: Config) -> float:
     """Computes the learning rate multiplier of a role: (base width / width)^power, with the power of POWERS.
 
+    That of a bias of the logits is 1: its numbers are as many at any width, and each is added to one logit.
     See Yang et al. 2022, https://arxiv.org/abs/2203.03466, table 8.
 
     Raises:
@@ -59,5 +60,7 @@ def lr_multiplier(role: str, config: Config) -> float:
             f"model.mup_base_width={base}: no rule says how optim.kind={kind} scales with the width; add its line to"
             " POWERS of slm_core/model/mup.py"
         )
+    if role == "head_bias":
+        return 1.0
     of_matrices, of_others = POWERS[kind]
     return (base / config.model.d_model) ** (of_matrices if role == "matrix" else of_others)

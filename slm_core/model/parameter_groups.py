@@ -13,6 +13,7 @@ DECAYS: dict[str, Callable[[Optim], bool]] = {
     "embedding": lambda optim: optim.decay_embeddings,
     "norm": lambda optim: optim.decay_norms,
     "bias": lambda optim: optim.decay_biases,
+    "head_bias": lambda optim: optim.decay_biases,  # of the logits, whose number does not follow the width
     "scalar": lambda optim: False,  # a few learned numbers: sinks, mixing weights, biases by distance
     "balance": lambda optim: False,  # a mixture's routing bias, which no optimizer updates
     "frozen": lambda optim: False,  # stays as it is: no gradient, no optimizer

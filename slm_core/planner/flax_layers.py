@@ -118,7 +118,7 @@ def _mlp(compiler: Compiler, width: int, mlp: MlpSpec) -> float:
         return compiler.mlp[mlp.kind] * mlp.hidden
     rows, inner = mlp.top_k * PADDED, compiler.mlp[mlp.expert]
     routed = rows * ((inner + compiler.routed_hidden) * mlp.hidden + compiler.routed_stream * width)
-    return routed + mlp.top_k * width + mlp.shared_experts * inner * mlp.hidden
+    return routed + mlp.top_k * width + mlp.shared_experts * inner * mlp.hidden + mlp.shared_gate * width
 
 
 def _products(layer: LayerSpec) -> float:

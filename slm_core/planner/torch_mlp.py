@@ -9,6 +9,10 @@ def gelu(graph: Graph, up: Value) -> Value:
     return graph.op([up], up.size, saved=[up])
 
 
+def relu(graph: Graph, up: Value) -> Value:
+    return graph.op([up], up.size, saves_output=True)
+
+
 def relu2(graph: Graph, up: Value) -> Value:
     y = graph.op([up], up.size, saves_output=True)
     return graph.op([y], y.size, saved=[y], backward=2 * y.size)
@@ -27,7 +31,9 @@ def clipped_swiglu(graph: Graph, gate: Value, up: Value) -> Value:
     return graph.op([gate, up], gate.size, saved=[gate, up])
 
 
-ACTIVATION = {"gelu": gelu, "relu2": relu2, "swiglu": swiglu, "geglu": swiglu, "clipped_swiglu": clipped_swiglu}
+ACTIVATION = {
+    "gelu": gelu, "relu": relu, "relu2": relu2, "swiglu": swiglu, "geglu": swiglu, "clipped_swiglu": clipped_swiglu,
+}  # fmt: skip
 """{kind: its activation, of the result of up_proj, or of those of gate_proj and up_proj}."""
 
 
@@ -58,6 +64,9 @@ def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> tuple[Va
     y = graph.op([multiply(graph, y, cast(graph, chosen, pairs * s.compute))], x.size)
     if config.shared_experts:
         shared = dense(graph, s, f"{path}.shared", config.expert, x)
+        if config.shared_gate:
+            gate = linear(graph, s, f"{path}.shared_gate", x, s.tokens)
+            shared = multiply(graph, shared, graph.op([gate], gate.size, saves_output=True))
         y = graph.op([y, shared], y.size, passes=(y, shared))
     return y, auxiliary_loss
 

@@ -124,6 +124,8 @@ def _token_losses(graph: Graph, s: Step, model: Model, hidden: Value, rows: int)
     logits = cast(graph, logits, logits.size // s.compute * s.wide)
     if logit_factor(model) != 1:
         logits = graph.op([logits], logits.size)
+    if model.head_bias:
+        logits = graph.op([logits, s.weights["head_bias"]], logits.size, passes=(logits,))
     if model.logit_softcap:
         logits = graph.op([graph.op([logits], logits.size)], logits.size, saves_output=True)
         logits = graph.op([logits], logits.size)

@@ -76,14 +76,14 @@ class Compiler(NamedTuple):
 COMPILERS = {
     "cpu": Compiler(
         norm={"rmsnorm": 2, "layernorm": 3, "dyt": 2},
-        mlp={"swiglu": 5, "geglu": 6, "clipped_swiglu": 6, "gelu": 4, "relu2": 2},
+        mlp={"swiglu": 5, "geglu": 6, "clipped_swiglu": 6, "gelu": 4, "relu": 2, "relu2": 2},
         scores=3, loop=2, block_keys=2.5, softcap=1, qk_norm=4, latent=3, joined=0, difference=5, gate=1, mixed=1,
         routed_hidden=1, routed_stream=3, streams_at_loss=3, logits=3, logits_in_loop=2, narrow_streams=3, adapted=1,
         moved=1, moved_8bit=2, slices_8bit=7, workspace=0, sums_apart_from=4096,
     ),
     "gpu": Compiler(
         norm={"rmsnorm": 1, "layernorm": 1, "dyt": 2},
-        mlp={"swiglu": 3, "geglu": 4, "clipped_swiglu": 3.5, "gelu": 3, "relu2": 2},
+        mlp={"swiglu": 3, "geglu": 4, "clipped_swiglu": 3.5, "gelu": 3, "relu": 2, "relu2": 2},
         scores=2, loop=1, block_keys=0, softcap=0, qk_norm=1.25, latent=2, joined=1, difference=1, gate=2.5, mixed=4,
         routed_hidden=0, routed_stream=2, streams_at_loss=3, logits=2, logits_in_loop=2, narrow_streams=3, adapted=0.5,
         moved=0, moved_8bit=1, slices_8bit=7, workspace=4 * 2**20, sums_apart_from=None,

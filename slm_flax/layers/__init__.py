@@ -15,6 +15,7 @@ from slm_flax.layers.learned import LearnedPosition
 from slm_flax.layers.mla import LatentAttention
 from slm_flax.layers.moe import MixtureOfExperts
 from slm_flax.layers.none import NoPosition
+from slm_flax.layers.relu import ReluMLP
 from slm_flax.layers.relu2 import Relu2MLP
 from slm_flax.layers.rmsnorm import RMSNorm
 from slm_flax.layers.rope import RoPE
@@ -47,6 +48,7 @@ NORM = {
 }
 MLP = {
     "gelu": GeluMLP,
+    "relu": ReluMLP,
     "relu2": Relu2MLP,
     "swiglu": SwigluMLP,
     "geglu": GegluMLP,

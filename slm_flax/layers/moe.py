@@ -18,6 +18,7 @@ from slm_flax.layers.dense import DenseMLP, GatedMLP
 from slm_flax.layers.geglu import GegluMLP, geglu
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.linear import Linear
+from slm_flax.layers.relu import ReluMLP
 from slm_flax.layers.relu2 import Relu2MLP, relu2
 from slm_flax.layers.swiglu import SwigluMLP, swiglu
 from slm_flax.numerics import wide
@@ -25,6 +26,7 @@ from slm_flax.params import declare
 
 EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Array]]] = {
     "gelu": (GeluMLP, partial(jax.nn.gelu, approximate=False)),
+    "relu": (ReluMLP, jax.nn.relu),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),
     "geglu": (GegluMLP, geglu),
@@ -76,12 +78,14 @@ class ExpertLinear(nnx.Module):
 class MixtureOfExperts(nnx.Module):
     """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
 
-        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + g shared(x),  w_i = s_i / sum_{j chosen} s_j
 
     s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
     https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
-    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
-    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Its weight g is 1, or with
+    mlp.shared_gate sigmoid(x v), v [d_model, 1] (Qwen2-MoE; Yang et al. 2024, https://arxiv.org/abs/2407.10671). The
+    choice of a token may be limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024,
+    https://arxiv.org/abs/2412.19437).
 
     The auxiliary loss per token is
 
@@ -109,6 +113,7 @@ class MixtureOfExperts(nnx.Module):
         width = mlp.shared_experts * mlp.hidden
         shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
         self.shared = dense(dataclasses.replace(layer, mlp=shared)) if width else None
+        self.shared_gate = Linear(layer.d_model, 1, matrix(layer), bias=False) if mlp.shared_gate else None
         self.experts, self.top_k = mlp.experts, mlp.top_k
         self.groups, self.top_groups = mlp.groups, mlp.top_groups
         self.scores = SCORES[mlp.router]
@@ -125,7 +130,8 @@ class MixtureOfExperts(nnx.Module):
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).astype(y.dtype)[..., None]).sum(1).reshape(x.shape)
         if self.shared is not None:
-            y = y + self.shared(x)[0]
+            shared = self.shared(x)[0]
+            y = y + (shared if self.shared_gate is None else jax.nn.sigmoid(self.shared_gate(x)) * shared)
         return y, auxiliary_loss
 
     def auxiliary_loss(self, routing: Routing) -> Float[Array, ""]:

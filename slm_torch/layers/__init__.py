@@ -15,6 +15,7 @@ from slm_torch.layers.learned import LearnedPosition
 from slm_torch.layers.mla import LatentAttention
 from slm_torch.layers.moe import MixtureOfExperts
 from slm_torch.layers.none import NoPosition
+from slm_torch.layers.relu import ReluMLP
 from slm_torch.layers.relu2 import Relu2MLP
 from slm_torch.layers.rmsnorm import RMSNorm
 from slm_torch.layers.rope import RoPE
@@ -47,6 +48,7 @@ NORM = {
 }
 MLP = {
     "gelu": GeluMLP,
+    "relu": ReluMLP,
     "relu2": Relu2MLP,
     "swiglu": SwigluMLP,
     "geglu": GegluMLP,

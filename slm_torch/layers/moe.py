@@ -16,6 +16,7 @@ from slm_torch.layers.dense import DenseMLP, GatedMLP
 from slm_torch.layers.geglu import GegluMLP, geglu
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.linear import Linear
+from slm_torch.layers.relu import ReluMLP
 from slm_torch.layers.relu2 import Relu2MLP, relu2
 from slm_torch.layers.swiglu import SwigluMLP, swiglu
 from slm_torch.numerics import wide
@@ -23,6 +24,7 @@ from slm_torch.params import declare
 
 EXPERT: dict[str, tuple[type[DenseMLP | GatedMLP], Callable[..., Tensor]]] = {
     "gelu": (GeluMLP, gelu),
+    "relu": (ReluMLP, torch.relu),
     "relu2": (Relu2MLP, relu2),
     "swiglu": (SwigluMLP, swiglu),
     "geglu": (GegluMLP, geglu),
@@ -77,12 +79,14 @@ class ExpertLinear(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Sends each token to its best experts, and drops none (Shazeer et al. 2017, https://arxiv.org/abs/1701.06538).
 
-        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + shared(x),  w_i = s_i / sum_{j chosen} s_j
+        y = routed_scale sum_{i in top_k(s + b)} w_i expert_i(x) + g shared(x),  w_i = s_i / sum_{j chosen} s_j
 
     s is the softmax or sigmoid of the logits l = x W, with a bias in gpt-oss (OpenAI 2025,
     https://arxiv.org/abs/2508.10925). b is the balance bias (Wang et al. 2024, https://arxiv.org/abs/2408.15664). The
-    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). The choice of a token may be
-    limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024, https://arxiv.org/abs/2412.19437).
+    shared expert is DeepSeekMoE's (Dai et al. 2024, https://arxiv.org/abs/2401.06066). Its weight g is 1, or with
+    mlp.shared_gate sigmoid(x v), v [d_model, 1] (Qwen2-MoE; Yang et al. 2024, https://arxiv.org/abs/2407.10671). The
+    choice of a token may be limited to the best groups of experts (DeepSeek-V3; DeepSeek-AI 2024,
+    https://arxiv.org/abs/2412.19437).
 
     The auxiliary loss per token is
 
@@ -110,6 +114,7 @@ class MixtureOfExperts(nn.Module):
         width = mlp.shared_experts * mlp.hidden
         shared = dataclasses.replace(mlp, kind=mlp.expert, hidden=width)
         self.shared = dense(dataclasses.replace(layer, mlp=shared)) if width else None
+        self.shared_gate = Linear(layer.d_model, 1, matrix(layer), bias=False) if mlp.shared_gate else None
         self.experts, self.top_k = mlp.experts, mlp.top_k
         self.groups, self.top_groups = mlp.groups, mlp.top_groups
         self.scores = SCORES[mlp.router]
@@ -127,7 +132,8 @@ class MixtureOfExperts(nn.Module):
         y = self.expert(tokens, routing.chosen)
         y = (y * self.weights(routing).to(y.dtype)[..., None]).sum(1).view_as(x)
         if self.shared is not None:
-            y = y + self.shared(x)[0]
+            shared = self.shared(x)[0]
+            y = y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)
         return y, auxiliary_loss
 
     def auxiliary_loss(self, routing: Routing) -> Float[Tensor, ""]:

@@ -39,6 +39,7 @@ def test_dense_mlps_are_the_formula(twin):
     activations = {
         ("gelu", "erf"): lambda x: reference.gelu(x, "erf"),
         ("gelu", "tanh"): lambda x: reference.gelu(x, "tanh"),
+        ("relu", "erf"): lambda x: np.maximum(x, 0),
         ("relu2", "erf"): lambda x: np.maximum(x, 0) ** 2,
     }
     for (kind, gelu), f in activations.items():
@@ -126,6 +127,26 @@ def test_embedding_norm_acts_before_positions(twin):
             x = normed(x, path)
         actual = twin.hidden(Config(model=model, data=Data(seq_len=9)), w, tokens)
         np.testing.assert_allclose(actual, x, **TOLERANCE)
+
+
+def test_logits_are_the_formula(twin):
+    """The bias is added after the multiplier, which muP sets as well, and before the soft-cap."""
+    hidden, embed, head, bias = numbers((2, 3, 8), (11, 8), (8, 11), (11,))
+    for tied, cap, multiplier, base in ((True, 0.0, 1.0, 0), (True, 2.0, 0.5, 0), (False, 3.0, 0.5, 4)):
+        model = Model(
+            d_model=8, n_layers=1, tie_embeddings=tied, head_bias=True, logit_multiplier=multiplier, logit_softcap=cap,
+            attention=Attention(n_heads=2), mlp=Mlp(hidden=12), mup_base_width=base,
+        )  # fmt: skip
+        weights = {"embed.weight": embed, "head_bias": bias, "final_norm.weight": np.ones(8)}
+        weights |= {} if tied else {"head.weight": head}
+        shapes = {f"attention.{name}_proj.weight": (8, 8) for name in "qkvo"}
+        shapes |= {"mlp.gate_proj.weight": (8, 12), "mlp.up_proj.weight": (8, 12), "mlp.down_proj.weight": (12, 8)}
+        shapes |= {"attention_norm.weight": (8,), "mlp_norm.weight": (8,)}
+        weights |= {f"layers.0.{name}": np.zeros(shape) for name, shape in shapes.items()}
+        expected = multiplier * (base / 8 if base else 1) * hidden @ (embed.T if tied else head) + bias
+        expected = cap * np.tanh(expected / cap) if cap else expected
+        actual = twin.logits(Config(model=model, data=Data(seq_len=9)), weights, hidden)
+        np.testing.assert_allclose(actual, expected, **TOLERANCE)
 
 
 def test_dropout_keeps_what_the_hash_says(twin):

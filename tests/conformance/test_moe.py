@@ -11,6 +11,7 @@ from tests.tiers import some_slow
 
 CASES = {
     "softmax": dict(),
+    "relu": dict(expert="relu", bias=True),
     "relu2": dict(expert="relu2", bias=True),
     "geglu": dict(expert="geglu", bias=True),
     "clipped": dict(expert="clipped_swiglu", shared_experts=1, bias=True),
@@ -20,6 +21,7 @@ CASES = {
         experts=6, groups=3, top_groups=1, router="sigmoid", router_bias=True, balance_bias=0.1, bias=True
     ),
     "shared": dict(shared_experts=2),
+    "shared, gated": dict(shared_experts=2, shared_gate=True, renormalise=False),
     "shared gelu, biases": dict(expert="gelu", shared_experts=1, bias=True),
     "scores as they are": dict(renormalise=False, routed_scale=2.5),
     "sigmoids as they are": dict(renormalise=False, router="sigmoid"),
@@ -27,7 +29,14 @@ CASES = {
     "one expert": dict(experts=1, top_k=1),
     "bias on softmax": dict(balance_bias=0.1, balance_loss=0.0),
     "all of it": dict(
-        router="sigmoid", balance_bias=0.1, router_z_loss=0.2, shared_experts=1, bias=True, routed_scale=1.5, top_k=3
+        router="sigmoid",
+        balance_bias=0.1,
+        router_z_loss=0.2,
+        shared_experts=1,
+        shared_gate=True,
+        bias=True,
+        routed_scale=1.5,
+        top_k=3,
     ),
 }
 SOME_CASES = some_slow(CASES, *set(CASES) - {"softmax", "groups, biases", "all of it"})
@@ -48,6 +57,7 @@ def random_weights(layer: LayerSpec, seed: int = 0) -> dict[str, np.ndarray]:
     shapes = {"router.weight": (layer.d_model, mlp.experts)}
     shapes |= {"router.bias": (mlp.experts,)} if mlp.router_bias else {}
     shapes |= {"balance": (mlp.experts,)} if mlp.balance_bias else {}
+    shapes |= {"shared_gate.weight": (layer.d_model, 1)} if mlp.shared_gate else {}
     for prefix, experts, hidden in (("", (mlp.experts,), mlp.hidden), ("shared.", (), mlp.shared_experts * mlp.hidden)):
         for name in names if hidden else ():
             d_in, d_out = (hidden, layer.d_model) if name == "down_proj" else (layer.d_model, hidden)

@@ -23,6 +23,7 @@ MORE = {
     "no accumulation": {"train.batch_size": 8},
     "attention, 12 layers": {"memory.remat": "attention", "model.n_layers": 12},
     "block, 12 layers": {"memory.remat": "block", "model.n_layers": 12},
+    "relu": {"model.mlp.kind": "relu"},
     "relu2": {"model.mlp.kind": "relu2"},
     "geglu": {"model.mlp.kind": "geglu"},
     "clipped_swiglu": {"model.mlp.kind": "clipped_swiglu"},
@@ -38,6 +39,9 @@ MORE = {
     "mla, none": {"model.attention.kind": "mla"},
     "differential, none": {"model.attention.kind": "differential"},
     "moe, none": {"model.mlp.kind": "moe"},
+    "moe, shared, gated, none": {
+        "model.mlp.kind": "moe", "model.mlp.shared_experts": 2, "model.mlp.shared_gate": True,
+    },
     "float16, none": {"precision.compute": "float16"},
     "window by pattern, block": {"model.pattern": "attention.window=32 | .", "memory.remat": "block"},
     "kinds by pattern, block": {

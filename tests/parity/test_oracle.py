@@ -138,6 +138,14 @@ MULTIPLIED = {
         "model.norm.placement": "output", "model.attention.qk_norm": "rmsnorm", "model.attention.qk_norm_over": "whole",
     },
     "gpt_neox": GPT2 | {"model.position.kind": "rope", "model.mlp.gelu": "erf", "model.norm.placement": "parallel"},
+    "gptj": GPT2 | {
+        "model.position.kind": "rope", "model.norm.placement": "parallel_shared", "model.attention.bias": False,
+        "model.head_bias": True, "model.mup_base_width": 16,
+    },
+    "qwen2_moe": {
+        "model.attention.bias": True, "model.attention.output_bias": False, "model.mlp.kind": "moe",
+        "model.mlp.shared_experts": 2, "model.mlp.shared_gate": True,
+    },
     "deepseek_v3": {
         "model.attention.kind": "mla", "model.attention.n_kv_heads": None, "model.mlp.kind": "moe",
         "model.mlp.router": "sigmoid", "model.mlp.shared_experts": 1, "model.mlp.balance_bias": 0.001,
@@ -170,6 +178,16 @@ def test_nanogpt_without_biases_is_gpt2_with_zeros():
     tensors = dict(exporting.convert(family, written, weights, with_values(BASE, values)))
     assert not tensors["transformer.h.0.attn.c_attn.bias"].any()
     assert not tensors["transformer.ln_f.bias"].any()
+
+
+def test_logits_without_a_bias_are_those_of_gptj_with_zeros():
+    values = GPT2 | {
+        "model.position.kind": "rope", "model.norm.placement": "parallel_shared", "model.attention.bias": False,
+    }  # fmt: skip
+    family, written = exporting.choose(with_values(BASE, values), "gptj")
+    weights = {name: np.ones(shape, np.float32) for name, shape in _shapes(with_values(BASE, values)).items()}
+    bias = dict(exporting.convert(family, written, weights, with_values(BASE, values)))["lm_head.bias"]
+    assert bias.shape == (61,) and not bias.any()
 
 
 @pytest.mark.parametrize(

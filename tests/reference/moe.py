@@ -8,6 +8,7 @@ from tests.reference import layers as formulas
 
 DENSE = {
     "gelu": lambda x: formulas.gelu(x, "erf"),
+    "relu": lambda x: np.maximum(x, 0),
     "relu2": lambda x: np.maximum(x, 0) ** 2,
 }
 GATED = {
@@ -64,7 +65,8 @@ def layer(mlp: Mlp, weights, x):
         for i in picked:
             y[where] += mlp.routed_scale * s[i] / total * expert(mlp, weights, token, index=i)
         if mlp.shared_experts:
-            y[where] += expert(mlp, weights, token, prefix="shared.")
+            gate = 1 / (1 + np.exp(-token @ weights["shared_gate.weight"])) if mlp.shared_gate else 1.0
+            y[where] += gate * expert(mlp, weights, token, prefix="shared.")
     return y
 
 

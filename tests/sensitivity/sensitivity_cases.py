@@ -58,6 +58,7 @@ NEEDS: dict[str, Values] = {
     "model.position.kind=t5": {"model.position.buckets": 4, "model.position.max_distance": 8},
     "model.mlp.kind=moe": {"model.mlp.experts": 4},
     "model.mlp.groups": {"model.mlp.experts": 8},
+    "model.mlp.shared_gate": {"model.mlp.shared_experts": 1},
     "model.mlp.top_groups": {"model.mlp.experts": 8, "model.mlp.groups": 4},
     "optim.kind=adamw8bit": {"optim.quantised_from": 64},
     "optim.decay_biases": {"model.attention.bias": True},

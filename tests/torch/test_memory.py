@@ -33,6 +33,7 @@ OPTIONS = {
     "remat=attention": {"memory.remat": "attention"},
     "remat=full": {"memory.remat": "full", "model.n_layers": 4, "train.micro_batch_size": 8},
     "no accumulation, whole logits": {"train.micro_batch_size": 8, "memory.loss_chunk": 0, "model.z_loss": 1e-4},
+    "a bias of the logits": {"model.head_bias": True, "memory.loss_chunk": 0, "model.logit_multiplier": 0.5},
     "float16, dropout": {"precision.compute": "float16", "model.dropout": 0.1},
     "lion": {"optim.kind": "lion", "train.micro_batch_size": 8},
 }
@@ -45,7 +46,8 @@ MORE = {
                   {"kernel": "dot_product"}, {"kernel": "fused"}, {"kernel": "fused", "window": 64},
                   {"kernel": "dot_product", "sinks": True}, {"kernel": "dot_product", "softcap": 30.0}],
     "position": [],
-    "mlp": [{"bias": True}, {"kind": "moe", "shared_experts": 1}, {"kind": "moe", "expert": "gelu"}],
+    "mlp": [{"bias": True}, {"kind": "moe", "shared_experts": 1},
+            {"kind": "moe", "shared_experts": 2, "shared_gate": True}, {"kind": "moe", "expert": "gelu"}],
 }  # fmt: skip
 """{section: settings}, beside every kind that has arithmetic."""
 

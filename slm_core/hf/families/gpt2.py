@@ -12,7 +12,7 @@ from slm_core.hf.rules import SAME, Rule, fused, linear, norm, split, tensor
 
 ACTIVATIONS = {
     "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "gelu_fast": ("gelu", "tanh"),
-    "gelu": ("gelu", "erf"), "relu2": ("relu2", "erf"),
+    "gelu": ("gelu", "erf"), "relu": ("relu", "erf"), "relu2": ("relu2", "erf"),
 }  # fmt: skip
 """{activation_function: (mlp.kind, mlp.gelu)}"""
 FIELDS = {

@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config import Config, Mlp, Model
 from slm_core.config.fields import with_values
-from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.config.layers import LayerSpec, MlpSpec, layer_specs
 from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import FIELDS as LLAMA_FIELDS
 from slm_core.hf.families.llama import (
@@ -60,7 +60,7 @@ def read(fields: Fields) -> Config:
     mixture = read_mixture(fields, "moe_intermediate_size")
     # The class does not have layer_types: all layers have the window, or none.
     values = {"attention.qk_norm": "rmsnorm", "attention.window": read_window(fields) or 0}
-    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, _sparse(fields, mixture.experts))
+    model, layers = with_mixtures(with_values(read_model(fields), values), mixture, read_sparse(fields))
     return imported(model, layers, fields.get("max_position_embeddings"))
 
 
@@ -77,10 +77,10 @@ def read_mixture(fields: Fields, hidden: str) -> Mlp:
     )
 
 
-def _sparse(fields: Fields, experts: int) -> list[bool]:
+def read_sparse(fields: Fields) -> list[bool]:
     """Reads whether each layer has a mixture."""
     dense, step = fields.get("mlp_only_layers") or [], fields.get("decoder_sparse_step")
-    count = fields.get("num_hidden_layers")
+    count, experts = fields.get("num_hidden_layers"), fields.get("num_experts")
     return [experts > 0 and i not in dense and (i + 1) % step == 0 for i in range(count)]
 
 
@@ -109,7 +109,7 @@ def write(config: Config) -> dict[str, Any]:
     }
 
 
-def mixture_of(layers: Sequence[LayerSpec]) -> Mlp:
+def mixture_of(layers: Sequence[LayerSpec]) -> MlpSpec:
     """Returns the first mixture; the first MLP if there is none."""
     return next((layer.mlp for layer in layers if layer.mlp.kind == "moe"), layers[0].mlp)
 

@@ -70,6 +70,12 @@ def hidden(config, weights, tokens):
     return np.asarray(_filled(model, weights)(array(tokens))[0])
 
 
+def logits(config, weights, hidden):
+    """Returns the logits of a hidden state."""
+    model = Transformer(config, len(weights["embed.weight"]), FLOAT64)
+    return np.asarray(_filled(model, weights).logits(array(hidden)))
+
+
 def keep_mask(key, shape, first_row, rate):
     return np.asarray(dropout_mask(jnp.uint32(key), shape, jnp.uint32(first_row), rate))
 

@@ -69,6 +69,12 @@ def hidden(config, weights, tokens):
     return _filled(model, weights)(array(tokens))[0].detach().numpy()
 
 
+def logits(config, weights, hidden):
+    """Returns the logits of a hidden state."""
+    model = Transformer(config, len(weights["embed.weight"]), FLOAT64)
+    return _filled(model, weights).logits(array(hidden)).detach().numpy()
+
+
 def keep_mask(key, shape, first_row, rate):
     bits = torch.from_numpy(np.array(key, np.uint32).view(np.int32))
     return dropout_mask(bits, torch.Size(shape), first_row, rate).numpy()

@@ -226,6 +226,12 @@ def test_values_come_before_what_reads_them():
     assert _error({"model.position.kind": "rop", "model.position.theta": 5.0}).startswith("model.position.kind=rop")
 
 
+def test_a_gate_needs_shared_experts():
+    moe = {"model.mlp.kind": "moe", "model.mlp.shared_gate": True}
+    assert _error(moe) == "model.mlp.shared_gate=True has nothing to weigh: set model.mlp.shared_experts above 0"
+    validate(with_values(Config(), moe | {"model.mlp.shared_experts": 1}))
+
+
 def test_drop_unread_resets_what_the_preset_set():
     preset = with_values(Config(), {"model.position.theta": 5.0, "model.position.scaling": "linear"})
     config = with_values(preset, {"model.position.kind": "learned"})
@@ -284,7 +290,7 @@ def _other(info):
         return not default
     if default > 1:
         return base(default * 3)
-    return default * 2 if base is int else default / 2
+    return default * 2 or 1 if base is int else default / 2
 
 
 def test_configs_stay_as_they_are():

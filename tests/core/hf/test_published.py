@@ -227,6 +227,32 @@ PUBLISHED = {
             "original_max_position_embeddings": 4096, "type": "yarn",
         },
     },
+    "Phi-1.5, Phi-2": WITHOUT_RMSNORM | {
+        "model_type": "phi", "auto_map": {"AutoConfig": "x"}, "embd_pdrop": 0.0, "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-5, "num_key_value_heads": 4, "partial_rotary_factor": 0.5, "qk_layernorm": False,
+        "resid_pdrop": 0.1, "rope_scaling": None, "tie_word_embeddings": False,
+    },
+    "GPT-J": COMMON | {
+        "model_type": "gptj", "activation_function": "gelu_new", "attn_pdrop": 0.0, "embd_pdrop": 0.0,
+        "gradient_checkpointing": False, "layer_norm_epsilon": 1e-5, "n_embd": 64, "n_head": 4, "n_inner": None,
+        "n_layer": 4, "n_positions": 2048, "resid_pdrop": 0.0, "rotary": True, "rotary_dim": 8,
+        "scale_attn_weights": True, "summary_activation": None, "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": True, "summary_type": "cls_index", "summary_use_proj": True,
+        "task_specific_params": {}, "tie_word_embeddings": False, "tokenizer_class": "GPT2Tokenizer",
+    },
+    "OPT": COMMON | {
+        "model_type": "opt", "_remove_final_layer_norm": False, "activation_dropout": 0.0,
+        "activation_function": "relu", "attention_dropout": 0.0, "do_layer_norm_before": True, "dropout": 0.1,
+        "enable_bias": True, "ffn_dim": 256, "hidden_size": 64, "init_std": 0.02, "layer_norm_elementwise_affine": True,
+        "layerdrop": 0.0, "max_position_embeddings": 2048, "num_attention_heads": 4, "num_hidden_layers": 4,
+        "pad_token_id": 1, "prefix": "</s>", "word_embed_proj_dim": 64,
+    },
+    "Qwen1.5-MoE": LLAMA | {
+        "model_type": "qwen2_moe", "decoder_sparse_step": 1, "max_window_layers": 21, "moe_intermediate_size": 32,
+        "norm_topk_prob": False, "num_experts": 8, "num_experts_per_tok": 4, "output_router_logits": False,
+        "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 128, "sliding_window": 32768,
+        "tie_word_embeddings": False, "use_sliding_window": False,
+    },
 }  # fmt: skip
 """{models: the fields of their config.json, with small sizes}."""
 

@@ -20,6 +20,10 @@ FAULTS = {
         edited("model.layers.0.mlp.down_proj.forward", "y + self.bias.to(x.dtype)", "y + 0 * self.bias"),
         "mlp.bias", "dense", "logits", "layers.0.mlp.down_proj",
     ),
+    "a slope below 0": Fault(
+        edited("model.layers.5.mlp.activation", "torch.relu(x)", "torch.nn.functional.leaky_relu(x)"),
+        "relu", "zoo", "logits", "layers.5.mlp",
+    ),
     "not squared": Fault(
         edited("slm_torch.layers.relu2:relu2", "torch.relu(x).square()", "torch.relu(x)"),
         "relu2", "zoo", "logits", "layers.0.mlp",
@@ -89,8 +93,19 @@ FAULTS = {
         "mlp.routed_scale", "mixtures", "logits", "layers.1.mlp",
     ),
     "shared expert scaled, too": Fault(
-        edited("model.layers.1.mlp.forward", "y + self.shared(x)[0]", "y + self.routed_scale * self.shared(x)[0]"),
+        edited("model.layers.1.mlp.forward", "shared = self.shared(x)[0]",
+               "shared = self.routed_scale * self.shared(x)[0]"),
         "mlp.shared_experts", "mixtures", "logits", "layers.1.mlp",
+    ),
+    "routed experts gated, too": Fault(
+        edited("model.layers.4.mlp.forward",
+               "y + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(x)) * shared)",
+               "torch.sigmoid(self.shared_gate(x)) * (y + shared)"),
+        "mlp.shared_gate", "mixtures", "logits", "layers.4.mlp",
+    ),
+    "gate of the shared expert cut off from the stream": Fault(
+        edited("model.layers.4.mlp.forward", "self.shared_gate(x)", "self.shared_gate(x.detach())"),
+        "mlp.shared_gate", "mixtures", "gradients", "layers.4.mlp",
     ),
     "bias of the router forgotten": Fault(
         edited("model.layers.3.mlp.router.forward", "y + self.bias.to(x.dtype)", "y + 0 * self.bias"),
@@ -139,6 +154,10 @@ FAULTS = {
     "experts with the tanh approximation": Fault(
         changed("model.layers.0.mlp.activation", lambda original: lambda x: original(x, approximate="tanh")),
         "expert=gelu", "mixtures", "logits", "layers.0.mlp",
+    ),
+    "experts squared": Fault(
+        changed("model.layers.4.mlp.activation", lambda original: lambda x: x.relu().square()),
+        "expert=relu", "mixtures", "logits", "layers.4.mlp",
     ),
     "experts not squared": Fault(
         changed("model.layers.1.mlp.activation", lambda original: lambda x: x.relu()),

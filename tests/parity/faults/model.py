@@ -122,6 +122,16 @@ FAULTS = {
     "logit multiplier forgotten": Fault(
         changed("model.logit_factor", lambda original: 1), "logit_multiplier", "dense", "logits", "logits",
     ),
+    "bias of the logits multiplied, too": Fault(
+        edited("model.logits", "self.head_bias.to(logits.dtype)",
+               "self.logit_factor * self.head_bias.to(logits.dtype)"),
+        "head_bias", "dense", "logits", "logits",
+    ),
+    "bias of the logits after the cap": Fault(
+        edited("model.logits", "torch.tanh(logits / self.logit_softcap)",
+               "torch.tanh((logits - self.head_bias) / self.logit_softcap) + self.head_bias"),
+        "head_bias", "dense", "logits", "logits",
+    ),
     "multiplied after the cap": Fault(
         edited("model.logits", "torch.tanh(logits / self.logit_softcap)",
                "torch.tanh(logits / self.logit_factor / self.logit_softcap) * self.logit_factor"),

@@ -58,8 +58,9 @@ CONFIGS: dict[str, Tiny] = {
     "dense": Tiny(
         {
             "n_layers": 2, "embed_scale": 3.0, "embed_norm": True, "logit_multiplier": 0.5, "logit_softcap": 3.0,
-            "z_loss": 0.01, "residual_multiplier": 0.7, "attention.window": 5, "attention.bias": True,
-            "attention.softcap": 2.0, "attention.qk_norm": "rmsnorm", "attention.value_residual": True,
+            "head_bias": True, "z_loss": 0.01, "residual_multiplier": 0.7, "attention.window": 5,
+            "attention.bias": True, "attention.softcap": 2.0, "attention.qk_norm": "rmsnorm",
+            "attention.value_residual": True,
             "attention.gate": "head", "attention.scale": 0.4, "norm.kind": "layernorm", "norm.bias": True,
             "mlp.kind": "gelu", "mlp.bias": True, "optim.clip_norm": 0.05, "memory.loss_chunk": 20,
             "memory.remat": "full",
@@ -96,7 +97,7 @@ CONFIGS: dict[str, Tiny] = {
             "  attention.kernel=fused,norm.kind=dyt,norm.bias=1,position.kind=alibi,"
             "mlp.kind=gelu,mlp.gelu=tanh |"
             " position.kind=none,attention.qk_norm=rmsnorm,attention.qk_norm_over=whole,"
-            "attention.bias=1,attention.output_bias=0",
+            "attention.bias=1,attention.output_bias=0,mlp.kind=relu",
         },
         (*FORWARD, "decoding"),
     ),
@@ -111,12 +112,13 @@ CONFIGS: dict[str, Tiny] = {
     ),
     "mixtures": Tiny(
         {
-            "n_layers": 4, "mlp.kind": "moe", "mlp.hidden": 24, "norm.placement": "parallel",
+            "n_layers": 5, "mlp.kind": "moe", "mlp.hidden": 24, "norm.placement": "parallel",
             "pattern": "mlp.expert=gelu,mlp.experts=4,mlp.top_k=3,mlp.renormalise=0,mlp.router_z_loss=0.01,"
             "mlp.balance_loss=0.1 |"
             " mlp.expert=relu2,mlp.router=sigmoid,mlp.shared_experts=1,mlp.bias=1,mlp.routed_scale=1.5 |"
             " mlp.expert=geglu,mlp.experts=8,mlp.groups=4,mlp.top_groups=2,mlp.top_k=3 |"
-            " mlp.expert=clipped_swiglu,mlp.experts=4,mlp.router_bias=1,mlp.bias=1",
+            " mlp.expert=clipped_swiglu,mlp.experts=4,mlp.router_bias=1,mlp.bias=1 |"
+            " mlp.expert=relu,mlp.experts=4,mlp.shared_experts=2,mlp.shared_gate=1",
         }
     ),
     "stacks": Tiny(  # a layer, then three that repeat: a group of two, and one of one

@@ -127,6 +127,7 @@ def _auxiliary(twin, **fields) -> float:
 FORMULAS = [
     Formula("mlp.kind=clipped_swiglu", "transformers, GptOssExperts", _clipped, _gpt_oss),
     _experts("gelu"),
+    _experts("relu"),
     _experts("relu2"),
     Formula(
         "norm.placement=post",

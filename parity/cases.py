@@ -148,6 +148,7 @@ def config_case(name: str, config: Config) -> Case:
         "optim.warmup_steps": min(warmup_steps(config.optim, config.train.steps), 10),
         "run.device": "cpu",
         "run.compile": False,
+        "run.async_saving": False,  # the proof saves nothing beside training, and a copy would not fit the limit
     }
     case = Case(
         name, with_values(config, small), PRESETS, frozenset(components(config)), vocabulary, ONE_PASS if big else ALL,

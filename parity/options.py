@@ -28,7 +28,7 @@ _ATTENTION: dict[str, Overrides] = {
     "gqa, gated heads, whole norm": {
         "n_layers": 2, "attention.gate": "head", "attention.qk_norm": "rmsnorm", "attention.qk_norm_over": "whole",
         "attention.value_residual": True, "attention.bias": True, "attention.output_bias": False,
-        "norm.weight": "one_plus", "norm.eps": 1e-2,
+        "norm.weight": "one_plus", "norm.eps": 1e-2, "attention.scale": 0.1,  # scores of 1 + w are large
     },
     "gqa, gated elements, cosines": {
         "n_layers": 2, "attention.gate": "element", "attention.qk_norm": "l2", "attention.value_residual": True,

@@ -19,4 +19,4 @@ def wide(dtype: np.dtype) -> np.dtype:
 
 def wide_product(a: Array, b: Array) -> Array:
     """Multiplies matrices that may be in 16 bits, [..., rows, n] and [..., n, columns]. The product is wide."""
-    return jnp.matmul(a, b, preferred_element_type=wide(a.dtype))
+    return a @ b if a.dtype == wide(a.dtype) else jnp.matmul(a, b, preferred_element_type=wide(a.dtype))

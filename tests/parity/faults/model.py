@@ -65,7 +65,7 @@ FAULTS = {
         "wide norms", "half", "loss_curve", "layers.0.attention_norm",
     ),
     "softmax in float32": Fault(
-        edited("model.layers.0.attention.attend.kernel", "(q @ k.mT).to(wide(q.dtype))", "(q @ k.mT).float()"),
+        edited("model.layers.0.attention.attend.kernel", "wide_product(q, k.mT)", "(q @ k.mT).float()"),
         "wide softmax", "dense", "logits", "layers.0.attention.attend",
     ),
     "rotation in float32": Fault(

@@ -58,7 +58,9 @@ class HuggingFaceModel:
         self.rules = list(family.rules(source.config))
         self.paths = paths_of(self.rules, source.config.model.n_layers, ADDING.get(family.model_type, ()))
         if type(self.model.get_input_embeddings()) is not nn.Embedding:  # it scales its rows as well
-            self.paths = {hf_path: told for hf_path, told in self.paths.items() if told[0] != "embed"}
+            self._leave_out("embed")
+        if any("head_bias" in rule.names for rule in self.rules):  # its head adds the bias, our `logits` does
+            self._leave_out("head")
 
     def trace(self, tokens: np.ndarray) -> list[Event]:
         """Returns the events that have a counterpart, by our names; see `models.Traceable`."""
@@ -90,6 +92,9 @@ class HuggingFaceModel:
     def code(self, module: str) -> str:
         hf_path = next((path for path, (twin_path, _) in self.paths.items() if twin_path == module), None)
         return code_of(hf_path or MODEL, "", dict(self.model.named_modules()).get(hf_path))
+
+    def _leave_out(self, twin_path: str) -> None:
+        self.paths = {hf_path: told for hf_path, told in self.paths.items() if told[0] != twin_path}
 
     def _logits(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.model(tokens, use_cache=False).logits.flatten(0, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation_score import properties
+from tests.mutation_score import finished, properties
 
 COMMAND = "uv run pytest tests/outside --formula-page docs/formulas.md"
 INTRODUCTION = """# Formulas and their outside sources
@@ -48,9 +48,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     page = config.getoption("--formula-page")
     if not page:
         return
-    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
     measured: dict[str, dict[str, float]] = {}
-    for about, where, difference in properties(reports, "formula"):
+    for about, where, difference in properties(finished(terminalreporter), "formula"):
         measured.setdefault(about, {})[where] = difference
     Path(page).write_text(markdown(measured), encoding="utf-8")
     terminalreporter.line(f"written: {page}")

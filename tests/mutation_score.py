@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reports = [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
+    reports = finished(terminalreporter)
     scores, generated = collect(reports), properties(reports, "generated")
     if not scores and not generated:
         return
@@ -68,6 +68,11 @@ def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
             told = {key: value[key] for key in value if key != "proof"}
             scores.setdefault(value["fault"], Score(**told)).passed[value["proof"]] = report.passed
     return sorted(scores.values(), key=lambda score: score.place)
+
+
+def finished(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    """Returns the reports of the tests that passed or failed."""
+    return [report for key in ("passed", "failed") for report in terminalreporter.stats.get(key, ())]
 
 
 def properties(reports: Iterable[pytest.TestReport], name: str) -> list[dict]:

@@ -36,17 +36,14 @@ class _Work(threading.Thread):
 
     def __init__(self, work: Callable[[], object]):
         super().__init__(name="checkpoint", daemon=True)
-        self._work: Callable[[], object] | None = work
+        self._work = work
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
-            assert self._work
             self._work()
         except BaseException as error:
             self.error = error
-        finally:
-            self._work = None
 
 
 class Saver:

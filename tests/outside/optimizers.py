@@ -11,7 +11,6 @@ from torch.optim._muon import _adjust_lr
 
 from slm_core.config import Optim
 from slm_core.model.parameter_groups import ParameterGroup
-from slm_torch.optim.muon import SCALES
 from tests.conformance.optimizer_cases import case
 from tests.outside.formula import Formula
 
@@ -89,9 +88,8 @@ def _muon(scale: str, theirs: str) -> list[Formula]:
     factors = Formula(
         f"optim.muon_scale={scale}",
         "torch.optim.Muon, adjust_lr_fn",
-        lambda _: [SCALES[scale](d_in, d_out) for d_in, d_out in sides],
+        lambda twin: [twin.MUON_SCALES[scale](d_in, d_out) for d_in, d_out in sides],
         lambda: [_adjust_lr(1.0, theirs, torch.Size((d_out, d_in))) for d_in, d_out in sides],
-        shared=True,
     )
     return [factors, whole]
 

@@ -18,6 +18,8 @@ from tests.outside.formula import Formula
 
 CONTEXT, WIDTH, THETA = 256, 64, 5e5
 FLOAT32 = "it computes in float32"
+THEIR_NAMES = {"scaling_factor": "factor", "original_context": "original_max_position_embeddings"}
+"""{field of ours: the same of theirs}, where the names differ."""
 
 
 def _ours(twin, position: Position) -> np.ndarray:
@@ -46,12 +48,20 @@ def _theirs(rope_type: str, **fields) -> np.ndarray:
     return _tables(rotary.inv_freq, rotary.attention_scaling)
 
 
-def _rope(about: str, theirs: dict, **ours) -> Formula:
-    position = Position(theta=THETA, scaling=about.partition(",")[0], **ours)
+def _rope(about: str, **fields) -> Formula:
+    """Compares one scaling, whose fields are named as in our schema."""
+    scaling = about.partition(",")[0]
+    position = Position(theta=THETA, scaling=scaling, **fields)
+    theirs = {THEIR_NAMES.get(name, name): value for name, value in fields.items()}
     return Formula(
-        f"position.scaling={about}", "transformers, LlamaRotaryEmbedding", lambda _: _ours(_, position),
-        lambda: _theirs(**theirs), shared=True, tolerance=1e-6, why=FLOAT32,
-    )  # fmt: skip
+        f"position.scaling={about}",
+        "transformers, LlamaRotaryEmbedding",
+        lambda _: _ours(_, position),
+        lambda: _theirs("default" if scaling == "none" else scaling, **theirs),
+        shared=True,
+        tolerance=1e-6,
+        why=FLOAT32,
+    )
 
 
 def _dynamic_ntk() -> np.ndarray:
@@ -67,8 +77,8 @@ def _sinusoids() -> np.ndarray:
 
 
 FORMULAS = [
-    _rope("none", dict(rope_type="default")),
-    _rope("linear", dict(rope_type="linear", factor=4.0), scaling_factor=4.0),
+    _rope("none"),
+    _rope("linear", scaling_factor=4.0),
     Formula(
         "position.scaling=ntk",
         "transformers, dynamic NTK",
@@ -78,23 +88,9 @@ FORMULAS = [
         tolerance=1e-6,
         why=FLOAT32,
     ),
-    _rope(
-        "yarn",
-        dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64),
-        scaling_factor=4.0,
-        original_context=64,
-    ),
+    _rope("yarn", scaling_factor=4.0, original_context=64),
     _rope(
         "yarn, every field",
-        dict(
-            rope_type="yarn",
-            factor=8.0,
-            original_max_position_embeddings=32,
-            beta_fast=4.0,
-            beta_slow=0.5,
-            attention_factor=1.5,
-            truncate=False,
-        ),
         scaling_factor=8.0,
         original_context=32,
         beta_fast=4.0,
@@ -104,13 +100,6 @@ FORMULAS = [
     ),
     _rope(
         "yarn, a ramp that ends outside the head",
-        dict(
-            rope_type="yarn",
-            factor=4.0,
-            original_max_position_embeddings=4096,
-            beta_fast=900.0,
-            beta_slow=1e-9,
-        ),
         scaling_factor=4.0,
         original_context=4096,
         beta_fast=900.0,
@@ -118,34 +107,13 @@ FORMULAS = [
     ),
     _rope(
         "yarn, a ramp without length",
-        dict(
-            rope_type="yarn",
-            factor=1.5,
-            original_max_position_embeddings=64,
-            beta_fast=2.0,
-            beta_slow=2.0,
-            truncate=False,
-        ),
         scaling_factor=1.5,
         original_context=64,
         beta_fast=2.0,
         beta_slow=2.0,
         truncate=False,
     ),
-    _rope(
-        "llama3",
-        dict(
-            rope_type="llama3",
-            factor=8.0,
-            original_max_position_embeddings=32,
-            low_freq_factor=1.5,
-            high_freq_factor=3.0,
-        ),
-        scaling_factor=8.0,
-        original_context=32,
-        low_freq_factor=1.5,
-        high_freq_factor=3.0,
-    ),
+    _rope("llama3", scaling_factor=8.0, original_context=32, low_freq_factor=1.5, high_freq_factor=3.0),
     *(
         Formula(
             f"position.kind=alibi, {heads} head{'s' * (heads > 1)}",

@@ -24,12 +24,7 @@ def _torch(make) -> np.ndarray:
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=LR)
     warm = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / (WARMUP + 1), total_iters=WARMUP)
     scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, make(optimizer)], [WARMUP])
-    rates = []
-    for _ in range(STEPS):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return np.array(rates)
+    return _rates(optimizer, scheduler, STEPS)
 
 
 def _wsd() -> np.ndarray:
@@ -38,8 +33,12 @@ def _wsd() -> np.ndarray:
     scheduler = get_wsd_schedule(
         optimizer, 0, 10, num_stable_steps=LAST - 10, decay_type="linear", min_lr_ratio=FLOOR
     )  # fmt: skip
+    return _rates(optimizer, scheduler, LAST + 1)
+
+
+def _rates(optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, steps: int) -> np.ndarray:
     rates = []
-    for _ in range(LAST + 1):
+    for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()

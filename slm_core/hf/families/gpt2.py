@@ -47,7 +47,7 @@ def read(fields: Fields) -> Config:
 
 
 def read_model(fields: Fields, attention: Attention) -> Config:
-    """Reads what GPT-BigCode's class shares with GPT-2's."""
+    """Reads what the classes of GPT-BigCode and GPT-J share with GPT-2's."""
     width = fields.get("n_embd")
     kind, gelu = ACTIVATIONS[fields.only("activation_function", *ACTIVATIONS)]
     model = Model(

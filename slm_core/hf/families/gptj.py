@@ -4,14 +4,13 @@ neighbours, no biases in attention, and one of the logits."""
 from collections.abc import Iterator
 from typing import Any
 
-from slm_core.config import Attention, Config, Mlp, Model, Norm, Position
+from slm_core.config import Attention, Config, Position
+from slm_core.config.fields import with_values
 from slm_core.config.layers import layer_specs
 from slm_core.config.widths import rotated
 from slm_core.errors import UserError
 from slm_core.hf.families import gpt2
-from slm_core.hf.families.gpt2 import ACTIVATIONS
-from slm_core.hf.families.llama import hidden_act
-from slm_core.hf.family import Family, imported
+from slm_core.hf.family import Family
 from slm_core.hf.fields import Fields, flag, number, whole, word
 from slm_core.hf.rules import TRANSPOSED, Rule, half_split, linear, norm, tensor, then
 
@@ -42,32 +41,16 @@ def read(fields: Fields) -> Config:
             f"config.json: rotary_dim={turned} of a gptj model is not an even number of at most {width // heads}, the"
             " width of a head: restore the file"
         )
-    kind, gelu = ACTIVATIONS[fields.only("activation_function", *ACTIVATIONS)]
-    model = Model(
-        d_model=width,
-        tie_embeddings=fields.get("tie_word_embeddings"),
-        head_bias=True,
-        attention=Attention(n_heads=heads),
-        position=Position(kind="rope", fraction=turned / (width // heads)),
-        norm=Norm(kind="layernorm", bias=True, eps=fields.get("layer_norm_epsilon"), placement="parallel_shared"),
-        mlp=Mlp(kind=kind, gelu=gelu, hidden=fields.get("n_inner") or 4 * width, bias=True),
-    )
-    return imported(model, [{}] * fields.get("n_layer"), fields.get("n_positions"))
+    values = {
+        "model.head_bias": True,
+        "model.norm.placement": "parallel_shared",
+        "model.position": Position(kind="rope", fraction=turned / (width // heads)),
+    }
+    return with_values(gpt2.read_model(fields, Attention(n_heads=heads)), values)
 
 
 def write(config: Config) -> dict[str, Any]:
-    layer = layer_specs(config.model)[0]
-    return {
-        "n_embd": layer.d_model,
-        "n_layer": layer.n_layers,
-        "n_head": layer.attention.n_heads,
-        "n_inner": layer.mlp.hidden,
-        "n_positions": config.data.seq_len,
-        "rotary_dim": rotated(layer),
-        "activation_function": hidden_act(layer.mlp, ACTIVATIONS),
-        "layer_norm_epsilon": layer.norm.eps,
-        "tie_word_embeddings": layer.tie_embeddings,
-    }
+    return gpt2.write(config) | {"rotary_dim": rotated(layer_specs(config.model)[0])}
 
 
 def rules(config: Config) -> Iterator[Rule]:

@@ -23,6 +23,7 @@ from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
 from slm_flax.numerics import DTYPES
 from slm_flax.optim import OPTIMIZERS, scheduled
+from slm_flax.optim.muon import SCALES as MUON_SCALES
 from slm_flax.optim.muon import orthogonal as orthogonal_by_muon
 from slm_flax.quantization.blockwise import Quantiser
 from slm_flax.quantization.formats import MATRIX
@@ -30,7 +31,7 @@ from slm_flax.quantization.formats import product as product_with
 from slm_flax.trainer import LossScaler, build
 from slm_flax.trainer import clip_factor as factor
 
-__all__ = ["Evaluator", "OPTIMIZERS", "PLACEMENT", "build"]
+__all__ = ["Evaluator", "MUON_SCALES", "OPTIMIZERS", "PLACEMENT", "build"]
 
 NAME = "flax"
 FLOAT64 = jnp.dtype("float64")

@@ -22,6 +22,7 @@ from slm_torch.model import Transformer, position_at
 from slm_torch.numerics import DTYPES
 from slm_torch.optim import OPTIMIZERS
 from slm_torch.optim.base import named_state, param_groups
+from slm_torch.optim.muon import SCALES as MUON_SCALES
 from slm_torch.optim.muon import orthogonal as orthogonal_by_muon
 from slm_torch.quantization.blockwise import Quantiser
 from slm_torch.quantization.formats import MATRIX, TABLES
@@ -29,7 +30,7 @@ from slm_torch.quantization.formats import product as product_with
 from slm_torch.trainer import LossScaler, build
 from slm_torch.trainer import clip_factor as factor
 
-__all__ = ["Evaluator", "OPTIMIZERS", "PLACEMENT", "build"]
+__all__ = ["Evaluator", "MUON_SCALES", "OPTIMIZERS", "PLACEMENT", "build"]
 
 NAME = "torch"
 FLOAT64 = torch.float64

@@ -263,10 +263,10 @@ class Engine:
 @jax.jit
 def are_finite(stacks: Params, others: Params) -> Params:
     """Tells which arrays have finite values alone: a boolean, or one per layer of a stack."""
-    # The smallest and the largest value tell it in one pass, and take no memory. A NaN is both.
-    ends = lambda value, axes: jnp.isfinite(value.min(axes)) & jnp.isfinite(value.max(axes))  # noqa: E731
-    layers = {name: ends(value, tuple(range(1, value.ndim))) for name, value in stacks.items()}
-    return layers | {name: ends(value, None) for name, value in others.items()}
+    # The largest magnitude tells it in one pass, and takes no memory. A NaN is the largest of all.
+    finite = lambda value, axes: jnp.isfinite(jnp.abs(value).max(axes))  # noqa: E731
+    layers = {name: finite(value, tuple(range(1, value.ndim))) for name, value in stacks.items()}
+    return layers | {name: finite(value, None) for name, value in others.items()}
 
 
 def clip_factor(norm: Array, limit: float) -> Array:

@@ -72,15 +72,15 @@ def answer(result: StudyResult, comparisons: Sequence[Comparison]) -> str:
 
 def _better(better: Sequence[Comparison], baseline: str) -> str:
     gains = [(c.variant, numbers.nats(-c.pooled.mean)) for c in sorted(better, key=lambda c: c.pooled.mean)]
+    than = "the baseline" if baseline == "baseline" else f"the baseline, {baseline}"
     if not gains:
-        return f"No variant is shown to be better than the baseline, {baseline}."
+        return f"No variant is shown to be better than {than}."
     if len(gains) == 1:
         ((variant, gain),) = gains
-        return f"{variant} is better than the baseline, {baseline}: its loss is {gain} nats per token lower."
+        return f"{variant} is better than {than}: its loss is {gain} nats per token lower."
     each = "; ".join(f"{variant} by {gain}" for variant, gain in gains)
     return (
-        f"{len(gains)} variants are better than the baseline, {baseline}: {each} nats per token."
-        " They were not tested against each other."
+        f"{len(gains)} variants are better than {than}: {each} nats per token. They were not tested against each other."
     )
 
 

@@ -252,6 +252,11 @@ def test_the_answer_names_the_variants_that_are_better_than_the_baseline():
     assert "not tested against each other" in both
 
 
+def test_a_baseline_called_baseline_is_not_named_twice():
+    made = study(["baseline", "wide"], [0.0, -0.1])
+    assert answer(made.result, made.comparisons).startswith("wide is better than the baseline: its loss is 0.1")
+
+
 def test_a_study_of_one_variant_has_nothing_to_compare():
     made = study(["small"], [0.0])
     assert answer(made.result, made.comparisons) == "There is nothing to compare: the study has one variant, small."

@@ -254,7 +254,7 @@ def test_the_answer_names_the_variants_that_are_better_than_the_baseline():
 
 def test_a_baseline_called_baseline_is_not_named_twice():
     made = study(["baseline", "wide"], [0.0, -0.1])
-    assert answer(made.result, made.comparisons).startswith("wide is better than the baseline: its loss is 0.1")
+    assert answer(made.result, made.comparisons).startswith("wide is better than the baseline: its loss is 0.099")
 
 
 def test_a_study_of_one_variant_has_nothing_to_compare():

@@ -8,6 +8,13 @@ def get_study() -> dict:
         "question": "Which attention, with which positions, learns to recall the values of four keys?",
         "config": "configs/tasks.py:mqar",
         "variants": VARIANTS,
-        "overrides": {"model.attention.n_heads": 8},
+        # With heads of width 8, or initial values of 0.02, no variant gets beyond a guess among the four values.
+        "overrides": {
+            "model.attention.n_heads": 8,
+            "model.attention.head_dim": 32,
+            "model.init_std": 0.125,
+            "train.steps": 600,
+            "train.eval_every": 200,
+        },
         "match": "parameters",
     }

@@ -2,12 +2,18 @@
 
 from configs.studies.attention import VARIANTS
 
+# The latent is as wide as a head: with the default of four heads no width of the MLPs could make the parameters equal.
+LATENT = {"model.attention.kv_rank": 32}
+
 
 def get_study() -> dict:
     return {
         "question": "Which attention, with which positions, learns to recall the values of four keys?",
         "config": "configs/tasks.py:mqar",
-        "variants": VARIANTS,
+        "variants": {
+            name: fields | (LATENT if fields.get("model.attention.kind") == "mla" else {})
+            for name, fields in VARIANTS.items()
+        },
         # With heads of width 8, or initial values of 0.02, no variant gets beyond a guess among the four values.
         "overrides": {
             "model.attention.n_heads": 8,

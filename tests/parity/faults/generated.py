@@ -1,6 +1,6 @@
 """Makes mutants by rule, as mutation testers do: each changes one operator, comparison, number or condition.
 
-Mutants are made of the PyTorch twin. A mutant that no model of `faults.pairs` finds must change nothing.
+A mutant that no model of `faults.pairs` and no test of its file finds must change nothing.
 """
 
 import ast
@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import CodeType, FunctionType, ModuleType
 
-PACKAGES = ("slm_torch.layers", "slm_torch.optim", "slm_torch.quantization")
-MODULES = ("params", "remat", "loss", "model", "trainer", "generate")
+PACKAGES = ("layers", "optim", "quantization")
+MODULES = {
+    "torch": ("params", "remat", "loss", "model", "trainer", "generate"),
+    "flax": ("params", "remat", "stack", "loss", "model", "trainer", "generate"),
+}
+"""{twin: its files that compute, beside those of the packages}."""
 NOT_NUMBERS = {"__init__", "empty_cache"}  # a model of another shape fails at once
 
 SWAPPED = {
@@ -31,7 +35,7 @@ class Mutant:
     """A function and the code of another.
 
     Args:
-      function: of the PyTorch twin.
+      function: of the module.
       code: of the mutant.
       name: "layers.flash Tiles.scores: smallest < 0 -> smallest <= 0".
     """
@@ -51,11 +55,17 @@ class Mutant:
             self.function.__code__ = original
 
 
-def mutants() -> list[Mutant]:
-    """Makes every mutant of the PyTorch twin."""
-    packages = [import_module(name) for name in PACKAGES]
+    @property
+    def file(self) -> str:
+        """The module of the function, without the package: "layers.flash"."""
+        return self.function.__module__.partition(".")[2]
+
+
+def mutants(twin: str) -> list[Mutant]:
+    """Makes every mutant of a twin."""
+    packages = [import_module(f"slm_{twin}.{name}") for name in PACKAGES]
     names = [f"{p.__name__}.{module.name}" for p in packages for module in pkgutil.iter_modules(p.__path__)]
-    modules = [import_module(name) for name in (*names, *(f"slm_torch.{name}" for name in MODULES))]
+    modules = [import_module(name) for name in (*names, *(f"slm_{twin}.{name}" for name in MODULES[twin]))]
     return [mutant for module in modules for mutant in mutants_of(module)]
 
 

@@ -1,0 +1,151 @@
+"""Makes every generated mutant of a twin, and lists those that neither the proof nor a test of their file finds.
+
+`python -m tests.parity.mutants flax layers.moe` prints {file: {"made": number, "left": [name, ...]}} as JSON; without a
+file, those of all files. First the mutants face one pass of every small model, then updates and decoding. The Flax
+twin is not compiled: XLA would take seconds for each mutant, and gives the same numbers but for rounding.
+"""
+
+import contextlib
+import copy
+import io
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+
+import jax
+import pytest
+from faults import CONFIGS, generated
+from faults.generated import Mutant
+from faults.pairs import FORWARD, HANDED_OVER, UPDATES
+
+import parity.checks
+import slm_flax.trainer
+import slm_torch.trainer
+from parity.pair import PERTURBATION, Pair, pin_threads, release
+from parity.probe import Probe, probe_flax, probe_torch
+from parity.state_transfer import perturbed, snapshot
+from parity.suite import measure
+
+BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
+PROBE = {"torch": probe_torch, "flax": probe_flax}
+FIRST = ("stacks", "capped", "half", "lora")
+"""The models that show updates and decoding first: cheap, and each with rules of its own."""
+ENOUGH = 5
+"""Models whose updates and decoding a mutant faces, at most. It costs a minute in Flax, and each one left is read."""
+LIMIT = 300
+"""Seconds after which a mutant counts as found: it does not end."""
+
+TESTS = {
+    "loss": ("test_loss.py", "test_evaluator.py"),
+    "trainer": ("test_engine.py", "test_engine_state.py", "test_details.py"),
+    "layers": ("test_layers.py", "test_attention.py", "test_kernels.py", "test_moe.py", "test_lora.py"),
+    "optim": ("test_optimizers.py",),
+}
+"""{file or folder: the tests in `tests/conformance` of what the proof does not call, such as an evaluation}."""
+
+
+def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
+    """Tries all mutants of a twin's files; returns {file: how many were made, and the names of those left}."""
+    chosen = [mutant for mutant in generated.mutants(twin) if not files or mutant.file in files]
+    left, run, times = set(chosen), set(), Counter()
+    for name, tiny in CONFIGS.items():
+        if "logits" in tiny.checks:
+            faced, found = _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left])
+            run, left = run | faced, left - found
+    for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
+        checks = [each for each in CONFIGS[name].checks if each not in FORWARD]
+        again = [mutant for mutant in chosen if mutant in left and times[mutant] < ENOUGH]
+        if checks and again:
+            faced, found = _prove(twin, name, ["initial_weights", *checks], again)
+            run, left = run | faced, left - found
+            times.update(faced)
+    left -= {mutant for mutant in left - run if not tests_pass_with(twin, mutant)}
+    made = Counter(mutant.file for mutant in chosen)
+    return {
+        file: {"made": count, "left": [mutant.name for mutant in chosen if mutant in left and mutant.file == file]}
+        for file, count in made.items()
+    }
+
+
+def _prove(twin: str, name: str, checks: Sequence[str], left: list[Mutant]) -> tuple[set[Mutant], set[Mutant]]:
+    """Lets mutants face some checks of a small model; returns those that it calls, and of them those that it finds."""
+    release()
+    tiny = CONFIGS[name]
+    with jax.disable_jit(twin == "flax"):
+        pair = Pair(tiny.case(name), tiny.precision)
+        pair.initial = pair.initial or {name: snapshot(engine) for name, engine in pair.engines.items()}
+        pair.start()
+        sound = pair.probes[twin == "torch"]
+        assert not is_caught(pair, twin, checks, sound), f"{name} must pass {checks} before anything is broken"
+        called = generated.reached(lambda: is_caught(pair, twin, checks, sound))
+        faced, found = [mutant for mutant in left if mutant.function.__code__ in called], set()
+        for mutant in faced:
+            with mutant.alive():
+                caught = is_caught(pair, twin, checks, sound)
+            print(f"{name}, {checks[-1]}, {'found' if caught else 'left'}: {mutant.name}", file=sys.stderr, flush=True)
+            found |= {mutant} if caught else set()
+    return set(faced), found
+
+
+def is_caught(pair: Pair, twin: str, checks: Sequence[str], sound: Probe) -> bool:
+    """Says whether a check fails, or the twin itself, if the twin is built while it is broken.
+
+    Each mutant gets its own twin: gradients that an exception leaves behind would fail the next mutant.
+
+    Args:
+      sound: what the other twin computes.
+    """
+    try:
+        with _limited():
+            engine, broken = BUILD[twin](pair.config, pair.case.vocab_size), copy.copy(pair)
+            setattr(broken, twin, engine)
+            broken.engines, broken.initial = pair.engines | {twin: engine}, pair.initial | {twin: snapshot(engine)}
+            broken.start()
+            engine.import_state(perturbed(broken.initial[twin], PERTURBATION))
+            if not {"logits", "gradients", "decoding"}.isdisjoint(checks):
+                own = PROBE[twin](engine, pair.tokens)
+                vars(broken)["probes"] = (own, sound) if twin == "torch" else (sound, own)
+            broken.start()
+            return not all(result.passed for result in measure(broken, checks))
+    except Exception:
+        return True
+
+
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    def fail(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(LIMIT)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def tests_pass_with(twin: str, mutant: Mutant) -> bool:
+    """Runs the tests of a mutant's file in this process, up to the first failure."""
+    names = TESTS.get(mutant.file) or TESTS[mutant.file.partition(".")[0]]
+    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with mutant.alive(), silent[0], silent[1]:
+        passed = pytest.main(["-x", "-q", "-n", "0", "-k", twin, *(f"tests/conformance/{name}" for name in names)]) == 0
+    print(f"tests, {'left' if passed else 'found'}: {mutant.name}", file=sys.stderr, flush=True)
+    return passed
+
+
+def small_sizes() -> None:
+    """Sets few updates, and tiles of 4, so that the models' 16 tokens fill several."""
+    parity.checks.UPDATES, parity.checks.HANDED_OVER = UPDATES, HANDED_OVER
+    for twin in BUILD:
+        setattr(import_module(f"slm_{twin}.layers.flash"), "TILE", 4)
+
+
+if __name__ == "__main__":
+    pin_threads()
+    small_sizes()
+    print(json.dumps(survivors(sys.argv[1], sys.argv[2:])))

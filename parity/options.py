@@ -292,12 +292,12 @@ NEEDS: dict[str, Overrides] = {
 }
 """{choice: overrides that it needs to train well in the case that it gets by itself}."""
 
-QUICK = {"base", "two layers", "adamw, options"}
+QUICK = {"base", "two layers", "adamw, options", "fused, multi-query, window", "fused, multi-head, t5"}
 """Cases that run by default, beside one for each component, one for each half precision and the small presets. The
 mutation tests also run the suite, on models with most options on."""
 
-FLOAT32_TOO = {"base"}
-"""Those of QUICK that also run in float32 by default."""
+FLOAT32_TOO = {"base", "fused, multi-query, window", "fused, multi-head, t5"}
+"""Those of QUICK that also run in float32 by default. JAX's fused attention has no float64."""
 
 OPTIMIZED = {
     "two layers", "pattern, windows", "pattern, attention kinds", "pattern, moe", "muP, chunks",

@@ -1,10 +1,12 @@
 """Counts the faults that the suite caught and that the bisector named: a pytest plugin.
 
 A test of a fault records the property "mutation": {place, section, about, fault, check, module, proof}. The proof is
-"caught" (by the suite) or "named" (by the bisector). The test of the generated mutants records the property
-"generated": {made, total, caught, left}. Both work across the processes of pytest-xdist.
+"caught" (by the suite) or "named" (by the bisector). A test of generated mutants records the property "mutants":
+{where: "slm_core.model.mup", made: number, left: [[mutant, why it changes nothing], ...]}. Both work across the
+processes of pytest-xdist. A part of the page that a run did not measure stays as it is.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +15,14 @@ import pytest
 
 PROOFS = ("caught", "named")
 COMMAND = "uv run pytest tests/parity/test_mutations.py -m slow --mutation-page docs/mutations.md"
-"""Writes the page of the planted faults. With `-m 'slow or exhaustive'` it also makes the generated mutants."""
+"""Writes the planted faults of the page."""
+GENERATED = (
+    "uv run pytest tests/core/test_mutants.py tests/parity/test_mutants.py -m exhaustive"
+    " --mutation-page docs/mutations.md"
+)
+"""Writes the generated mutants of the page."""
+HEADING, PART = "## Generated mutants\n", "\n### "
+PACKAGES = {"slm_core": "both twins share it", "slm_torch": "the PyTorch twin", "slm_flax": "the Flax twin"}
 
 
 @dataclass
@@ -41,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reports = finished(terminalreporter)
-    scores, generated = collect(reports), properties(reports, "generated")
+    scores, generated = collect(reports), properties(reports, "mutants")
     if not scores and not generated:
         return
     terminalreporter.section("mutation score (caught / named / total)")
@@ -52,12 +61,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             if not passed:
                 terminalreporter.line(f"not {proof}: {score.fault} ({score.about})")
     for told in generated:
-        terminalreporter.line(f"generated   {told['caught']} caught of {told['total']}")
-        for name, why in told["left"].items():
+        terminalreporter.line(f"{told['where']}: {told['made'] - len(told['left'])} caught of {told['made']} mutants")
+        for name, why in told["left"]:
             terminalreporter.line(f"  left: {name}" + (f" ({why})" if why else ""))
     page = config.getoption("--mutation-page")
     if page:
-        Path(page).write_text(markdown(scores, generated), encoding="utf-8")
+        path = Path(page)
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        path.write_text(markdown(scores, generated, before), encoding="utf-8")
 
 
 def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
@@ -94,20 +105,63 @@ def totals(scores: list[Score]) -> tuple[int, int, int]:
     return caught, named, len(scores)
 
 
-def markdown(scores: list[Score], generated: list[dict]) -> str:
-    """Returns the page: a table of sections, then one of the faults of each component, then the generated mutants."""
+def markdown(scores: list[Score], generated: list[dict], before: str = "") -> str:
+    """Returns the page: the planted faults, then the generated mutants. What was not measured is as in `before`."""
+    planted, _, mutants = before.partition(HEADING)
+    parts = {part.partition("\n")[0].strip("`"): part for part in mutants.split(PART)[1:]}
+    for package in PACKAGES:
+        measured = [told for told in generated if told["where"].partition(".")[0] == package]
+        if measured:
+            parts[package] = _mutants(package, sorted(measured, key=lambda told: told["where"]))
+    planted = _planted(scores) if scores else planted.rstrip() + "\n"
+    if not parts:
+        return planted
+    sums = [_sums(parts[package]) for package in PACKAGES if package in parts]
+    made, caught = (sum(each) for each in zip(*sums, strict=True))
+    return "\n".join([
+        planted,
+        HEADING,
+        "A rule makes these mutants, not a person. It changes one operator, comparison, number, flag or condition at a",
+        "time, in every file that computes. A mutant of a twin faces the proof of the small models; what the proof does",
+        "not call, such as an evaluation, faces the tests of its file. A mutant of `slm_core` faces the tests of its file.",
+        "It is caught if one fails. Each mutant that is left has a reason why no test can tell it from the original.",
+        "",
+        f"**{caught:,} of {made:,} caught, the others explained.** Written by `{GENERATED}`.",
+    ]) + "\n" + "".join(PART + parts[package].strip("\n") + "\n" for package in PACKAGES if package in parts)  # fmt: skip
+
+
+def _mutants(package: str, measured: list[dict]) -> str:
+    """Returns the part of a package: a table of its files, then one of the mutants that are left."""
+    counts = [(told["where"], told["made"], told["made"] - len(told["left"])) for told in measured]
+    rows = [f"| `{where}` | {made} | {caught} | {made - caught} |" for where, made, caught in counts]
+    made, caught = (sum(numbers) for numbers in list(zip(*counts, strict=True))[1:])
+    lines = [f"`{package}`", "", f"{PACKAGES[package][0].upper()}{PACKAGES[package][1:]}.", ""]
+    lines += ["| file | made | caught | left |", "|---|---:|---:|---:|", *rows]
+    lines += [f"| **sum** | **{made}** | **{caught}** | **{made - caught}** |", "", "| mutant | why |", "|---|---|"]
+    left = [(name.replace("|", "\\|"), why) for told in measured for name, why in told["left"]]
+    return "\n".join([*lines, *(f"| `{name}` | {why or '**unexplained**'} |" for name, why in left)])
+
+
+def _sums(part: str) -> tuple[int, int]:
+    """Reads from a part how many mutants were made and caught."""
+    made, caught = re.search(r"^\| \*\*sum\*\* \| \*\*(\d+)\*\* \| \*\*(\d+)\*\*", part, re.MULTILINE).groups()
+    return int(made), int(caught)
+
+
+def _planted(scores: list[Score]) -> str:
+    """Returns the part of the planted faults: a table of sections, then one of the faults of each component."""
     caught, named, total = totals(scores)
-    command = COMMAND.replace("slow", "'slow or exhaustive'") if generated else COMMAND
     lines = [
         "# The mutation score",
         "",
-        "A proof that cannot fail proves nothing. Each line below is a fault: one mistake that a porter could make,",
-        "in one twin alone. The faults of `stacks` are in the Flax twin, all others in the PyTorch twin. A fault is",
-        "*caught* if the suite fails, and fails first in the check of that line. It is *named* if the bisector names",
-        "the module of that line. The faults are in `tests/parity/faults/`. A test demands a fault for each component,",
-        "for each option that computes, and for each rule of [numerics.md](numerics.md).",
+        "A proof that cannot fail proves nothing. Each line of the first tables is a planted fault: one mistake that a",
+        "porter could make, in one twin alone. The faults of `stacks` are in the Flax twin, all others in the PyTorch",
+        "twin. A fault is *caught* if the suite fails, and fails first in the check of that line. It is *named* if the",
+        "bisector names the module of that line. The faults are in `tests/parity/faults/`. A test demands a fault for",
+        "each component, for each option that computes, and for each rule of [numerics.md](numerics.md). Faults that",
+        "nobody chose are [generated](#generated-mutants): their score is told apart.",
         "",
-        f"**{caught} of {total} caught, {named} of {total} named.** Written by `{command}`.",
+        f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
         "",
         "| section | caught | named | total |",
         "|---|---:|---:|---:|",
@@ -123,23 +177,6 @@ def markdown(scores: list[Score], generated: list[dict]) -> str:
                 f" {_mark(s, 'caught')} | {_mark(s, 'named')} |"
                 for s in faults
             ]
-    for told in generated:
-        lines += [
-            "",
-            "## Generated mutants",
-            "",
-            "A rule makes these mutants, not a person. It changes one operator, comparison, number, flag or condition",
-            "at a time, in `layers/`, `optim/`, `quantization/`, `params.py`, `remat.py`, `loss.py`, `model.py`,",
-            "`trainer.py` and `generate.py` of the PyTorch twin. A mutant is run if building, training or decoding the",
-            "small models calls its function. It is caught if the suite fails, or if the twin itself raises an error.",
-            "",
-            f"{told['made']} mutants made, {told['total']} run.",
-            f"**{told['caught']} of {told['total']} caught.** No test can tell the others from the original:",
-            "",
-            "| mutant | why |",
-            "|---|---|",
-            *(f"| `{name}` | {why} |" for name, why in told["left"].items()),
-        ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,8 @@
 """Runs the proof of every small case under coverage.py, and lists what of the twins it does not reach.
 
-`python -m tests.parity.covered JOBS` prints {twin file: measured} as JSON; see `File`. PyTorch's backward passes run in
-the thread that asks for them, as long as it is on the CPU. What JAX compiles is measured while it is traced.
+`python -m tests.parity.covered JOBS` prints {twin file: {"lines", "branches", "missing"}} as JSON; see `File`. PyTorch's
+backward passes run in the thread that asks for them, as long as it is on the CPU. What JAX compiles is measured while it
+is traced. The reasons for what is missing are in `tests/parity/uncovered.py`.
 """
 
 import ast
@@ -133,11 +134,12 @@ def _missing(name: str, told: dict[str, Any]) -> Iterator[str]:
     }
     inside = {line for lines in unrun.values() for line in lines}
     yield from (f"{function}()" for function in unrun)
-    yield from (texts[line - 1] for line in told["missing_lines"] if line not in inside)
+    yield from (texts[line - 1].partition("  #")[0] for line in told["missing_lines"] if line not in inside)
     bodies = _bodies(ast.parse(source))
     for start, end in told["missing_branches"]:
         if start not in told["missing_lines"]:
-            yield f"{texts[start - 1]}: never {'true' if end in bodies.get(start, ()) else 'false'}"
+            condition = texts[start - 1].partition("  #")[0].removesuffix(":")
+            yield f"{condition}: never {'true' if end in bodies.get(start, ()) else 'false'}"
 
 
 def _bodies(tree: ast.Module) -> dict[int, set[int]]:

@@ -4,15 +4,13 @@ A proof that cannot fail is a defect. The faults are in `faults`, and `mutation_
 it makes one fault per check; with -m slow all of them.
 """
 
-import copy
 import functools
 from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
 import torch
-from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT, generated
-from faults.equivalent import EQUIVALENT
+from faults import CONFIGS, FAULTS, OFF, RULES, SECTIONS, SIZES, SPLIT
 from faults.pairs import HANDED_OVER, UPDATES
 from torch import nn
 
@@ -204,50 +202,6 @@ def test_initial_zeros_would_hide_a_missing_bias(pair, monkeypatch):
         sound = probe_torch(pair.torch, pair.tokens)
         FAULTS["no bias of the output"].apply(pair.torch, patch)
         assert of_order_one(probe_torch(pair.torch, pair.tokens).logits, sound.logits) == 0
-
-
-@pytest.mark.exhaustive
-def test_a_generated_mutant_that_is_not_caught_changes_nothing(record_property):
-    left = generated.mutants()
-    made = len(left)
-    run: set[generated.Mutant] = set()
-    for name in CONFIGS:
-        pair = built(name)
-        sound = sound_probe(pair)
-        assert not is_caught(pair, sound)
-        called = generated.reached(lambda pair=pair, sound=sound: is_caught(pair, sound))
-        for mutant in [mutant for mutant in left if mutant.function.__code__ in called]:
-            run.add(mutant)
-            with mutant.alive():
-                caught = is_caught(pair, sound)
-            if caught:
-                left.remove(mutant)
-    survivors = sorted(mutant.name for mutant in left if mutant in run)
-    why = {name: reason for reason, names in EQUIVALENT.items() for name in names}
-    told = {
-        "made": made,
-        "caught": len(run) - len(survivors),
-        "total": len(run),
-        "left": {name: why.get(name, "") for name in survivors},
-    }
-    record_property("generated", told)
-    assert [name for name in survivors if name not in why] == []
-
-
-def is_caught(pair: Pair, sound: Probe | None) -> bool:
-    """Says whether the suite fails, or the twin itself, if the PyTorch twin is built while it is broken.
-
-    Each mutant gets its own twin: gradients that an exception leaves behind would fail the next mutant.
-    """
-    try:
-        broken = copy.copy(pair)
-        broken.torch = slm_torch.trainer.build(pair.config, pair.case.vocab_size)
-        broken.engines = pair.engines | {"torch": broken.torch}
-        broken.initial = pair.initial | {"torch": snapshot(broken.torch)}
-        broken.start()
-        return first_failure_of_a_broken_twin(broken, sound) is not None
-    except Exception:
-        return True
 
 
 def subjects() -> set[str]:

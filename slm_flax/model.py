@@ -14,7 +14,7 @@ from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import HEAD_BIAS, embedding, head
 from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
-from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
+from slm_flax.layers import ATTENTION, KERNEL, MIXER, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
@@ -27,7 +27,7 @@ from slm_flax.stack import Stack, find
 
 
 class Block(nnx.Module):
-    """One layer: attention and MLP on the residual stream.
+    """One layer: a mixer, which is attention by default, and an MLP on the residual stream.
 
     Args:
       layer: the layer's spec.
@@ -37,8 +37,13 @@ class Block(nnx.Module):
     """
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
-        position = partial(position_at, layer=layer, context=context)
-        self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
+        self.attention: Any = None
+        self.mixer: Any = None
+        if layer.mixer.kind == "attention":
+            position = partial(position_at, layer=layer, context=context)
+            self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
+        else:
+            self.mixer = MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
         self.mlp = MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)
@@ -62,8 +67,10 @@ class Block(nnx.Module):
         """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
-        def attend(y: Array) -> Array:
+        def mix(y: Array) -> Array:
             nonlocal first_values
+            if self.mixer is not None:
+                return self.attention_dropout(self.mixer(y, start, cache), key)
             y, values = self.attention(y, start, cache, first_values)
             if self.gives_values:
                 first_values = values
@@ -75,7 +82,7 @@ class Block(nnx.Module):
             auxiliary_loss = auxiliary_loss + mlp_loss
             return self.mlp_dropout(y, key)
 
-        x = self.placement(self, stream.x, attend, feed)
+        x = self.placement(self, stream.x, mix, feed)
         return Stream(x, first_values, auxiliary_loss)
 
     def add(
@@ -83,6 +90,12 @@ class Block(nnx.Module):
     ) -> Float[Array, "batch time d_model"]:
         """Adds `y`, times model.residual_multiplier, to the residual stream `x`."""
         return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
+
+    def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
+        """Makes an empty cache: of attention, with room for `context` positions, or the first state of a recurrence."""
+        if self.mixer is not None:
+            return self.mixer.empty_cache(batch, dtype)
+        return self.attention.empty_cache(batch, context, dtype)
 
 
 class Transformer(nnx.Module):
@@ -167,7 +180,7 @@ class Transformer(nnx.Module):
 
     def empty_caches(self, batch: int, dtype: np.dtype) -> list[Cache]:
         """Makes one empty cache per layer, with room for the whole context."""
-        return [layer.attention.empty_cache(batch, self.context, dtype) for layer in self.layers]
+        return [layer.empty_cache(batch, self.context, dtype) for layer in self.layers]
 
 
 def position_at(site: str, layer: LayerSpec, context: int) -> nnx.Module | None:

@@ -43,8 +43,10 @@ class RoPE(nnx.Module):
         cos, sin = (
             dynamic_slice_in_dim(jnp.asarray(t, dtype), start, x.shape[1])[:, None] for t in (self.cos, self.sin)
         )
-        turned, rest = x[..., : self.rotary].astype(dtype), x[..., self.rotary :]
-        a, b = jnp.split(turned, 2, axis=-1)
-        return jnp.concatenate(
-            [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype), rest], axis=-1
-        )
+        return jnp.concatenate([*turned(x[..., : self.rotary], cos, sin), x[..., self.rotary :]], axis=-1)
+
+
+def turned(x: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+    """Turns the pairs of `x` by angles. Returns the first and the second features of all pairs, in the dtype of `x`."""
+    a, b = jnp.split(x.astype(cos.dtype), 2, axis=-1)
+    return (a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)

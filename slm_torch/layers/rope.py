@@ -43,6 +43,10 @@ class RoPE(nn.Module):
         dtype = wide(x.dtype)
         window = slice(start, start + x.shape[1])
         cos, sin = self.cos[window, None].to(dtype), self.sin[window, None].to(dtype)
-        turned, rest = x[..., : self.rotary].to(dtype), x[..., self.rotary :]
-        a, b = turned.chunk(2, dim=-1)
-        return torch.cat([(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1)
+        return torch.cat([*turned(x[..., : self.rotary], cos, sin), x[..., self.rotary :]], dim=-1)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Turns the pairs of `x` by angles. Returns the first and the second features of all pairs, in the dtype of `x`."""
+    a, b = x.to(cos.dtype).chunk(2, dim=-1)
+    return (a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)

@@ -47,13 +47,13 @@ FEW = 4
 """The number of cases that prove one component in under a minute."""
 
 REGISTRIES = (
-    "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
+    "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
     "optim.kind", "optim.schedule",
 )  # fmt: skip
 """The fields whose values are components."""
 
 SECTIONS = {
-    "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
+    "model.mixer": "mixers", "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
     "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
     "optim": "optimizers and schedules", "finetune": "fine-tuning",
 }  # fmt: skip

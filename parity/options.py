@@ -71,6 +71,19 @@ _ATTENTION: dict[str, Overrides] = {
     },
 }  # fmt: skip
 
+_MIXERS: dict[str, Overrides] = {
+    "linear, convolution, 3 heads": {
+        "mixer.kind": "linear", "mixer.n_heads": 3, "mixer.key_dim": 6, "mixer.value_dim": 5, "mixer.convolution": 3,
+        "mixer.chunk": 4,
+    },
+    "retention, chunks, learned": {"mixer.kind": "retention", "mixer.chunk": 4, "position.kind": "learned"},
+    "gla, chunks, rank": {"mixer.kind": "gla", "mixer.chunk": 4, "mixer.decay_rank": 3, "mixer.value_dim": 12},
+    "delta, chunks, no convolution": {"mixer.kind": "delta", "mixer.chunk": 4, "mixer.convolution": 0},
+    "kda, chunks, wide keys": {"mixer.kind": "kda", "mixer.chunk": 8, "mixer.key_dim": 12},
+    "mamba2, chunks, large state": {"mixer.kind": "mamba2", "mixer.chunk": 4, "mixer.key_dim": 20, "mixer.n_heads": 2},
+    "hybrid": {"n_layers": 4, "pattern": "mixer.kind=gated_delta,mixer.chunk=4 | mixer.kind=gla | ."},
+}  # fmt: skip
+
 _POSITIONS: dict[str, Overrides] = {
     "rope, part": {"position.fraction": 0.5, "position.theta": 100.0},
     "rope, linear": {"position.scaling": "linear", "position.scaling_factor": 4.0},
@@ -256,6 +269,7 @@ _LORA: dict[str, Overrides] = {
 
 OPTIONS: dict[str, dict[str, Overrides]] = {
     "model": _MODEL,
+    "mixers": _MIXERS,
     "attention": _ATTENTION,
     "positions": _POSITIONS,
     "norms": _NORMS,

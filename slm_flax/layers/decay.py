@@ -5,9 +5,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-Vectors = Float[Array, "chunks size kinds width"]
-Products = Float[Array, "chunks size_x_kinds size_y_kinds"]
-Logs = Float[Array, "chunks size width"]
+X = Float[Array, "chunks size x_kinds width"]
+Y = Float[Array, "chunks size y_kinds width"]
+Products = Float[Array, "chunks size*x_kinds size*y_kinds"]
+Logs = Float[Array, "chunks size gates"]
+ByChannel = Float[Array, "chunks size width"]
 
 
 class ScalarDecay:
@@ -35,13 +37,13 @@ class ScalarDecay:
         """What the end of the chunk has left of each position: [chunks, size, 1]."""
         self.between = jnp.tril(jnp.exp(sums))[:, :, None, :, None]
 
-    def products(self, x: Vectors, y: Vectors) -> Products:
+    def products(self, x: X, y: Y) -> Products:
         """Computes the decayed products of all x with all y."""
-        return self._decayed(_rows(x) @ _rows(y).mT, x, y)
+        return self._decayed(x, y, _rows(x) @ _rows(y).mT)
 
     def gradients(
-        self, x: Vectors, y: Vectors, dproducts: Products, dfrom_start: Logs, dto_end: Logs
-    ) -> tuple[Vectors, Vectors, Logs]:
+        self, x: X, y: Y, dproducts: Products, dfrom_start: ByChannel, dto_end: ByChannel
+    ) -> tuple[X, Y, Logs]:
         """Computes the gradients of x, y and g.
 
         Args:
@@ -52,7 +54,7 @@ class ScalarDecay:
           dto_end: the gradient of log to_end, by channel.
         """
         size = x.shape[1]
-        decayed = self._decayed(dproducts, x, y)
+        decayed = self._decayed(x, y, dproducts)
         dx, dy = decayed @ _rows(y), decayed.mT @ _rows(x)
         dsums = ((_rows(x) @ _rows(y).mT) * decayed).reshape(-1, size, x.shape[2], size, y.shape[2]).sum((2, 4))
         dsums = dsums.at[:, -1].add(dto_end.sum(-1))
@@ -60,7 +62,7 @@ class ScalarDecay:
         dg = jnp.where(self.strict, later @ dsums, 0).sum(-1) + dfrom_start.sum(-1) @ later.T
         return dx.reshape(x.shape), dy.reshape(y.shape), dg[..., None]
 
-    def _decayed(self, products: Products, x: Vectors, y: Vectors) -> Products:
+    def _decayed(self, x: X, y: Y, products: Products) -> Products:
         by_kind = products.reshape(len(x), x.shape[1], x.shape[2], y.shape[1], y.shape[2])
         return (by_kind * self.between).reshape(products.shape)
 
@@ -94,7 +96,7 @@ class ChannelDecay:
             end = _whole(end_0 + start_1[:, :, -1:], end_1)
         self.from_start, self.to_end = jnp.exp(start), jnp.exp(end)
 
-    def products(self, x: Vectors, y: Vectors) -> Products:
+    def products(self, x: X, y: Y) -> Products:
         """Computes the decayed products of all x with all y."""
         p = x @ y.mT  # [chunks, blocks, rows of a block, columns of a block]
         for level in self.levels:
@@ -105,8 +107,8 @@ class ChannelDecay:
         return p[:, 0]
 
     def gradients(
-        self, x: Vectors, y: Vectors, dproducts: Products, dfrom_start: Logs, dto_end: Logs
-    ) -> tuple[Vectors, Vectors, Logs]:
+        self, x: X, y: Y, dproducts: Products, dfrom_start: ByChannel, dto_end: ByChannel
+    ) -> tuple[X, Y, Logs]:
         """Computes the gradients of x, y and g: see `ScalarDecay`."""
         dx, dy, dstart, dend = jnp.zeros_like(x), jnp.zeros_like(y), dfrom_start, dto_end
         dp = dproducts[:, None]
@@ -144,17 +146,17 @@ def _whole(earlier: Array, later: Array) -> Array:
     return jnp.stack([earlier, later], 2).reshape(len(earlier), -1, *earlier.shape[3:])
 
 
-def _rows(x: Vectors) -> Array:
+def _rows(x: X) -> Array:
     return x.reshape(len(x), -1, x.shape[3])
 
 
-def _later(x: Vectors, level: tuple[Array, Array]) -> Array:
+def _later(x: X, level: tuple[Array, Array]) -> Array:
     """Decays the later halves from their start: [chunks, blocks, rows, width]."""
     decayed = _halves(x, level[0].shape[2])[1] * level[0][:, :, :, None]
     return decayed.reshape(*decayed.shape[:2], -1, x.shape[3])
 
 
-def _earlier(y: Vectors, level: tuple[Array, Array]) -> Array:
+def _earlier(y: Y, level: tuple[Array, Array]) -> Array:
     """Decays the earlier halves to their end: [chunks, blocks, columns, width]."""
     decayed = _halves(y, level[1].shape[2])[0] * level[1][:, :, :, None]
     return decayed.reshape(*decayed.shape[:2], -1, y.shape[3])

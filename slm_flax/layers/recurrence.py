@@ -165,7 +165,7 @@ class Segment:
         self.x_start = self.x * self.decay.from_start[:, :, None]
         self.y_end = (self.y * self.decay.to_end[:, :, None]).reshape(chunks, size * kinds, -1)
         self.left = jnp.broadcast_to(self.decay.from_start[:, -1], (chunks, q.shape[2]))
-        self.w_0, self.transition = v, None
+        self.w_0, self.transition = v, self.left
         if self.erases:
             of_erase = products[:, :, 1].reshape(chunks, size, size, kinds)
             self.erased = [jnp.tril(of_erase[..., kind], -1) for kind in range(kinds)]
@@ -177,12 +177,8 @@ class Segment:
 
     def states(self, state):
         """Computes the state before each chunk, [chunks, width, v_width], and the last one, [heads, width, v_width]."""
-        added = self._by_time(self.y_end.mT @ self._written(self.w_0), len(state))
-
-        def step(state, of_chunk):
-            return self._next(state, *of_chunk), state
-
-        last, states = jax.lax.scan(step, state, (added, *self._transitions(len(state))))
+        of_chunks = self._by_time(len(state), self.y_end.mT @ self._written(self.w_0))
+        last, states = jax.lax.scan(lambda state, of_chunk: (self._next(state, *of_chunk), state), state, of_chunks)
         return states.reshape(-1, *state.shape[1:]), last
 
     def outputs(self, states):
@@ -206,8 +202,7 @@ class Segment:
         def step(dstate, of_chunk):
             return self._next(dstate, *of_chunk, backward=True), dstate
 
-        of_chunks = (self._by_time(dread, len(dlast)), *self._transitions(len(dlast)))
-        dstate, dnext = jax.lax.scan(step, dlast, of_chunks, reverse=True)
+        dstate, dnext = jax.lax.scan(step, dlast, self._by_time(len(dlast), dread), reverse=True)
         dnext = dnext.reshape(states.shape)  # of the state after each chunk
 
         dwritten += self.y_end @ dnext
@@ -232,13 +227,13 @@ class Segment:
         dk, derase_write = dy[:, :, 0], None if self.shared else dy[:, :, 1]
         return dq, dk, dv, dg, derase, derase_write, dstate
 
-    def _transitions(self, heads):
-        """Returns what `_next` needs of each chunk."""
-        return [self._by_time(self.left if self.transition is None else self.transition, heads)]
+    def _by_time(self, heads, new):
+        """Returns what `_next` takes, by chunk."""
+        return tuple(x.reshape(-1, heads, *x.shape[1:]) for x in (new, self.transition))
 
     def _next(self, state, new, transition, backward=False):
-        """Goes from the state before a chunk to that after it, or backward with their gradients."""
-        if self.transition is None:
+        """Computes the state after a chunk from that before it; or backward, with their gradients."""
+        if not self.erases:
             return new + transition[:, :, None] * state
         return new + (transition.mT if backward else transition) @ state
 
@@ -259,9 +254,6 @@ class Segment:
         return triangular_solve(
             self.erased[-1], x, left_side=True, lower=True, transpose_a=transposed, unit_diagonal=True
         )
-
-    def _by_time(self, x, heads):
-        return x.reshape(-1, heads, *x.shape[1:])
 
 
 def _segments(v: Array, chunk: int) -> int:

@@ -5,9 +5,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
-Vectors = Float[Tensor, "chunks size kinds width"]
-Products = Float[Tensor, "chunks size_x_kinds size_y_kinds"]
-Logs = Float[Tensor, "chunks size width"]
+X = Float[Tensor, "chunks size x_kinds width"]
+Y = Float[Tensor, "chunks size y_kinds width"]
+Products = Float[Tensor, "chunks size*x_kinds size*y_kinds"]
+Logs = Float[Tensor, "chunks size gates"]
+ByChannel = Float[Tensor, "chunks size width"]
 
 
 class ScalarDecay:
@@ -35,13 +37,13 @@ class ScalarDecay:
         """What the end of the chunk has left of each position: [chunks, size, 1]."""
         self.between = sums.exp_().tril()[:, :, None, :, None]
 
-    def products(self, x: Vectors, y: Vectors) -> Products:
+    def products(self, x: X, y: Y) -> Products:
         """Computes the decayed products of all x with all y."""
-        return self._decayed(x.flatten(1, 2) @ y.flatten(1, 2).mT, x, y)
+        return self._decayed(x, y, x.flatten(1, 2) @ y.flatten(1, 2).mT)
 
     def gradients(
-        self, x: Vectors, y: Vectors, dproducts: Products, dfrom_start: Logs, dto_end: Logs
-    ) -> tuple[Vectors, Vectors, Logs]:
+        self, x: X, y: Y, dproducts: Products, dfrom_start: ByChannel, dto_end: ByChannel
+    ) -> tuple[X, Y, Logs]:
         """Computes the gradients of x, y and g.
 
         Args:
@@ -53,7 +55,7 @@ class ScalarDecay:
         """
         size = x.shape[1]
         products = x.flatten(1, 2) @ y.flatten(1, 2).mT
-        decayed = self._decayed(dproducts, x, y)
+        decayed = self._decayed(x, y, dproducts)
         dx, dy = decayed @ y.flatten(1, 2), decayed.mT @ x.flatten(1, 2)
         dsums = (products.mul_(decayed)).view(-1, size, x.shape[2], size, y.shape[2]).sum((2, 4))
         dsums[:, -1] += dto_end.sum(-1)
@@ -61,7 +63,7 @@ class ScalarDecay:
         dg = torch.where(self.strict, later @ dsums, 0).sum(-1) + dfrom_start.sum(-1) @ later.mT
         return dx.view_as(x), dy.view_as(y), dg[..., None]
 
-    def _decayed(self, products: Products, x: Vectors, y: Vectors) -> Products:
+    def _decayed(self, x: X, y: Y, products: Products) -> Products:
         by_kind = products.view(len(x), x.shape[1], x.shape[2], y.shape[1], y.shape[2])
         return (by_kind * self.between).view_as(products)
 
@@ -95,7 +97,7 @@ class ChannelDecay:
             end = torch.cat([end_0 + start_1[:, :, -1:], end_1], 2).view_as(g)
         self.from_start, self.to_end = start.exp(), end.exp()
 
-    def products(self, x: Vectors, y: Vectors) -> Products:
+    def products(self, x: X, y: Y) -> Products:
         """Computes the decayed products of all x with all y."""
         p = x @ y.mT  # [chunks, blocks, rows of a block, columns of a block]
         for level in self.levels:
@@ -105,8 +107,8 @@ class ChannelDecay:
         return p[:, 0]
 
     def gradients(
-        self, x: Vectors, y: Vectors, dproducts: Products, dfrom_start: Logs, dto_end: Logs
-    ) -> tuple[Vectors, Vectors, Logs]:
+        self, x: X, y: Y, dproducts: Products, dfrom_start: ByChannel, dto_end: ByChannel
+    ) -> tuple[X, Y, Logs]:
         """Computes the gradients of x, y and g: see `ScalarDecay`."""
         dx, dy, dstart, dend = torch.zeros_like(x), torch.zeros_like(y), dfrom_start.clone(), dto_end.clone()
         dp = dproducts[:, None]
@@ -138,11 +140,11 @@ def _halves(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return earlier, later
 
 
-def _later(x: Vectors, level: tuple[Tensor, Tensor]) -> Tensor:
+def _later(x: X, level: tuple[Tensor, Tensor]) -> Tensor:
     """Decays the later halves from their start: [chunks, blocks, rows, width]."""
     return (_halves(x, level[0].shape[2])[1] * level[0][:, :, :, None]).flatten(2, 3)
 
 
-def _earlier(y: Vectors, level: tuple[Tensor, Tensor]) -> Tensor:
+def _earlier(y: Y, level: tuple[Tensor, Tensor]) -> Tensor:
     """Decays the earlier halves to their end: [chunks, blocks, columns, width]."""
     return (_halves(y, level[1].shape[2])[0] * level[1][:, :, :, None]).flatten(2, 3)

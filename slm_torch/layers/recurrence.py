@@ -155,22 +155,21 @@ class Segment:
         self.x_start = self.x * self.decay.from_start[:, :, None]
         self.y_end = (self.y * self.decay.to_end[:, :, None]).flatten(1, 2)
         self.left = self.decay.from_start[:, -1].expand(-1, q.shape[2])
-        self.w_0, transition = v, None
+        self.w_0, self.transition = v, self.left
         if self.erases:
             size = v.shape[1]
             of_erase = products[:, :, 1].unflatten(2, (size, -1))
             self.erased = [x.tril(-1) for x in of_erase.unbind(3)]
             free = v if self.shared else -self.erased[0] @ v
-            self.w_0, self.r = self._solve(torch.cat([free, self.x_start[:, :, 1]], 2)).split([v.shape[2], q.shape[2]], 2)
-            transition = torch.diag_embed(self.left) - self._last_kind(self.y_end).mT @ self.r
-        self.transition = transition
+            solved = self._solve(torch.cat([free, self.x_start[:, :, 1]], 2))
+            self.w_0, self.r = solved.split([v.shape[2], q.shape[2]], 2)
+            self.transition = torch.diag_embed(self.left) - self._last_kind(self.y_end).mT @ self.r
 
     def states(self, state):
         """Computes the state before each chunk, [chunks, width, v_width], and the last one, [heads, width, v_width]."""
-        added = self._by_time(self.y_end.mT @ self._written(self.w_0), len(state))
         states = [state]
-        for i, new in enumerate(added):
-            states.append(self._next(states[-1], new, i))
+        for new, transition in self._by_time(len(state), self.y_end.mT @ self._written(self.w_0)):
+            states.append(self._next(states[-1], new, transition))
         return torch.cat(states[:-1]), states[-1]
 
     def outputs(self, states):
@@ -191,8 +190,8 @@ class Segment:
         if self.erases:
             dread -= self.r.mT @ self._last_kind(dwritten)
         dstates = [dlast]
-        for i, new in reversed(list(enumerate(self._by_time(dread, len(dlast))))):
-            dstates.append(self._next(dstates[-1], new, i, backward=True))
+        for new, transition in reversed(self._by_time(len(dlast), dread)):
+            dstates.append(self._next(dstates[-1], new, transition, backward=True))
         dnext = torch.cat(dstates[-2::-1])  # of the state after each chunk
 
         dwritten += self.y_end @ dnext
@@ -215,12 +214,14 @@ class Segment:
         dk, derase_write = (*(dy_end + dy_inside).unbind(2), None)[:2]
         return dq, dk, dv, dg, derase, derase_write, dstates[-1]
 
-    def _next(self, state, new, i, backward=False):
-        """Goes from the state before chunk i to that after it, or backward with their gradients."""
-        rows = slice(i * len(state), (i + 1) * len(state))
-        if self.transition is None:
-            return torch.addcmul(new, self.left[rows, :, None], state)
-        transition = self.transition[rows]
+    def _by_time(self, heads, new):
+        """Lists what `_next` takes, chunk after chunk."""
+        return list(zip(*(x.unflatten(0, (-1, heads)) for x in (new, self.transition)), strict=True))
+
+    def _next(self, state, new, transition, backward=False):
+        """Computes the state after a chunk from that before it; or backward, with their gradients."""
+        if not self.erases:
+            return torch.addcmul(new, transition[:, :, None], state)
         return torch.baddbmm(new, transition.mT if backward else transition, state)
 
     def _w(self, states):
@@ -240,9 +241,6 @@ class Segment:
         lower = self.erased[-1]
         matrix = lower.mT if transposed else lower
         return torch.linalg.solve_triangular(matrix, x, upper=transposed, unitriangular=True)
-
-    def _by_time(self, x, heads):
-        return x.unflatten(0, (-1, heads))
 
 
 def _places(v: Tensor, chunk: int) -> list[slice]:

@@ -1,7 +1,5 @@
 """The linear recurrence of many mixers, computed in chunks."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np

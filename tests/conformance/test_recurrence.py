@@ -1,5 +1,6 @@
 """Recurrences in chunks against the formula, one position at a time, in float64: outputs, states and all gradients."""
 
+import itertools
 import sys
 
 import numpy as np
@@ -20,16 +21,29 @@ KINDS = {
     "delta with its own writes": dict(decay=0, erase="own"),
     "gated_delta with its own writes": dict(decay=1, erase="own"),
 }
-LENGTHS = [(5, 1), *((time, chunk) for chunk in (16, 64) for time in (1, 2, 5, 16, 37, 64, 130))]
-DOCUMENTS = np.repeat([[0, 1, 2, 7], [0, 3, 3, 4]], [6, 10, 2, 19], axis=1)
-"""Documents of 37 positions that end inside a chunk of 8, and at the end of one."""
+DELTAS = ["gated_delta", "kimi_delta", "rwkv7"]
+LENGTHS = [(5, 1), (1, 16), (2, 16), (16, 16), (37, 16), (64, 16), (37, 64), (64, 64), (130, 64)]
+TIME, CHUNK = 15, 4
+DOCUMENTS = np.repeat([[0, 1, 2, 7], [0, 3, 3, 4]], [2, 6, 3, 4], axis=1)
+"""They begin inside a chunk and at the start of one, and last for several chunks."""
+ONE_DOCUMENT = np.zeros_like(DOCUMENTS)
+"""XLA compiles the tests of a kind once if all of them have documents."""
+
+
+def in_both(values, in_flax, slow_in_flax=()):
+    """Lists every value in PyTorch, and some in Flax: XLA compiles each for seconds, and kinds share their code."""
+    return [
+        *(pytest.param("torch", value, id=f"torch-{value}") for value in values),
+        *(pytest.param("flax", value, id=f"flax-{value}") for value in in_flax),
+        *(pytest.param("flax", value, id=f"flax-{value}", marks=pytest.mark.slow) for value in slow_in_flax),
+    ]
 
 
 @pytest.fixture(autouse=True)
 def small_segments(twin, monkeypatch):
     """Two chunks of all heads are a segment, so that there are several of them."""
     monkeypatch.setattr(sys.modules[f"slm_{twin.NAME}.layers.recurrence"], "MATRICES", 2 * BATCH * HEADS)
-    monkeypatch.setattr(sys.modules[f"slm_{twin.NAME}.layers.scan"], "CHUNK", 8)
+    monkeypatch.setattr(sys.modules[f"slm_{twin.NAME}.layers.scan"], "CHUNK", 4)
 
 
 def problem(kind, time, seed=0):
@@ -69,99 +83,115 @@ def last_gradient(name, dlast):
     return {"dtail" if name == "short_convolution" else "dlast": dlast}
 
 
-def gradient_cases():
-    """Yields every kind and length in PyTorch. XLA compiles each for seconds: most of Flax's are slow tests."""
-    for kind in KINDS:
-        for time, chunk in LENGTHS:
-            yield pytest.param("torch", kind, time, chunk, id=f"torch-{kind}-{time}-{chunk}")
-        for time, chunk in ((1, 16), (13, 4), (37, 16), (130, 64)):
-            slow = [pytest.mark.slow] if time > 13 else []
-            yield pytest.param("flax", kind, time, chunk, id=f"flax-{kind}-{time}-{chunk}", marks=slow)
+@pytest.mark.parametrize(
+    ("twin", "kind"), in_both(KINDS, DELTAS, [kind for kind in KINDS if kind not in DELTAS]), indirect=["twin"]
+)
+def test_chunks_are_the_formula(twin, kind):
+    """One sequence, and documents."""
+    for documents in (ONE_DOCUMENT, DOCUMENTS):
+        check(twin, "recurrence", *problem(kind, TIME), chunk=CHUNK, documents=documents)
 
 
-@pytest.mark.parametrize(("twin", "kind", "time", "chunk"), list(gradient_cases()), indirect=["twin"])
-def test_chunks_are_the_formula(twin, kind, time, chunk):
+LENGTH_CASES = in_both(
+    list(itertools.product(KINDS, LENGTHS)),
+    [],
+    list(itertools.product(["retnet", "kimi_delta", "rwkv7"], [(37, 16), (130, 64)])),
+)
+
+
+@pytest.mark.parametrize(("twin", "case"), LENGTH_CASES, indirect=["twin"])
+def test_any_length_and_chunk_is_the_formula(twin, case):
+    kind, (time, chunk) = case
     check(twin, "recurrence", *problem(kind, time), chunk=chunk)
 
 
-@pytest.mark.parametrize("kind", ["linear", "rwkv7"])
+@pytest.mark.parametrize(("twin", "kind"), in_both(KINDS, ["linear"]), indirect=["twin"])
 def test_without_a_state_it_is_zero(twin, kind):
-    inputs, dy, dlast = problem(kind, 13)
+    inputs, dy, dlast = problem(kind, TIME)
     del inputs["state"]
-    check(twin, "recurrence", inputs, dy, dlast, chunk=4)
+    check(twin, "recurrence", inputs, dy, dlast, chunk=CHUNK)
 
 
-@pytest.mark.parametrize("kind", ["delta", "gla", "rwkv7"])
-def test_a_state_is_reset_where_a_document_begins(twin, kind):
-    check(twin, "recurrence", *problem(kind, 37), chunk=8, documents=DOCUMENTS)
-
-
-@pytest.mark.parametrize("kind", ["linear", "gated_delta", "rwkv7"])
+@pytest.mark.parametrize(
+    ("twin", "kind"), in_both(KINDS, ["gated_delta", "rwkv7"], ["linear", "gla"]), indirect=["twin"]
+)
 def test_documents_know_nothing_of_each_other(twin, kind):
     """Outputs and gradients of a document are the same bits, whatever the others are."""
-    (inputs, dy, dlast), (others, other_dy, _) = problem(kind, 37), problem(kind, 37, seed=1)
-    sound = twin.recurrent("recurrence", inputs, dy, dlast, chunk=8, documents=DOCUMENTS)
-    within = DOCUMENTS == np.array([[1], [3]])  # neither the first nor the last document
-    for at in (within, DOCUMENTS == DOCUMENTS[:, -1:]):
+    (inputs, dy, dlast), (others, other_dy, _) = problem(kind, TIME), problem(kind, TIME, seed=1)
+    options = dict(chunk=CHUNK, documents=DOCUMENTS)
+    sound = twin.recurrent("recurrence", inputs, dy, dlast, **options)
+    for at in (DOCUMENTS == [[1], [3]], DOCUMENTS == [[7], [4]]):  # amid others, and the last
 
         def mixed(here, there, at=at):
             return np.where(at[:, :, None, None], here, 30 * there)
 
-        changed = {n: others[n] * 30 if n == "state" else mixed(x, others[n]) for n, x in inputs.items()}
-        y, _, gradients = twin.recurrent(
-            "recurrence", changed, mixed(dy, other_dy), dlast, chunk=8, documents=DOCUMENTS
-        )
+        changed = {n: others[n] if n == "state" else mixed(x, others[n]) for n, x in inputs.items()}
+        y, _, gradients = twin.recurrent("recurrence", changed, mixed(dy, other_dy), dlast, **options)
         np.testing.assert_array_equal(y[at], sound[0][at])
         for name in inputs.keys() - {"state"}:
             np.testing.assert_array_equal(gradients[name][at], sound[2][name][at], err_msg=name)
             assert (gradients[name][~at] != sound[2][name][~at]).any()
 
 
-@pytest.mark.parametrize("kind", ["linear", "kimi_delta", "rwkv7"])
+@pytest.mark.parametrize(("twin", "kind"), in_both(KINDS, ["kimi_delta", "rwkv7"], ["linear"]), indirect=["twin"])
+def test_token_by_token_is_the_parallel_form(twin, kind):
+    inputs, dy, dlast = problem(kind, TIME)
+    whole, last, _ = twin.recurrent("recurrence", inputs, dy, dlast, chunk=CHUNK, documents=ONE_DOCUMENT)
+    check_pieces(twin, range(TIME + 1), inputs, dy, dlast, whole, last)
+
+
+@pytest.mark.parametrize(("twin", "kind"), in_both(KINDS, [], ["kimi_delta"]), indirect=["twin"])
 def test_a_sequence_can_be_cut_anywhere(twin, kind):
-    """Two calls, and a call per position, are one call."""
-    inputs, dy, dlast = problem(kind, 7)
-    whole, last, _ = twin.recurrent("recurrence", inputs, dy, dlast, chunk=4)
-    for cuts in ((0, 3, 7), range(8)):
-        y, state = [], inputs["state"]
-        for start, stop in zip(cuts, cuts[1:], strict=False):
-            piece = {n: x[:, start:stop] for n, x in inputs.items() if n != "state"} | {"state": state}
-            out, state, _ = twin.recurrent("recurrence", piece, dy[:, start:stop], dlast, chunk=4)
-            y.append(out)
-        np.testing.assert_allclose(np.concatenate(y, 1), whole, **TOLERANCE)
-        np.testing.assert_allclose(state, last, **TOLERANCE)
+    inputs, dy, dlast = problem(kind, TIME)
+    whole, last, _ = twin.recurrent("recurrence", inputs, dy, dlast, chunk=CHUNK, documents=ONE_DOCUMENT)
+    check_pieces(twin, (0, 3, 9, TIME), inputs, dy, dlast, whole, last)
 
 
-@pytest.mark.parametrize("kind", ["gated_delta", "kimi_delta"])
+def check_pieces(twin, cuts, inputs, dy, dlast, whole, last):
+    """Compares one call per piece, each from the last one's state, with the whole."""
+    y, state = [], inputs["state"]
+    for start, stop in zip(cuts, cuts[1:], strict=False):
+        piece = {n: state if n == "state" else x[:, start:stop] for n, x in inputs.items()}
+        out, state, _ = twin.recurrent("recurrence", piece, dy[:, start:stop], dlast, chunk=CHUNK)
+        y.append(out)
+    np.testing.assert_allclose(np.concatenate(y, 1), whole, **TOLERANCE)
+    np.testing.assert_allclose(state, last, **TOLERANCE)
+
+
 @pytest.mark.parametrize("strong", [-50.0, -1e4, -np.inf])
+@pytest.mark.parametrize(
+    ("twin", "kind"),
+    in_both(["retnet", "gla", "gated_delta", "kimi_delta"], ["kimi_delta"], ["retnet", "gla", "gated_delta"]),
+    indirect=["twin"],
+)
 def test_strong_decays_cost_no_digits(twin, kind, strong):
     """A difference of cumulated decays would lose all digits of a mild decay after -1e4 in float32."""
-    inputs, dy, dlast = problem(kind, 37)
-    rng = np.random.default_rng(2)
-    inputs["log_decay"][rng.random(inputs["log_decay"].shape) < 0.1] = strong
-    check(twin, "recurrence", inputs, dy, dlast, chunk=16)
-    check(twin, "recurrence", inputs, dy, dlast, dict(rtol=1e-4, atol=2e-5), "float32", chunk=16)
-    inputs["log_decay"][:] = strong
-    check(twin, "recurrence", inputs, dy, dlast, chunk=16)
+    inputs, dy, dlast = problem(kind, TIME)
+    options, log_decay = dict(chunk=CHUNK, documents=ONE_DOCUMENT), inputs["log_decay"]
+    log_decay[np.random.default_rng(2).random(log_decay.shape) < 0.2] = strong
+    check(twin, "recurrence", inputs, dy, dlast, **options)
+    check(twin, "recurrence", inputs, dy, dlast, dict(rtol=1e-4, atol=2e-5), "float32", **options)
+    log_decay[:] = strong
+    check(twin, "recurrence", inputs, dy, dlast, **options)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("twin", "dtype"), in_both(["float16", "bfloat16"], ["bfloat16"], ["float16"]), indirect=["twin"]
+)
 def test_halves_are_computed_wide(twin, dtype):
     """Outputs and gradients are those of float32 with inputs that are rounded, themselves rounded once."""
-    inputs, dy, dlast = problem("kimi_delta", 13)
+    inputs, dy, dlast = problem("kimi_delta", TIME)
     bits = dict(float16=10, bfloat16=7)[dtype]
-    rounded = {n: x if n == "state" else round_to(x, bits) for n, x in (inputs | {"dy": dy}).items()}
-    dy = rounded.pop("dy")
-    y, last, gradients = twin.recurrent("recurrence", rounded, dy, dlast, dtype=dtype, chunk=4)
-    expected_y, expected_last, expected = twin.recurrent("recurrence", rounded, dy, dlast, dtype="float32", chunk=4)
+    inputs, dy = {n: x if n == "state" else round_to(x, bits) for n, x in inputs.items()}, round_to(dy, bits)
+    options = dict(chunk=CHUNK, documents=ONE_DOCUMENT)
+    y, last, gradients = twin.recurrent("recurrence", inputs, dy, dlast, dtype=dtype, **options)
+    expected_y, expected_last, expected = twin.recurrent("recurrence", inputs, dy, dlast, dtype="float32", **options)
     np.testing.assert_allclose(last, expected_last, rtol=1e-5, atol=1e-5)
     for name, x in ({"y": expected_y} | expected).items():
-        np.testing.assert_allclose(({"y": y} | gradients)[name], x, rtol=2.0**-bits, atol=1e-4, err_msg=name)
-    assert twin.recurrent_dtypes("recurrence", inputs, dtype) == [dtype, "float32"]
-    assert twin.recurrent_dtypes("recurrence", {n: x[:, :1] for n, x in inputs.items() if n != "state"}, dtype) == [
-        dtype,
-        "float32",
-    ]
+        np.testing.assert_allclose(({"y": y} | gradients)[name], x, rtol=2.0**-bits, atol=1e-5, err_msg=name)
+    for time in (1, TIME):
+        inputs, *_ = problem("kimi_delta", time)
+        assert twin.recurrent_dtypes("recurrence", inputs, dtype) == [dtype, "float32"]
 
 
 def round_to(x, bits):
@@ -186,8 +216,7 @@ def convolution(time, taps, seed=0, **given):
     return inputs, rng.standard_normal(shapes["x"]), rng.standard_normal(shapes["tail"])
 
 
-@pytest.mark.parametrize("taps", [1, 4])
-@pytest.mark.parametrize("time", [1, 2, 9])
+@pytest.mark.parametrize(("time", "taps"), [(1, 4), (2, 4), (9, 4), (9, 1)])
 def test_a_convolution_is_the_formula(twin, time, taps):
     check(twin, "short_convolution", *convolution(time, taps))
     check(twin, "short_convolution", *convolution(time, taps, bias=False, tail=False))
@@ -228,20 +257,24 @@ def scanned(time, seed=0):
     return inputs, rng.standard_normal((BATCH, time, WIDTH)), rng.standard_normal((BATCH, WIDTH))
 
 
-@pytest.mark.parametrize("time", [1, 5, 8, 37])
+@pytest.mark.parametrize(("twin", "time"), in_both([1, 5, 8, 37], [37], [8]), indirect=["twin"])
 def test_a_scan_is_the_formula(twin, time):
     inputs, dy, dlast = scanned(time)
     inputs["a"][:, ::3] = 0
     check(twin, "scan", inputs, dy, dlast)
+
+
+def test_a_scan_without_a_state_starts_at_0(twin):
+    inputs, dy, dlast = scanned(5)
     del inputs["state"]
     check(twin, "scan", inputs, dy, dlast)
 
 
 def test_a_scan_is_reset_where_a_document_begins(twin):
-    inputs, dy, dlast = scanned(37)
+    inputs, dy, dlast = scanned(TIME)
     check(twin, "scan", inputs, dy, dlast, documents=DOCUMENTS)
     sound, _, gradients = twin.recurrent("scan", inputs, dy, dlast, documents=DOCUMENTS)
-    late = DOCUMENTS == DOCUMENTS[:, -1:]
+    late = DOCUMENTS[:, -1:] == DOCUMENTS
     changed = {n: x * 3 if n == "state" else np.where(late[:, :, None], x, 3 * x) for n, x in inputs.items()}
     dy = np.where(late[:, :, None], dy, 3 * dy)
     y, _, changed = twin.recurrent("scan", changed, dy, dlast, documents=DOCUMENTS)
@@ -252,9 +285,9 @@ def test_a_scan_is_reset_where_a_document_begins(twin):
 
 
 def test_a_scan_can_be_cut_anywhere(twin):
-    inputs, dy, dlast = scanned(11)
+    inputs, dy, dlast = scanned(18)
     whole, last, _ = twin.recurrent("scan", inputs, dy, dlast)
-    for cuts in ((0, 9, 11), range(12)):
+    for cuts in ((0, 9, 18), range(19)):
         state = inputs["state"]
         for start, stop in zip(cuts, cuts[1:], strict=False):
             piece = {n: inputs[n][:, start:stop] for n in "ab"} | {"state": state}
@@ -263,9 +296,9 @@ def test_a_scan_can_be_cut_anywhere(twin):
         np.testing.assert_allclose(state, last, **TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "make"), [("scan", scanned), ("short_convolution", lambda time: convolution(time, 4))])
-def test_halves_of_scans_and_convolutions_are_computed_wide(twin, name, make):
-    inputs, dy, dlast = make(9)
+@pytest.mark.parametrize("name", ["scan", "short_convolution"])
+def test_halves_of_scans_and_convolutions_are_computed_wide(twin, name):
+    inputs, dy, dlast = scanned(9) if name == "scan" else convolution(9, 4)
     inputs = {n: x if n == "state" else round_to(x, 7) for n, x in inputs.items()}
     tolerance = dict(rtol=2.0**-7, atol=1e-2)
     check(twin, name, inputs, round_to(dy, 7), dlast, tolerance, "bfloat16")

@@ -86,7 +86,7 @@ def short_convolution(x, weight, dy, dtail, *, bias=None, tail=None, documents=N
 
 def scan(a, b, dy, dlast, *, state=None, documents=None):
     """Returns every h, the last h and {input: gradient of sum(h dy) + sum(last dlast)}; [batch, time, width]."""
-    (batch, time, width), first = a.shape, np.zeros_like(dlast) if state is None else state
+    (batch, time, _), first = a.shape, np.zeros_like(dlast) if state is None else state
     documents = np.zeros((batch, time), int) if documents is None else documents
     kept = np.diff(documents, axis=1, prepend=documents[:, :1]) == 0
     h, da, db = np.zeros_like(a), np.zeros_like(a), np.zeros_like(a)

@@ -15,6 +15,9 @@ from slm_torch.layers.linear import Linear
 from slm_torch.layers.lora import FrozenLinear
 from slm_torch.layers.moe import MixtureOfExperts
 from slm_torch.layers.placement import PLACEMENT
+from slm_torch.layers.recurrence import recurrence
+from slm_torch.layers.scan import scan
+from slm_torch.layers.short_convolution import short_convolution
 from slm_torch.loss import loss_sums, sums
 from slm_torch.loss import scores as scores_of_tokens
 from slm_torch.loss import token_losses as losses_of_tokens
@@ -36,6 +39,7 @@ NAME = "torch"
 FLOAT64 = torch.float64
 CPU = torch.device("cpu")
 Module = torch.nn.Module
+RECURRENCES = dict(recurrence=recurrence, short_convolution=short_convolution, scan=scan)
 
 
 def prepare() -> None:
@@ -138,6 +142,28 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
         y = function(**tensors, **options)
     gradients = torch.autograd.grad(y, tensors.values(), array(dy))
     return y.detach().numpy(), {n: g.numpy() for n, g in zip(tensors, gradients, strict=True)}
+
+
+# --- recurrences
+
+
+def recurrent(name, inputs, dy, dlast, dtype="float64", **options):
+    """Returns y, the last state and {input: gradient of sum(y dy) + sum(last state dlast)}.
+
+    The state is float32 or wider; all other inputs have `dtype`.
+    """
+    tensors = {n: array(x).to(torch.promote_types(DTYPES[dtype], torch.float32)) for n, x in inputs.items()}
+    tensors = {n: (x if n == "state" else x.to(DTYPES[dtype])).requires_grad_() for n, x in tensors.items()}
+    y, last = RECURRENCES[name](**tensors, **{n: array(x) for n, x in options.items()})
+    gradients = torch.autograd.grad((y, last), tensors.values(), (array(dy).to(y.dtype), array(dlast).to(last.dtype)))
+    y, last, *gradients = (x.detach().double().numpy() for x in (y, last, *gradients))
+    return y, last, dict(zip(tensors, gradients, strict=True))
+
+
+def recurrent_dtypes(name, inputs, dtype):
+    """Returns the dtypes of the outputs and of the last state for inputs of a dtype."""
+    tensors = {n: array(x).to(DTYPES[dtype]) for n, x in inputs.items()}
+    return [str(x.dtype).removeprefix("torch.") for x in RECURRENCES[name](**tensors)]
 
 
 # --- mixtures of experts

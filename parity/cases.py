@@ -47,14 +47,14 @@ FEW = 4
 """The number of cases that prove one component in under a minute."""
 
 REGISTRIES = (
-    "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
-    "optim.kind", "optim.schedule",
+    "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind",
+    "model.mlp.kind", "optim.kind", "optim.schedule",
 )  # fmt: skip
 """The fields whose values are components."""
 
 SECTIONS = {
-    "model.mixer": "mixers", "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
-    "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
+    "model.mixer": "mixers", "model.attention.kernel": "kernels", "model.attention": "attention",
+    "model.position": "positions", "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
     "optim": "optimizers and schedules", "finetune": "fine-tuning",
 }  # fmt: skip
 """{beginning of a field's name: the section of the cases about it}."""

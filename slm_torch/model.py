@@ -35,13 +35,10 @@ class Block(nn.Module):
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
         super().__init__()
-        self.attention: Any = None
-        self.mixer: Any = None
-        if layer.mixer.kind == "attention":
-            position = partial(position_at, layer=layer, context=context)
-            self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
-        else:
-            self.mixer = MIXER[layer.mixer.kind](layer, context)
+        attends, position = layer.mixer.kind == "attention", partial(position_at, layer=layer, context=context)
+        kernel = KERNEL[layer.attention.kernel]
+        self.attention: Any = ATTENTION[layer.attention.kind](layer, index, kernel, position) if attends else None
+        self.mixer: Any = None if attends else MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
         self.mlp = MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)

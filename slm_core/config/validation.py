@@ -120,7 +120,7 @@ def _decided_in(layer: Model, in_model: str) -> Unread:
     section_name, field = in_model.split(".")
     section = getattr(layer, section_name)
     if reads(section, field):
-        remedy = f"leave it unset, or set model.mixer.kind=attention in some layer of model.pattern"
+        remedy = "leave it unset, or set model.mixer.kind=attention in some layer of model.pattern"
         return Unread(f"model.mixer.kind={layer.mixer.kind}", remedy)
     return _decided(f"model.{section_name}", section, field)
 

@@ -8,8 +8,8 @@ from slm_flax.layers.dot_product import dot_product
 from slm_flax.layers.dyt import DynamicTanh
 from slm_flax.layers.flash import flash
 from slm_flax.layers.fused import fused
-from slm_flax.layers.geglu import GegluMLP
 from slm_flax.layers.gated_delta import GatedDeltaNet
+from slm_flax.layers.geglu import GegluMLP
 from slm_flax.layers.gelu import GeluMLP
 from slm_flax.layers.gla import GatedLinearAttention
 from slm_flax.layers.gqa import GroupedQueryAttention

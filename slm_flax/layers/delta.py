@@ -1,8 +1,8 @@
 """DeltaNet."""
 
-from jaxtyping import Float
 from jax import Array
 from jax.nn import sigmoid
+from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix

@@ -1,9 +1,9 @@
 """Gated DeltaNet."""
 
-from jaxtyping import Float
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import silu, softplus
+from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, STEP_BIAS, matrix

@@ -1,8 +1,8 @@
 """Gated linear attention."""
 
-from jaxtyping import Float
 from jax import Array
 from jax.nn import log_sigmoid, silu
+from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from jax import Array
 from jax.nn import elu
+from jaxtyping import Float
 
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.recurrent import STATE, Recurrent

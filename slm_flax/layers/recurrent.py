@@ -37,7 +37,8 @@ class Recurrent(nnx.Module):
 
     def __init__(self, layer: LayerSpec, context: int, key_heads: int = 0):
         mixer = layer.mixer
-        self.heads, self.key_dim, self.value_dim, self.chunk = mixer.n_heads, mixer.key_dim, mixer.value_dim, mixer.chunk
+        self.heads, self.key_dim, self.value_dim = mixer.n_heads, mixer.key_dim, mixer.value_dim
+        self.chunk = mixer.chunk
         self.key_width, self.value_width = (key_heads or self.heads) * self.key_dim, self.heads * self.value_dim
         self.q_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)
         self.k_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)

@@ -1,10 +1,10 @@
 """Retention, the mixer of RetNet."""
 
 import jax.numpy as jnp
-from jaxtyping import Float
 from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jax.nn import silu
+from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix

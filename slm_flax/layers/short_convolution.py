@@ -1,10 +1,16 @@
 """A short causal convolution of each channel by itself."""
 
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from jax import Array
+from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float, Int
 
+from slm_core.model.initialization import Spec
+from slm_flax.layers.cache import COUNT, Cache
 from slm_flax.numerics import wide
+from slm_flax.params import declare
 
 
 def short_convolution(
@@ -47,3 +53,32 @@ def short_convolution(
     for i, tap in enumerate(weight.astype(dtype)):
         y = y + tap * seen(slice(i, i + time), slice(before, before + time))
     return y.astype(x.dtype), seen(slice(time, time + before), slice(-1, None)).astype(x.dtype)
+
+
+class ShortConvolution(nnx.Module):
+    """Convolves each channel with its own learned taps; see `short_convolution`.
+
+    Args:
+      width: number of channels.
+      taps: positions that an output sees, its own included.
+    """
+
+    def __init__(self, width: int, taps: int):
+        self.shape = (taps, width)
+        self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
+
+    def __call__(
+        self, x: Float[Array, "batch time width"], cache: Cache | None, name: str
+    ) -> Float[Array, "batch time width"]:
+        """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
+        if cache is None:
+            return short_convolution(x, self.weight[...])[0]
+        inputs = jnp.concatenate([cache[name], x], 1)
+        y, _ = short_convolution(x, self.weight[...], tail=cache[name])
+        cache[name] = dynamic_slice_in_dim(inputs, cache[COUNT], self.shape[0] - 1, axis=1)  # padding is not seen
+        return y
+
+    def empty_tail(self, batch: int, dtype: np.dtype) -> Array:
+        """Makes the tail before the first position."""
+        taps, width = self.shape
+        return jnp.zeros((batch, taps - 1, width), dtype)

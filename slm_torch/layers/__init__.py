@@ -8,8 +8,8 @@ from slm_torch.layers.dot_product import dot_product
 from slm_torch.layers.dyt import DynamicTanh
 from slm_torch.layers.flash import flash
 from slm_torch.layers.fused import fused
-from slm_torch.layers.geglu import GegluMLP
 from slm_torch.layers.gated_delta import GatedDeltaNet
+from slm_torch.layers.geglu import GegluMLP
 from slm_torch.layers.gelu import GeluMLP
 from slm_torch.layers.gla import GatedLinearAttention
 from slm_torch.layers.gqa import GroupedQueryAttention

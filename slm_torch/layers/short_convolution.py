@@ -2,9 +2,12 @@
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from slm_core.model.initialization import Spec
+from slm_torch.layers.cache import Cache
 from slm_torch.numerics import wide
+from slm_torch.params import declare
 
 
 def short_convolution(
@@ -46,3 +49,31 @@ def short_convolution(
     for i, tap in enumerate(weight.to(dtype)):
         y = y + tap * seen(slice(i, i + time), slice(before, before + time))
     return y.to(x.dtype), seen(slice(time, time + before), slice(-1, None)).to(x.dtype)
+
+
+class ShortConvolution(nn.Module):
+    """Convolves each channel with its own learned taps; see `short_convolution`.
+
+    Args:
+      width: number of channels.
+      taps: positions that an output sees, its own included.
+    """
+
+    def __init__(self, width: int, taps: int):
+        super().__init__()
+        self.shape = (taps, width)
+        self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], cache: Cache | None, name: str
+    ) -> Float[Tensor, "batch time width"]:
+        """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
+        y, tail = short_convolution(x, self.weight, tail=None if cache is None else cache[name])
+        if cache is not None:
+            cache[name] = tail
+        return y
+
+    def empty_tail(self, batch: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Makes the tail before the first position."""
+        taps, width = self.shape
+        return torch.zeros(batch, taps - 1, width, dtype=dtype, device=device)

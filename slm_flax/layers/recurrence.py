@@ -126,7 +126,7 @@ def _backward(saved, gradients):
         pieces, start, dy = pieces
         piece = Segment(*(x if x is None else x.astype(start.dtype) for x in pieces))
         *found, dstate = piece.gradients(piece.states(start)[0], dy.astype(start.dtype), dstate)
-        return dstate, [x if x is None else dx.astype(x.dtype) for x, dx in zip(pieces, found, strict=True)]
+        return dstate, [dx if dx is None else dx.astype(x.dtype) for x, dx in zip(pieces, found, strict=True)]
 
     dstate, found = jax.lax.scan(segment, dlast, (inputs, starts, dy), reverse=True)
     return *found, dstate

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measures one causal call, forward and backward, in float32 on the CPU, of flash attention and of each
 mixer's recurrence, in both twins; each in its own process. They take turns. Prints each one's time as a share of flash
-attention's: the median and the range of the rounds. With --memory: the peak of memory above that of the process before."""
+attention's: the median and the range of the rounds. With --memory: the peak of memory above that of the process
+before."""
 
 MIXERS = {
     "linear": ("", ""),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from faults import FAULTS
 
+from configs.tasks import VARIANTS
 from parity.cases import cases
 from parity.memory_page import jobs
 from parity.oracle.cases import CASES
@@ -16,6 +17,7 @@ from parity.tolerances import TOLERANCES
 from scripts.pages.resuming import COMMAND as RESUMING
 from slm_core.cli.catalogue import catalogue
 from slm_core.hf import FAMILIES
+from slm_core.studies.calibration.page import EFFECTS, SEEDS
 from slm_core.studies.reproducibility import VARIATIONS
 from tests.crashes.machine import FAULTS as FAULTS_OF_MACHINES
 from tests.crashes.test_kills import EXHAUSTIVE as KILLS
@@ -33,6 +35,8 @@ IMPORTS = "uv run scripts/check_imports.py --variants 2000 --flax_variants 160 -
 MEMORY = "uv run scripts/pages/memory.py"
 ORACLE = "uv run scripts/check_oracle.py --markdown docs/oracle.md"
 REPRODUCIBILITY = "uv run scripts/pages/reproducibility.py"
+STATISTICS = "uv run scripts/pages/calibration.py --study models/pairing --study models/recipes"
+TASKS = "uv run scripts/pages/tasks.py"
 PARITY = "uv run scripts/check_parity.py --all --markdown=docs/parity.md"
 
 
@@ -91,6 +95,22 @@ def test_no_import_is_wrong_and_none_crashes():
     sentence = "N variants of N families in PyTorch, and N of them in Flax: N wrong, N crash."
     counts = stated("imports.md", sentence)
     assert (*counts[:2], *counts[3:]) == (2000, len(FAMILIES), 0, 0) and counts[2] >= 110, remedy("imports.md", IMPORTS)
+
+
+def test_every_task_is_learnt_and_not_without_what_it_needs():
+    lines = [line for line in text_of("tasks.md").splitlines() if re.search(r"\d s +\|$", line)]
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
+    assert [row[0] for row in rows] == [preset for preset in VARIANTS for _ in range(2)], remedy("tasks.md", TASKS)
+    for preset, changes, _, *accuracies in (row[:5] for row in rows):
+        learnt = [float(accuracy) > 0.85 for accuracy in accuracies]
+        assert learnt == [not changes or preset == "memorization"] * 2, f"{preset} with {changes or 'no change'}"
+
+
+def test_the_statistics_were_tried_on_every_planted_difference():
+    rates = len(SEEDS) * len(EFFECTS)
+    assert stated("statistics.md", "N of N rates are, the largest gap")[1:] == (rates,), remedy(
+        "statistics.md", STATISTICS
+    )
 
 
 def test_memory_was_measured_for_every_config_in_each_twin():

@@ -27,7 +27,7 @@ def get_study() -> dict:
     return {
         "question": "Does every kind of the catalogue learn, and how far is it from the default?",
         "variants": variants,
-        "overrides": {"train.steps": 300},
+        "overrides": {"train.steps": 300, "train.batch_size": 8},
         "seeds": 1,
         "frameworks": "torch",
     }

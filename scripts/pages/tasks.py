@@ -16,7 +16,7 @@ from slm_core.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 DESCRIPTION = """Trains every preset of configs/tasks.py with seed 0 in either twin, as it is and with the change that
 takes from it what the task needs. Writes the accuracies between the two marks of the page. Each run has one thread.
-Takes about half an hour on 2 cores; a second call goes on where the first one stopped."""
+Takes ten minutes on 2 cores; a second call goes on where the first one stopped."""
 
 FLAGS = [
     Flag("markdown", str, "docs/tasks.md", "page whose table is written anew"),

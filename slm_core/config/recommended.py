@@ -41,6 +41,14 @@ COMPANIONS: Mapping[tuple[str, str], Companion] = {
         "Chen 2023 (https://arxiv.org/abs/2302.06675, 5) takes a rate 3 to 10 times smaller than AdamW's, and a weight"
         " decay as much larger",
     ),
+    ("optim.kind", "adafactor"): Companion(
+        lambda config: {"optim.lr": 1e-2},
+        "Shazeer 2018 (https://arxiv.org/abs/1804.04235, 8) takes relative steps of at most 1e-2",
+    ),
+    ("optim.kind", "sgd"): Companion(
+        lambda config: {"optim.lr": 0.1},
+        "He 2015 (https://arxiv.org/abs/1512.03385, 3.4) starts with a rate of 0.1 beside a momentum of 0.9",
+    ),
 }  # fmt: skip
 """{(selector, kind): its companion}. A kind that no line names is trained at the defaults."""
 

@@ -42,19 +42,17 @@ def variance_bars(ratios: Sequence[VarianceRatio]) -> Chart:
 
     def paint(axes) -> None:
         for row, each in enumerate(ratios):
-            drawing.write_row(axes, row, each.variant, f"{each.ratio:.3f}")
+            drawing.write_row(axes, row, f"{each.variant} ({each.study})", f"{each.ratio:.3f}")
             for value in (GOAL, 1):
                 axes.plot([value, value], [row - 0.05, row + 0.25], color=INK, linewidth=1)
             axes.plot([each.low, each.high], [row + 0.1] * 2, color=INK, linewidth=2)
             axes.plot([each.ratio], [row + 0.1], "D", color=SERIES[1], markersize=6)
         drawing.frame_rows(axes, len(ratios))
-        low, high = min(each.low for each in ratios), max(1, *(each.high for each in ratios))
-        drawing.logarithmic(axes, low, high)
-        axes.set_xlim(0.8 * low, 1.3 * high)
+        axes.set_xlim(0, 1.05 * max(1, *(each.high for each in ratios)))
         for value, text in ((GOAL, "a third"), (1, "unpaired")):
             axes.text(value, -0.62, text, ha="center", va="center", fontsize=9)
         axes.set_xlabel("variance of a paired difference / of an unpaired one")
 
-    parts = [f"{each.variant} {each.ratio:.3f}" for each in ratios]
+    parts = [f"{each.variant} ({each.study}) {each.ratio:.3f}" for each in ratios]
     description = f"Variance of the paired difference, per variance of the unpaired one: {'; '.join(parts)}."
     return draw("pairing", "What pairing leaves of the noise", description, drawing.rows_height(len(ratios)), paint)

@@ -71,8 +71,8 @@ def figures(pool: StudyResult, paired: Sequence[StudyResult], small: StudyResult
 def write_page(made: Figures, target: Path, command: str) -> list[Path]:
     """Writes the page and its pictures beside it; returns their paths."""
     charts = {"planted": found_rates(made.planted)}
-    if bars := [each for each in made.ratios if each.low > 0]:  # equal losses have no place on a logarithmic axis
-        charts["pairing"] = variance_bars(bars)
+    if made.ratios:
+        charts["pairing"] = variance_bars(made.ratios)
     pictures = {name: target.with_name(f"{target.stem}-{name}.png") for name in charts}
     for name, path in pictures.items():
         path.write_bytes(charts[name].png)

@@ -13,6 +13,7 @@ from parity.report import BISECTIONS
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 from slm_core.json_files import write_sealed
+from slm_core.manifest import NAME, file_sums
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("slm_core", "slm_torch", "slm_flax", "parity", "scripts", "configs")
@@ -103,7 +104,8 @@ def _checkpoints(copy: Path) -> Shown:
     from safetensors.numpy import load_file, save_file
 
     small = ["--config.run.name=sound", "--config.train.steps=20", "--config.optim.warmup_steps=5"]
-    small += ["--config.train.sample_every=0", "--config.data.source=text", "--config.data.path=slm_core/*.py"]
+    small += ["--config.train.sample_every=0", "--config.data.split=tail"]
+    small += ["--config.data.source=text", "--config.data.path=slm_core/config/*.py"]
     _call(copy, [sys.executable, "scripts/train_torch.py", "--config", "configs/llama.py:tiny", *small])
     shutil.copytree(copy / "models" / "sound", copy / "models" / "damaged")
     file = next((copy / "models" / "damaged").glob("checkpoints/step-*/state/*.safetensors"))
@@ -111,8 +113,14 @@ def _checkpoints(copy: Path) -> Shown:
     bits = state[name].view(np.uint32)
     bits[3, 5] ^= 1 << 23
     save_file(state, file)
+    folder = next(parent for parent in file.parents if (parent / NAME).is_file())
+    manifest = json.loads((folder / NAME).read_text())
+    write_sealed(folder / NAME, manifest | {"files": file_sums(folder)})
     command = "uv run scripts/bisect_models.py --run models/damaged --against models/sound --precision float32"
-    fault = "A run was copied. Then one bit of one weight of the copy was flipped, as a bad disk could do."
+    fault = (
+        "A run was copied. Then one bit of one weight of the copy was flipped, and its checksums were written anew."
+        " With the old checksums the damage is found when the run is read, and an older checkpoint is used."
+    )
     return Shown("Checkpoint against checkpoint", fault, command, _printed(copy, command))
 
 

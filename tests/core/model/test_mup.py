@@ -31,3 +31,9 @@ def test_a_base_width_divides_the_logits():
 def test_rates_follow_the_size_of_an_update(optim, of_matrices):
     config = Config(model=WIDE, optim=optim)
     assert lr_multiplier("matrix", config) == of_matrices and lr_multiplier("embedding", config) == 1.0
+
+
+@pytest.mark.parametrize("optim", ["adamw", "sgd"])
+def test_a_bias_of_the_logits_has_the_same_rate_at_any_width(optim):
+    config = Config(model=Model(d_model=256, mup_base_width=64), optim=Optim(kind=optim))
+    assert lr_multiplier("head_bias", config) == 1.0

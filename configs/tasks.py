@@ -27,7 +27,8 @@ def induction() -> Config:
 
 def repetition() -> Config:
     """say again what was said before; forms induction heads, as scripts/inspect_run.py shows (108,928 parameters)"""
-    model = replace(LOOKING_BACK, attention=Attention(n_heads=4), pattern="attention.window=8 | position.kind=none")
+    pattern = "attention.window=8 | position.kind=none"  # as LOOKING_BACK, and further
+    model = replace(SHARP, attention=Attention(n_heads=4), pattern=pattern)
     kept = dict(checkpoint_every=20, keep_checkpoints=100, log_details_every=20)
     config = _task("repetition", seq_len=47, symbols=32, items=8, model=model, steps=500, **kept)
     return replace(config, run=Run(threads=1))  # a model so small gains nothing from more, and loses beside other work
@@ -80,7 +81,7 @@ def grammar() -> Config:
 
 SMALL = Model(d_model=64, n_layers=2, attention=Attention(n_heads=2))
 SHARP = replace(SMALL, init_std=0.125)
-"""With 1 / sqrt(d_model). With 0.02 all scores of attention are nearly equal, and nothing forms for long."""
+"""Initial values of 1 / sqrt(d_model). With 0.02 all scores are nearly equal, and nothing forms for long."""
 LOOKING_BACK = replace(SHARP, pattern="attention.window=4 | position.kind=none")
 """The first layer sees where tokens stand, and only near ones; the second sees what they are."""
 COURSE = Train(

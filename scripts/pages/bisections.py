@@ -113,7 +113,7 @@ def _checkpoints(copy: Path) -> Shown:
     bits = state[name].view(np.uint32)
     bits[3, 5] ^= 1 << 23
     save_file(state, file)
-    folder = next(parent for parent in file.parents if (parent / NAME).is_file())
+    folder = file.parents[1]
     manifest = json.loads((folder / NAME).read_text())
     write_sealed(folder / NAME, manifest | {"files": file_sums(folder)})
     command = "uv run scripts/bisect_models.py --run models/damaged --against models/sound --precision float32"

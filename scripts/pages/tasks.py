@@ -1,7 +1,6 @@
 """Writes the table of docs/tasks.md: what each preset learns, and what it learns without what the task needs."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from configs.tasks import LIMITED
-from scripts.pages.reproducibility import BEGIN, END
+from scripts.pages._marked import marked_page, write_measured
 from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.errors import UserError
 
@@ -44,37 +43,24 @@ def jobs() -> Iterator[Job]:
 
 def run(invocation: Invocation) -> None:
     flags = invocation.flags
-    page = Path(flags["markdown"])
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    if BEGIN not in text or END not in text:
-        raise UserError(f"--markdown={page} has no lines '{BEGIN.strip()}' and '{END.strip()}': name the page")
+    page = marked_page(flags["markdown"])
     if flags["jobs"] < 1:
         raise UserError(f"--jobs={flags['jobs']} must be at least 1")
     from slm_core.logging import say
-    from slm_core.studies.machine import machine
     from slm_core.studies.runner import training_commands
 
     commands, folder, todo = training_commands(ROOT, sys.executable), Path(flags["folder"]), list(jobs())
     with ThreadPoolExecutor(flags["jobs"]) as pool:
         for number, job in enumerate(pool.map(lambda job: _train(commands[job.twin], job, folder), todo), 1):
             say(f"{number}/{len(todo)} runs: {job.name}")
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    measured = f"{_table(folder)}\n\nMeasured on: {machine()}.\n"
-    page.write_text(f"{before}{BEGIN}\n{measured}\n{END}{after}", encoding="utf-8")
-    print(f"written: {page}")
+    write_measured(page, _table(folder))
 
 
 def _train(command: list[str], job: Job, folder: Path) -> Job:
-    from slm_core.config.values import value_text
+    from slm_core.studies.runner import train_once
 
     settings = {"run.dir": str(folder), "run.name": job.name, "run.threads": 1, "run.device": "cpu", **job.changes}
-    words = [f"--config.{name}={value_text(value)}" for name, value in settings.items()]
-    words = [*command, "--config", f"configs/tasks.py:{job.preset}", *words]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(
-            f"{folder / job.name}: the run failed: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
-        )
+    train_once([*command, "--config", f"configs/tasks.py:{job.preset}"], settings)
     return job
 
 

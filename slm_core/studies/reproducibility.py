@@ -1,12 +1,10 @@
 """Measures what changes the losses of a run: the same run again, and with settings that should change nothing."""
 
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slm_core.config.values import value_text
-from slm_core.errors import UserError
+from slm_core.studies.runner import train_once
 from slm_core.studies.tables import markdown_table
 from slm_core.training.metrics import read_metrics
 
@@ -23,7 +21,7 @@ class Variation(NamedTuple):
 
     Args:
       name: as the page calls it.
-      settings: {dotted field: value} over BASE. "FOLDER" in a value stands for an empty folder.
+      settings: {dotted field: value} over BASE. "FOLDER" stands for an empty folder.
       bitwise: whether every loss must be the same number.
       twins: those that it is for.
     """
@@ -94,11 +92,8 @@ def measure(commands: Mapping[str, Sequence[str]], folder: Path, say: Callable[[
 def _losses(command: Sequence[str], settings: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
     """Trains a run and returns its lines of metrics."""
     placed = {"run.dir": str(folder), "run.name": "run", **settings}
-    texts = {name: value_text(value).replace("FOLDER", str(folder / "data")) for name, value in placed.items()}
-    words = [f"--config.{name}={text}" for name, text in texts.items()]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{folder}: the run failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    data = str(folder / "data")
+    train_once(command, {name: data if value == "FOLDER" else value for name, value in placed.items()})
     return read_metrics(folder / "run" / "metrics.jsonl")
 
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from slm_core.config.values import value_text
 from slm_core.errors import UserError
 from slm_core.files import write_atomically
 from slm_core.json_files import Schema, read_json
@@ -230,3 +232,20 @@ def training_commands(root: Path, python: str) -> dict[str, list[str]]:
     if missing:
         raise UserError(f"{missing[0]} is missing: run the study from a checkout of this project")
     return commands
+
+
+def train_once(command: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """Trains one run in a process, and waits for it.
+
+    Args:
+      command: as words.
+      settings: {dotted field: value}, with `run.dir` and `run.name`.
+
+    Raises:
+      UserError: the run failed; has the last line of its message.
+    """
+    words = [f"--config.{name}={value_text(value)}" for name, value in settings.items()]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        message = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UserError(f"{settings['run.dir']}/{settings['run.name']}: the run failed: {message}")

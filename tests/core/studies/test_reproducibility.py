@@ -1,11 +1,15 @@
 """The page of reproducibility: what counts as the same, and what must be."""
 
+import sys
+
 import pytest
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values
 from slm_core.config.validation import validate
+from slm_core.errors import UserError
 from slm_core.studies.reproducibility import BASE, VARIATIONS, Row, compare, failures, table
+from slm_core.studies.runner import train_once
 
 
 def lines(losses, validation):
@@ -33,3 +37,9 @@ def test_what_must_be_the_same_and_is_not_is_a_failure():
     shown = table(rows).splitlines()
     assert [line.split("|")[2].strip() for line in shown[2:]] == ["PyTorch", "Flax", "PyTorch"]
     assert "3 of 100" in shown[4] and "1.0e-01" in shown[4] and "equal" in shown[2]
+
+
+def test_a_run_that_fails_is_named_with_the_last_line_of_its_message():
+    failing = [sys.executable, "-c", "import sys; sys.exit('a traceback\\nerror: no such text')"]
+    with pytest.raises(UserError, match=r"^models/one: the run failed: error: no such text$"):
+        train_once(failing, {"run.dir": "models", "run.name": "one"})

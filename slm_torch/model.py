@@ -174,7 +174,7 @@ class Transformer(nn.Module):
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
         """Makes one empty cache per layer, with room for the whole context."""
-        # pyrefly: ignore[missing-attribute]  torch's ModuleList does not say what its modules are
+        # pyrefly: ignore[not-callable]  torch's ModuleList does not say what its modules are
         return [layer.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 

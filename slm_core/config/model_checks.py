@@ -29,6 +29,16 @@ def _where(entry: Entry, layer: int) -> str:
 
 def _check_mixer(model: Model, where: str) -> None:
     mixer = model.mixer
+    if mixer.kind != "attention" and mixer.chunk & (mixer.chunk - 1):
+        below = 1 << (mixer.chunk.bit_length() - 1)
+        raise UserError(
+            f"{where}model.mixer.chunk={mixer.chunk} is not a power of two: use {below} or {2 * below}"
+        )
+    if mixer.kind == "retention" and mixer.key_dim is not None and mixer.key_dim % 2:
+        raise UserError(
+            f"{where}model.mixer.key_dim={mixer.key_dim} is odd, and retention turns pairs of features: use"
+            f" {mixer.key_dim + 1}"
+        )
     open_widths = mixer.key_dim is None or mixer.value_dim is None
     if mixer.kind != "attention" and open_widths and model.d_model % mixer.n_heads:
         raise UserError(

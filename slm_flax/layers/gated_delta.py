@@ -38,7 +38,7 @@ class GatedDeltaNet(DeltaNet):
     ) -> Float[Array, "batch time d_model"]:
         """Mixes positions start, start + 1, ... with all before them."""
         dtype = wide(x.dtype)
-        log_decay = -jnp.exp(self.log_rate.astype(dtype)) * softplus(self.a_proj(x).astype(dtype) + self.step_bias)
+        log_decay = -jnp.exp(self.log_rate.astype(dtype)) * softplus(self.a_proj(x).astype(dtype) + self.step_bias[...])
         y = self.head_norm(self.replaced(x, cache, log_decay[..., None]))
         y = y * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

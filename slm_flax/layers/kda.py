@@ -42,7 +42,7 @@ class KimiDeltaAttention(DeltaNet):
     ) -> Float[Array, "batch time d_model"]:
         """Mixes positions start, start + 1, ... with all before them."""
         dtype = wide(x.dtype)
-        steps = softplus(self.decay_up_proj(self.decay_down_proj(x)).astype(dtype) + self.step_bias)
+        steps = softplus(self.decay_up_proj(self.decay_down_proj(x)).astype(dtype) + self.step_bias[...])
         log_decay = -jnp.exp(self.log_rate.astype(dtype))[:, None] * self.by_head(steps)
         y = self.head_norm(self.replaced(x, cache, log_decay))
         gate = sigmoid(self.gate_up_proj(self.gate_down_proj(x)))

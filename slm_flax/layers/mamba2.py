@@ -42,7 +42,7 @@ class Mamba2(Recurrent):
         """Mixes positions start, start + 1, ... with all before them."""
         q, k, v = self.qkv(x, cache)
         q, k, dtype = (*(jnp.broadcast_to(y, (*x.shape[:2], self.heads, self.key_dim)) for y in (q, k)), wide(x.dtype))
-        step = softplus(self.s_proj(x).astype(dtype) + self.step_bias)[..., None]
+        step = softplus(self.s_proj(x).astype(dtype) + self.step_bias[...])[..., None]
         log_decay = -jnp.exp(self.log_rate.astype(dtype))[:, None] * step
         v = v.astype(dtype)
         y = self.recur(q, k, step * v, cache, log_decay=log_decay) + self.skip[...][:, None] * v

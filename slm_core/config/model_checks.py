@@ -31,19 +31,16 @@ def _check_mixer(model: Model, where: str) -> None:
     mixer = model.mixer
     if mixer.kind != "attention" and mixer.chunk & (mixer.chunk - 1):
         below = 1 << (mixer.chunk.bit_length() - 1)
-        raise UserError(
-            f"{where}model.mixer.chunk={mixer.chunk} is not a power of two: use {below} or {2 * below}"
-        )
-    if mixer.kind == "retention" and mixer.key_dim is not None and mixer.key_dim % 2:
-        raise UserError(
-            f"{where}model.mixer.key_dim={mixer.key_dim} is odd, and retention turns pairs of features: use"
-            f" {mixer.key_dim + 1}"
-        )
+        raise UserError(f"{where}model.mixer.chunk={mixer.chunk} is not a power of two: use {below} or {2 * below}")
     open_widths = mixer.key_dim is None or mixer.value_dim is None
     if mixer.kind != "attention" and open_widths and model.d_model % mixer.n_heads:
         raise UserError(
             f"{where}model.mixer.n_heads={mixer.n_heads} does not divide model.d_model={model.d_model}:"
             f" use {nearest_divisor(model.d_model, mixer.n_heads)} heads, or set model.mixer.key_dim and value_dim"
+        )
+    if mixer.kind == "retention" and (key_dim := mixer.key_dim or model.d_model // mixer.n_heads) % 2:
+        raise UserError(
+            f"{where}model.mixer.key_dim={key_dim} is odd, and retention turns pairs of features: use {key_dim + 1}"
         )
 
 

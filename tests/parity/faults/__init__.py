@@ -1,12 +1,26 @@
 """Mistakes that a porter makes, each in one twin alone: the suite must catch it, and the bisector must name it."""
 
-from faults import attention, decoding, finetune, kernels, mlps, model, norms, optimizers, positions, stacks, training
+from faults import (
+    attention,
+    decoding,
+    finetune,
+    kernels,
+    mixers,
+    mlps,
+    model,
+    norms,
+    optimizers,
+    positions,
+    stacks,
+    training,
+)
 from faults.fault import Fault
 from faults.pairs import CONFIGS
 from faults.rules import OFF, RULES, SIZES, SPLIT
 
 SECTIONS = {
     "attention": attention.FAULTS,
+    "mixers": mixers.FAULTS,
     "kernels": kernels.FAULTS,
     "positions": positions.FAULTS,
     "norms": norms.FAULTS,

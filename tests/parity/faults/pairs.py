@@ -67,6 +67,21 @@ CONFIGS: dict[str, Tiny] = {
         },
         DECODED,
     ),
+    "mixers": Tiny(
+        {
+            "n_layers": 4, "mixer.chunk": 4, "dropout": 0.0, "train.micro_batch_size": 0, "memory.remat": "none",
+            "pattern": "mixer.kind=linear,mixer.convolution=3 | mixer.kind=retention"
+            " | mixer.kind=gla,mixer.decay_rank=3 | mixer.kind=mamba2,mixer.n_heads=2",
+        },
+        (*FORWARD, "decoding"),
+    ),
+    "deltas": Tiny(
+        {
+            "n_layers": 4, "mixer.chunk": 4, "mixer.key_dim": 4, "dropout": 0.0, "train.micro_batch_size": 0,
+            "memory.remat": "none",
+            "pattern": "mixer.kind=delta | mixer.kind=gated_delta | mixer.kind=kda | .",
+        },
+    ),
     "catalogue": Tiny(
         {
             "n_layers": 3, "tie_embeddings": False, "position.kind": "learned", "norm.weight": "one_plus",

@@ -43,8 +43,9 @@ FAULTS = {
     "keys of any length": Fault(
         edited(f"{DELTA}.replaced", "self.k_norm(k)", "k"), "delta", "deltas", "logits", "layers.0.mixer",
     ),
-    "erases all of a key's value, whatever the rate": Fault(
-        edited(f"{DELTA}.replaced", "erase=k", "erase=k / rate.clamp_min(0.01)"),
+    "erases by the written key, whose rate then counts twice": Fault(
+        edited(f"{DELTA}.replaced", "self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=k)",
+               "self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=write)"),
         "delta", "deltas", "logits", "layers.0.mixer",
     ),
     "gated delta rule with the gate's sigmoid": Fault(
@@ -54,7 +55,7 @@ FAULTS = {
     ),
     "decay without the bias of its step": Fault(
         edited(f"{GATED_DELTA}.forward", "softplus(self.a_proj(x).to(dtype) + self.step_bias)",
-               "softplus(self.a_proj(x).to(dtype))"),
+               "softplus(self.a_proj(x).to(dtype) + 0 * self.step_bias)"),
         "gated_delta", "deltas", "logits", "layers.1.mixer",
     ),
     "all channels of a head forget alike": Fault(
@@ -85,7 +86,7 @@ FAULTS = {
     ),
     "gradient of the erased by the untransposed matrix": Fault(
         edited(f"{SEGMENT}._solve", "lower.mT if transposed else lower", "lower.mT.tril(-1) if transposed else lower"),
-        "recurrent state", "deltas", "gradients", "layers.0.mixer",
+        "recurrent state", "deltas", "gradients", "layers.2.mixer",
     ),
     "gradient of a decay without what the next chunk reads": Fault(
         edited(f"{SCALAR}.gradients", "dsums[:, -1] += dto_end.sum(-1)", "dsums[:, -1] += 0 * dto_end.sum(-1)"),
@@ -93,7 +94,7 @@ FAULTS = {
     ),
     "gradient of a state that does not decay": Fault(
         edited(f"{SEGMENT}._next", "transition.mT if backward else transition", "transition"),
-        "recurrent state", "deltas", "gradients", "layers.0.mixer",
+        "recurrent state", "deltas", "gradients", "layers.2.mixer",
     ),
     "decoding goes on from the prompt's first state": Fault(
         edited(f"{GLA}.recur", "cache[STATE] = last", "cache[STATE] = state"),

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 from jax import Array
-from jax.lax.linalg import triangular_solve
 from jaxtyping import Float, Int
 
 from slm_flax.layers.decay import ChannelDecay, ScalarDecay
@@ -167,6 +166,7 @@ class Segment:
         if self.erases:
             of_erase = products[:, :, 1].reshape(chunks, size, size, kinds)
             self.erased = [jnp.tril(of_erase[..., kind], -1) for kind in range(kinds)]
+            self.inverse = _inverse(self.erased[-1])
             free = v if self.shared else -self.erased[0] @ v
             solved = self._solve(jnp.concatenate([free, self.x_start[:, :, 1]], 2))
             self.w_0, self.r = jnp.split(solved, [v.shape[2]], 2)
@@ -249,9 +249,29 @@ class Segment:
         return of_y[:, self.y.shape[2] - 1 :: self.y.shape[2]]
 
     def _solve(self, x, transposed=False):
-        return triangular_solve(
-            self.erased[-1], x, left_side=True, lower=True, transpose_a=transposed, unit_diagonal=True
-        )
+        return (self.inverse.mT if transposed else self.inverse) @ x
+
+
+def _inverse(lower: Array) -> Array:
+    """Computes (I + lower)^-1 of strictly lower triangular matrices, [chunks, size, size]; size is a power of two.
+
+        [A 0; C B]^-1 = [A^-1 0; -B^-1 C A^-1 B^-1]
+
+    Blocks of one position are doubled until one is left. XLA's own triangular solve, from jaxlib 0.10 on a CPU, can wait
+    for ever at 64 positions.
+    """
+    chunks, size, _ = lower.shape
+    inverse = jnp.ones((chunks, size, 1, 1), lower.dtype)
+    for half in (1 << level for level in range(size.bit_length() - 1)):
+        pairs = size // (2 * half)
+        of_pairs = lower.reshape(chunks, pairs, 2, half, pairs, 2, half)
+        c = jnp.moveaxis(jnp.diagonal(of_pairs[:, :, 1, :, :, 0], axis1=1, axis2=3), -1, 1)
+        a, b = inverse[:, ::2], inverse[:, 1::2]
+        inverse = jnp.concatenate([
+            jnp.concatenate([a, jnp.zeros_like(a)], 3),
+            jnp.concatenate([-b @ c @ a, b], 3),
+        ], 2)  # fmt: skip
+    return inverse[:, 0]
 
 
 def _segments(v: Array, chunk: int) -> int:

@@ -257,8 +257,8 @@ def _inverse(lower: Array) -> Array:
 
         [A 0; C B]^-1 = [A^-1 0; -B^-1 C A^-1 B^-1]
 
-    Blocks of one position are doubled until one is left. XLA's own triangular solve, from jaxlib 0.10 on a CPU, can wait
-    for ever at 64 positions.
+    Blocks of one position are doubled until one is left. XLA's own triangular solve can wait for ever on a CPU, at 64
+    positions (jaxlib 0.10).
     """
     chunks, size, _ = lower.shape
     inverse = jnp.ones((chunks, size, 1, 1), lower.dtype)

@@ -115,14 +115,14 @@ def _acts_outside_layers(model: Model, in_model: str) -> bool:
     return outer_norm or embedded
 
 
-def _decided_in(layer: Model, in_model: str) -> Unread:
-    """Returns the selector that leaves a field of a layer unread."""
+def _decided_in(layer: Model, in_model: str, prefix: str = "model.") -> Unread:
+    """Returns the selector that leaves a field of a layer unread; `prefix` is that of the names to show."""
     section_name, field = in_model.split(".")
     section = getattr(layer, section_name)
     if reads(section, field):
-        remedy = "leave it unset, or set model.mixer.kind=attention in some layer of model.pattern"
-        return Unread(f"model.mixer.kind={layer.mixer.kind}", remedy)
-    return _decided(f"model.{section_name}", section, field)
+        kind = f"{prefix}mixer.kind"
+        return Unread(f"{kind}={layer.mixer.kind}", f"leave it unset, or set {kind} to attention")
+    return _decided(f"{prefix}{section_name}", section, field)
 
 
 def _decided(section_name: str, section: Any, field: str) -> Unread:
@@ -153,7 +153,7 @@ def _check_entries_read(model: Model) -> None:
         layer = overridden(model, entry)
         for name, value in entry.values.items():
             if not layer_reads(layer, name):
-                why = _decided_in(layer, name)
+                why = _decided_in(layer, name, prefix="")
                 raise UserError(
                     f"model.pattern, entry '{entry.text}': {name}={value_text(value)} is not read by {why.by}:"
                     f" {why.remedy}"

@@ -103,7 +103,7 @@ def test_optimizers_and_schedules_are_the_choices_of_their_fields():
     assert set(SCHEDULES) == set(field_table()["optim.schedule"].option.choices)
 
 
-OURS = {"dense", "fused", "linear"}
+OURS = {"dense", "fused", "linear", "recurrent"}
 """Layers without a paper: they say what they are."""
 
 

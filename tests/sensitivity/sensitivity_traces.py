@@ -152,7 +152,9 @@ def _inner_constants(jaxpr: Any) -> Iterator[Any]:
 
 # --- both
 
-SAME_VALUES = {"model.attention.kernel", "memory.remat", "memory.loss_chunk", "train.micro_batch_size"}
+SAME_VALUES = {
+    "model.attention.kernel", "model.mixer.chunk", "memory.remat", "memory.loss_chunk", "train.micro_batch_size",
+}  # fmt: skip
 """Fields that change how something is computed, not what: in PyTorch they show in the operations alone."""
 
 TRACES: dict[str, dict[str, Callable[[Config], str]]] = {

@@ -177,7 +177,7 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.position.scaling": "yarn", "model.position.beta_slow": 32.0}, "beta_slow=32.0 must be less"),
         ({"model.attention.value_residual": True, "model.n_layers": 1}, "set model.n_layers above 1"),
         ({"model.attention.value_residual": True, "model.pattern": ". | attention.n_kv_heads=1"}, "layer 1 has 1"),
-        ({"model.mixer.kind": "gla", "model.mixer.chunk": 48}, "model.mixer.chunk=48 is not a power of two: use 32 or 64"),
+        ({"model.mixer.kind": "gla", "model.mixer.chunk": 48}, "chunk=48 is not a power of two: use 32 or 64"),
         ({"model.mixer.kind": "gla", "model.mixer.n_heads": 3}, "model.mixer.n_heads=3 does not divide model.d_model"),
         ({"model.mixer.kind": "retention", "model.mixer.key_dim": 7}, "model.mixer.key_dim=7 is odd"),
         ({"model.mixer.kind": "retention", "model.d_model": 132, "model.mixer.n_heads": 12}, "key_dim=11 is odd"),

@@ -12,6 +12,9 @@ from jaxtyping import Bool, Float, Int
 class Documents(NamedTuple):
     """Which document each token belongs to, and where it stands in it.
 
+    Attention, recurrences and convolutions stay in one document, and positions begin anew in each (packing without
+    cross-contamination; Krell et al. 2021, https://arxiv.org/abs/2107.02027).
+
     Args:
       numbers: never fall from one position to the next; equal numbers are one document.
       positions: of each token in its document, from 0; a document that began before the sequence counts from there.

@@ -67,7 +67,7 @@ def flash(
     numbers = None
     if documents is not None:
         queries = documents[:, start - keys_start :][:, :time]
-        numbers = Numbers(_by_tile(queries[..., None, None], height, 1), _by_tile(documents[..., None, None], width, 1))
+        numbers = _by_tile(queries[..., None, None], height, 1), _by_tile(documents[..., None, None], width, 1)
     y = _attend(options, q, k, v, bias, first, jnp.asarray(start - keys_start), unused, numbers)
     return rearrange(y, "n (b g) (r t) d -> b (n t) (g r) d", g=kv_heads, t=height)[:, :time]
 
@@ -86,16 +86,12 @@ class Options(NamedTuple):
     keys: int
 
 
-class Numbers(NamedTuple):
-    """The document of each query and of each key, by tile."""
-
-    queries: Int[Array, "tiles batch height 1"]
-    keys: Int[Array, "tiles batch width 1"]
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options, q, k, v, bias, first, start, unused, numbers):
-    """The first key stands at 0, the first query at `start`; the `unused` first keys are hidden."""
+    """The first key stands at 0, the first query at `start`; the `unused` first keys are hidden.
+
+    `numbers` are the documents of queries and of keys, by tile, or None.
+    """
     return _forward(options, q, k, v, bias, first, start, unused, numbers)[0]
 
 
@@ -173,7 +169,7 @@ class Tiles:
         bias: Array | None,
         start: Index,
         unused: Index,
-        numbers: Numbers | None,
+        numbers: tuple[Array, Array] | None,
         dtype: np.dtype,
     ):
         self.options, self.start, self.unused, self.numbers, self.dtype = options, start, unused, numbers, dtype
@@ -213,7 +209,8 @@ class Tiles:
         if window:
             mask &= distance < window
         if self.numbers is not None:
-            mask = mask & (self.numbers.queries[i] == self.numbers.keys[j].mT)[:, None]
+            queries, keys = self.numbers
+            mask = mask & (queries[i] == keys[j].mT)[:, None]
         return jnp.where(mask, by_head, MASKED).reshape(s.shape), slope
 
     def _diagonals(self, table: Array, i: Index, j: Index) -> Array:

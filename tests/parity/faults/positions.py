@@ -49,7 +49,7 @@ FAULTS = {
         "rope", "dense", "logits", "layers.0.attention.position",
     ),
     "the keys not turned": Fault(
-        edited("model.layers.0.attention.forward", "self.position(k, start)", "k"),
+        edited("model.layers.0.attention.forward", "self.position(k, start, documents)", "k"),
         "rope", "dense", "logits", "layers.0.attention",
     ),
     "another theta": Fault(

@@ -15,6 +15,7 @@ RULES = {
     ),
     "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
     "7 loss": ("loss sum", "targets", "IGNORE", "unscored", "accumulation"),
+    "12 documents": ("documents", "positions in documents", "first token of a document"),
     "8 clipping": ("clipping",),
     "9 loss scale": ("loss scale", "skipped update"),
     "10 optimizers": ("decoupled decay", "balance update", "averaged weights", "state"),

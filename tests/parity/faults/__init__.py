@@ -6,6 +6,7 @@ from faults import (
     documents,
     finetune,
     kernels,
+    mixers,
     mlps,
     model,
     norms,
@@ -20,6 +21,7 @@ from faults.rules import OFF, RULES, SIZES, SPLIT
 
 SECTIONS = {
     "attention": attention.FAULTS,
+    "mixers": mixers.FAULTS,
     "kernels": kernels.FAULTS,
     "positions": positions.FAULTS,
     "norms": norms.FAULTS,

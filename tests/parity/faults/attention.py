@@ -95,7 +95,8 @@ FAULTS = {
                "if self.position is not None:\n"
                "    q, k = (self.position(q, start, documents), self.position(k, start, documents))",
                "if self.q_norm is not None:\n"
-               "    q, k = (self.q_norm(self.position(q, start, documents)), self.k_norm(self.position(k, start, documents)))"),
+               "    q = self.q_norm(self.position(q, start, documents))\n"
+               "    k = self.k_norm(self.position(k, start, documents))"),
         "position after QK-norm", "dense", "logits", "layers.0.attention",
     ),
     "length 1 by the mean": Fault(

@@ -8,15 +8,15 @@ GATED, RETENTION = "layers.3.mixer", "layers.4.mixer"
 FAULTS = {
     "documents not kept apart": Fault(
         edited(f"{LOSS}:read", "numbered(begins_document(tokens)) if model.document_mask else None", "None"),
-        "documents", "documents", "logits", "layers.0.attention.position",
+        "documents", "documents", "logits", "loss",
     ),
     "the third document joined to the second": Fault(
         edited(f"{LOSS}:numbered", "begins.cumsum(1)", "begins.cumsum(1).clamp(max=1)"),
-        "documents", "documents", "logits", "layers.0.attention.attend",
+        "documents", "documents", "logits", "loss",
     ),
     "a document begins one token late": Fault(
         edited(f"{LOSS}:read", "numbered(begins_document(tokens))", "numbered(begins_document(tokens).roll(1, 1))"),
-        "documents", "documents", "logits", "layers.0.attention.position",
+        "documents", "documents", "logits", "loss",
     ),
     "no mask of documents in tiles": Fault(
         edited("slm_torch.layers.flash:Tiles.scores",
@@ -47,18 +47,13 @@ FAULTS = {
         edited("model.layers.3.mixer.k_conv.forward", "documents.numbers", "torch.zeros_like(documents.numbers)"),
         "documents", "documents", "logits", f"{GATED}.k_conv",
     ),
-    "positions not begun anew": Fault(
+    "positions not begun anew": Fault(  # which only a position on the embedding shows: the others are relative
         edited(f"{LOSS}:numbered", "place - first", "place"),
-        "positions in documents", "documents", "logits", "layers.0.attention.position",
+        "positions in documents", "documents", "logits", "loss",
     ),
-    "positions of the shared keys not begun anew": Fault(
-        edited("model.layers.2.attention.forward", "self.position(k_rope, start, documents)",
-               "self.position(k_rope, start)"),
-        "positions in documents", "documents", "logits", "layers.2.attention",
-    ),
-    "the rotation of retention not begun anew": Fault(
-        edited("model.layers.4.mixer.forward", "at_positions(t, start, x.shape[1], documents)",
-               "at_positions(t, start, x.shape[1], None)[None]"),
+    "retention's keys not turned anew with its queries": Fault(
+        edited("model.layers.4.mixer.forward", "torch.cat(turned(k, cos, sin), -1)",
+               "torch.cat(turned(k, self.cos[: k.shape[1], None], self.sin[: k.shape[1], None]), -1)"),
         "positions in documents", "documents", "logits", RETENTION,
     ),
     "the first token of a document is a target": Fault(
@@ -69,7 +64,7 @@ FAULTS = {
     "the first token of a document read as another": Fault(
         edited(f"{LOSS}:input_ids", "torch.maximum(tokens, unscored(tokens)).clamp(min=0) % FIRST",
                "torch.maximum(tokens, unscored(tokens)).clamp(min=0) % (FIRST - 1)"),
-        "first token of a document", "documents", "logits", "model",
+        "first token of a document", "documents", "logits", "loss",
     ),
 }  # fmt: skip
 """{what is wrong: the fault}."""

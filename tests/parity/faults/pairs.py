@@ -145,9 +145,9 @@ CONFIGS: dict[str, Tiny] = {
     ),
     "documents": Tiny(
         {
-            "n_layers": 6, "data.document_mask": True,
+            "n_layers": 6, "data.document_mask": True, "position.kind": "learned",
             "pattern": "attention.kernel=flash | attention.kernel=fused,position.kind=alibi,attention.window=9 |"
-            " attention.kind=mla | mixer.kind=gated_delta,mixer.chunk=4,mixer.convolution=3 |"
+            " attention.kind=mla,position.kind=rope | mixer.kind=gated_delta,mixer.chunk=4,mixer.convolution=3 |"
             " mixer.kind=retention,mixer.chunk=4 | attention.kind=differential,position.kind=t5",
         }
     ),

@@ -229,6 +229,8 @@ def _about(config: Config, names: Iterable[str]) -> set[str]:
             for entry in parse(config.model.pattern):
                 layer = with_values(config, {"model": overridden(config.model, entry)})
                 about |= _about(layer, [f"model.{inner}" for inner in entry.values])
+        elif name == "data.document_mask":
+            about.add(leaf)  # not the source of text, by which it is read
         else:
             about |= _readers(functools.reduce(getattr, path, config), ".".join(path), leaf)
     return about

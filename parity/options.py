@@ -86,6 +86,28 @@ _MIXERS: dict[str, Overrides] = {
     },
 }  # fmt: skip
 
+_APART = {"data.document_mask": True}
+_DOCUMENTS: dict[str, Overrides] = {
+    "documents, two layers": {"n_layers": 2, "attention.value_residual": True, "memory.loss_chunk": 7} | _APART,
+    "documents, flash, everything": {
+        "attention.kernel": "flash", "attention.window": 5, "attention.softcap": 2.0, "attention.sinks": True,
+        "position.kind": "t5",
+    } | _APART,
+    "documents, fused, alibi": {"attention.kernel": "fused", "position.kind": "alibi"} | _APART,
+    "documents, mla, learned": {
+        "attention.kind": "mla", "attention.kernel": "flash", "position.kind": "learned",
+    } | _APART,
+    "documents, diff, sinusoidal": {
+        "attention.kind": "differential", "attention.kernel": "fused", "position.kind": "sinusoidal",
+    } | _APART,
+    "documents, mixers": {
+        "n_layers": 4, "memory.remat": "full", "pattern":
+        "mixer.kind=retention,mixer.chunk=4,mixer.convolution=3 | mixer.kind=gated_delta,mixer.chunk=4 | "
+        "mixer.kind=gla | .",
+    } | _APART,
+    "documents, stacked, moe": {"n_layers": 3, "mlp.kind": "moe", "memory.remat": "attention"} | _APART,
+}  # fmt: skip
+
 _POSITIONS: dict[str, Overrides] = {
     "rope, part": {"position.fraction": 0.5, "position.theta": 100.0},
     "rope, linear": {"position.scaling": "linear", "position.scaling_factor": 4.0},
@@ -272,6 +294,7 @@ _LORA: dict[str, Overrides] = {
 OPTIONS: dict[str, dict[str, Overrides]] = {
     "model": _MODEL,
     "mixers": _MIXERS,
+    "documents": _DOCUMENTS,
     "attention": _ATTENTION,
     "positions": _POSITIONS,
     "norms": _NORMS,
@@ -318,7 +341,7 @@ FLOAT32_TOO = {"base"}
 OPTIMIZED = {
     "two layers", "pattern, windows", "pattern, attention kinds", "pattern, moe", "muP, chunks",
     "flash, long, everything",
-    "remat, mixture", "remat, groups, adafactor", "adamw8bit, layers", "lora, nf4, every layer",
+    "remat, mixture", "remat, groups, adafactor", "documents, mixers", "adamw8bit, layers", "lora, nf4, every layer",
 }  # fmt: skip
 """Cases that XLA compiles with the optimizations of a run, which takes up to five times as long. Each way to save
 memory is in one of them, because optimizations could undo it."""

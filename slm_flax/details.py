@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Int, UInt32
 
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import input_ids
+from slm_flax.loss import read
 from slm_flax.model import Transformer
 from slm_flax.numerics import wide
 from slm_flax.params import Params, bind
@@ -39,7 +39,7 @@ def activation_rms(
             squares[f"activation_rms/{path}"] = jnp.mean(jnp.square(x.astype(wide(x.dtype))))
 
         bound = recorded(bind(model, values), record)
-        bound(input_ids(tokens[:, :-1]), key=DropoutKey(sites, first_row))
+        read(bound, tokens[:, :-1], DropoutKey(sites, first_row))
         return squares
 
     first_rows = (jnp.arange(len(pieces)) * pieces.shape[1]).astype(jnp.uint32)

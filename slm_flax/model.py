@@ -16,6 +16,7 @@ from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
 from slm_flax.layers import ATTENTION, KERNEL, MIXER, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
@@ -53,7 +54,14 @@ class Block(nnx.Module):
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
-    def __call__(self, stream: Stream, start: int | Array, key: DropoutKey | None, cache: Cache | None) -> Stream:
+    def __call__(
+        self,
+        stream: Stream,
+        start: int | Array,
+        key: DropoutKey | None,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Stream:
         """Computes the stream after this layer.
 
         Args:
@@ -61,14 +69,15 @@ class Block(nnx.Module):
           start: position of the first token.
           key: turns dropout on.
           cache: of this layer; extended in place.
+          documents: of packed sequences, which are kept apart.
         """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
         def mix(y: Array) -> Array:
             nonlocal first_values
             if self.mixer is not None:
-                return self.attention_dropout(self.mixer(y, start, cache), key)
-            y, values = self.attention(y, start, cache, first_values)
+                return self.attention_dropout(self.mixer(y, start, cache, documents), key)
+            y, values = self.attention(y, start, cache, first_values, documents)
             if self.gives_values:
                 first_values = values
             return self.attention_dropout(y, key)
@@ -126,7 +135,7 @@ class Transformer(nnx.Module):
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
         self.stack = find(self.layers) if self.remat in AGAIN else Stack()
-        self.context = context
+        self.context, self.document_mask = context, config.data.document_mask
 
     def __call__(
         self,
@@ -134,6 +143,7 @@ class Transformer(nnx.Module):
         start: int | Array = 0,
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""] | float]:
         """Computes the normed hidden state, and the layers' auxiliary loss per token.
 
@@ -142,6 +152,7 @@ class Transformer(nnx.Module):
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
           caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
+          documents: of packed sequences, which are kept apart; not with caches.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -149,11 +160,11 @@ class Transformer(nnx.Module):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.position is not None:
-            x = self.position(x, start)
+            x = self.position(x, start, documents)
         stream = Stream(self.dropout(x, key), None, 0.0)
         if caches is None:
             stack = self.stack if self.stack.in_use(self.layers) else Stack()
-            stream = run(self.layers, stack, self.remat, stream, start, key)
+            stream = run(self.layers, stack, self.remat, stream, start, key, documents)
         else:
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)

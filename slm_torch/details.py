@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import input_ids
+from slm_torch.loss import read
 from slm_torch.model import Transformer
 from slm_torch.numerics import wide
 
@@ -37,7 +37,7 @@ def activation_rms(model: Transformer, pieces: Pieces) -> dict[str, float]:
 
     with torch.no_grad(), recorded(model, record):
         for tokens, key in pieces:
-            model(input_ids(tokens[:, :-1]), key=key)
+            read(model, tokens[:, :-1], key)
     each = torch.stack([torch.stack(means).mean() for means in squares.values()]).sqrt().tolist()
     return dict(zip(squares, each, strict=True))
 

@@ -14,6 +14,7 @@ from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
 from slm_torch.layers import ATTENTION, KERNEL, MIXER, MLP, NORM, POSITION
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.dropout import Dropout, DropoutKey
 from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
@@ -51,7 +52,14 @@ class Block(nn.Module):
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
-    def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
+    def forward(
+        self,
+        stream: Stream,
+        start: int,
+        key: DropoutKey | None,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Stream:
         """Computes the stream after this layer.
 
         Args:
@@ -59,14 +67,15 @@ class Block(nn.Module):
           start: position of the first token.
           key: turns dropout on.
           cache: of this layer; extended in place.
+          documents: of packed sequences, which are kept apart.
         """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
         def mix(y: Tensor) -> Tensor:
             nonlocal first_values
             if self.mixer is not None:
-                return self.attention_dropout(self.mixer(y, start, cache), key)
-            y, values = self.attention(y, start, cache, first_values)
+                return self.attention_dropout(self.mixer(y, start, cache, documents), key)
+            y, values = self.attention(y, start, cache, first_values, documents)
             if self.gives_values:
                 first_values = values
             return self.attention_dropout(y, key)
@@ -124,7 +133,7 @@ class Transformer(nn.Module):
         self.z_loss = model.z_loss
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
-        self.context = context
+        self.context, self.document_mask = context, config.data.document_mask
 
     def forward(
         self,
@@ -132,6 +141,7 @@ class Transformer(nn.Module):
         start: int = 0,
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
         """Computes the normed hidden state, and the layers' auxiliary loss per token.
 
@@ -140,6 +150,7 @@ class Transformer(nn.Module):
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
           caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
+          documents: of packed sequences, which are kept apart; not with caches.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -147,10 +158,10 @@ class Transformer(nn.Module):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.position is not None:
-            x = self.position(x, start)
+            x = self.position(x, start, documents)
         stream = Stream(self.dropout(x, key), None, 0.0)
         if caches is None:
-            stream = run(self.layers, self.remat, stream, start, key)
+            stream = run(self.layers, self.remat, stream, start, key, documents)
         else:
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)

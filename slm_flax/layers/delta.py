@@ -7,6 +7,7 @@ from jaxtyping import Float
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.qk_norm import L2Norm
 from slm_flax.layers.recurrent import Recurrent
@@ -32,16 +33,22 @@ class DeltaNet(Recurrent):
         self.head_norm = RMSNorm(self.value_dim, layer.norm)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        y = self.head_norm(self.replaced(x, cache))
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        y = self.head_norm(self.replaced(x, cache, documents))
         return self.output(y)
 
-    def replaced(self, x: Array, cache: Cache | None, log_decay: Array | None = None) -> Array:
+    def replaced(
+        self, x: Array, cache: Cache | None, documents: Documents | None, log_decay: Array | None = None
+    ) -> Array:
         """Runs the delta rule: [batch, time, heads, value_dim]."""
-        q, k, v = self.qkv(x, cache)
+        q, k, v = self.qkv(x, cache, documents)
         q, k, dtype = self.q_norm(q), self.k_norm(k), wide(x.dtype)
         rate = sigmoid(self.b_proj(x).astype(dtype))[..., None]
         write = k.astype(dtype) * rate
-        return self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=k)
+        return self.recur(q * self.key_dim**-0.5, write, v, cache, documents, log_decay=log_decay, erase=k)

@@ -9,6 +9,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, STEP_BIAS, matrix
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.delta import DeltaNet
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.numerics import wide
 from slm_flax.params import declare
@@ -34,11 +35,15 @@ class GatedDeltaNet(DeltaNet):
         self.g_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
         dtype = wide(x.dtype)
         log_decay = -jnp.exp(self.log_rate.astype(dtype)) * softplus(self.a_proj(x).astype(dtype) + self.step_bias[...])
-        y = self.head_norm(self.replaced(x, cache, log_decay[..., None]))
+        y = self.head_norm(self.replaced(x, cache, documents, log_decay[..., None]))
         y = y * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.recurrent import Recurrent
 from slm_flax.layers.rmsnorm import RMSNorm
@@ -35,12 +36,16 @@ class GatedLinearAttention(Recurrent):
         self.head_norm = RMSNorm(self.value_dim, layer.norm)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         logits = self.by_head(self.decay_up_proj(self.decay_down_proj(x)))
         log_decay = log_sigmoid(logits.astype(wide(x.dtype))) / TEMPERATURE
-        y = self.recur(q * self.key_dim**-0.5, k, v, cache, log_decay=log_decay)
+        y = self.recur(q * self.key_dim**-0.5, k, v, cache, documents, log_decay=log_decay)
         y = self.head_norm(y) * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

@@ -9,6 +9,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, STEP_BIAS, matrix
 from slm_flax.layers.cache import Cache
 from slm_flax.layers.delta import DeltaNet
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.numerics import wide
 from slm_flax.params import declare
@@ -38,12 +39,16 @@ class KimiDeltaAttention(DeltaNet):
         self.gate_up_proj = Linear(rank, self.value_width, spec, bias=False)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
         dtype = wide(x.dtype)
         steps = softplus(self.decay_up_proj(self.decay_down_proj(x)).astype(dtype) + self.step_bias[...])
         log_decay = -jnp.exp(self.log_rate.astype(dtype))[:, None] * self.by_head(steps)
-        y = self.head_norm(self.replaced(x, cache, log_decay))
+        y = self.head_norm(self.replaced(x, cache, documents, log_decay))
         gate = sigmoid(self.gate_up_proj(self.gate_down_proj(x)))
         return self.output(y * self.by_head(gate))

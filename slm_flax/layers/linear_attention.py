@@ -7,6 +7,7 @@ from jax.nn import elu
 from jaxtyping import Float
 
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.recurrent import STATE, Recurrent
 from slm_flax.numerics import wide
 
@@ -29,12 +30,16 @@ class LinearAttention(Recurrent):
         return cache | {STATE: jnp.pad(cache[STATE], _ONE_COLUMN)}
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         dtype = wide(x.dtype)
         q, k = elu(q.astype(dtype)) + 1, elu(k.astype(dtype)) + 1
-        y = self.recur(q, k, jnp.pad(v.astype(dtype), _ONE_COLUMN, constant_values=1.0), cache)
+        y = self.recur(q, k, jnp.pad(v.astype(dtype), _ONE_COLUMN, constant_values=1.0), cache, documents)
         y = y[..., :-1] / y[..., -1:]
         return self.output(y.astype(x.dtype))

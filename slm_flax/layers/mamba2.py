@@ -8,6 +8,7 @@ from jaxtyping import Float
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, ONE, STEP_BIAS, matrix
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.recurrent import Recurrent
 from slm_flax.layers.rmsnorm import RMSNorm
@@ -37,14 +38,18 @@ class Mamba2(Recurrent):
         self.output_norm = RMSNorm(self.value_width, layer.norm)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         q, k, dtype = (*(jnp.broadcast_to(y, (*x.shape[:2], self.heads, self.key_dim)) for y in (q, k)), wide(x.dtype))
         step = softplus(self.s_proj(x).astype(dtype) + self.step_bias[...])[..., None]
         log_decay = -jnp.exp(self.log_rate.astype(dtype))[:, None] * step
         v = v.astype(dtype)
-        y = self.recur(q, k, step * v, cache, log_decay=log_decay) + self.skip[...][:, None] * v
+        y = self.recur(q, k, step * v, cache, documents, log_decay=log_decay) + self.skip[...][:, None] * v
         y = self.output_norm((y.reshape(*y.shape[:-2], -1) * silu(self.z_proj(x).astype(dtype))).astype(x.dtype))
         return self.o_proj(y)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.cache import COUNT, Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.recurrence import recurrence
 from slm_flax.layers.short_convolution import ShortConvolution
@@ -55,24 +56,34 @@ class Recurrent(nnx.Module):
         tails = {name: conv.empty_tail(batch, dtype) for name, conv in self._convolutions().items()}
         return {STATE: state} | tails
 
-    def qkv(self, x: Float[Array, "batch time d_model"], cache: Cache | None) -> tuple[Array, Array, Array]:
+    def qkv(
+        self, x: Float[Array, "batch time d_model"], cache: Cache | None, documents: Documents | None
+    ) -> tuple[Array, Array, Array]:
         """Makes queries, keys and values, [batch, time, heads, width]; extends the convolutions' tails in place."""
         made = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}
         for name, conv in self._convolutions().items():
-            made[name] = silu(conv(made[name], cache, name))
+            made[name] = silu(conv(made[name], cache, name, documents))
         widths = (self.key_dim, self.key_dim, self.value_dim)
         q, k, v = (y.reshape(*x.shape[:-1], -1, width) for y, width in zip(made.values(), widths, strict=True))
         return q, k, v
 
     def recur(
-        self, q: Array, k: Array, v: Array, cache: Cache | None, log_decay: Array | None = None, **options: Any
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        cache: Cache | None,
+        documents: Documents | None,
+        log_decay: Array | None = None,
+        **options: Any,
     ) -> Array:
-        """Runs `recurrence` from the cache's state, which it replaces, or from zeros."""
-        state = None
+        """Runs `recurrence` from the cache's state, which it replaces, or from zeros, anew in each document."""
+        state, numbers = None, None if documents is None else documents.numbers
         if cache is not None:  # padding writes nothing into the state, and does not let it decay
             state, is_token = cache[STATE], (jnp.arange(q.shape[1]) < cache[COUNT])[:, None, None]
             k, log_decay = k * is_token, None if log_decay is None else log_decay * is_token
-        y, last = recurrence(q, k, v, state=state, chunk=self.chunk, log_decay=log_decay, **options)
+        options |= dict(state=state, documents=numbers, chunk=self.chunk, log_decay=log_decay)
+        y, last = recurrence(q, k, v, **options)
         if cache is not None:
             cache[STATE] = last
         return y

@@ -2,7 +2,6 @@
 
 import jax.numpy as jnp
 from jax import Array
-from jax.lax import dynamic_slice_in_dim
 from jax.nn import silu
 from jaxtyping import Float
 
@@ -10,6 +9,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_core.model.positions import log_retention, plain_rotation
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents, at_positions
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.recurrent import Recurrent
 from slm_flax.layers.rmsnorm import RMSNorm
@@ -34,16 +34,19 @@ class Retention(Recurrent):
         self.log_decay = log_retention(self.heads)
 
     def __call__(
-        self, x: Float[Array, "batch time d_model"], start: int | Array, cache: Cache | None
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         dtype = wide(x.dtype)
-        cos, sin = (
-            dynamic_slice_in_dim(jnp.asarray(t, dtype), start, x.shape[1])[:, None] for t in (self.cos, self.sin)
-        )
+        tables = (jnp.asarray(t, dtype) for t in (self.cos, self.sin))
+        cos, sin = (at_positions(t, start, x.shape[1], documents)[..., None, :] for t in tables)
         q, k = jnp.concatenate(turned(q, cos, sin), -1), jnp.concatenate(turned(k, cos, sin), -1)
         log_decay = jnp.broadcast_to(jnp.asarray(self.log_decay, dtype)[:, None], (*x.shape[:2], self.heads, 1))
-        y = self.recur(q * self.key_dim**-0.5, k, v, cache, log_decay=log_decay)
+        y = self.recur(q * self.key_dim**-0.5, k, v, cache, documents, log_decay=log_decay)
         y = self.head_norm(y) * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

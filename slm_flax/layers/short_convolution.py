@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from slm_core.model.initialization import Spec
 from slm_flax.layers.cache import COUNT, Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
@@ -68,11 +69,12 @@ class ShortConvolution(nnx.Module):
         self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
 
     def __call__(
-        self, x: Float[Array, "batch time width"], cache: Cache | None, name: str
+        self, x: Float[Array, "batch time width"], cache: Cache | None, name: str, documents: Documents | None = None
     ) -> Float[Array, "batch time width"]:
         """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
         if cache is None:
-            return short_convolution(x, self.weight[...])[0]
+            numbers = None if documents is None else documents.numbers
+            return short_convolution(x, self.weight[...], documents=numbers)[0]
         inputs = jnp.concatenate([cache[name], x], 1)
         y, _ = short_convolution(x, self.weight[...], tail=cache[name])
         cache[name] = dynamic_slice_in_dim(inputs, cache[COUNT], self.shape[0] - 1, axis=1)  # padding is not seen

@@ -7,6 +7,7 @@ from torch import Tensor
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.qk_norm import L2Norm
 from slm_torch.layers.recurrent import Recurrent
@@ -32,16 +33,22 @@ class DeltaNet(Recurrent):
         self.head_norm = RMSNorm(self.value_dim, layer.norm)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        y = self.head_norm(self.replaced(x, cache))
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        y = self.head_norm(self.replaced(x, cache, documents))
         return self.output(y)
 
-    def replaced(self, x: Tensor, cache: Cache | None, log_decay: Tensor | None = None) -> Tensor:
+    def replaced(
+        self, x: Tensor, cache: Cache | None, documents: Documents | None, log_decay: Tensor | None = None
+    ) -> Tensor:
         """Runs the delta rule: [batch, time, heads, value_dim]."""
-        q, k, v = self.qkv(x, cache)
+        q, k, v = self.qkv(x, cache, documents)
         q, k, dtype = self.q_norm(q), self.k_norm(k), wide(x.dtype)
         rate = torch.sigmoid(self.b_proj(x).to(dtype))[..., None]
         write = k.to(dtype) * rate
-        return self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=k)
+        return self.recur(q * self.key_dim**-0.5, write, v, cache, documents, log_decay=log_decay, erase=k)

@@ -8,6 +8,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, STEP_BIAS, matrix
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.delta import DeltaNet
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.numerics import wide
 from slm_torch.params import declare
@@ -33,11 +34,15 @@ class GatedDeltaNet(DeltaNet):
         self.g_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
         dtype = wide(x.dtype)
         log_decay = -self.log_rate.to(dtype).exp() * softplus(self.a_proj(x).to(dtype) + self.step_bias)
-        y = self.head_norm(self.replaced(x, cache, log_decay[..., None]))
+        y = self.head_norm(self.replaced(x, cache, documents, log_decay[..., None]))
         y = y * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

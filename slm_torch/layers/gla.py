@@ -7,6 +7,7 @@ from torch.nn.functional import logsigmoid, silu
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.recurrent import Recurrent
 from slm_torch.layers.rmsnorm import RMSNorm
@@ -35,12 +36,16 @@ class GatedLinearAttention(Recurrent):
         self.head_norm = RMSNorm(self.value_dim, layer.norm)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         logits = self.by_head(self.decay_up_proj(self.decay_down_proj(x)))
         log_decay = logsigmoid(logits.to(wide(x.dtype))) / TEMPERATURE
-        y = self.recur(q * self.key_dim**-0.5, k, v, cache, log_decay=log_decay)
+        y = self.recur(q * self.key_dim**-0.5, k, v, cache, documents, log_decay=log_decay)
         y = self.head_norm(y) * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

@@ -9,6 +9,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, STEP_BIAS, matrix
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.delta import DeltaNet
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.numerics import wide
 from slm_torch.params import declare
@@ -38,12 +39,16 @@ class KimiDeltaAttention(DeltaNet):
         self.gate_up_proj = Linear(rank, self.value_width, spec, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
         dtype = wide(x.dtype)
         steps = softplus(self.decay_up_proj(self.decay_down_proj(x)).to(dtype) + self.step_bias)
         log_decay = -self.log_rate.to(dtype).exp()[:, None] * self.by_head(steps)
-        y = self.head_norm(self.replaced(x, cache, log_decay))
+        y = self.head_norm(self.replaced(x, cache, documents, log_decay))
         gate = torch.sigmoid(self.gate_up_proj(self.gate_down_proj(x)))
         return self.output(y * self.by_head(gate))

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import elu, pad
 
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.recurrent import STATE, Recurrent
 from slm_torch.numerics import wide
 
@@ -26,12 +27,16 @@ class LinearAttention(Recurrent):
         return cache | {STATE: pad(cache[STATE], (0, 1))}
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         dtype = wide(x.dtype)
         q, k = elu(q.to(dtype)) + 1, elu(k.to(dtype)) + 1
-        y = self.recur(q, k, pad(v.to(dtype), (0, 1), value=1.0), cache)
+        y = self.recur(q, k, pad(v.to(dtype), (0, 1), value=1.0), cache, documents)
         y = y[..., :-1] / y[..., -1:]
         return self.output(y.to(x.dtype))

@@ -7,6 +7,7 @@ from torch.nn.functional import silu, softplus
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import LOG_RATE, ONE, STEP_BIAS, matrix
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.recurrent import Recurrent
 from slm_torch.layers.rmsnorm import RMSNorm
@@ -36,14 +37,18 @@ class Mamba2(Recurrent):
         self.output_norm = RMSNorm(self.value_width, layer.norm)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
         q, k, dtype = (*(y.expand(-1, -1, self.heads, -1) for y in (q, k)), wide(x.dtype))
         step = softplus(self.s_proj(x).to(dtype) + self.step_bias)[..., None]
         log_decay = -self.log_rate.to(dtype).exp()[:, None] * step
         v = v.to(dtype)
-        y = self.recur(q, k, step * v, cache, log_decay=log_decay) + self.skip[:, None] * v
+        y = self.recur(q, k, step * v, cache, documents, log_decay=log_decay) + self.skip[:, None] * v
         y = self.output_norm((y.flatten(-2) * silu(self.z_proj(x).to(dtype))).to(x.dtype))
         return self.o_proj(y)

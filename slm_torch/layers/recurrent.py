@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.recurrence import recurrence
 from slm_torch.layers.short_convolution import ShortConvolution
@@ -53,19 +54,24 @@ class Recurrent(nn.Module):
         tails = {name: conv.empty_tail(batch, dtype, device) for name, conv in self._convolutions().items()}
         return {STATE: state} | tails
 
-    def qkv(self, x: Float[Tensor, "batch time d_model"], cache: Cache | None) -> tuple[Tensor, Tensor, Tensor]:
+    def qkv(
+        self, x: Float[Tensor, "batch time d_model"], cache: Cache | None, documents: Documents | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Makes queries, keys and values, [batch, time, heads, width]; extends the convolutions' tails in place."""
         made = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}
         for name, conv in self._convolutions().items():
-            made[name] = nn.functional.silu(conv(made[name], cache, name))
+            made[name] = nn.functional.silu(conv(made[name], cache, name, documents))
         widths = (self.key_dim, self.key_dim, self.value_dim)
         q, k, v = (y.unflatten(-1, (-1, width)) for y, width in zip(made.values(), widths, strict=True))
         return q, k, v
 
-    def recur(self, q: Tensor, k: Tensor, v: Tensor, cache: Cache | None, **options: Any) -> Tensor:
-        """Runs `recurrence` from the cache's state, which it replaces, or from zeros."""
+    def recur(
+        self, q: Tensor, k: Tensor, v: Tensor, cache: Cache | None, documents: Documents | None, **options: Any
+    ) -> Tensor:
+        """Runs `recurrence` from the cache's state, which it replaces, or from zeros, anew in each document."""
         state = None if cache is None else cache[STATE]
-        y, last = recurrence(q, k, v, state=state, chunk=self.chunk, **options)
+        numbers = None if documents is None else documents.numbers
+        y, last = recurrence(q, k, v, state=state, documents=numbers, chunk=self.chunk, **options)
         if cache is not None:
             cache[STATE] = last
         return y

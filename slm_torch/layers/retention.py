@@ -9,6 +9,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix
 from slm_core.model.positions import log_retention, plain_rotation
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents, at_positions
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.recurrent import Recurrent
 from slm_torch.layers.rmsnorm import RMSNorm
@@ -35,14 +36,18 @@ class Retention(Recurrent):
         self.register_buffer("log_decay", torch.from_numpy(log_retention(self.heads)), persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "batch time d_model"], start: int, cache: Cache | None
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
-        """Mixes positions start, start + 1, ... with all before them."""
-        q, k, v = self.qkv(x, cache)
-        window, dtype = slice(start, start + x.shape[1]), wide(x.dtype)
-        cos, sin = self.cos[window, None].to(dtype), self.sin[window, None].to(dtype)
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
+        dtype = wide(x.dtype)
+        cos, sin = (at_positions(t, start, x.shape[1], documents)[..., None, :].to(dtype) for t in (self.cos, self.sin))
         q, k = torch.cat(turned(q, cos, sin), -1), torch.cat(turned(k, cos, sin), -1)
         log_decay = self.log_decay.to(dtype)[:, None].expand(*x.shape[:2], -1, -1)
-        y = self.recur(q * self.key_dim**-0.5, k, v, cache, log_decay=log_decay)
+        y = self.recur(q * self.key_dim**-0.5, k, v, cache, documents, log_decay=log_decay)
         y = self.head_norm(y) * silu(self.by_head(self.g_proj(x)))
         return self.output(y)

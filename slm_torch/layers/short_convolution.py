@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from slm_core.model.initialization import Spec
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
@@ -65,10 +66,11 @@ class ShortConvolution(nn.Module):
         self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
 
     def forward(
-        self, x: Float[Tensor, "batch time width"], cache: Cache | None, name: str
+        self, x: Float[Tensor, "batch time width"], cache: Cache | None, name: str, documents: Documents | None = None
     ) -> Float[Tensor, "batch time width"]:
         """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
-        y, tail = short_convolution(x, self.weight, tail=None if cache is None else cache[name])
+        numbers = None if documents is None else documents.numbers
+        y, tail = short_convolution(x, self.weight, tail=None if cache is None else cache[name], documents=numbers)
         if cache is not None:
             cache[name] = tail
         return y

@@ -20,7 +20,7 @@ from slm_flax.layers.placement import PLACEMENT
 from slm_flax.layers.recurrence import recurrence
 from slm_flax.layers.scan import scan
 from slm_flax.layers.short_convolution import short_convolution
-from slm_flax.loss import loss_sums, sums
+from slm_flax.loss import loss_sums, read, sums
 from slm_flax.loss import scores as scores_of_tokens
 from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
@@ -122,6 +122,23 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
     return [np.asarray(x) for x in (tokens, objective, *gradients)]
 
 
+def passing(engine):
+    """Returns a function of tokens, int32 [rows, columns], that computes their logits, loss and {name: gradient}."""
+
+    @jax.jit
+    def forward_backward(values, tokens):
+        model = params.bind(engine.model, values)
+        logits = model.logits(read(model, tokens[:, :-1], None)[0])
+        return logits, jax.value_and_grad(lambda values: engine.loss_sums(values, tokens, None).objective)(values)
+
+    def run(tokens):
+        logits, (loss, gradients) = forward_backward(engine.state["params"], tokens)
+        gradients = {name: np.asarray(value) for name, value in engine.stack.unstacked(gradients).items()}
+        return np.asarray(logits), np.asarray(loss), gradients
+
+    return run
+
+
 # --- attention kernels
 
 
@@ -151,6 +168,7 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
         return y, backward(dy)[0]
 
     inputs, dy = jax.tree.map(jnp.asarray, (inputs, dy))
+    options = {key: array(value) for key, value in options.items()}
     with jax.disable_jit(not compiled):
         y, gradients = jax.jit(forward_backward)(inputs, dy, options)
     return np.asarray(y), {n: np.asarray(g) for n, g in gradients.items()}

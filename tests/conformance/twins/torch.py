@@ -18,7 +18,7 @@ from slm_torch.layers.placement import PLACEMENT
 from slm_torch.layers.recurrence import recurrence
 from slm_torch.layers.scan import scan
 from slm_torch.layers.short_convolution import short_convolution
-from slm_torch.loss import loss_sums, sums
+from slm_torch.loss import loss_sums, read, sums
 from slm_torch.loss import scores as scores_of_tokens
 from slm_torch.loss import token_losses as losses_of_tokens
 from slm_torch.model import Transformer, position_at
@@ -118,6 +118,23 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
     return [x.detach().numpy() for x in (*losses, *gradients)]
 
 
+def passing(engine):
+    """Returns a function of tokens, int32 [rows, columns], that computes their logits, loss and {name: gradient}."""
+
+    def run(tokens):
+        batch = torch.from_numpy(tokens).to(torch.int64)
+        logits = engine.model.logits(read(engine.model, batch[:, :-1], None)[0])
+        loss = engine.loss_sums(batch, None).objective
+        gradients = torch.autograd.grad(loss, list(engine.params.values()))
+        return (
+            logits.detach().numpy(),
+            loss.detach().numpy(),
+            dict(zip(engine.params, map(np.asarray, gradients), strict=True)),
+        )
+
+    return run
+
+
 # --- attention kernels
 
 
@@ -135,6 +152,7 @@ def kernel_in(dtype, name, inputs, **options):
 def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **options):
     """Returns the output and {input: gradient of sum(output * dy)}. PyTorch compiles nothing here."""
     tensors = {n: array(x).requires_grad_() for n, x in inputs.items()}
+    options = {key: array(value) for key, value in options.items()}
     function = layers.KERNEL[name]
     if checkpointed:
         y = checkpoint(lambda: function(**tensors, **options), use_reentrant=False)

@@ -3,6 +3,7 @@
 from faults import (
     attention,
     decoding,
+    documents,
     finetune,
     kernels,
     mixers,
@@ -31,6 +32,7 @@ SECTIONS = {
     "optimizers": optimizers.FAULTS,
     "finetune": finetune.FAULTS,
     "decoding": decoding.FAULTS,
+    "documents": documents.FAULTS,
 }
 FAULTS = {name: fault for faults in SECTIONS.values() for name, fault in faults.items()}
 """{what is wrong: the fault}."""

@@ -19,7 +19,8 @@ FAULTS = {
         "retention", "mixers", "logits", "layers.1.mixer",
     ),
     "retention turns each call from position 0": Fault(
-        edited(f"{RETENTION}.forward", "slice(start, start + x.shape[1])", "slice(0, x.shape[1])"),
+        edited(f"{RETENTION}.forward", "at_positions(t, start, x.shape[1], documents)",
+               "at_positions(t, 0, x.shape[1], documents)"),
         "retention", "mixers", "decoding", "layers.1.mixer",
     ),
     "decay without the temperature": Fault(
@@ -44,8 +45,9 @@ FAULTS = {
         edited(f"{DELTA}.replaced", "self.k_norm(k)", "k"), "delta", "deltas", "logits", "layers.0.mixer",
     ),
     "erases by the written key, whose rate then counts twice": Fault(
-        edited(f"{DELTA}.replaced", "self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=k)",
-               "self.recur(q * self.key_dim**-0.5, write, v, cache, log_decay=log_decay, erase=write)"),
+        edited(f"{DELTA}.replaced",
+               "self.recur(q * self.key_dim**-0.5, write, v, cache, documents, log_decay=log_decay, erase=k)",
+               "self.recur(q * self.key_dim**-0.5, write, v, cache, documents, log_decay=log_decay, erase=write)"),
         "delta", "deltas", "logits", "layers.0.mixer",
     ),
     "gated delta rule with the gate's sigmoid": Fault(

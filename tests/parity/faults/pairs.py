@@ -143,6 +143,14 @@ CONFIGS: dict[str, Tiny] = {
         },
         (*FORWARD, "update"),
     ),
+    "documents": Tiny(
+        {
+            "n_layers": 6, "data.document_mask": True, "position.kind": "learned",
+            "pattern": "attention.kernel=flash | attention.kernel=fused,position.kind=alibi,attention.window=9 |"
+            " attention.kind=mla,position.kind=rope | mixer.kind=gated_delta,mixer.chunk=4,mixer.convolution=3 |"
+            " mixer.kind=retention,mixer.chunk=4 | attention.kind=differential,position.kind=t5",
+        }
+    ),
     "dyt": Tiny({"n_layers": 1, "norm.kind": "dyt", "norm.bias": True, "norm.alpha": 0.8}),
     "adamw": Tiny(
         SMALL | {

@@ -12,9 +12,10 @@ RULES = {
     "5 layers": (
         "default scale", "mask", "position after QK-norm", "KV cache", "rolling cache", "cache of the latent",
         "recurrent state", "tail of the convolution", "embedding", "final norm", "order of experts", "auxiliary losses",
+        "documents", "positions in documents",
     ),
     "6 dropout": ("dropout", "dropout hash", "dropout site", "dropout row", "dropout step"),
-    "7 loss": ("loss sum", "targets", "IGNORE", "unscored", "accumulation"),
+    "7 loss": ("loss sum", "targets", "IGNORE", "unscored", "first token of a document", "accumulation"),
     "8 clipping": ("clipping",),
     "9 loss scale": ("loss scale", "skipped update"),
     "10 optimizers": ("decoupled decay", "balance update", "averaged weights", "state"),

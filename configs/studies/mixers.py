@@ -6,7 +6,7 @@ HYBRIDS = ("gla", "gated_delta", "kda", "mamba2")
 
 def get_study() -> dict:
     return {
-        "question": "Does a recurrent mixer, or a hybrid with attention in every fourth layer, train as well as attention?",
+        "question": "Does a recurrent mixer, or a hybrid of three to one with attention, train as well as attention?",
         "config": "configs/default.py",
         "variants": {"attention": {}}
         | {kind: {"model.mixer.kind": kind} for kind in CORE}

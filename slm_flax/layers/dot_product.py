@@ -86,6 +86,9 @@ def visible(distance: Int[Array, "time keys"], start: int | Array, window: int) 
     return (distance >= 0) & (distance <= oldest)
 
 
-def same_document(documents: Int[Array, "batch keys"], time: int, offset: int) -> Bool[Array, "batch time keys"]:
+def same_document(
+    documents: Int[Array, "batch keys"], time: int, offset: Array | int
+) -> Bool[Array, "batch time keys"]:
     """Tells which keys are in the document of each query; the first query stands `offset` after the first key."""
-    return documents[:, offset : offset + time, None] == documents[:, None, :]
+    of_queries = jax.lax.dynamic_slice_in_dim(documents, offset, time, 1)
+    return of_queries[:, :, None] == documents[:, None, :]

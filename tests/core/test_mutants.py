@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TESTS)
-def test_a_mutant_that_is_not_caught_changes_nothing(name, record_property):
+def test_a_mutant_that_is_not_caught_changes_nothing(name):
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "parity")))
     done = subprocess.run(
         [sys.executable, "-m", "tests.core.mutants", name],
@@ -24,8 +24,5 @@ def test_a_mutant_that_is_not_caught_changes_nothing(name, record_property):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
-    known = {mutant: why for why, mutants in EQUIVALENT.get(name, {}).items() for mutant in mutants}
-    expected = Counter(mutant for mutants in EQUIVALENT.get(name, {}).values() for mutant in mutants)
-    left = {mutant: known.get(mutant, "") for mutant in told["left"]}
-    record_property("mutants", {"where": f"slm_core.{name}", "made": told["made"], "left": left})
-    assert Counter(told["left"]) == expected
+    known = Counter(mutant for mutants in EQUIVALENT.get(name, {}).values() for mutant in mutants)
+    assert told["made"] > 0 and Counter(told["left"]) == known

@@ -21,6 +21,13 @@ TESTS = {
     "model.mup": ("core/model/test_mup.py", "outside/test_formulas.py"),
     "model.parameter_groups": ("core/model/test_parameter_groups.py",),
     "training.schedules": ("core/training/test_schedules.py", "outside/test_formulas.py"),
+    "inference.sampling": ("core/inference/test_sampling.py", "outside/test_formulas.py"),
+    "inference.evaluation": ("core/inference/test_evaluation.py",),
+    "quantization.blockwise": ("core/quantization/test_blockwise.py", "outside/test_formulas.py"),
+    "quantization.formats": ("core/quantization/test_formats.py", "outside/test_formulas.py"),
+    "quantization.lora": ("core/quantization/test_lora.py",),
+    "data.pipeline": ("core/data/test_pipeline.py",),
+    "data.split": ("core/data/test_split.py",),
 }  # fmt: skip
 """{file of `slm_core`: its tests, in `tests/`}."""
 
@@ -51,8 +58,45 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
             "training.schedules learning_rates: k < rising -> k <= rising",
         ),
     },
+    "inference.sampling": {
+        "with top_p = 1 every token is kept": (
+            "inference.sampling probabilities: top_p < 1 -> top_p <= 1",
+            "inference.sampling probabilities: 1 -> 2",
+        ),
+        "a total of 1, but for rounding": (
+            "inference.sampling sample: uniform * cumulative[-1] -> uniform / cumulative[-1]",
+        ),
+        "the last token returns before the loop ends": ("inference.sampling _continue: 1 -> 2",),
+    },
+    "data.pipeline": {"windows are of one length": ("data.pipeline _draw: 0 -> 1",)},
+    "data.split": {
+        "the document's size either way": ("data.split block_start: offset >= size -> offset > size",),
+        "after a newline comes a character": (
+            "data.split block_start: 0 -> 1",
+            "data.split block_start: newline >= 0 -> newline > 0",
+        ),
+        "a character has three bytes after its first": ("data.split block_start: 5 -> 6",),
+        "sizes below the smallest block": ("data.split _power_of_two: 0 -> 1",),
+    },
+    "quantization.blockwise": {
+        "any negative length stands for the rest": (
+            *("quantization.blockwise quantise: 1 -> 2",) * 3,
+            "quantization.blockwise dequantise: 1 -> 2",
+        ),
+        "the same axis, counted from the other end": ("quantization.blockwise quantise: -1 -> +1",),
+    },
+    "quantization.formats": {
+        "any negative length stands for the rest": (
+            *("quantization.formats nf4_parts: 1 -> 2",) * 4,
+            *("quantization.formats nf4_matrix: 1 -> 2",) * 4,
+        ),
+        "a copy has the same numbers": ("quantization.formats stored: False -> True",),
+    },
+    "quantization.lora": {
+        "a depth of the other sign": ("quantization.lora alternatives: char == '(' -> char != '('",),
+    },
 }
-"""{file: {why no test can tell them from the original: names of mutants}}."""
+"""{file: {why no test can tell them from the original: names of mutants, each as often as there are such mutants}}."""
 
 
 def survivors(name: str) -> dict:

@@ -102,6 +102,18 @@ def test_validation_spreads_over_the_split(dataset):
     assert places == list(range(8))
 
 
+def test_a_validation_window_is_drawn_at_random_from_its_part(dataset):
+    expected = {window: i for i, window in enumerate(windows(dataset, "validation"))}
+    count = 8
+    within = []
+    for seed in range(30):
+        rows = [tuple(row) for batch in validation_batches(dataset, SEQ, 2, count // 2, seed) for row in batch]
+        starts = [part * len(expected) // count for part in range(count)]
+        within += [(expected[row] - start) * count / len(expected) for row, start in zip(rows, starts, strict=True)]
+    # A part has few windows, so the mean of its first, second, ... is below 1/2.
+    assert min(within) >= 0 and max(within) < 1 and 0.35 < np.mean(within) < 0.55
+
+
 def test_mistakes_are_named(dataset):
     with pytest.raises(UserError, match="data.seq_len=100000: the validation split"):
         validation_batches(dataset, 100_000, 4, 4, seed=0)

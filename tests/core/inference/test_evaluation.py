@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from slm_core.data import prepare, validation_batches
-from slm_core.data.tokenizers import Byte, Char, train_bpe
+from slm_core.data.tokenizers import Byte, Char, Library, Words, train_bpe
 from slm_core.errors import UserError
-from slm_core.inference.evaluation import VALIDATION_SEED, Measured, measure, text_bytes
+from slm_core.inference.evaluation import VALIDATION_SEED, Measured, evaluate, measure, text_bytes
 from slm_core.inference.text import open_text
-from slm_core.protocols import IGNORE
+from slm_core.protocols import IGNORE, Evaluation
 from slm_core.runs.saved import load_run
 from slm_core.training.loop import train
 from tests.core.fake_engine import BigramEngine, make_config
@@ -43,6 +43,54 @@ def test_tokens_without_text_have_no_bytes():
     assert text_bytes(tokenizer, np.array([97, 98, IGNORE], np.int32)) == 1
     assert text_bytes(tokenizer, np.array([97, 0xE6, 0x97], np.int32)) == 2  # a character that is cut
     assert text_bytes(tokenizer, np.full(3, IGNORE, np.int32)) == 0
+
+
+def bytes_as_tokens(*order: str) -> Library:
+    """A tokenizer whose tokens are these bytes, in the alphabet of byte-level BPE, and no other."""
+    import tokenizers
+
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE({byte: i for i, byte in enumerate(order)}, []))
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    return Library(inner, "file")
+
+
+def test_the_first_token_is_text_that_does_not_count():
+    """A character that it begins counts with it: the targets' text is that of the window without the first token's."""
+    tokenizer = bytes_as_tokens("\u00c3", "\u00a9", "a")
+    assert tokenizer.decode([0, 1, 2]) == "éa"
+    assert text_bytes(tokenizer, np.array([0, 1, 2], np.int32)) == len("éa".encode()) - len("\ufffd".encode())
+    assert text_bytes(tokenizer, np.array([2, 0, 1], np.int32)) == 2
+    assert text_bytes(tokenizer, np.array([IGNORE, 2, 2], np.int32)) == 2
+
+
+def test_the_first_id_is_text_like_any_other():
+    assert text_bytes(Char("\nab"), np.array([1, 0, 2], np.int32)) == 2
+
+
+def test_words_of_a_task_are_no_text():
+    assert text_bytes(Words(["a", "b"]), np.array([0, 1, 1], np.int32)) == 0
+
+
+class Counting:
+    """Reports of each piece what its first token is: the losses, then the targets, then those that are right."""
+
+    def __init__(self):
+        self.rows: list[int] = []
+
+    def eval_step(self, tokens: np.ndarray) -> Evaluation:
+        self.rows.append(len(tokens))
+        return Evaluation(10.5 * tokens[:, 0].sum(), 3 * len(tokens), int(tokens[:, 1].sum()))
+
+
+def test_the_sums_of_all_rows_are_added():
+    batches = [np.array([[65, 1, 67], [66, 0, 68], [67, 1, 69]]), np.array([[68, 1, 70]])]
+    evaluator = Counting()
+    assert evaluate(evaluator, batches, 2) == (10.5 * (65 + 66 + 67 + 68), 12, 3)
+    assert evaluator.rows == [2, 1, 1]
+    told: list[Measured] = []
+    measured = measure(evaluator, batches, Byte(), 2, told.append)
+    assert measured == (10.5 * (65 + 66 + 67 + 68), 12, 3, 7) and told[-1] == measured
+    assert told[0] == (10.5 * (65 + 66), 6, 1, 3)
 
 
 def test_a_run_measures_what_training_measured(tmp_path):

@@ -72,6 +72,11 @@ def test_of_equal_tokens_the_lower_id_is_kept():
     assert np.flatnonzero(probabilities(np.zeros(8), 1.0, top_p=0.5)).tolist() == [0, 1, 2, 3]
 
 
+def test_without_top_p_even_a_token_that_the_sum_does_not_show_is_kept():
+    assert np.flatnonzero(probabilities(np.array([0.0, -60.0]), 1.0, top_k=1)).tolist() == [0]
+    assert np.flatnonzero(probabilities(np.array([0.0, -60.0, -70.0]), 1.0, top_k=2)).tolist() == [0, 1]
+
+
 def test_the_distribution_is_inverted_in_vocabulary_order():
     logits = np.log([0.1, 0.2, 0.0001, 0.7])
     logits[2] = -np.inf
@@ -143,6 +148,7 @@ def test_the_end_token_ends_the_text_and_nothing_is_computed_in_vain():
     assert list(generate(CountingDecoder(100), [0], 50, temperature=0, stop=4)) == [1, 2, 3]
     decoder = CountingDecoder(100)
     assert list(generate(decoder, [0], 0)) == [] and decoder.calls == []
+    assert list(generate(CountingDecoder(100), [0], 1, temperature=0)) == [1]
     list(generate(decoder, [0], 3))
     assert len(decoder.calls) == 3  # the last token is not fed back
 

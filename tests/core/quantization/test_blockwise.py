@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from slm_core.quantization.blockwise import dequantise, quantise, signed_code, thresholds, unsigned_code, zero_of
+from slm_core.quantization.blockwise import (
+    dequantise,
+    quantise,
+    scale_limits,
+    signed_code,
+    thresholds,
+    unsigned_code,
+    zero_of,
+)
 
 CODES = {"signed": signed_code(), "unsigned": unsigned_code()}
 
@@ -56,3 +64,14 @@ def test_large_values_keep_two_digits_and_small_ones_their_magnitude():
         share = np.abs(x) / np.repeat(np.abs(x).reshape(-1, 256).max(1), 256)
         for low, bound in ((0.1, 0.08), (1e-2, 0.15), (1e-3, 0.3), (1e-5, 1.0)):
             assert (error <= bound * np.abs(x))[share > low].all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_smallest_and_the_largest_scale_make_no_subnormal_number(dtype):
+    tiny = np.finfo(dtype).tiny
+    low, high = scale_limits(np.dtype(dtype))
+    assert low == 2**24 * tiny and high * tiny == 1
+    smallest = min(float(np.abs(code[code != 0]).min()) for code in CODES.values())
+    assert smallest * low >= tiny and 1 / high >= tiny
+    for largest, scale in ((low, low), (low * 0.99, 1.0), (high, high)):
+        assert quantise(np.array([largest, 0], dtype), 2, CODES["signed"])[1] == [dtype(scale)]

@@ -27,7 +27,8 @@ def restored(kind: str, values: np.ndarray) -> np.ndarray:
 
 
 def test_the_published_values_of_nf4():
-    np.testing.assert_allclose(formats.NF4, PUBLISHED, atol=2.5e-7)
+    np.testing.assert_allclose(formats.normal_quantiles(), PUBLISHED, atol=2.5e-7)
+    np.testing.assert_array_equal(formats.NF4, formats.normal_quantiles())
     assert formats.NF4.dtype == np.float32 and 0.0 in formats.NF4
 
 
@@ -86,6 +87,25 @@ def test_zeros_and_extremes(kind, factor):
     dequantised = restored(kind, values)
     assert np.isfinite(dequantised).all() and (dequantised[:, 0] == 0).all()
     assert np.abs(dequantised - values).max() <= max(0.2 * np.abs(values).max(), 1e-19)
+
+
+def test_a_column_or_block_of_zeros_is_not_divided():
+    values = np.zeros((64, 2), np.float32)
+    values[0, 1] = 1.0
+    with np.errstate(all="raise"):
+        int8, nf4 = formats.int8_parts(values), formats.nf4_parts(values)
+    np.testing.assert_array_equal(int8["scale"], np.float32([0, 1 / 127]))
+    np.testing.assert_array_equal(nf4["codes"][32:], np.full((32, 1), 0x77))  # 7 is the code of 0
+
+
+def test_the_smallest_magnitude_is_no_zero():
+    assert formats.int8_parts(np.array([[formats.SMALLEST, formats.SMALLEST / 2]]))["codes"].tolist() == [[127, 0]]
+
+
+def test_nf4_takes_matrices_of_an_even_width_and_int8_all():
+    assert [formats.fits("nf4", (3, width)) for width in (1, 2, 3, 4, 6)] == [False, True, False, True, True]
+    assert all(formats.fits("int8", (3, width)) for width in (1, 2))
+    assert not any(formats.fits("float", (3, width)) for width in (1, 2))
 
 
 def test_weights_in_and_out():

@@ -45,7 +45,7 @@ def _micro_batch(config: Config, always: Resident, micro: int) -> Graph:
         name: Value(always.sizes[name], graded=p.role != "frozen", weight=True) for name, p in always.parameters.items()
     }
     sizes, gpu = (always.stored, always.compute, always.wide), config.run.device != "cpu"
-    s = Step(micro, config.data.seq_len, *sizes, weights, always.parameters, gpu)
+    s = Step(micro, config.data.seq_len, *sizes, weights, always.parameters, gpu, config.data.document_mask)
     graph = Graph()
     x = _embedded(graph, s, config.model)
     x, added = _layers(graph, s, config, x)

@@ -36,6 +36,10 @@ OPTIONS = {
     "a bias of the logits": {"model.head_bias": True, "memory.loss_chunk": 0, "model.logit_multiplier": 0.5},
     "float16, dropout": {"precision.compute": "float16", "model.dropout": 0.1},
     "lion": {"optim.kind": "lion", "train.micro_batch_size": 8},
+    **{
+        f"documents apart, {kernel}": {"data.document_mask": True, "model.attention.kernel": kernel}
+        for kernel in torch_attention.KERNEL
+    },
 }
 MORE = {
     "norm": [{"weight": "none"}, {"placement": "sandwich"}, {"placement": "post"}, {"placement": "output"},

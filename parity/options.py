@@ -100,8 +100,8 @@ _DOCUMENTS: dict[str, Overrides] = {
     "documents, diff, sinusoidal": {
         "attention.kind": "differential", "attention.kernel": "fused", "position.kind": "sinusoidal",
     } | _APART,
-    "documents, mixers": {
-        "n_layers": 4, "memory.remat": "full", "pattern":
+    "documents, mixers": {  # norm.eps: see "hybrid"
+        "n_layers": 4, "norm.eps": 1e-2, "memory.remat": "full", "pattern":
         "mixer.kind=retention,mixer.chunk=4,mixer.convolution=3 | mixer.kind=gated_delta,mixer.chunk=4 | "
         "mixer.kind=gla | .",
     } | _APART,

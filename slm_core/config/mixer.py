@@ -42,7 +42,6 @@ class Mixer:
             "kda": "the delta rule with a learned decay per channel (Kimi Delta Attention 2025)",
             "mamba2": "a state space model with a learned decay per head (Mamba-2, Dao 2024)",
         },
-        experimental=RECURRENT,
     )
     n_heads: int = option(4, "heads, each with a state", read_by={"kind": RECURRENT}, low=1, high=WIDTH)
     key_dim: int | None = option(

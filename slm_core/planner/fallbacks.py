@@ -18,7 +18,6 @@ _CPU = COMPILERS["cpu"]
 _EXPERTS = torch_mlp.ACTIVATION.keys() & _CPU.mlp.keys()
 
 KNOWN: dict[str, tuple[Collection[str], str]] = {
-    "model.mixer.kind": (("attention",), "attention"),
     "model.attention.kind": (torch_attention.ATTENTION.keys() & set(flax_layers.ATTENTION), "gqa"),
     "model.attention.kernel": (torch_attention.KERNEL.keys(), "dot_product"),
     "model.position.kind": (torch_attention.POSITIONS, "none"),

@@ -171,7 +171,7 @@ FAULTS = {
     ),
     "an unscored token is not read": Fault(
         edited(f"{LOSS}:input_ids", "torch.maximum(tokens, unscored(tokens))", "tokens"),
-        "unscored", "dense", "gradients", "loss",
+        "unscored", "dense", "logits", "loss",
     ),
     "an unscored token counts": Fault(
         edited(f"{LOSS}:target_ids", "tokens.clamp(min=IGNORE)", "torch.maximum(tokens, unscored(tokens))"),

@@ -1,6 +1,8 @@
 """Measures what a recurrent mixer takes, for the planner: forward and backward on fake tensors, without numbers."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 from unittest import mock
 
 import torch
@@ -23,7 +25,9 @@ def mixer_memory(config: Config) -> MixerMemory:
     Args:
       config: of a model with one layer. Unless run.device is "cpu", the mixer chooses as on a GPU.
     """
-    from torch.distributed._tools.mem_tracker import MemTracker  # slow to import
+    # Slow to import, and needed for mixers alone.
+    from torch.distributed._tools.mem_tracker import MemTracker
+    from torch.distributed._tools.mod_tracker import ModTracker
 
     dtype = DTYPES[compute_dtype(config.precision)]
     rows, time, width = config.train.micro_batch_size, config.data.seq_len, config.model.d_model
@@ -32,8 +36,9 @@ def mixer_memory(config: Config) -> MixerMemory:
     def current(kind: str) -> int:
         return sum(device["Total"] for device in tracker.get_tracker_snapshot(kind).values())
 
-    with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu(config.run.device != "cpu"):
-        mixer = Transformer(config, 1, dtype).layers[0].mixer
+    by_module = mock.patch.object(ModTracker, "register_user_hooks")  # no statistics by module: see slm_torch.memory
+    with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu(config.run.device != "cpu"), by_module:
+        mixer: Any = Transformer(config, 1, dtype).layers[0].mixer
         params.allocate(mixer, DTYPES[config.precision.params], torch.device("cpu"))
         x = torch.empty(rows, time, width, dtype=dtype, requires_grad=True)
         documents = numbered(torch.empty(rows, time, dtype=torch.bool)) if config.data.document_mask else None
@@ -54,7 +59,7 @@ def size(x: Tensor) -> int:
 
 
 @contextlib.contextmanager
-def as_on_a_gpu(gpu: bool):
+def as_on_a_gpu(gpu: bool) -> Iterator[None]:
     """Lets a recurrence take as many chunks at once as it does on a GPU, inside the context, if `gpu`."""
     matrices = recurrence.GPU_MATRICES if gpu else recurrence.MATRICES
     with mock.patch.object(recurrence, "MATRICES", matrices):

@@ -41,8 +41,8 @@ def load(package: str, path: str):
 
 
 FLAX_ONLY = {"stack.py", "orbax_export.py", "card.py"}
-"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs. XLA can
-compile for a card that is not there."""
+"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs.
+XLA can compile for a card that is not there."""
 
 TORCH_ONLY = {"flops.py", "bin_files.py"}
 """PyTorch counts operations, once for both twins, which are the same function. It also reads its own .bin files."""

@@ -47,14 +47,14 @@ FEW = 4
 """The number of cases that prove one component in under a minute."""
 
 REGISTRIES = (
-    "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind", "model.mlp.kind",
-    "optim.kind", "optim.schedule",
+    "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind",
+    "model.mlp.kind", "optim.kind", "optim.schedule",
 )  # fmt: skip
 """The fields whose values are components."""
 
 SECTIONS = {
-    "model.attention.kernel": "kernels", "model.attention": "attention", "model.position": "positions",
-    "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
+    "model.mixer": "mixers", "model.attention.kernel": "kernels", "model.attention": "attention",
+    "model.position": "positions", "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
     "optim": "optimizers and schedules", "finetune": "fine-tuning",
 }  # fmt: skip
 """{beginning of a field's name: the section of the cases about it}."""
@@ -229,6 +229,8 @@ def _about(config: Config, names: Iterable[str]) -> set[str]:
             for entry in parse(config.model.pattern):
                 layer = with_values(config, {"model": overridden(config.model, entry)})
                 about |= _about(layer, [f"model.{inner}" for inner in entry.values])
+        elif name == "data.document_mask":
+            about.add(leaf)  # not the source of text, by which it is read
         else:
             about |= _readers(functools.reduce(getattr, path, config), ".".join(path), leaf)
     return about

@@ -1,5 +1,6 @@
 """Checks the planner: configs with every memory setting, and their measured memory, which needs no GPU."""
 
+import functools
 import importlib
 from typing import Any
 
@@ -7,6 +8,7 @@ from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
 from slm_core.planner import Twin
+from slm_core.planner.declarations import MixerMemory
 
 VOCAB = 8192
 _BASE: dict[str, Any] = {
@@ -69,11 +71,15 @@ def cases() -> dict[str, tuple[Config, int]]:
     return configs
 
 
+@functools.cache
 def planned(framework: str) -> Twin:
     """Returns the twin for the planner. PyTorch declares the parameters of both: Flax declares the same."""
     from slm_torch.model import declared
 
-    return Twin(framework, declared)
+    def measure_mixer(config: Config) -> MixerMemory:
+        return importlib.import_module(f"slm_{framework}.mixer_memory").mixer_memory(config)
+
+    return Twin(framework, declared, measure_mixer)
 
 
 def measured(config: Config, vocab_size: int, framework: str) -> int:

@@ -71,6 +71,43 @@ _ATTENTION: dict[str, Overrides] = {
     },
 }  # fmt: skip
 
+_MIXERS: dict[str, Overrides] = {
+    "linear, convolution, 3 heads": {
+        "mixer.kind": "linear", "mixer.n_heads": 3, "mixer.key_dim": 6, "mixer.value_dim": 5, "mixer.convolution": 3,
+        "mixer.chunk": 4,
+    },
+    "retention, chunks, learned": {"mixer.kind": "retention", "mixer.chunk": 4, "position.kind": "learned"},
+    "gla, chunks, rank": {"mixer.kind": "gla", "mixer.chunk": 4, "mixer.decay_rank": 3, "mixer.value_dim": 12},
+    "delta, chunks, no convolution": {"mixer.kind": "delta", "mixer.chunk": 4, "mixer.convolution": 0},
+    "kda, chunks, wide keys": {"mixer.kind": "kda", "mixer.chunk": 8, "mixer.key_dim": 12},
+    "mamba2, chunks, large state": {"mixer.kind": "mamba2", "mixer.chunk": 4, "mixer.key_dim": 20, "mixer.n_heads": 2},
+    "hybrid": {  # outputs of a head are small at first, and its norm would make their rounding large
+        "n_layers": 4, "pattern": "mixer.kind=gated_delta,mixer.chunk=4 | mixer.kind=gla | .", "norm.eps": 1e-2,
+    },
+}  # fmt: skip
+
+_APART = {"data.document_mask": True}
+_DOCUMENTS: dict[str, Overrides] = {
+    "documents, two layers": {"n_layers": 2, "attention.value_residual": True, "memory.loss_chunk": 7} | _APART,
+    "documents, flash, everything": {
+        "attention.kernel": "flash", "attention.window": 5, "attention.softcap": 2.0, "attention.sinks": True,
+        "position.kind": "t5",
+    } | _APART,
+    "documents, fused, alibi": {"attention.kernel": "fused", "position.kind": "alibi"} | _APART,
+    "documents, mla, learned": {
+        "attention.kind": "mla", "attention.kernel": "flash", "position.kind": "learned",
+    } | _APART,
+    "documents, diff, sinusoidal": {
+        "attention.kind": "differential", "attention.kernel": "fused", "position.kind": "sinusoidal",
+    } | _APART,
+    "documents, mixers": {  # norm.eps: see "hybrid"
+        "n_layers": 4, "norm.eps": 1e-2, "memory.remat": "full", "pattern":
+        "mixer.kind=retention,mixer.chunk=4,mixer.convolution=3 | mixer.kind=gated_delta,mixer.chunk=4 | "
+        "mixer.kind=gla | .",
+    } | _APART,
+    "documents, stacked, moe": {"n_layers": 3, "mlp.kind": "moe", "memory.remat": "attention"} | _APART,
+}  # fmt: skip
+
 _POSITIONS: dict[str, Overrides] = {
     "rope, part": {"position.fraction": 0.5, "position.theta": 100.0},
     "rope, linear": {"position.scaling": "linear", "position.scaling_factor": 4.0},
@@ -256,6 +293,8 @@ _LORA: dict[str, Overrides] = {
 
 OPTIONS: dict[str, dict[str, Overrides]] = {
     "model": _MODEL,
+    "mixers": _MIXERS,
+    "documents": _DOCUMENTS,
     "attention": _ATTENTION,
     "positions": _POSITIONS,
     "norms": _NORMS,
@@ -302,7 +341,7 @@ FLOAT32_TOO = {"base", "fused, multi-query, window", "fused, multi-head, t5"}
 OPTIMIZED = {
     "two layers", "pattern, windows", "pattern, attention kinds", "pattern, moe", "muP, chunks",
     "flash, long, everything",
-    "remat, mixture", "remat, groups, adafactor", "adamw8bit, layers", "lora, nf4, every layer",
+    "remat, mixture", "remat, groups, adafactor", "documents, mixers", "adamw8bit, layers", "lora, nf4, every layer",
 }  # fmt: skip
 """Cases that XLA compiles with the optimizations of a run, which takes up to five times as long. Each way to save
 memory is in one of them, because optimizations could undo it."""

@@ -13,7 +13,7 @@ from parity.checks import CHECKS
 from parity.probe import Probe, probe_flax, probe_torch
 from parity.state_transfer import perturbed, snapshot
 from slm_core.config.fields import with_values
-from slm_core.protocols import IGNORE, unscored
+from slm_core.protocols import IGNORE, first_of_document, unscored
 
 PERTURBATION = 1
 """Seed of the perturbed weights."""
@@ -73,13 +73,23 @@ class Pair:
 
 
 def make_batch(case: Case, step: int) -> np.ndarray:
-    """Makes a batch with something to learn: arithmetic progressions with an eighth of their tokens replaced."""
+    """Makes a batch with something to learn: arithmetic progressions with an eighth of their tokens replaced.
+
+    With data.document_mask, every row but the last holds several documents: the last is decoded, as one. A row alone
+    is not decoded.
+    """
     rng = np.random.default_rng(step)
     shape = (case.rows, case.length + 1)
     first, stride = rng.integers(0, case.vocab_size, (case.rows, 1)), rng.integers(1, 4, (case.rows, 1))
     tokens = (first + stride * np.arange(shape[1])) % case.vocab_size
     noise = rng.integers(0, case.vocab_size, shape)
-    return np.where(rng.random(shape) < 0.125, noise, tokens).astype(np.int32)
+    tokens = np.where(rng.random(shape) < 0.125, noise, tokens).astype(np.int32)
+    if case.config.data.document_mask:
+        begins = rng.random(shape) < 3 / shape[1]
+        begins[:, :3] = False  # `tokens` marks those of the first row otherwise
+        begins[1:][-1:] = False
+        tokens = np.where(begins, first_of_document(tokens), tokens)
+    return tokens
 
 
 def release() -> None:

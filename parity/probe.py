@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import torch
 
+import slm_flax.loss
 import slm_flax.trainer
+import slm_torch.loss
 import slm_torch.trainer
 from slm_core.protocols import Engine
-from slm_flax.loss import input_ids as input_ids_flax
 from slm_flax.params import bind
-from slm_torch.loss import input_ids as input_ids_torch
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def probe_torch(engine: slm_torch.trainer.Engine, tokens: np.ndarray) -> Probe:
     """Runs the PyTorch twin over tokens, int32 [rows, length + 1]."""
     batch = torch.from_numpy(tokens).to(engine.device, torch.int64)
     with torch.no_grad():
-        logits = engine.model.logits(engine.model(input_ids_torch(batch[:, :-1]))[0])
+        logits = engine.model.logits(slm_torch.loss.read(engine.model, batch[:, :-1], None)[0])
     loss = engine.loss_sums(batch, None).objective
     moving = {name: p for name, p in engine.params.items() if p.requires_grad}
     gradients = torch.autograd.grad(loss, list(moving.values()))
@@ -55,7 +55,7 @@ def probe_flax(engine: slm_flax.trainer.Engine, tokens: np.ndarray) -> Probe:
     @jax.jit
     def run(values, tokens):
         model = bind(engine.model, values)
-        logits = model.logits(model(input_ids_flax(tokens[:, :-1]))[0])
+        logits = model.logits(slm_flax.loss.read(model, tokens[:, :-1], None)[0])
         objective = lambda moving: engine.loss_sums(values | moving, tokens, None).objective  # noqa: E731
         moving = {name: value for name, value in values.items() if name in engine.moving}
         return logits, jax.value_and_grad(objective)(moving)

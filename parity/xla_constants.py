@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 from unittest import mock
 
+from parity.memory import planned
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.planner import Twin, predict
+from slm_core.planner import predict
 from slm_core.planner.xla_constants import COMPILERS, Compiler
 
 Overrides = dict[str, Any]
@@ -166,10 +167,8 @@ def changed(compiler: Compiler, constant: str, value: float) -> Compiler:
 
 
 def _predicted(probe: Probe, device: str, compiler: Compiler) -> int:
-    from slm_flax.model import declared
-
     def total(each: tuple[Overrides, int]) -> int:
-        return predict(_config(each[0], device), each[1], Twin("flax", declared)).update
+        return predict(_config(each[0], device), each[1], planned("flax")).update
 
     with mock.patch.dict(COMPILERS, {device: compiler}):
         return total(probe.after) - (total(probe.before) if probe.before else 0)

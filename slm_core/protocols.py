@@ -23,8 +23,28 @@ def unscored(tokens: Any) -> Any:
     return IGNORE - 1 - tokens
 
 
+FIRST = 2**30
+"""Larger than every token id."""
+
+
+def first_of_document(tokens: Any) -> Any:
+    """Marks tokens with which a document begins inside a sequence: n becomes -2 - n - FIRST.
+
+    The model reads them. They are not targets: the document before says nothing about them.
+
+    Args:
+      tokens: an id, or an array of ids of any library.
+    """
+    return unscored(tokens) - FIRST
+
+
+def begins_document(tokens: Any) -> Any:
+    """Tells which tokens `first_of_document` marked."""
+    return tokens <= first_of_document(0)
+
+
 def count_targets(tokens: np.ndarray) -> int:
-    """Counts the targets of a batch, int32 [rows, length + 1]: the tokens that are neither IGNORE nor unscored."""
+    """Counts the targets of a batch, int32 [rows, length + 1]: the tokens that are neither IGNORE nor marked."""
     return int((tokens[:, 1:] >= 0).sum())
 
 
@@ -64,7 +84,7 @@ class Evaluator(Protocol):
 
         Args:
           tokens: int32 [rows, length + 1]; column t + 1 is the target of column t. A target counts unless it is
-            `IGNORE` or `unscored`.
+            `IGNORE`, `unscored` or `first_of_document`.
         """
 
     def decoder(self) -> Decoder:

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Int, UInt32
 
 from slm_flax.layers.dropout import DropoutKey
-from slm_flax.loss import input_ids
+from slm_flax.loss import read
 from slm_flax.model import Transformer
 from slm_flax.numerics import wide
 from slm_flax.params import Params, bind
@@ -39,7 +39,7 @@ def activation_rms(
             squares[f"activation_rms/{path}"] = jnp.mean(jnp.square(x.astype(wide(x.dtype))))
 
         bound = recorded(bind(model, values), record)
-        bound(input_ids(tokens[:, :-1]), key=DropoutKey(sites, first_row))
+        read(bound, tokens[:, :-1], DropoutKey(sites, first_row))
         return squares
 
     first_rows = (jnp.arange(len(pieces)) * pieces.shape[1]).astype(jnp.uint32)
@@ -48,7 +48,7 @@ def activation_rms(
 
 
 def recorded(model: Transformer, record: Callable[[str, Array], None]) -> Transformer:
-    """Makes a model call `record` with the path and the output of each layer, its attention and its MLP.
+    """Makes a model call `record` with the path and the output of each layer, its mixer and its MLP.
 
     Its layers then run one by one: a recorded value must not leave a loop or a recomputation.
     """
@@ -65,7 +65,10 @@ def recorded(model: Transformer, record: Callable[[str, Array], None]) -> Transf
     layers: Any = model.layers
     for index, block in enumerate(layers):
         path = f"layers.{index}"
-        block.attention = recording(f"{path}.attention", block.attention, lambda result: result[0])
+        if block.mixer is None:
+            block.attention = recording(f"{path}.attention", block.attention, lambda result: result[0])
+        else:
+            block.mixer = recording(f"{path}.mixer", block.mixer, lambda result: result)
         block.mlp = recording(f"{path}.mlp", block.mlp, lambda result: result[0])
         block.placement = recording(path, block.placement, lambda x: x)  # it returns the stream after the layer
     return model

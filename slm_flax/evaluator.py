@@ -18,6 +18,7 @@ from slm_flax.generate import Decoder, power_of_two
 from slm_flax.inspection import inspected, lens, modules
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.loss import Losses, Scores, batch_losses, batch_scores, token_scores
+from slm_flax.mixer_memory import mixer_memory
 from slm_flax.model import Transformer, declared
 from slm_flax.numerics import DTYPES
 from slm_flax.params import Params
@@ -42,7 +43,7 @@ class Evaluator:
         """
         self.device = prepare_device(config)
         device = probe(self.device, config.run.threads)
-        twin = Twin(self.framework, declared)
+        twin = Twin(self.framework, declared, mixer_memory)
         config, self.choices = resolve_auto(config, vocab_size, twin, device, trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]

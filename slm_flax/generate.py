@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from slm_flax.layers.cache import Cache, trim
+from slm_flax.layers.cache import COUNT, Cache, trim
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind
 
@@ -19,17 +19,20 @@ class Decoder:
         self.model = model
         self.params = params
         self.context = model.context
-        self.caches = model.empty_caches(1, model.embed.dtype)
-        self.length = 0
+        self._begin()
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
         """Reads the prompt from position 0, and returns the logits after its last token."""
-        self.length = 0
+        self._begin()
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
         """Reads one more token, and returns the logits after it."""
         return self._append([token])
+
+    def _begin(self) -> None:
+        self.caches = self.model.empty_caches(1, self.model.embed.dtype)
+        self.length = 0
 
     def _append(self, tokens: list[int]) -> np.ndarray:
         # Padding to a power of two compiles few shapes. In a cache the padding lies after the last token: the mask
@@ -53,7 +56,7 @@ def _decode(
 ) -> tuple[Array, list[Cache]]:
     """Computes the logits after token `last` of `tokens`, and the extended caches."""
     model = bind(model, params)
-    extended = [dict(cache) for cache in caches]
+    extended = [cache | {COUNT: last + 1} for cache in caches]
     hidden, _ = model(tokens, start, caches=extended)
     caches = [trim(*pair, last + 1) for pair in zip(extended, caches, strict=True)]
     return model.logits(jnp.take(hidden[0], last, axis=0)), caches

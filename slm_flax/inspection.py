@@ -17,7 +17,7 @@ from slm_core.protocols import LOGITS, Module
 from slm_flax.details import recorded
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.dot_product import dot_product
-from slm_flax.loss import input_ids
+from slm_flax.loss import input_ids, read
 from slm_flax.model import Transformer
 from slm_flax.numerics import wide
 from slm_flax.params import Params, bind, canonical
@@ -35,7 +35,7 @@ def inspected(
             streams[path] = x.astype(wide(x.dtype))
 
     bound = recorded(weighed(bind(model, values), weights.__setitem__), keep)
-    bound(input_ids(tokens))
+    read(bound, tokens, None)
     return weights, streams
 
 
@@ -47,12 +47,12 @@ def weighed(model: Transformer, record: Callable[[str, Array], None]) -> Transfo
     """
 
     def weighing(path: str, attend: Attend) -> Callable[..., Array]:
-        def call(q: Array, k: Array, v: Array, start: int, keys_start: int) -> Array:
+        def call(q: Array, k: Array, v: Array, *places: Any) -> Array:
             one_hot = jnp.eye(k.shape[1], dtype=v.dtype)[:, None]
             one_hot = jnp.broadcast_to(one_hot, (*v.shape[:3], k.shape[1]))
-            weights = attend(q, k, one_hot, start, keys_start)
+            weights = attend(q, k, one_hot, *places)
             record(path, weights.swapaxes(1, 2).astype(wide(weights.dtype)))
-            return attend(q, k, v, start, keys_start)
+            return attend(q, k, v, *places)
 
         return call
 

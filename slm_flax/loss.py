@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from slm_core.protocols import IGNORE, unscored
+from slm_core.protocols import FIRST, IGNORE, begins_document, unscored
+from slm_flax.layers.documents import numbered
 from slm_flax.layers.dropout import DropoutKey
 from slm_flax.model import Transformer
 from slm_flax.params import Params, bind
@@ -45,19 +46,19 @@ def batch_losses(
     Args:
       model: without its weights.
       values: the model's parameters, by canonical name.
-      tokens: token ids, `unscored` ones, or IGNORE.
+      tokens: token ids, `unscored` ones, `first_of_document` ones, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
     model = bind(model, values)
-    hidden, auxiliary_loss = model(input_ids(tokens[:, :-1]), key=key)
+    hidden, auxiliary_loss = read(model, tokens[:, :-1], key)
     return loss_sums(model, hidden, auxiliary_loss, target_ids(tokens[:, 1:]), chunk)
 
 
 def batch_scores(model: Transformer, values: Params, tokens: Int[Array, "batch columns"], chunk: int | None) -> Scores:
     """Computes what an evaluation reports of a batch, without dropout; the arguments are those of `batch_losses`."""
     model = bind(model, values)
-    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, _ = read(model, tokens[:, :-1], None)
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), target_ids(tokens[:, 1:]).reshape(-1)
     if not chunk:
         return scores(model.logits(hidden), targets)
@@ -65,13 +66,21 @@ def batch_scores(model: Transformer, values: Params, tokens: Int[Array, "batch c
     return Scores(*(values.sum() for values in by_piece))
 
 
+def read(
+    model: Transformer, tokens: Int[Array, "batch time"], key: DropoutKey | None
+) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""] | float]:
+    """Runs the model over the columns of a batch. With data.document_mask it keeps their documents apart."""
+    documents = numbered(begins_document(tokens)) if model.document_mask else None
+    return model(input_ids(tokens), key=key, documents=documents)
+
+
 def input_ids(tokens: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
-    """Returns what the model reads: ids, without the mark of `unscored` ones. IGNORE reads as token 0."""
-    return jnp.maximum(jnp.maximum(tokens, unscored(tokens)), 0)
+    """Returns what the model reads: ids, without the marks of some. IGNORE reads as token 0."""
+    return jnp.maximum(jnp.maximum(tokens, unscored(tokens)), 0) % FIRST
 
 
 def target_ids(tokens: Int[Array, "batch time"]) -> Int[Array, "batch time"]:
-    """Returns the targets: ids, and IGNORE in place of `unscored` ones."""
+    """Returns the targets: ids, and IGNORE in place of marked ones."""
     return jnp.maximum(tokens, IGNORE)
 
 
@@ -133,7 +142,7 @@ def token_scores(
 ) -> tuple[Float[Array, "batch time"], Bool[Array, "batch time"]]:
     """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
     model = bind(model, values)
-    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, _ = read(model, tokens[:, :-1], None)
     hidden, targets = hidden.reshape(-1, hidden.shape[-1]), target_ids(tokens[:, 1:]).reshape(-1)
     cut = pieces(hidden, targets, chunk or len(targets))
     scored = jax.lax.map(lambda pair: piece_scores(model.logits(pair[0]), pair[1]), cut)

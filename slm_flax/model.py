@@ -14,8 +14,9 @@ from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import HEAD_BIAS, embedding, head
 from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
-from slm_flax.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
+from slm_flax.layers import ATTENTION, KERNEL, MIXER, MLP, NORM, POSITION
 from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.dropout import Dropout, DropoutKey
 from slm_flax.layers.linear import Embedding, Linear
 from slm_flax.layers.lora import adapt
@@ -27,7 +28,7 @@ from slm_flax.stack import Stack, find
 
 
 class Block(nnx.Module):
-    """One layer: attention and MLP on the residual stream.
+    """One layer: a mixer, which is attention by default, and an MLP on the residual stream.
 
     Args:
       layer: the layer's spec.
@@ -37,8 +38,10 @@ class Block(nnx.Module):
     """
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
-        position = partial(position_at, layer=layer, context=context)
-        self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
+        attends, position = layer.mixer.kind == "attention", partial(position_at, layer=layer, context=context)
+        kernel = KERNEL[layer.attention.kernel]
+        self.attention: Any = ATTENTION[layer.attention.kind](layer, index, kernel, position) if attends else None
+        self.mixer: Any = None if attends else MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
         self.mlp = MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)
@@ -51,7 +54,14 @@ class Block(nnx.Module):
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
-    def __call__(self, stream: Stream, start: int | Array, key: DropoutKey | None, cache: Cache | None) -> Stream:
+    def __call__(
+        self,
+        stream: Stream,
+        start: int | Array,
+        key: DropoutKey | None,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Stream:
         """Computes the stream after this layer.
 
         Args:
@@ -59,12 +69,15 @@ class Block(nnx.Module):
           start: position of the first token.
           key: turns dropout on.
           cache: of this layer; extended in place.
+          documents: of packed sequences, which are kept apart.
         """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
-        def attend(y: Array) -> Array:
+        def mix(y: Array) -> Array:
             nonlocal first_values
-            y, values = self.attention(y, start, cache, first_values)
+            if self.mixer is not None:
+                return self.attention_dropout(self.mixer(y, start, cache, documents), key)
+            y, values = self.attention(y, start, cache, first_values, documents)
             if self.gives_values:
                 first_values = values
             return self.attention_dropout(y, key)
@@ -75,7 +88,7 @@ class Block(nnx.Module):
             auxiliary_loss = auxiliary_loss + mlp_loss
             return self.mlp_dropout(y, key)
 
-        x = self.placement(self, stream.x, attend, feed)
+        x = self.placement(self, stream.x, mix, feed)
         return Stream(x, first_values, auxiliary_loss)
 
     def add(
@@ -83,6 +96,12 @@ class Block(nnx.Module):
     ) -> Float[Array, "batch time d_model"]:
         """Adds `y`, times model.residual_multiplier, to the residual stream `x`."""
         return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
+
+    def empty_cache(self, batch: int, context: int, dtype: np.dtype) -> Cache:
+        """Makes an empty cache: of attention, with room for `context` positions, or the first state of a recurrence."""
+        if self.mixer is not None:
+            return self.mixer.empty_cache(batch, dtype)
+        return self.attention.empty_cache(batch, context, dtype)
 
 
 class Transformer(nnx.Module):
@@ -116,7 +135,7 @@ class Transformer(nnx.Module):
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
         self.stack = find(self.layers) if self.remat in AGAIN else Stack()
-        self.context = context
+        self.context, self.document_mask = context, config.data.document_mask
 
     def __call__(
         self,
@@ -124,6 +143,7 @@ class Transformer(nnx.Module):
         start: int | Array = 0,
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, ""] | float]:
         """Computes the normed hidden state, and the layers' auxiliary loss per token.
 
@@ -132,6 +152,7 @@ class Transformer(nnx.Module):
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
           caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
+          documents: of packed sequences, which are kept apart; not with caches.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -139,11 +160,11 @@ class Transformer(nnx.Module):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.position is not None:
-            x = self.position(x, start)
+            x = self.position(x, start, documents)
         stream = Stream(self.dropout(x, key), None, 0.0)
         if caches is None:
             stack = self.stack if self.stack.in_use(self.layers) else Stack()
-            stream = run(self.layers, stack, self.remat, stream, start, key)
+            stream = run(self.layers, stack, self.remat, stream, start, key, documents)
         else:
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)
@@ -167,7 +188,7 @@ class Transformer(nnx.Module):
 
     def empty_caches(self, batch: int, dtype: np.dtype) -> list[Cache]:
         """Makes one empty cache per layer, with room for the whole context."""
-        return [layer.attention.empty_cache(batch, self.context, dtype) for layer in self.layers]
+        return [layer.empty_cache(batch, self.context, dtype) for layer in self.layers]
 
 
 def position_at(site: str, layer: LayerSpec, context: int) -> nnx.Module | None:

@@ -20,6 +20,7 @@ from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.model.layer_groups import group_size
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.dropout import DropoutKey, layer_key
 from slm_flax.numerics import wide
 from slm_flax.stack import Stack, at, repeated
@@ -47,13 +48,19 @@ class Stream(NamedTuple):
 
 
 def run(
-    layers: Sequence[nnx.Module], stack: Stack, remat: str, stream: Stream, start: int | Array, key: DropoutKey | None
+    layers: Sequence[nnx.Module],
+    stack: Stack,
+    remat: str,
+    stream: Stream,
+    start: int | Array,
+    key: DropoutKey | None,
+    documents: Documents | None = None,
 ) -> Stream:
     """Runs all layers; `stack` says which of them are bound to stacks."""
     again = AGAIN.get(remat, lambda function: function)
 
     def call(layer: nnx.Module, index: int | Array, stream: Stream) -> Stream:
-        return layer(stream, start, layer_key(key, index), None)
+        return layer(stream, start, layer_key(key, index), None, documents)
 
     for index in range(stack.start):
         stream = again(partial(call, layers[index], index))(stream)

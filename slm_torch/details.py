@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from slm_torch.layers.dropout import DropoutKey
-from slm_torch.loss import input_ids
+from slm_torch.loss import read
 from slm_torch.model import Transformer
 from slm_torch.numerics import wide
 
@@ -36,22 +37,28 @@ def activation_rms(model: Transformer, pieces: Pieces) -> dict[str, float]:
 
     with torch.no_grad(), recorded(model, record):
         for tokens, key in pieces:
-            model(input_ids(tokens[:, :-1]), key=key)
+            read(model, tokens[:, :-1], key)
     each = torch.stack([torch.stack(means).mean() for means in squares.values()]).sqrt().tolist()
     return dict(zip(squares, each, strict=True))
 
 
 @contextmanager
 def recorded(model: Transformer, record: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Calls `record` with the path and the output of each layer, its attention and its MLP, until the context ends."""
+    """Calls `record` with the path and the output of each layer, its mixer and its MLP, until the context ends."""
 
     def hook(path: str) -> Callable[..., None]:
-        return lambda module, inputs, outputs: record(path, outputs[0])  # beside it: values, a loss, or the stream's
+        def call(module: Any, inputs: Any, outputs: Any) -> None:
+            # Beside the output of attention are its values, beside that of an MLP a loss; a block returns a stream.
+            record(path, outputs[0] if isinstance(outputs, tuple) else outputs)
+
+        return call
 
     modules = {}
     for index, block in enumerate(model.layers):
         path = f"layers.{index}"
-        modules |= {f"{path}.attention": block.attention, f"{path}.mlp": block.mlp, path: block}
+        mixer = {"attention": block.attention} if block.mixer is None else {"mixer": block.mixer}
+        halves = mixer | {"mlp": block.mlp}
+        modules |= {f"{path}.{half}": module for half, module in halves.items()} | {path: block}
     handles = [module.register_forward_hook(hook(path)) for path, module in modules.items()]
     try:
         yield

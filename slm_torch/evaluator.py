@@ -17,6 +17,7 @@ from slm_torch.generate import Decoder
 from slm_torch.inspection import inspected, lens, modules
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.loss import Losses, batch_losses, batch_scores, token_scores
+from slm_torch.mixer_memory import mixer_memory
 from slm_torch.model import Transformer, declared
 from slm_torch.numerics import DTYPES
 
@@ -40,7 +41,7 @@ class Evaluator:
         """
         self.device = prepare_device(config)
         device = probe(self.device)
-        twin = Twin(self.framework, declared)
+        twin = Twin(self.framework, declared, mixer_memory)
         config, self.choices = resolve_auto(config, vocab_size, twin, device, trains)
         self.config, self.compute = config, config.precision.compute
         dtype = DTYPES[config.precision.params]

@@ -13,17 +13,20 @@ class Decoder:
         self.model = model
         self.context = model.context
         self.device = model.embed.weight.device
-        self.caches = model.empty_caches(1, model.embed.dtype, self.device)
-        self.length = 0
+        self._begin()
 
     def prefill(self, tokens: list[int]) -> np.ndarray:
         """Reads the prompt from position 0, and returns the logits after its last token."""
-        self.length = 0
+        self._begin()
         return self._append(tokens)
 
     def step(self, token: int) -> np.ndarray:
         """Reads one more token, and returns the logits after it."""
         return self._append([token])
+
+    def _begin(self) -> None:
+        self.caches = self.model.empty_caches(1, self.model.embed.dtype, self.device)
+        self.length = 0
 
     @torch.inference_mode()
     def _append(self, tokens: list[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from slm_core.protocols import LOGITS, Module
 from slm_torch.details import recorded
 from slm_torch.layers.attend import Attend
 from slm_torch.layers.dot_product import dot_product
-from slm_torch.loss import input_ids
+from slm_torch.loss import input_ids, read
 from slm_torch.model import Transformer
 from slm_torch.numerics import wide
 
@@ -28,7 +28,7 @@ def inspected(model: Transformer, tokens: Int[Tensor, "rows time"]) -> tuple[dic
             streams[path] = x.to(wide(x.dtype))
 
     with recorded(model, keep), weighed(model, weights.__setitem__):
-        model(input_ids(tokens))
+        read(model, tokens, None)
     return weights, streams
 
 
@@ -42,9 +42,9 @@ def weighed(model: Transformer, record: Callable[[str, Tensor], None]) -> Iterat
 
     def hook(path: str) -> Callable[..., None]:
         def call(attend: Attend, inputs: tuple, y: Tensor) -> None:
-            q, k, v, start, keys_start = inputs
+            q, k, v, *places = inputs
             one_hot = torch.eye(k.shape[1], dtype=v.dtype, device=v.device)[:, None]
-            weights = attend.forward(q, k, one_hot.expand(*v.shape[:3], -1), start, keys_start)
+            weights = attend.forward(q, k, one_hot.expand(*v.shape[:3], -1), *places)
             record(path, weights.transpose(1, 2).to(wide(weights.dtype)))
 
         return call

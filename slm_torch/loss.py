@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import nll_loss
 from torch.utils.checkpoint import checkpoint
 
-from slm_core.protocols import IGNORE, unscored
+from slm_core.protocols import FIRST, IGNORE, begins_document, unscored
+from slm_torch.layers.documents import numbered
 from slm_torch.layers.dropout import DropoutKey
 from slm_torch.model import Transformer
 
@@ -46,17 +47,17 @@ def batch_losses(
 
     Args:
       model: with its weights.
-      tokens: token ids, `unscored` ones, or IGNORE.
+      tokens: token ids, `unscored` ones, `first_of_document` ones, or IGNORE.
       key: turns dropout on.
       chunk: see `loss_sums`.
     """
-    hidden, auxiliary_loss = model(input_ids(tokens[:, :-1]), key=key)
+    hidden, auxiliary_loss = read(model, tokens[:, :-1], key)
     return loss_sums(model, hidden, auxiliary_loss, target_ids(tokens[:, 1:]), chunk)
 
 
 def batch_scores(model: Transformer, tokens: Int[Tensor, "batch columns"], chunk: int | None) -> Scores:
     """Computes what an evaluation reports of a batch, without dropout; the arguments are those of `batch_losses`."""
-    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, _ = read(model, tokens[:, :-1], None)
     hidden, targets = hidden.flatten(0, 1), target_ids(tokens[:, 1:]).flatten()
     size = chunk or len(targets)
     pieces = zip(hidden.split(size), targets.split(size), strict=True)
@@ -64,13 +65,21 @@ def batch_scores(model: Transformer, tokens: Int[Tensor, "batch columns"], chunk
     return Scores(*(reduce(torch.add, values) for values in zip(*by_piece, strict=True)))
 
 
+def read(
+    model: Transformer, tokens: Int[Tensor, "batch time"], key: DropoutKey | None
+) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
+    """Runs the model over the columns of a batch. With data.document_mask it keeps their documents apart."""
+    documents = numbered(begins_document(tokens)) if model.document_mask else None
+    return model(input_ids(tokens), key=key, documents=documents)
+
+
 def input_ids(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
-    """Returns what the model reads: ids, without the mark of `unscored` ones. IGNORE reads as token 0."""
-    return torch.maximum(tokens, unscored(tokens)).clamp(min=0)
+    """Returns what the model reads: ids, without the marks of some. IGNORE reads as token 0."""
+    return torch.maximum(tokens, unscored(tokens)).clamp(min=0) % FIRST
 
 
 def target_ids(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
-    """Returns the targets: ids, and IGNORE in place of `unscored` ones."""
+    """Returns the targets: ids, and IGNORE in place of marked ones."""
     return tokens.clamp(min=IGNORE)
 
 
@@ -122,7 +131,7 @@ def token_scores(
     model: Transformer, tokens: Int[Tensor, "batch columns"], chunk: int | None
 ) -> tuple[Float[Tensor, "batch time"], Bool[Tensor, "batch time"]]:
     """Computes log p(target) and whether the target is the likeliest token; see `slm_core.protocols.Scorer`."""
-    hidden, _ = model(input_ids(tokens[:, :-1]), key=None)
+    hidden, _ = read(model, tokens[:, :-1], None)
     hidden, targets = hidden.flatten(0, 1), target_ids(tokens[:, 1:]).flatten()
     size = chunk or len(targets)
     pieces = zip(hidden.split(size), targets.split(size), strict=True)

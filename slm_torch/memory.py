@@ -51,13 +51,8 @@ def without_values(gpu: bool) -> Iterator[None]:
     same number of rows. The config stays as `slm_core.planner.predict` counts it, whatever the memory limit.
     """
 
-    def initialise(model: nn.Module, seed: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
-        for name, (shape, spec) in params.specs(model).items():
-            path, _, leaf = name.rpartition(".")
-            stored_as = getattr(torch, spec.dtype) if spec.dtype else dtype
-            empty = torch.empty(shape, dtype=stored_as, device=device)
-            setattr(model.get_submodule(path), leaf, params.with_spec(empty, spec))
-        return model
+    def initialise(model: nn.Module, _: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+        return params.allocate(model, dtype, device)
 
     def rows_by_expert(chosen: Tensor, experts: int) -> Any:
         sizes = [len(part) for part in np.array_split(np.arange(len(chosen)), experts)]
@@ -71,8 +66,11 @@ def without_values(gpu: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.object(moe, "rows_by_expert", rows_by_expert))
         stack.enter_context(mock.patch.object(evaluator, "resolve_auto", as_predicted))
         if gpu:
-            flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
+            flash, fused, recurrence = (
+                import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused", "recurrence")
+            )
             stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))
+            stack.enter_context(mock.patch.object(recurrence, "MATRICES", recurrence.GPU_MATRICES))
             stack.enter_context(mock.patch.object(fused, "_shares_keys", lambda *_: False))
         # The total does not need MemTracker's statistics by module, which refuse a second micro-batch, nor those of an
         # optimizer, which refuse a state that belongs to no parameter (its count).

@@ -12,8 +12,9 @@ from slm_core.config.layers import LayerSpec, layer_specs, resolve
 from slm_core.model.initialization import HEAD_BIAS, embedding, head
 from slm_core.model.mup import logit_factor
 from slm_core.quantization.formats import Declared
-from slm_torch.layers import ATTENTION, KERNEL, MLP, NORM, POSITION
+from slm_torch.layers import ATTENTION, KERNEL, MIXER, MLP, NORM, POSITION
 from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.dropout import Dropout, DropoutKey
 from slm_torch.layers.linear import Embedding, Linear
 from slm_torch.layers.lora import adapt
@@ -24,7 +25,7 @@ from slm_torch.remat import Stream, run
 
 
 class Block(nn.Module):
-    """One layer: attention and MLP on the residual stream.
+    """One layer: a mixer, which is attention by default, and an MLP on the residual stream.
 
     Args:
       layer: the layer's spec.
@@ -35,8 +36,10 @@ class Block(nn.Module):
 
     def __init__(self, layer: LayerSpec, index: int, context: int, gives_values: bool):
         super().__init__()
-        position = partial(position_at, layer=layer, context=context)
-        self.attention = ATTENTION[layer.attention.kind](layer, index, KERNEL[layer.attention.kernel], position)
+        attends, position = layer.mixer.kind == "attention", partial(position_at, layer=layer, context=context)
+        kernel = KERNEL[layer.attention.kernel]
+        self.attention: Any = ATTENTION[layer.attention.kind](layer, index, kernel, position) if attends else None
+        self.mixer: Any = None if attends else MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
         self.mlp = MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)
@@ -49,7 +52,14 @@ class Block(nn.Module):
         self.residual_multiplier = layer.residual_multiplier
         self.gives_values = gives_values
 
-    def forward(self, stream: Stream, start: int, key: DropoutKey | None, cache: Cache | None) -> Stream:
+    def forward(
+        self,
+        stream: Stream,
+        start: int,
+        key: DropoutKey | None,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Stream:
         """Computes the stream after this layer.
 
         Args:
@@ -57,12 +67,15 @@ class Block(nn.Module):
           start: position of the first token.
           key: turns dropout on.
           cache: of this layer; extended in place.
+          documents: of packed sequences, which are kept apart.
         """
         first_values, auxiliary_loss = stream.first_values, stream.auxiliary_loss
 
-        def attend(y: Tensor) -> Tensor:
+        def mix(y: Tensor) -> Tensor:
             nonlocal first_values
-            y, values = self.attention(y, start, cache, first_values)
+            if self.mixer is not None:
+                return self.attention_dropout(self.mixer(y, start, cache, documents), key)
+            y, values = self.attention(y, start, cache, first_values, documents)
             if self.gives_values:
                 first_values = values
             return self.attention_dropout(y, key)
@@ -73,7 +86,7 @@ class Block(nn.Module):
             auxiliary_loss = auxiliary_loss + mlp_loss
             return self.mlp_dropout(y, key)
 
-        x = self.placement(self, stream.x, attend, feed)
+        x = self.placement(self, stream.x, mix, feed)
         return Stream(x, first_values, auxiliary_loss)
 
     def add(
@@ -81,6 +94,12 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch time d_model"]:
         """Adds `y`, times model.residual_multiplier, to the residual stream `x`."""
         return x + y if self.residual_multiplier == 1 else x + self.residual_multiplier * y
+
+    def empty_cache(self, batch: int, context: int, dtype: torch.dtype, device: torch.device) -> Cache:
+        """Makes an empty cache: of attention, with room for `context` positions, or the first state of a recurrence."""
+        if self.mixer is not None:
+            return self.mixer.empty_cache(batch, dtype, device)
+        return self.attention.empty_cache(batch, context, dtype, device)
 
 
 class Transformer(nn.Module):
@@ -114,7 +133,7 @@ class Transformer(nn.Module):
         self.z_loss = model.z_loss
         self.adapter_plan = adapt(self, config.finetune) if config.finetune.kind == "lora" else None
         self.remat = config.memory.remat
-        self.context = context
+        self.context, self.document_mask = context, config.data.document_mask
 
     def forward(
         self,
@@ -122,6 +141,7 @@ class Transformer(nn.Module):
         start: int = 0,
         key: DropoutKey | None = None,
         caches: list[Cache] | None = None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, ""] | float]:
         """Computes the normed hidden state, and the layers' auxiliary loss per token.
 
@@ -130,6 +150,7 @@ class Transformer(nn.Module):
           start: position of the first token; above 0 only with caches.
           key: turns dropout on; not with caches.
           caches: one per layer, from `empty_caches`, with the positions before `start`; extended in place.
+          documents: of packed sequences, which are kept apart; not with caches.
         """
         x = self.embed(tokens)
         if self.embed_scale != 1:
@@ -137,10 +158,10 @@ class Transformer(nn.Module):
         if self.embed_norm is not None:
             x = self.embed_norm(x)
         if self.position is not None:
-            x = self.position(x, start)
+            x = self.position(x, start, documents)
         stream = Stream(self.dropout(x, key), None, 0.0)
         if caches is None:
-            stream = run(self.layers, self.remat, stream, start, key)
+            stream = run(self.layers, self.remat, stream, start, key, documents)
         else:
             for layer, cache in zip(self.layers, caches, strict=True):
                 stream = layer(stream, start, None, cache)
@@ -164,8 +185,8 @@ class Transformer(nn.Module):
 
     def empty_caches(self, batch: int, dtype: torch.dtype, device: torch.device) -> list[Cache]:
         """Makes one empty cache per layer, with room for the whole context."""
-        # pyrefly: ignore[missing-attribute]  torch's ModuleList does not say what its modules are
-        return [layer.attention.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
+        # pyrefly: ignore[not-callable]  torch's ModuleList does not say what its modules are
+        return [layer.empty_cache(batch, self.context, dtype, device) for layer in self.layers]
 
 
 def position_at(site: str, layer: LayerSpec, context: int) -> nn.Module | None:

@@ -67,6 +67,15 @@ def fill(model: _Model, values: Iterable[tuple[str, np.ndarray]], dtype: torch.d
     return model.to(device)
 
 
+def allocate(model: _Model, dtype: torch.dtype, device: torch.device) -> _Model:
+    """Does what `initialise` does, without values: each parameter is as it is stored, and holds anything."""
+    for name, (shape, spec) in specs(model).items():
+        path, _, leaf = name.rpartition(".")
+        stored_as = getattr(torch, spec.dtype) if spec.dtype else dtype
+        setattr(model.get_submodule(path), leaf, with_spec(torch.empty(shape, dtype=stored_as, device=device), spec))
+    return model
+
+
 def host_copy(tensor: torch.Tensor, dtype: torch.dtype | None = None, into: np.ndarray | None = None) -> np.ndarray:
     """Copies a tensor to the host, as a dtype. Its memory is NumPy's, which is taken in large pages, and so faster.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from slm_core.model.layer_groups import group_size
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.dropout import DropoutKey, layer_key
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
@@ -37,11 +38,18 @@ class Stream(NamedTuple):
     auxiliary_loss: Float[Tensor, ""] | float
 
 
-def run(layers: nn.ModuleList, remat: str, stream: Stream, start: int, key: DropoutKey | None) -> Stream:
+def run(
+    layers: nn.ModuleList,
+    remat: str,
+    stream: Stream,
+    start: int,
+    key: DropoutKey | None,
+    documents: Documents | None = None,
+) -> Stream:
     """Runs all layers."""
 
     def call(index: int, stream: Stream) -> Stream:
-        return layers[index](stream, start, layer_key(key, index), None)
+        return layers[index](stream, start, layer_key(key, index), None, documents)
 
     def calls(indices: range, stream: Stream) -> Stream:
         for index in indices:

@@ -86,6 +86,7 @@ class Recorder:
             return value if whole else self._tap(number, value)
 
         arguments = [_visit(value, f"input.{i}" if i else "input", see) for i, value in enumerate(arguments)]
+        options = {name: _visit(value, f"input.{name}", see) for name, value in options.items()}
         self.events.append(Event("begin", path, prefix, None, call, caller))
         self._callers.append(path)
         result = function(*arguments, **options)

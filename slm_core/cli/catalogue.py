@@ -7,6 +7,7 @@ from slm_core.config.fields import FieldInfo, field_table, type_name
 from slm_core.studies.tables import markdown_table
 
 TITLES = {
+    "model.mixer": "Mixers",
     "model.attention": "Attention",
     "model.position": "Positions",
     "model.norm": "Norms",

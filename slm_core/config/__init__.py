@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from slm_core.config.attention import Attention, Position
 from slm_core.config.bounds import SEED
 from slm_core.config.machine import DTYPES, Memory, Precision, Run
+from slm_core.config.mixer import Mixer
 from slm_core.config.model import Mlp, Model, Norm
 from slm_core.config.option import option
 from slm_core.config.training import Data, Finetune, Optim, Train
 
 __all__ = [
-    "DTYPES", "Attention", "Config", "Data", "Finetune", "Memory", "Mlp", "Model", "Norm", "Optim", "Position",
-    "Precision", "Run", "Train",
+    "DTYPES", "Attention", "Config", "Data", "Finetune", "Memory", "Mixer", "Mlp", "Model", "Norm", "Optim",
+    "Position", "Precision", "Run", "Train",
 ]  # fmt: skip
 
 

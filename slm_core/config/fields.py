@@ -11,6 +11,8 @@ from slm_core.config import Config
 from slm_core.config.option import Option, options
 from slm_core.errors import UserError, nearest
 
+OF_ATTENTION = ("attention", "position")
+"""Sections of the model that only layers with model.mixer.kind=attention read."""
 _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -159,6 +161,16 @@ def reads(section: Any, field: str) -> bool:
     """Returns whether a section reads this field of its own, given the values of its selector fields."""
     rules = options(type(section))[field].read_by
     return all(selected(section, selector) in kinds and reads(section, selector) for selector, kinds in rules.items())
+
+
+def layer_reads(layer: Any, name: str) -> bool:
+    """Returns whether a layer reads the field of this name inside `model.`; `layer` is its `Model`.
+
+    A mixer other than attention reads neither `attention` nor `position`.
+    """
+    section, _, field = name.partition(".")
+    read = layer.mixer.kind == "attention" or section not in OF_ATTENTION
+    return read and reads(getattr(layer, section), field)
 
 
 def selected(section: Any, selector: str) -> str:

@@ -5,8 +5,9 @@ import functools
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from slm_core.config import Attention, Mlp, Model
-from slm_core.config.fields import reads, with_values
+from slm_core.config import Attention, Mixer, Mlp, Model
+from slm_core.config.fields import layer_reads, with_values
+from slm_core.config.mixer import DELTA
 from slm_core.config.model import GATED_MLPS
 from slm_core.config.pattern import Entry, layer_entries, layer_fields, overridden
 
@@ -27,6 +28,15 @@ class AttentionSpec(Attention):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MixerSpec(Mixer):
+    """`Mixer` of one layer, in which every width is a number."""
+
+    key_dim: int
+    value_dim: int
+    convolution: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class MlpSpec(Mlp):
     """`Mlp` of one layer, in which the width is a number."""
 
@@ -37,15 +47,17 @@ class MlpSpec(Mlp):
 class LayerSpec(Model):
     """The model of one layer: its pattern is applied, and every width is a number."""
 
+    mixer: MixerSpec
     attention: AttentionSpec
     mlp: MlpSpec
 
 
 def resolve(model: Model) -> LayerSpec:
     """Fills in every width that is unset, as the field's own line in the schema says."""
+    mixer = _spec(MixerSpec, model.mixer, _unset(model.mixer, _mixer_widths(model)))
     attention = _spec(AttentionSpec, model.attention, _unset(model.attention, _attention_widths(model)))
     mlp = _spec(MlpSpec, model.mlp, _unset(model.mlp, {"hidden": default_hidden(model)}))
-    return _spec(LayerSpec, model, {"attention": attention, "mlp": mlp})
+    return _spec(LayerSpec, model, {"mixer": mixer, "attention": attention, "mlp": mlp})
 
 
 def _spec(kind: type[S], section: Any, changes: dict[str, Any]) -> S:
@@ -55,6 +67,16 @@ def _spec(kind: type[S], section: Any, changes: dict[str, Any]) -> S:
 
 def _unset(section: Any, widths: dict[str, Any]) -> dict[str, Any]:
     return {name: width for name, width in widths.items() if getattr(section, name) is None}
+
+
+def _mixer_widths(model: Model) -> dict[str, int]:
+    """Returns {field: its value} for every field of the mixer that may be unset."""
+    width, kind = model.d_model // model.mixer.n_heads, model.mixer.kind
+    return {
+        "key_dim": width,
+        "value_dim": 2 * width if kind == "mamba2" else width,
+        "convolution": 4 if kind in (*DELTA, "mamba2") else 0,
+    }
 
 
 def _attention_widths(model: Model) -> dict[str, Any]:
@@ -101,8 +123,7 @@ def _round_up(number: int, multiple: int) -> int:
 def _without_unread(model: Model, entry: Entry) -> Model:
     """Resets the fields that the layer's kinds do not read, unless the entry sets them."""
     for name, info in layer_fields().items():
-        section, field = name.split(".")
-        if name not in entry.values and not reads(getattr(model, section), field):
+        if name not in entry.values and not layer_reads(model, name):
             model = with_values(model, {name: info.default})
     return model
 

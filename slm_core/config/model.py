@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from slm_core.config.attention import Attention, Position
 from slm_core.config.bounds import EXPERTS, LAYERS, SCALE, WIDTH
+from slm_core.config.mixer import Mixer
 from slm_core.config.option import option
 
 
@@ -175,10 +176,10 @@ class Mlp:
 class Model:
     """The network that is trained.
 
-    A token embedding, `n_layers` blocks of attention and an MLP around a residual stream of width `d_model`, a final
-    norm and an output head. The sections `attention`, `position`, `norm` and `mlp` describe every block; `pattern`
-    changes their fields from layer to layer, and `slm_core.config.layers.layer_specs` resolves both to one `LayerSpec`
-    per layer.
+    A token embedding, `n_layers` blocks of a mixer and an MLP around a residual stream of width `d_model`, a final norm
+    and an output head. The mixer is attention unless `mixer` says otherwise. The sections `mixer`, `attention`,
+    `position`, `norm` and `mlp` describe every block; `pattern` changes their fields from layer to layer, and
+    `slm_core.config.layers.layer_specs` resolves both to one `LayerSpec` per layer.
 
     The fields of this class itself are those of the whole network: sizes, multipliers, dropout, initial weights. With
     `mup_base_width`, learning rates and initial weights that suit that width also suit `d_model`.
@@ -213,6 +214,7 @@ class Model:
         "",
         "overrides of model fields per layer, tiled over the stack: '5*attention.window=256 | .' (configs/README.md)",
     )
+    mixer: Mixer = dataclasses.field(default_factory=Mixer)
     attention: Attention = dataclasses.field(default_factory=Attention)
     position: Position = dataclasses.field(default_factory=Position)
     norm: Norm = dataclasses.field(default_factory=Norm)

@@ -27,7 +27,26 @@ def _where(entry: Entry, layer: int) -> str:
     return f"layer {layer} (model.pattern entry '{entry.text}'): " if entry.values else ""
 
 
+def _check_mixer(model: Model, where: str) -> None:
+    mixer = model.mixer
+    if mixer.kind != "attention" and mixer.chunk & (mixer.chunk - 1):
+        below = 1 << (mixer.chunk.bit_length() - 1)
+        raise UserError(f"{where}model.mixer.chunk={mixer.chunk} is not a power of two: use {below} or {2 * below}")
+    open_widths = mixer.key_dim is None or mixer.value_dim is None
+    if mixer.kind != "attention" and open_widths and model.d_model % mixer.n_heads:
+        raise UserError(
+            f"{where}model.mixer.n_heads={mixer.n_heads} does not divide model.d_model={model.d_model}:"
+            f" use {nearest_divisor(model.d_model, mixer.n_heads)} heads, or set model.mixer.key_dim and value_dim"
+        )
+    if mixer.kind == "retention" and (key_dim := mixer.key_dim or model.d_model // mixer.n_heads) % 2:
+        raise UserError(
+            f"{where}model.mixer.key_dim={key_dim} is odd, and retention turns pairs of features: use {key_dim + 1}"
+        )
+
+
 def _check_heads(model: Model, where: str) -> None:
+    if model.mixer.kind != "attention":
+        return
     attention = model.attention
     parts = attention.n_heads * (2 if attention.kind == "differential" else 1)
     if attention.head_dim is None and model.d_model % parts:
@@ -46,7 +65,7 @@ def _check_heads(model: Model, where: str) -> None:
 
 def _check_rotation(model: Model, where: str) -> None:
     position = model.position
-    if position.kind != "rope":
+    if position.kind != "rope" or model.mixer.kind != "attention":
         return
     model = resolve(model)
     turning = rotated(model)
@@ -100,7 +119,7 @@ def _check_experts(model: Model, where: str) -> None:
         )
 
 
-_LAYER_CHECKS = (_check_heads, _check_rotation, _check_buckets, _check_experts)
+_LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _check_experts)
 
 
 def _check_values_fit(model: Model) -> None:
@@ -108,6 +127,11 @@ def _check_values_fit(model: Model) -> None:
     layers = layer_specs(model)
     if model.attention.value_residual and len(layers) == 1:
         raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
+    if layers[0].mixer.kind != "attention" and any(layer.attention.value_residual for layer in layers):
+        raise UserError(
+            f"model.attention.value_residual=True mixes in the first layer's values, and model.mixer.kind="
+            f"{layers[0].mixer.kind} of the first layer has none: begin model.pattern with attention"
+        )
     first = value_shape(layers[0].attention)
     for i, layer in enumerate(layers):
         shape = value_shape(layer.attention)

@@ -63,7 +63,7 @@ def _parse_entry(text: str) -> Entry:
 def _check_name(text: str, name: str, has_value: bool) -> None:
     if name not in layer_fields():
         hint = nearest(name.removeprefix("model."), layer_fields())
-        remedy = f"use fields of attention, position, norm or mlp{hint}"
+        remedy = f"use fields of mixer, attention, position, norm or mlp{hint}"
         raise _error(text, f"{name or 'nothing'} is not a field that a layer can change: {remedy}")
     if not has_value:
         raise _error(text, f"{name} has no value: write {name}=VALUE")

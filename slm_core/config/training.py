@@ -19,7 +19,8 @@ class Data:
 
     `source` names the kind of text and `path` the text itself; `tokenizer` makes tokens of it. What these fields select
     is prepared once, into a folder inside `dir`. `split` and `val_fraction` say which part is for validation. Training
-    cuts the tokens into sequences of `seq_len`, which is also the context of the model.
+    cuts the tokens into sequences of `seq_len`, which is also the context of the model. A sequence may hold several
+    documents: `document_mask` and `packing` say what becomes of them.
 
     With `source=task` there is no text: the sequences of `task` are made as they are needed, and the loss is that of
     their answers alone. `task_symbols` and `task_items` are sizes, whose meaning each task has in its file.
@@ -66,6 +67,20 @@ class Data:
     )
     val_fraction: float = option(
         0.1, "share of the text held out for validation", read_by={"source": TEXTS}, above=0, below=1
+    )
+    document_mask: bool = option(
+        False,
+        "documents of a sequence are kept apart: attention, mixers, positions and the loss stop where one ends",
+        read_by={"source": TEXTS},
+    )
+    packing: str = option(
+        "stream",
+        "where training sequences begin; validation is always cut as a stream",
+        read_by={"source": TEXTS},
+        choices={
+            "stream": "where the one before ended, whatever is there",
+            "documents": "with a document; the rest of a document that a sequence cuts is left out",
+        },
     )
     dir: str = option("data", "folder of prepared datasets", read_by={"source": TEXTS})
     task: str = option(

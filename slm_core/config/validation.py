@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from slm_core.config import Config, Model, Position
-from slm_core.config.fields import FieldInfo, field_table, flatten, reads, selected, with_values
+from slm_core.config.fields import FieldInfo, field_table, flatten, layer_reads, reads, selected, with_values
 from slm_core.config.model_checks import check_model, nearest_divisor
 from slm_core.config.option import options
 from slm_core.config.pattern import layer_entries, layer_fields, overridden, parse
@@ -96,16 +96,16 @@ def unread(config: Config, name: str) -> Unread | None:
     if not name.startswith("model.") or in_model not in layer_fields():
         return None if reads(section, field) else _decided(section_name, section, field)
     entries = {entry.text: entry for entry in layer_entries(config.model) if in_model not in entry.values}
-    readers = [getattr(overridden(config.model, entry), in_model.split(".")[0]) for entry in entries.values()]
-    if _acts_outside_layers(config.model, in_model):
-        readers.append(section)
-    if not readers:
-        return Unread("any layer, because model.pattern sets it in each", _BY_PATTERN)
-    if any(reads(reader, field) for reader in readers):
+    if _acts_outside_layers(config.model, in_model) and reads(section, field):
         return None
-    if reads(section, field):
-        return Unread(f"any layer: {_decided(section_name, readers[-1], field).by} in model.pattern", _BY_PATTERN)
-    return _decided(section_name, section, field)
+    layers = [overridden(config.model, entry) for entry in entries.values()]
+    if not layers:
+        return Unread("any layer, because model.pattern sets it in each", _BY_PATTERN)
+    if any(layer_reads(layer, in_model) for layer in layers):
+        return None
+    if layer_reads(config.model, in_model):
+        return Unread(f"any layer: {_decided_in(layers[-1], in_model).by} in model.pattern", _BY_PATTERN)
+    return _decided_in(config.model, in_model)
 
 
 def _acts_outside_layers(model: Model, in_model: str) -> bool:
@@ -113,6 +113,16 @@ def _acts_outside_layers(model: Model, in_model: str) -> bool:
     outer_norm = in_model.startswith("norm.") and (model.norm.placement != "post" or model.embed_norm)
     embedded = in_model.startswith("position.") and model.position.kind in _WHOLE_MODEL_POSITIONS
     return outer_norm or embedded
+
+
+def _decided_in(layer: Model, in_model: str, prefix: str = "model.") -> Unread:
+    """Returns the selector that leaves a field of a layer unread; `prefix` is that of the names to show."""
+    section_name, field = in_model.split(".")
+    section = getattr(layer, section_name)
+    if reads(section, field):
+        kind = f"{prefix}mixer.kind"
+        return Unread(f"{kind}={layer.mixer.kind}", f"leave it unset, or set {kind} to attention")
+    return _decided(f"{prefix}{section_name}", section, field)
 
 
 def _decided(section_name: str, section: Any, field: str) -> Unread:
@@ -142,10 +152,8 @@ def _check_entries_read(model: Model) -> None:
     for entry in parse(model.pattern):
         layer = overridden(model, entry)
         for name, value in entry.values.items():
-            section_name, field = name.split(".")
-            section = getattr(layer, section_name)
-            if not reads(section, field):
-                why = _decided(section_name, section, field)
+            if not layer_reads(layer, name):
+                why = _decided_in(layer, name, prefix="")
                 raise UserError(
                     f"model.pattern, entry '{entry.text}': {name}={value_text(value)} is not read by {why.by}:"
                     f" {why.remedy}"

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 import numpy as np
 
+from slm_core.config import Data
 from slm_core.data.dataset_check import check_dataset
+from slm_core.data.documents import document_starts, marked, packed_starts
 from slm_core.data.split import SIDES
 from slm_core.data.tokenizers import Tokenizer, load_tokenizer
 from slm_core.errors import UserError, nearest
@@ -45,7 +47,10 @@ class _AnyFormat(msgspec.Struct):
 
 
 class Windows(Protocol):
-    """The rows of a split: row i is int32 [seq_len + 1], with `IGNORE` and `unscored` where there is no target."""
+    """The rows of a split: row i is int32 [seq_len + 1].
+
+    Where there is no target, it has `IGNORE`, `unscored` or `first_of_document`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -85,6 +90,8 @@ class TextDataset:
       fingerprint: hash of the text, its order, the split and the tokenizer. Equal fingerprints mean equal tokens.
       vocab_size: number of token ids.
       counts: documents, and tokens and bytes of text of each split ("train_tokens", "validation_bytes", ...).
+      document_mask: whether rows tell documents apart: `first_of_document` marks where one begins.
+      packing: "documents": each training row begins with a document; "stream": rows take one token after the other.
     """
 
     def __init__(self, folder: Path):
@@ -95,6 +102,7 @@ class TextDataset:
         self.fingerprint = manifest.fingerprint
         self.vocab_size = manifest.vocab_size
         self.counts = manifest.counts
+        self.document_mask, self.packing = False, "stream"
         self._dtype = np.dtype(manifest.dtype)
         check_dataset(self.folder, manifest.files, token_files(manifest.dtype), manifest.vocab_size)
 
@@ -119,10 +127,31 @@ class TextDataset:
                 f"{self.folder}: {split}.bin was removed meanwhile; run the same command again to prepare it anew"
             ) from None
 
+    def tell_documents_apart(self, data: Data) -> "TextDataset":
+        """Does what `data.document_mask` and `data.packing` ask for. Returns itself.
+
+        Raises:
+          UserError: nothing in the tokens tells documents apart.
+        """
+        self.document_mask, self.packing = data.document_mask, data.packing
+        field = "data.document_mask=True" if data.document_mask else f"data.packing={data.packing}"
+        if self.manifest["end_of_document"] is not None or (not data.document_mask and data.packing == "stream"):
+            return self
+        single = self.counts["documents"] == 1
+        raise UserError(
+            f"{field}: {self.name} has no end-of-document token, because "
+            + ("it is a single document" if single else f"data.tokenizer={data.tokenizer} has none")
+            + "; leave the field out, or give "
+            + ("text of several documents" if single else "a tokenizer with <|endoftext|>")
+        )
+
     def windows(self, split: str, seq_len: int) -> "TextWindows":
         """Opens the windows of a split. Raises UserError if it is shorter than one window."""
-        tokens = self.tokens(split)
-        windows = TextWindows(tokens, seq_len)
+        tokens, end = self.tokens(split), self.manifest["end_of_document"]
+        starts = None
+        if self.packing == "documents" and split == "train":  # all packings are measured on the same rows
+            starts = packed_starts(document_starts(tokens, end), seq_len, len(tokens))
+        windows = TextWindows(tokens, seq_len, starts, end if self.document_mask else None)
         if not len(tokens) and self.counts[f"{split}_bytes"]:
             raise UserError(
                 f"data.tokenizer: it makes no token of the {self.counts[f'{split}_bytes']} bytes in the {split} "
@@ -149,17 +178,29 @@ class TextWindows:
     """Cuts a token file into windows. Window i has tokens [i * seq_len, (i + 1) * seq_len], int32 [seq_len + 1].
 
     Windows overlap by one token: the last target of one is the first input of the next.
+
+    Args:
+      tokens: of the file.
+      seq_len: tokens of context.
+      starts: the first token of each window, if windows begin elsewhere.
+      end: the token that ends a document, if the first tokens of documents are to be marked.
     """
 
-    def __init__(self, tokens: np.ndarray, seq_len: int):
-        self._tokens, self._seq_len = np.asarray(tokens), seq_len
+    def __init__(self, tokens: np.ndarray, seq_len: int, starts: np.ndarray | None = None, end: int | None = None):
+        self._tokens, self._seq_len, self._starts, self._end = np.asarray(tokens), seq_len, starts, end
 
     def __len__(self) -> int:
-        return max(len(self._tokens) - 1, 0) // self._seq_len
+        return max(len(self._tokens) - 1, 0) // self._seq_len if self._starts is None else len(self._starts)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        start = index * self._seq_len
-        return self._tokens[start : start + self._seq_len + 1].astype(np.int32)
+        start = index * self._seq_len if self._starts is None else int(self._starts[index])
+        row = self._tokens[start : start + self._seq_len + 1].astype(np.int32)
+        return row if self._end is None else marked(row, self._end)
+
+    @property
+    def left_out(self) -> float:
+        """The share of the file's tokens that no window reads."""
+        return 1 - len(self) * self._seq_len / max(len(self._tokens) - 1, 1)
 
 
 def check_split(split: str) -> None:

@@ -3,15 +3,16 @@
 import dataclasses
 from typing import Any, NamedTuple
 
-from slm_core.config import Config, Model
+from slm_core.config import Config, Model, Position
 from slm_core.config.fields import flatten, reads
 from slm_core.config.layers import LayerSpec, layer_specs
+from slm_core.config.option import options
 from slm_core.config.widths import rotated
 from slm_core.model.mup import logit_factor
 from slm_core.model.positions import attention_factor, frequencies
 
-SECTIONS = ("attention", "position", "norm", "mlp")
-TRAINING = ("attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")
+SECTIONS = ("mixer", "attention", "position", "norm", "mlp")
+TRAINING = ("mixer.chunk", "attention.kernel", "norm.alpha", "mlp.balance_loss", "mlp.router_z_loss")
 """Fields of a layer that do not change the function of given weights."""
 OUTSIDE = (
     "d_model", "n_layers", "tie_embeddings", "head_bias", "embed_scale", "embed_norm", "residual_multiplier",
@@ -74,7 +75,11 @@ def _layer(config: Config, layer: LayerSpec) -> dict[str, Any]:
     for section in SECTIONS:
         values |= _section(layer, section)
     values["mlp.balance_bias"] = bool(values.get("mlp.balance_bias"))
-    if layer.position.kind == "rope":
+    if layer.mixer.kind != "attention":
+        embedded = layer.position.kind in options(Position)["kind"].whole_model
+        unread = "attention." if embedded else ("attention.", "position.")
+        values = {name: value for name, value in values.items() if not name.startswith(unread)}
+    elif layer.position.kind == "rope":
         # Settings that turn by the same angles are one function. Others store angles in float32: compare its digits.
         values = {name: value for name, value in values.items() if not name.startswith("position.")}
         turns = tuple(f"{frequency:.6g}" for frequency in frequencies(layer, config.data.seq_len))

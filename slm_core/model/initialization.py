@@ -6,6 +6,7 @@ bitwise the same in both twins and in any order of construction. The canonical n
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ class Spec:
       role: a key of `slm_core.model.parameter_groups.DECAYS`; it decides the parameter group.
       std: standard deviation of the initial values, which are normal; 0: they are `constant`.
       constant: the initial value if `std` is 0.
+      between: the initial values are a `function` of numbers that are uniform between these two.
+      function: a key of FUNCTIONS.
       step: how far an update moves a parameter of role "balance".
       dtype: "uint8" or "int8" for stored codes; "": precision.params.
     """
@@ -31,6 +34,8 @@ class Spec:
     constant: float = 0.0
     step: float = 0.0
     dtype: str = ""
+    between: tuple[float, float] | None = None
+    function: str = "log"
 
 
 NORM_WEIGHT = {"scale": Spec("norm", constant=1.0), "one_plus": Spec("norm")}
@@ -38,6 +43,15 @@ BIAS = Spec("bias")
 HEAD_BIAS = Spec("head_bias")
 SCALAR = Spec("scalar")
 HALF = Spec("scalar", constant=0.5)
+ONE = Spec("scalar", constant=1.0)
+FUNCTIONS = {
+    "log": np.log,
+    "step": lambda log_step: np.log(np.expm1(np.exp(log_step))),  # its softplus is the step
+}
+LOG_RATE = Spec("scalar", between=(1.0, 16.0), function="log")
+"""The rate at which a head forgets starts between 1 and 16 per unit of its step (Mamba-2, Gated DeltaNet)."""
+STEP_BIAS = Spec("scalar", between=(math.log(1e-3), math.log(1e-1)), function="step")
+"""A step starts between 0.001 and 0.1, uniformly in its logarithm (Mamba-2, Gated DeltaNet)."""
 
 
 def matrix(model: Model) -> Spec:
@@ -71,8 +85,10 @@ def initial_value(name: str, shape: tuple[int, ...], spec: Spec, seed: int) -> n
     Philox is a counter-based generator (Salmon et al. 2011, https://doi.org/10.1145/2063384.2063405). Its key, a hash
     of (seed, name), fixes every number.
     """
-    if spec.std == 0:
+    if spec.std == 0 and spec.between is None:
         return np.full(shape, spec.constant)
     key = hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16]
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    if spec.between is not None:
+        return FUNCTIONS[spec.function](generator.uniform(*spec.between, shape))
     return generator.standard_normal(shape) * spec.std

@@ -25,6 +25,12 @@ def rotation(layer: LayerSpec, context: int) -> tuple[np.ndarray, np.ndarray]:
     return factor * np.cos(angle), factor * np.sin(angle)
 
 
+def plain_rotation(width: int, context: int) -> tuple[np.ndarray, np.ndarray]:
+    """Computes cosines and sines of RoPE with theta 10,000 over all features of a head, each [context, width / 2]."""
+    angle = np.outer(np.arange(context), _frequency(1e4, width))
+    return np.cos(angle), np.sin(angle)
+
+
 def frequencies(layer: LayerSpec, context: int) -> np.ndarray:
     """Computes how far each pair of features turns from one position to the next, radians, [rotated / 2].
 
@@ -101,6 +107,14 @@ def attention_factor(position: Position) -> float:
     if position.scaling != "yarn":
         return 1.0
     return position.attention_factor or 0.1 * math.log(max(position.scaling_factor, 1.0)) + 1
+
+
+def log_retention(heads: int) -> np.ndarray:
+    """Computes the log decay of each head of RetNet: log(1 - 2^(-5-h)), h = 0, 1, ... (heads,).
+
+    See Sun et al. 2023, https://arxiv.org/abs/2307.08621, equation 8.
+    """
+    return np.log1p(-(2.0 ** (-5 - np.arange(heads))))
 
 
 def alibi_slopes(heads: int) -> np.ndarray:

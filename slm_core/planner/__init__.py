@@ -2,8 +2,8 @@
 
 `predict` counts the bytes that are alive at the worst moment of an update, part by part, from the config and from the
 parameters that a twin declares. Each twin has its own arithmetic: PyTorch keeps what its operations saved
-(`torch_step`), XLA what its compiler planned (`flax_step`). `search` asks it which settings fit, and `resolve` sets the
-`auto` fields of a config to them.
+(`torch_step`), XLA what its compiler planned (`flax_step`). Recurrent mixers are measured (`mixers`). `search` asks it
+which settings fit, and `resolve` sets the `auto` fields of a config to them.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
       vocab_size: rows of the embedding.
     """
     known, fallbacks = with_fallbacks(config)
-    prediction = _STEPS[twin.framework](known, vocab_size, twin.declare)
+    prediction = _STEPS[twin.framework](known, vocab_size, twin)
     if fallbacks:
         prediction = _with_own_parameters(prediction, known, config, vocab_size, twin.declare)
     if config.run.device != "cpu" or not saves_beside(config):

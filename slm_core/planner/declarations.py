@@ -14,6 +14,23 @@ Declare = Callable[[Config, int], Declared]
 """(config, rows of the embedding) -> {canonical name: (shape, spec)}; see `slm_torch.model.declared`."""
 
 
+class MixerMemory(NamedTuple):
+    """Bytes that a recurrent mixer takes in one micro-batch.
+
+    Args:
+      kept: what its forward pass keeps for the backward pass, beside its input and output.
+      forward, backward: what each pass needs only while it works.
+    """
+
+    kept: int
+    forward: int = 0
+    backward: int = 0
+
+
+MeasureMixer = Callable[[Config], MixerMemory]
+"""(config with one layer) -> what its mixer takes in one micro-batch; see `slm_torch.mixer_memory`."""
+
+
 @dataclass(frozen=True)
 class Twin:
     """The twin to plan for.
@@ -21,10 +38,12 @@ class Twin:
     Args:
       framework: "torch" or "flax". Each has its own arithmetic.
       declare: returns the parameters that a config's model has. Both twins declare the same ones.
+      measure_mixer: measures a mixer that is not attention. No arithmetic counts those.
     """
 
     framework: str
     declare: Declare
+    measure_mixer: MeasureMixer
 
 
 class Parameter(NamedTuple):

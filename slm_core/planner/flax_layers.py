@@ -32,7 +32,8 @@ class Kept(NamedTuple):
 
     Args:
       attention, mlp: of the two halves of a block, each with its norms and the stream after it.
-      all_scores: the share of one array of all scores in `attention`; 0 if the kernel makes no such array.
+      all_scores: the share of one array of all scores in `attention`; 0 if the kernel makes no such array. Of another
+        mixer, what its backward pass needs while it works.
       products: the results of products with weights in both halves.
     """
 
@@ -130,6 +131,9 @@ def _products(layer: LayerSpec) -> float:
         total += heads * (attention.head_dim + attention.v_dim)
     else:
         total = _maps(attention) * (heads + attention.n_kv_heads) * attention.head_dim + value_heads * value_width
-    if layer.mlp.kind != "moe":
-        total += (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden
-    return total + layer.d_model
+    return total + mlp_products(layer) + layer.d_model
+
+
+def mlp_products(layer: LayerSpec) -> float:
+    """Returns the results of an MLP's products with weights that a backward pass needs."""
+    return 0 if layer.mlp.kind == "moe" else (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden

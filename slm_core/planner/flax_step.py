@@ -11,28 +11,29 @@ from dataclasses import replace
 from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.model.layer_groups import Repetition, group_size, repetition
-from slm_core.planner.declarations import Declare, layer_index, without_adapters
-from slm_core.planner.flax_layers import kept
+from slm_core.planner.declarations import Twin, layer_index, without_adapters
+from slm_core.planner.flax_layers import Kept, kept, mlp_products
+from slm_core.planner.mixers import measured_mixers
 from slm_core.planner.prediction import Prediction
 from slm_core.planner.resident import SLICE, resident_memory
 from slm_core.planner.xla_constants import COMPILERS
 
 
-def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
+def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
     """Predicts the memory of an update; see `slm_core.planner.predict`."""
-    step = Step(config, vocab_size, declare)
+    step = Step(config, vocab_size, twin)
     return max((step.at_loss(), step.at_layer(), step.at_update()), key=lambda moment: moment.total)
 
 
 class Step:
     """The sizes that the moments of an update are made of, in bytes."""
 
-    def __init__(self, config: Config, vocab_size: int, declare: Declare):
+    def __init__(self, config: Config, vocab_size: int, twin: Twin):
         train, device = config.train, "cpu" if config.run.device == "cpu" else "gpu"
         self.config, self.vocab, self.cpu = config, vocab_size, device == "cpu"
         self.compiler = COMPILERS[device]
-        self.resident = resident_memory(config, vocab_size, declare)
-        self.base_parameters = without_adapters(config, vocab_size, declare)
+        self.resident = resident_memory(config, vocab_size, twin.declare)
+        self.base_parameters = without_adapters(config, vocab_size, twin.declare)
         self.wide = self.resident.wide
         self.compute = self.wide if self.cpu else self.resident.compute  # XLA's CPU backend computes float16 in float32
         micro = min(train.micro_batch_size or train.batch_size, train.batch_size)
@@ -47,6 +48,13 @@ class Step:
         many = self.compiler.sums_apart_from
         apart = many is not None and (not (self.accumulates or self.looped) or self.tokens >= many)
         self.layers = [kept(layer, config.data.seq_len, device, apart) for layer in layers]
+        for index, mixer in measured_mixers(config, vocab_size, twin, micro).items():
+            products = mixer.products + mlp_products(layers[index])
+            kept_values, work = (
+                size / self.tokens / self.compute for size in (mixer.memory.kept, mixer.memory.backward)
+            )
+            # Both are of the whole layer. A CPU works in the memory that the arrays of the MLP have left.
+            self.layers[index] = Kept(kept_values, 0, 0 if self.cpu else work, products)
         self.stream = self.tokens * config.model.d_model * self.compute
 
     def _stack(self, layers: tuple[LayerSpec, ...]) -> Repetition:

@@ -48,6 +48,8 @@ def fused(graph: Graph, s: Step, layer: LayerSpec, q: Value, k: Value, v: Value,
     if s.gpu and k.size < q.size:  # kernels for older cards and for float32 need repeated keys and values
         k, v = graph.op([k], q.size), graph.op([v], out)
     mask = s.time**2 if layer.attention.window else 0
+    if s.masked:  # PyTorch's kernels add it to the scores, in their dtype
+        mask = s.batch * s.time**2 * s.compute
     return graph.op([q, k, v], out, saved=[q, k, v], saves_output=True, extra=s.tokens * heads * s.wide + mask)
 
 
@@ -60,10 +62,10 @@ def dot_product(graph: Graph, s: Step, layer: LayerSpec, q: Value, k: Value, v: 
     if layer.attention.softcap:
         scores = graph.op([graph.op([scores], scores.size)], scores.size, saves_output=True)
         scores = graph.op([scores], scores.size)
-    mask = s.time**2
+    mask = s.time**2 * (s.batch if s.masked else 1)
     if layer.position.kind in BIASED:
         learned = layer.position.kind == "t5"
-        scores = graph.op([scores], scores.size, passes=(scores,), extra=8 * mask if learned else 0)
+        scores = graph.op([scores], scores.size, passes=(scores,), extra=8 * s.time**2 if learned else 0)
     scores = graph.op([scores], scores.size, extra=mask)
     if layer.attention.sinks:
         scores = graph.op([scores], scores.size)

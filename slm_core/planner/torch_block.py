@@ -1,8 +1,9 @@
-"""The PyTorch twin's block as a graph of sizes: attention and MLP on the residual stream. See `torch_layers`."""
+"""The PyTorch twin's block as a graph of sizes: a mixer and an MLP on the residual stream. See `torch_layers`."""
 
 from slm_core.config import Model
 from slm_core.config.layers import LayerSpec
 from slm_core.planner.graph import Graph, Value
+from slm_core.planner.mixers import Measured
 from slm_core.planner.torch_attention import ATTENTION, Heads
 from slm_core.planner.torch_layers import Step, norm
 from slm_core.planner.torch_mlp import mlp
@@ -32,13 +33,28 @@ class Stream:
         self.added: list[Value] = []
 
 
-def block(graph: Graph, s: Step, path: str, layer: LayerSpec, stream: Stream, gives_values: bool) -> None:
-    """Adds a block. `gives_values`: later layers mix this one's values into theirs."""
+def block(
+    graph: Graph,
+    s: Step,
+    path: str,
+    layer: LayerSpec,
+    stream: Stream,
+    gives_values: bool,
+    mixer: Measured | None,
+) -> None:
+    """Adds a block.
+
+    Args:
+      gives_values: later layers mix this one's values into theirs.
+      mixer: what takes the place of attention.
+    """
 
     def normed(name: str, x: Value) -> Value:
         return norm(graph, s, f"{path}.{name}", layer.norm, x, s.tokens)
 
-    def attend(x: Value) -> Value:
+    def mix(x: Value) -> Value:
+        if mixer is not None:
+            return dropout(graph, s, layer, measured(graph, s, f"{path}.mixer", mixer, x))
         heads = Heads(graph, s, f"{path}.attention", layer, stream.first_values)
         y, values = ATTENTION[layer.attention.kind](heads, x)
         if gives_values:
@@ -58,7 +74,17 @@ def block(graph: Graph, s: Step, path: str, layer: LayerSpec, stream: Stream, gi
             y = graph.op([y], y.size)
         return graph.op([x, y], x.size, passes=(x, y))
 
-    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, attend, feed, add)
+    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, mix, feed, add)
+
+
+def measured(graph: Graph, s: Step, path: str, mixer: Measured, x: Value) -> Value:
+    """Adds a mixer as two operations: the products with its matrices, and all the rest."""
+    weights = [value for name, value in s.weights.items() if name.startswith(f"{path}.")]
+    size = s.tokens * mixer.products * s.compute - x.size  # the last product makes the output
+    inner = graph.op([x, *weights], size, saved=[x], product=True)
+    memory = mixer.memory
+    extra, work = max(memory.kept - size, 0), max(memory.backward - size, 0)
+    return graph.op([inner], x.size, saved=[inner], extra=extra, forward=memory.forward, backward=work, product=True)
 
 
 def _pre(x, normed, attend, feed, add):

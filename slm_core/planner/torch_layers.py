@@ -24,6 +24,7 @@ class Step:
       weights: {canonical name: the parameter's value in the graph}.
       declared: {canonical name: the parameter's shape and role}.
       gpu: whether a GPU computes.
+      masked: whether data.document_mask gives each sequence a mask and positions of its own.
     """
 
     batch: int
@@ -34,6 +35,7 @@ class Step:
     weights: Mapping[str, Value]
     declared: Mapping[str, Parameter]
     gpu: bool
+    masked: bool
 
     @property
     def tokens(self) -> int:
@@ -137,6 +139,6 @@ def rope(graph: Graph, s: Step, layer: LayerSpec, x: Value, rows: int) -> Value:
     width = rotated(layer)
     turned = graph.op([x], rows * width * s.wide) if s.compute != s.wide else x
     half = rows * width // 2 * s.wide
-    tables = s.time * width * s.wide  # cosines and sines, narrowed from float64
+    tables = (s.tokens if s.masked else s.time) * width * s.wide  # cosines and sines, narrowed from float64
     y = graph.op([turned], 2 * half, forward=2 * half, backward=2 * half, extra=tables)
     return graph.op([cast(graph, y, rows * width * s.compute), x], x.size, passes=(x,))

@@ -15,8 +15,9 @@ from slm_core.model.layer_groups import group_size
 from slm_core.model.mup import logit_factor, lr_multiplier
 from slm_core.model.parameter_groups import weight_decay
 from slm_core.planner.allocator import Allocator
-from slm_core.planner.declarations import Declare, Parameter
+from slm_core.planner.declarations import Parameter, Twin
 from slm_core.planner.graph import Graph, Value
+from slm_core.planner.mixers import Measured, measured_mixers
 from slm_core.planner.prediction import PARTS, Prediction
 from slm_core.planner.resident import SLICE, Resident, resident_memory
 from slm_core.planner.simulator import Simulator
@@ -24,14 +25,15 @@ from slm_core.planner.torch_block import Stream, block, dropout
 from slm_core.planner.torch_layers import Step, cast, linear, norm, weight
 
 
-def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
+def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
     """Predicts the memory of an update; see `slm_core.planner.predict`."""
-    always = resident_memory(config, vocab_size, declare)
+    always = resident_memory(config, vocab_size, twin.declare)
     fixed = {"weights": always.weights + _tables(config), "optimizer": always.optimizer}
     micro = min(config.train.micro_batch_size or config.train.batch_size, config.train.batch_size)
     accumulated = micro < config.train.batch_size
+    mixers = measured_mixers(config, vocab_size, twin, micro)
     allocator = Allocator(dict.fromkeys(PARTS, 0) | fixed | {"gradients": always.gradients if accumulated else 0})
-    Simulator(allocator, accumulated).run(_micro_batch(config, always, micro))
+    Simulator(allocator, accumulated).run(_micro_batch(config, always, micro, mixers))
     work = _update(config, always.trained, always.stored)
     updating = fixed | {"gradients": always.gradients, "workspace": work}
     if sum(updating.values()) > allocator.peak_total:
@@ -39,16 +41,16 @@ def predict(config: Config, vocab_size: int, declare: Declare) -> Prediction:
     return Prediction(**allocator.peak)
 
 
-def _micro_batch(config: Config, always: Resident, micro: int) -> Graph:
+def _micro_batch(config: Config, always: Resident, micro: int, mixers: Mapping[int, Measured]) -> Graph:
     """Returns the forward pass of one micro-batch. Its last operation is the loss."""
     weights = {
         name: Value(always.sizes[name], graded=p.role != "frozen", weight=True) for name, p in always.parameters.items()
     }
     sizes, gpu = (always.stored, always.compute, always.wide), config.run.device != "cpu"
-    s = Step(micro, config.data.seq_len, *sizes, weights, always.parameters, gpu)
+    s = Step(micro, config.data.seq_len, *sizes, weights, always.parameters, gpu, config.data.document_mask)
     graph = Graph()
     x = _embedded(graph, s, config.model)
-    x, added = _layers(graph, s, config, x)
+    x, added = _layers(graph, s, config, x, mixers)
     if config.model.norm.placement != "post":
         x = norm(graph, s, "final_norm", config.model.norm, x, s.tokens)
     _loss(graph, s, config, x, added)
@@ -70,14 +72,17 @@ def _embedded(graph: Graph, s: Step, model: Model) -> Value:
     return dropout(graph, s, model, x)
 
 
-def _layers(graph: Graph, s: Step, config: Config, x: Value) -> tuple[Value, list[Value]]:
+def _layers(
+    graph: Graph, s: Step, config: Config, x: Value, mixers: Mapping[int, Measured]
+) -> tuple[Value, list[Value]]:
     """Adds all layers. Returns the stream after them, and the terms that they add to the loss."""
     layers, remat = layer_specs(config.model), config.memory.remat
     mixed = any(layer.attention.value_residual for layer in layers[1:])
     stream = Stream(x)
 
     def call(on: Graph, index: int) -> Value:
-        block(on, s, f"layers.{index}", layers[index], stream, gives_values=mixed and index == 0)
+        gives_values = mixed and index == 0
+        block(on, s, f"layers.{index}", layers[index], stream, gives_values, mixers.get(index))
         return stream.x
 
     def calls(on: Graph, indices: range) -> Value:
@@ -140,6 +145,8 @@ def _tables(config: Config) -> int:
     model, context = config.model, config.data.seq_len
     count = context * model.d_model if model.position.kind == "sinusoidal" else 0
     for layer in layer_specs(model):
+        if layer.mixer.kind != "attention":
+            continue
         attends = 2 if layer.attention.kind == "differential" else 1
         if layer.position.kind == "rope":
             count += context * rotated(layer)

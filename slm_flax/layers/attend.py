@@ -8,6 +8,7 @@ from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import SCALAR
+from slm_flax.layers.documents import Documents
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
@@ -39,8 +40,12 @@ class Attend(nnx.Module):
         v: Float[Array, "batch keys kv_heads v_dim"],
         start: int | Array,
         keys_start: int | Array,
+        documents: Documents | None = None,
     ) -> Float[Array, "batch time heads v_dim"]:
-        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ..."""
+        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ... within documents."""
         bias = None if self.bias is None else self.bias(wide(q.dtype))
         sinks = None if self.sinks is None else self.sinks[...]
-        return self.kernel(q, k, v, start=start, keys_start=keys_start, bias=bias, sinks=sinks, **self.options)
+        options = dict(start=start, keys_start=keys_start, bias=bias, sinks=sinks, **self.options)
+        if documents is not None:
+            options["documents"] = documents.numbers
+        return self.kernel(q, k, v, **options)

@@ -10,6 +10,9 @@ from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim
 Cache = dict[str, Array]
 """{name: [batch, room, ...]}: keys and values, or the latents that give them."""
 
+COUNT = "count"
+"""The entry of a cache that says how many of the rows of a step are tokens. Padding follows them."""
+
 
 def empty_cache(
     entries: Mapping[str, tuple[int, ...]], batch: int, context: int, window: int, dtype: np.dtype
@@ -54,8 +57,8 @@ def trim(cache: Cache, room: Cache, count: Array) -> Cache:
     The newest positions stay, up to the last of the `count` added ones. Padding after these is cut off.
     """
     return {
-        name: value
-        if value.shape == room[name].shape
-        else dynamic_slice_in_dim(value, count, room[name].shape[1], axis=1)
-        for name, value in cache.items()
+        name: cache[name]
+        if cache[name].shape == old.shape
+        else dynamic_slice_in_dim(cache[name], count, old.shape[1], axis=1)
+        for name, old in room.items()
     }

@@ -13,6 +13,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import Spec, matrix, residual_matrix
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.cache import Cache, empty_cache, extend
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.output_gate import output_gate
 from slm_flax.layers.qk_norm import qk_norm
@@ -61,6 +62,7 @@ class DifferentialAttention(nnx.Module):
         start: int | Array,
         cache: Cache | None,
         first_values: Float[Array, "batch time kv_heads v_dim"] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time kv_heads v_dim"]]:
         """Attends as `GroupedQueryAttention` does; v_dim is 2 head_dim."""
         q = self.q_proj(x).reshape(*x.shape[:-1], 2 * self.heads, self.head_dim)
@@ -71,15 +73,15 @@ class DifferentialAttention(nnx.Module):
         if self.k_norm is not None:
             k = self.k_norm(k)
         if self.position is not None:
-            q, k = self.position(q, start), self.position(k, start)
+            q, k = self.position(q, start, documents), self.position(k, start, documents)
         if self.value_residual is not None:
             v = self.value_residual(v, first_values)
         keys_start = start
         if cache is not None:
             seen, keys_start = extend(cache, {"k": k, "v": v}, start, self.window)
             k, v = seen["k"], seen["v"]
-        y_1 = self.attend_1(q[:, :, : self.heads], k[:, :, : self.kv_heads], v, start, keys_start)
-        y_2 = self.attend_2(q[:, :, self.heads :], k[:, :, self.kv_heads :], v, start, keys_start)
+        y_1 = self.attend_1(q[:, :, : self.heads], k[:, :, : self.kv_heads], v, start, keys_start, documents)
+        y_2 = self.attend_2(q[:, :, self.heads :], k[:, :, self.kv_heads :], v, start, keys_start, documents)
         y = self.head_norm(y_1 - self._lambda().astype(x.dtype) * y_2) * (1 - self.lambda_init).astype(x.dtype)
         if self.gate is not None:
             y = self.gate(y, x)

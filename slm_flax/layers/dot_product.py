@@ -24,6 +24,7 @@ def dot_product(
     softcap: float = 0.0,
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
+    documents: Int[Array, "batch keys"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
     """Computes softmax attention with all scores in memory.
 
@@ -47,6 +48,8 @@ def dot_product(
       bias: is added to the scores of each head, by the distance of the query from the key.
       sinks: one score per head that takes part in the softmax but has no value (gpt-oss,
         https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
+      documents: the number of the document of each key, and of the query at its position. A query sees the keys of its
+        own document.
     """
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
@@ -58,6 +61,8 @@ def dot_product(
         by_distance = bias[:, jnp.clip(distance, 0, bias.shape[1] - 1)]
         scores = scores + rearrange(by_distance, "(g r) t s -> g r t s", r=scores.shape[2])
     mask = visible(distance, start, window)
+    if documents is not None:
+        mask = mask & same_document(documents, q.shape[-2], start - keys_start)[:, None, None]
     scores = jnp.where(mask, scores, MASKED)
     if sinks is None:
         weights = jax.nn.softmax(scores, axis=-1)
@@ -79,3 +84,11 @@ def visible(distance: Int[Array, "time keys"], start: int | Array, window: int) 
     position = start + jnp.arange(distance.shape[0])[:, None]
     oldest = jnp.minimum(position, window - 1) if window else position
     return (distance >= 0) & (distance <= oldest)
+
+
+def same_document(
+    documents: Int[Array, "batch keys"], time: int, offset: Array | int
+) -> Bool[Array, "batch time keys"]:
+    """Tells which keys are in the document of each query; the first query stands `offset` after the first key."""
+    of_queries = jax.lax.dynamic_slice_in_dim(documents, offset, time, 1)
+    return of_queries[:, :, None] == documents[:, None, :]

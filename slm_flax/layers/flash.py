@@ -9,7 +9,7 @@ import numpy as np
 from einops import rearrange
 from jax import Array
 from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim, fori_loop
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from slm_flax.layers.dot_product import MASKED
 from slm_flax.numerics import wide, wide_product
@@ -35,6 +35,7 @@ def flash(
     softcap: float = 0.0,
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
+    documents: Int[Array, "batch keys"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
     """Computes softmax attention in tiles of scores, so that memory is linear in the context.
 
@@ -51,7 +52,7 @@ def flash(
 
     L starts from the sink, or from the logarithm of almost nothing. A bias is added to s by distance. The gradient of
     the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key are left out: loops over
-    tiles end at the mask, whose place may be known only at run time.
+    tiles end at the mask, whose place may be known only at run time. Keys of other documents get MASKED.
     """
     (batch, time, heads, _), (keys, kv_heads) = q.shape, k.shape[1:3]
     size = TILE if jax.default_backend() == "cpu" else GPU_TILE
@@ -63,7 +64,11 @@ def flash(
     first = rearrange(first, "b (g r) t 1 -> (b g) (r t) 1", g=kv_heads)
     q, k, v = _by_tile(q, height, kv_heads), _by_tile(k, width, kv_heads), _by_tile(v, width, kv_heads)
     unused = jnp.maximum(-keys_start, 0)  # keys at positions before 0 are hidden
-    y = _attend(options, q, k, v, bias, first, jnp.asarray(start - keys_start), unused)
+    numbers = None
+    if documents is not None:
+        queries = documents[:, start - keys_start :][:, :time]
+        numbers = _by_tile(queries[..., None, None], height, 1), _by_tile(documents[..., None, None], width, 1)
+    y = _attend(options, q, k, v, bias, first, jnp.asarray(start - keys_start), unused, numbers)
     return rearrange(y, "n (b g) (r t) d -> b (n t) (g r) d", g=kv_heads, t=height)[:, :time]
 
 
@@ -82,14 +87,17 @@ class Options(NamedTuple):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options, q, k, v, bias, first, start, unused):
-    """The first key stands at 0, the first query at `start`; the `unused` first keys are hidden."""
-    return _forward(options, q, k, v, bias, first, start, unused)[0]
+def _attend(options, q, k, v, bias, first, start, unused, numbers):
+    """The first key stands at 0, the first query at `start`; the `unused` first keys are hidden.
+
+    `numbers` are the documents of queries and of keys, by tile, or None.
+    """
+    return _forward(options, q, k, v, bias, first, start, unused, numbers)[0]
 
 
-def _forward(options, q, k, v, bias, first, start, unused):
+def _forward(options, q, k, v, bias, first, start, unused, numbers):
     dtype = first.dtype
-    tiles = Tiles(options, bias, start, unused, dtype)
+    tiles = Tiles(options, bias, start, unused, numbers, dtype)
 
     def rows(i):
         def mix(j, so_far):
@@ -106,7 +114,7 @@ def _forward(options, q, k, v, bias, first, start, unused):
         return mixed.astype(v.dtype), log_sum
 
     y, log_sum = jax.lax.map(rows, jnp.arange(len(q)))
-    return y, (q, k, v, bias, first, start, unused, y, log_sum)
+    return y, (q, k, v, bias, first, start, unused, numbers, y, log_sum)
 
 
 def _forward_and_save(options, *inputs):
@@ -117,9 +125,9 @@ def _forward_and_save(options, *inputs):
 
 
 def _backward(options, saved, dy):
-    (q, k, v, bias, first, start, unused, y, log_sum), learned = saved
+    (q, k, v, bias, first, start, unused, numbers, y, log_sum), learned = saved
     dtype = first.dtype
-    tiles = Tiles(options, bias, start, unused, dtype)
+    tiles = Tiles(options, bias, start, unused, numbers, dtype)
     mean = (dy.astype(dtype) * y).sum(-1, keepdims=True)
 
     def columns(so_far, j):
@@ -142,7 +150,7 @@ def _backward(options, saved, dy):
     (dq, dtable), (dk, dv) = jax.lax.scan(columns, [*zeros], jnp.arange(len(k)))
     dbias = None if learned is None else tiles.bias_gradient(dtable, bias)
     dfirst = -(jnp.exp(first - log_sum) * mean).sum(0)
-    return dq.astype(q.dtype), dk, dv, dbias, dfirst, None, None
+    return dq.astype(q.dtype), dk, dv, dbias, dfirst, None, None, None
 
 
 _attend.defvjp(_forward_and_save, _backward, symbolic_zeros=True)
@@ -155,8 +163,16 @@ class Tiles:
     table, which starts one to the left of the slice above. Zeros on both sides are for the hidden part of tiles.
     """
 
-    def __init__(self, options: Options, bias: Array | None, start: Index, unused: Index, dtype: np.dtype):
-        self.options, self.start, self.unused, self.dtype = options, start, unused, dtype
+    def __init__(
+        self,
+        options: Options,
+        bias: Array | None,
+        start: Index,
+        unused: Index,
+        numbers: tuple[Array, Array] | None,
+        dtype: np.dtype,
+    ):
+        self.options, self.start, self.unused, self.numbers, self.dtype = options, start, unused, numbers, dtype
         self.table = None
         if bias is not None:
             hidden = options.height + options.width - 1
@@ -192,6 +208,9 @@ class Tiles:
         mask = (distance >= 0) & (column >= self.unused) & (column < self.options.keys)
         if window:
             mask &= distance < window
+        if self.numbers is not None:
+            queries, keys = self.numbers
+            mask = mask & (queries[i] == keys[j].mT)[:, None]
         return jnp.where(mask, by_head, MASKED).reshape(s.shape), slope
 
     def _diagonals(self, table: Array, i: Index, j: Index) -> Array:

@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from slm_core.logging import say_once
-from slm_flax.layers.dot_product import distances, dot_product, visible
+from slm_flax.layers.dot_product import distances, dot_product, same_document, visible
 from slm_flax.layers.flash import flash
 
 BLOCKS, SMALLEST_BLOCK = 4, 64
@@ -25,6 +25,7 @@ def fused(
     softcap: float = 0.0,
     bias: Float[Array, "heads distances"] | None = None,
     sinks: Float[Array, "heads"] | None = None,
+    documents: Int[Array, "batch keys"] | None = None,
 ) -> Float[Array, "batch time heads v_dim"]:
     """Computes softmax attention by `jax.nn.dot_product_attention`.
 
@@ -39,11 +40,12 @@ def fused(
     if lacking:
         say_once(f"model.attention.kernel=fused cannot apply {lacking} in JAX: flash computes those layers")
     if lacking or jax.default_backend() != "cpu":
-        options = dict(scale=scale, window=window, softcap=softcap, bias=bias, sinks=sinks)
+        options = dict(scale=scale, window=window, softcap=softcap, bias=bias, sinks=sinks, documents=documents)
         return flash(q, k, v, start=start, keys_start=keys_start, **options)
     if _whole(q, k, start, keys_start):
-        return _in_blocks(q, k, v, scale=scale, window=window, bias=bias)
-    return _attend(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
+        return _in_blocks(q, k, v, scale=scale, window=window, bias=bias, documents=documents)
+    options = dict(scale=scale, window=window, bias=bias, documents=documents)
+    return _attend(q, k, v, start=start, keys_start=keys_start, **options)
 
 
 def _whole(q: Array, k: Array, start: int | Array, keys_start: int | Array) -> bool:
@@ -51,14 +53,17 @@ def _whole(q: Array, k: Array, start: int | Array, keys_start: int | Array) -> b
     return known and start == keys_start == 0 and q.shape[1] == k.shape[1]
 
 
-def _in_blocks(q: Array, k: Array, v: Array, *, scale: float, window: int, bias: Array | None) -> Array:
+def _in_blocks(
+    q: Array, k: Array, v: Array, *, scale: float, window: int, bias: Array | None, documents: Array | None
+) -> Array:
     time = q.shape[1]
     size = max(-(-time // BLOCKS), SMALLEST_BLOCK)
     blocks = []
     for begin in range(0, time, size):
         oldest = max(begin - window + 1, 0) if window else 0
         keys = slice(oldest, min(begin + size, time))
-        options = dict(start=begin, keys_start=oldest, scale=scale, window=window, bias=bias)
+        numbers = None if documents is None else documents[:, keys]
+        options = dict(start=begin, keys_start=oldest, scale=scale, window=window, bias=bias, documents=numbers)
         blocks.append(_attend(q[:, begin : begin + size], k[:, keys], v[:, keys], **options))
     return jnp.concatenate(blocks, axis=1)
 
@@ -73,14 +78,18 @@ def _attend(
     scale: float,
     window: int,
     bias: Array | None,
+    documents: Array | None,
 ) -> Array:
     # JAX's function computes its softmax in float32, and lacks float16 on a CPU.
     if q.dtype in (jnp.float64, jnp.float16):
-        return dot_product(q, k, v, start=start, keys_start=keys_start, scale=scale, window=window, bias=bias)
-    causal = _whole(q, k, start, keys_start) and not window and bias is None
+        options = dict(scale=scale, window=window, bias=bias, documents=documents)
+        return dot_product(q, k, v, start=start, keys_start=keys_start, **options)
+    causal = _whole(q, k, start, keys_start) and not window and bias is None and documents is None
     if causal:
         return jax.nn.dot_product_attention(q, k, v, is_causal=True, scale=scale)
     distance = distances(q.shape[1], k.shape[1], start - keys_start)
     mask = visible(distance, start, window)[None, None]
+    if documents is not None:
+        mask = mask & same_document(documents, q.shape[1], start - keys_start)[:, None]
     added = None if bias is None else bias[:, jnp.clip(distance, 0, bias.shape[1] - 1)][None].astype(q.dtype)
     return jax.nn.dot_product_attention(q, k, v, bias=added, mask=mask, scale=scale)

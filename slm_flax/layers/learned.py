@@ -2,11 +2,11 @@
 
 from flax import nnx
 from jax import Array
-from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import embedding
+from slm_flax.layers.documents import Documents, at_positions
 from slm_flax.params import declare
 
 
@@ -27,6 +27,8 @@ class LearnedPosition(nnx.Module):
     def __init__(self, layer: LayerSpec, context: int):
         self.weight = declare((context, layer.d_model), embedding(layer))
 
-    def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
-        """Adds the vectors of positions start, start + 1, ..."""
-        return x + dynamic_slice_in_dim(self.weight[...], start, x.shape[1]).astype(x.dtype)
+    def __call__(
+        self, x: Float[Array, "batch time d_model"], start: int | Array, documents: Documents | None = None
+    ) -> Float[Array, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..., or from 0 on in each document."""
+        return x + at_positions(self.weight[...], start, x.shape[1], documents).astype(x.dtype)

@@ -12,6 +12,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_flax.layers.attend import Attend
 from slm_flax.layers.cache import Cache, empty_cache, extend
+from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.output_gate import output_gate
 from slm_flax.layers.qk_norm import qk_norm
@@ -61,6 +62,7 @@ class LatentAttention(nnx.Module):
         start: int | Array,
         cache: Cache | None,
         first_values: Float[Array, "batch time heads v_dim"] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Array, "batch time d_model"], Float[Array, "batch time heads v_dim"]]:
         """Attends as `GroupedQueryAttention` does; kv_heads is heads, and head_dim of the values is v_dim."""
         q, q_rope = self._queries(x)
@@ -68,7 +70,7 @@ class LatentAttention(nnx.Module):
         k_rope = self.k_rope_proj(x).reshape(*x.shape[:-1], 1, self.rope_dim)
         v = values = self._values(latent)
         if self.position is not None:
-            q_rope, k_rope = self.position(q_rope, start), self.position(k_rope, start)
+            q_rope, k_rope = self.position(q_rope, start, documents), self.position(k_rope, start, documents)
         if self.value_residual is not None:
             v = self.value_residual(v, first_values)
         keys_start = start
@@ -81,7 +83,7 @@ class LatentAttention(nnx.Module):
         if self.k_norm is not None:
             k = self.k_norm(k)
         k = jnp.concatenate([k, jnp.broadcast_to(k_rope, (*k.shape[:-1], self.rope_dim))], axis=-1)
-        y = self.attend(jnp.concatenate([q, q_rope], axis=-1), k, v, start, keys_start)
+        y = self.attend(jnp.concatenate([q, q_rope], axis=-1), k, v, start, keys_start, documents)
         if self.gate is not None:
             y = self.gate(y, x)
         return self.o_proj(y.reshape(*x.shape[:-1], -1)), values

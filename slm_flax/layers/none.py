@@ -5,6 +5,7 @@ from jax import Array
 from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
+from slm_flax.layers.documents import Documents
 
 
 class NoPosition(nnx.Module):
@@ -21,7 +22,7 @@ class NoPosition(nnx.Module):
         pass
 
     def __call__(
-        self, x: Float[Array, "batch time heads head_dim"], start: int | Array
+        self, x: Float[Array, "batch time heads head_dim"], start: int | Array, documents: Documents | None = None
     ) -> Float[Array, "batch time heads head_dim"]:
         """Returns `x` unchanged."""
         return x

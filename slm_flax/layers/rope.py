@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 from slm_core.model.positions import rotation
+from slm_flax.layers.documents import Documents, at_positions
 from slm_flax.numerics import wide
 
 
@@ -36,15 +36,16 @@ class RoPE(nnx.Module):
         self.cos, self.sin = rotation(layer, context)
 
     def __call__(
-        self, x: Float[Array, "batch time heads head_dim"], start: int | Array
+        self, x: Float[Array, "batch time heads head_dim"], start: int | Array, documents: Documents | None = None
     ) -> Float[Array, "batch time heads head_dim"]:
-        """Rotates the heads at positions start, start + 1, ..."""
+        """Rotates the heads at positions start, start + 1, ..., or from 0 on in each document."""
         dtype = wide(x.dtype)
-        cos, sin = (
-            dynamic_slice_in_dim(jnp.asarray(t, dtype), start, x.shape[1])[:, None] for t in (self.cos, self.sin)
-        )
-        turned, rest = x[..., : self.rotary].astype(dtype), x[..., self.rotary :]
-        a, b = jnp.split(turned, 2, axis=-1)
-        return jnp.concatenate(
-            [(a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype), rest], axis=-1
-        )
+        tables = (jnp.asarray(t, dtype) for t in (self.cos, self.sin))
+        cos, sin = (at_positions(t, start, x.shape[1], documents)[..., None, :] for t in tables)
+        return jnp.concatenate([*turned(x[..., : self.rotary], cos, sin), x[..., self.rotary :]], axis=-1)
+
+
+def turned(x: Array, cos: Array, sin: Array) -> tuple[Array, Array]:
+    """Turns the pairs of `x` by angles. Returns the first and the second features of all pairs, in the dtype of `x`."""
+    a, b = jnp.split(x.astype(cos.dtype), 2, axis=-1)
+    return (a * cos - b * sin).astype(x.dtype), (b * cos + a * sin).astype(x.dtype)

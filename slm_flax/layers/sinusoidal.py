@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float
 
 from slm_core.config.layers import LayerSpec
+from slm_flax.layers.documents import Documents, at_positions
 
 
 class SinusoidalPosition(nnx.Module):
@@ -28,6 +28,8 @@ class SinusoidalPosition(nnx.Module):
         angle = np.outer(np.arange(context), frequency)
         self.table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, layer.d_model)
 
-    def __call__(self, x: Float[Array, "batch time d_model"], start: int | Array) -> Float[Array, "batch time d_model"]:
-        """Adds the vectors of positions start, start + 1, ..."""
-        return x + dynamic_slice_in_dim(jnp.asarray(self.table, x.dtype), start, x.shape[1])
+    def __call__(
+        self, x: Float[Array, "batch time d_model"], start: int | Array, documents: Documents | None = None
+    ) -> Float[Array, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..., or from 0 on in each document."""
+        return x + at_positions(jnp.asarray(self.table, x.dtype), start, x.shape[1], documents)

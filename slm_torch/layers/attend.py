@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import SCALAR
+from slm_torch.layers.documents import Documents
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
@@ -39,7 +40,11 @@ class Attend(nn.Module):
         v: Float[Tensor, "batch keys kv_heads v_dim"],
         start: int,
         keys_start: int,
+        documents: Documents | None = None,
     ) -> Float[Tensor, "batch time heads v_dim"]:
-        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ..."""
+        """Attends from positions start, start + 1, ... to keys at keys_start, keys_start + 1, ... within documents."""
         bias = None if self.bias is None else self.bias(wide(q.dtype))
-        return self.kernel(q, k, v, start=start, keys_start=keys_start, bias=bias, sinks=self.sinks, **self.options)
+        options = dict(start=start, keys_start=keys_start, bias=bias, sinks=self.sinks, **self.options)
+        if documents is not None:
+            options["documents"] = documents.numbers
+        return self.kernel(q, k, v, **options)

@@ -23,6 +23,7 @@ def dot_product(
     softcap: float = 0.0,
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
+    documents: Int[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
     """Computes softmax attention with all scores in memory.
 
@@ -46,6 +47,8 @@ def dot_product(
       bias: is added to the scores of each head, by the distance of the query from the key.
       sinks: one score per head that takes part in the softmax but has no value (gpt-oss,
         https://arxiv.org/abs/2508.10925; Xiao et al. 2023, https://arxiv.org/abs/2309.17453).
+      documents: the number of the document of each key, and of the query at its position. A query sees the keys of its
+        own document.
     """
     q = rearrange(q, "b t (g r) d -> b g r t d", g=k.shape[2])
     k, v = rearrange(k, "b s g d -> b g 1 s d"), rearrange(v, "b s g d -> b g 1 s d")
@@ -57,6 +60,8 @@ def dot_product(
         by_distance = bias[:, distance.clamp(0, bias.shape[1] - 1)]
         scores = scores + rearrange(by_distance, "(g r) t s -> g r t s", r=scores.shape[2])
     mask = visible(distance, start, window)
+    if documents is not None:
+        mask = mask & same_document(documents, q.shape[-2], start - keys_start)[:, None, None]
     scores = torch.where(mask, scores, MASKED)
     if sinks is None:
         weights = torch.softmax(scores, dim=-1)
@@ -77,3 +82,8 @@ def visible(distance: Int[Tensor, "time keys"], start: int, window: int) -> Bool
     position = start + torch.arange(distance.shape[0], device=distance.device)[:, None]
     oldest = position.clamp(max=window - 1) if window else position
     return (distance >= 0) & (distance <= oldest)
+
+
+def same_document(documents: Int[Tensor, "batch keys"], time: int, offset: int) -> Bool[Tensor, "batch time keys"]:
+    """Tells which keys are in the document of each query; the first query stands `offset` after the first key."""
+    return documents[:, offset : offset + time, None] == documents[:, None, :]

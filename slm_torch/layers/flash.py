@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
@@ -30,6 +30,7 @@ def flash(
     softcap: float = 0.0,
     bias: Float[Tensor, "heads distances"] | None = None,
     sinks: Float[Tensor, "heads"] | None = None,
+    documents: Int[Tensor, "batch keys"] | None = None,
 ) -> Float[Tensor, "batch time heads v_dim"]:
     """Computes softmax attention in tiles of scores, so that memory is linear in the context.
 
@@ -45,13 +46,14 @@ def flash(
         p = exp(s - L);  dv = p^T dy;  ds = p (dy v^T - sum(dy y));  dq = ds k scale;  dk = ds^T q scale
 
     L starts from the sink, or from the logarithm of almost nothing. Bias and mask are numbers by distance that are
-    added to s. The gradient of the bias at a distance is the sum of ds along that diagonal. Tiles without a visible key
-    are left out.
+    added to s; keys of other documents get MASKED. The gradient of the bias at a distance is the sum of ds along that
+    diagonal. Tiles without a visible key are left out.
     """
     unused = max(-keys_start, 0)  # keys at positions before 0 are hidden
     options = Options(start - keys_start - unused, scale, window, softcap)
+    numbers = None if documents is None else documents[:, unused:]
     # pyrefly: ignore[bad-return]  torch declares no type for `apply`
-    return _Flash.apply(q, k[:, unused:], v[:, unused:], bias, sinks, options)
+    return _Flash.apply(q, k[:, unused:], v[:, unused:], bias, sinks, numbers, options)
 
 
 class Options(NamedTuple):
@@ -66,10 +68,10 @@ class Options(NamedTuple):
 
 class _Flash(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, bias, sinks, options):
+    def forward(ctx, q, k, v, bias, sinks, documents, options):
         batch, time, heads, _ = q.shape
         dtype, v_dim = wide(q.dtype), v.shape[3]
-        tiles = Tiles(q, k, bias, options)
+        tiles = Tiles(q, k, bias, documents, options)
         queries, keys, values = _by_group(q, k), _by_group(k, k)[:, 0], _by_group(v, k)[:, 0]
         y = queries.new_empty(*queries.shape[:3], v_dim)
         first = q.new_full((heads,), NOTHING, dtype=dtype) if sinks is None else sinks.to(dtype)
@@ -89,7 +91,7 @@ class _Flash(torch.autograd.Function):
             y[:, :, rows] = mixed.view(y[:, :, rows].shape)
             log_sum[:, :, rows] = so_far.view(log_sum[:, :, rows].shape)
         y = _by_position(y, batch)
-        ctx.save_for_backward(q, k, v, bias, sinks, y, log_sum)
+        ctx.save_for_backward(q, k, v, bias, sinks, documents, y, log_sum)
         ctx.options = options
         return y
 
@@ -97,9 +99,9 @@ class _Flash(torch.autograd.Function):
     @once_differentiable
     # pyrefly: ignore[bad-override]  torch declares that it takes any gradients
     def backward(ctx, dy):
-        q, k, v, bias, sinks, y, log_sum = ctx.saved_tensors
+        q, k, v, bias, sinks, documents, y, log_sum = ctx.saved_tensors
         batch, dtype = q.shape[0], wide(q.dtype)
-        tiles = Tiles(q, k, bias, ctx.options)
+        tiles = Tiles(q, k, bias, documents, ctx.options)
         queries, keys, values = _by_group(q, k), _by_group(k, k)[:, 0], _by_group(v, k)[:, 0]
         dys, mean = _by_group(dy, k), _by_group((dy.to(dtype) * y).sum(-1, keepdim=True), k)
         dq = torch.zeros_like(queries, dtype=dtype)
@@ -129,7 +131,7 @@ class _Flash(torch.autograd.Function):
         if sinks is not None:
             mean, log_sum = _by_position(mean, batch)[..., 0], _by_position(log_sum, batch)[..., 0]
             dsinks = -(torch.exp(sinks - log_sum) * mean).sum((0, 1)).to(sinks.dtype)
-        return dq, dk, dv, dbias, dsinks, None
+        return dq, dk, dv, dbias, dsinks, None, None
 
 
 class Tiles:
@@ -140,9 +142,9 @@ class Tiles:
     above.
     """
 
-    def __init__(self, q: Tensor, k: Tensor, bias: Tensor | None, options: Options):
+    def __init__(self, q: Tensor, k: Tensor, bias: Tensor | None, documents: Tensor | None, options: Options):
         (self.batch, time), keys = q.shape[:2], k.shape[1]
-        self.options, self.biased = options, bias is not None
+        self.options, self.biased, self.documents = options, bias is not None, documents
         size = TILE if q.device.type == "cpu" else GPU_TILE
         height = min(size, time)
         width = max(min(size * size // height, keys), 1)  # few queries take wide tiles
@@ -177,6 +179,10 @@ class Tiles:
             pieces = self.table.unfold(-1, width, 1)
             x = self.largest - largest
             self._by_head(s, rows).add_(pieces[:, x : x + height].flip(1))
+        if self.documents is not None:
+            queries = slice(rows.start + self.options.start, rows.stop + self.options.start)
+            other = self.documents[:, queries, None] != self.documents[:, None, columns]
+            self._by_head(s, rows).masked_fill_(other[:, None], MASKED)
         return s, slope
 
     def add_diagonals(self, dtable: Tensor, ds: Tensor, rows: slice, columns: slice) -> None:

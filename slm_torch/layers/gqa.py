@@ -10,6 +10,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.attend import Attend
 from slm_torch.layers.cache import Cache, empty_cache, extend
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.output_gate import output_gate
 from slm_torch.layers.qk_norm import qk_norm
@@ -57,6 +58,7 @@ class GroupedQueryAttention(nn.Module):
         start: int,
         cache: Cache | None,
         first_values: Float[Tensor, "batch time kv_heads head_dim"] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time kv_heads head_dim"]]:
         """Attends from positions start, start + 1, ...
 
@@ -65,6 +67,7 @@ class GroupedQueryAttention(nn.Module):
           start: position of the first row of `x`.
           cache: if given, it gets the new positions, in place, and queries see all of it.
           first_values: the values of the first layer, for the value residual.
+          documents: of packed sequences, which are kept apart; without a cache.
 
         Returns:
           The output, and the values of these positions before the value residual.
@@ -77,14 +80,14 @@ class GroupedQueryAttention(nn.Module):
         if self.k_norm is not None:
             k = self.k_norm(k)
         if self.position is not None:
-            q, k = self.position(q, start), self.position(k, start)
+            q, k = self.position(q, start, documents), self.position(k, start, documents)
         if self.value_residual is not None:
             v = self.value_residual(v, first_values)
         keys_start = start
         if cache is not None:
             seen, keys_start = extend(cache, {"k": k, "v": v}, start, self.window)
             k, v = seen["k"], seen["v"]
-        y = self.attend(q, k, v, start, keys_start)
+        y = self.attend(q, k, v, start, keys_start, documents)
         if self.gate is not None:
             y = self.gate(y, x)
         return self.o_proj(y.flatten(-2)), values

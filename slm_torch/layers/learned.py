@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import embedding
+from slm_torch.layers.documents import Documents, at_positions
 from slm_torch.params import declare
 
 
@@ -26,6 +27,8 @@ class LearnedPosition(nn.Module):
         super().__init__()
         self.weight = declare((context, layer.d_model), embedding(layer))
 
-    def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
-        """Adds the vectors of positions start, start + 1, ..."""
-        return x + self.weight[start : start + x.shape[1]].to(x.dtype)
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"], start: int, documents: Documents | None = None
+    ) -> Float[Tensor, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..., or from 0 on in each document."""
+        return x + at_positions(self.weight, start, x.shape[1], documents).to(x.dtype)

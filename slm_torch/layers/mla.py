@@ -10,6 +10,7 @@ from slm_core.config.layers import LayerSpec
 from slm_core.model.initialization import matrix, residual_matrix
 from slm_torch.layers.attend import Attend
 from slm_torch.layers.cache import Cache, empty_cache, extend
+from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.output_gate import output_gate
 from slm_torch.layers.qk_norm import qk_norm
@@ -60,6 +61,7 @@ class LatentAttention(nn.Module):
         start: int,
         cache: Cache | None,
         first_values: Float[Tensor, "batch time heads v_dim"] | None,
+        documents: Documents | None = None,
     ) -> tuple[Float[Tensor, "batch time d_model"], Float[Tensor, "batch time heads v_dim"]]:
         """Attends as `GroupedQueryAttention` does; kv_heads is heads, and head_dim of the values is v_dim."""
         q, q_rope = self._queries(x)
@@ -67,7 +69,7 @@ class LatentAttention(nn.Module):
         k_rope = self.k_rope_proj(x).unflatten(-1, (1, self.rope_dim))
         v = values = self._values(latent)
         if self.position is not None:
-            q_rope, k_rope = self.position(q_rope, start), self.position(k_rope, start)
+            q_rope, k_rope = self.position(q_rope, start, documents), self.position(k_rope, start, documents)
         if self.value_residual is not None:
             v = self.value_residual(v, first_values)
         keys_start = start
@@ -80,7 +82,7 @@ class LatentAttention(nn.Module):
         if self.k_norm is not None:
             k = self.k_norm(k)
         k = torch.cat([k, k_rope.expand(-1, -1, self.heads, -1)], dim=-1)
-        y = self.attend(torch.cat([q, q_rope], dim=-1), k, v, start, keys_start)
+        y = self.attend(torch.cat([q, q_rope], dim=-1), k, v, start, keys_start, documents)
         if self.gate is not None:
             y = self.gate(y, x)
         return self.o_proj(y.flatten(-2)), values

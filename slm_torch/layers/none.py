@@ -4,6 +4,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config.layers import LayerSpec
+from slm_torch.layers.documents import Documents
 
 
 class NoPosition(nn.Module):
@@ -20,7 +21,7 @@ class NoPosition(nn.Module):
         super().__init__()
 
     def forward(
-        self, x: Float[Tensor, "batch time heads head_dim"], start: int
+        self, x: Float[Tensor, "batch time heads head_dim"], start: int, documents: Documents | None = None
     ) -> Float[Tensor, "batch time heads head_dim"]:
         """Returns `x` unchanged."""
         return x

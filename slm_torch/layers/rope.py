@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from slm_core.config.layers import LayerSpec
 from slm_core.config.widths import rotated
 from slm_core.model.positions import rotation
+from slm_torch.layers.documents import Documents, at_positions
 from slm_torch.numerics import wide
 
 
@@ -37,12 +38,15 @@ class RoPE(nn.Module):
         self.register_buffer("sin", torch.from_numpy(sin), persistent=False)
 
     def forward(
-        self, x: Float[Tensor, "batch time heads head_dim"], start: int
+        self, x: Float[Tensor, "batch time heads head_dim"], start: int, documents: Documents | None = None
     ) -> Float[Tensor, "batch time heads head_dim"]:
-        """Rotates the heads at positions start, start + 1, ..."""
+        """Rotates the heads at positions start, start + 1, ..., or from 0 on in each document."""
         dtype = wide(x.dtype)
-        window = slice(start, start + x.shape[1])
-        cos, sin = self.cos[window, None].to(dtype), self.sin[window, None].to(dtype)
-        turned, rest = x[..., : self.rotary].to(dtype), x[..., self.rotary :]
-        a, b = turned.chunk(2, dim=-1)
-        return torch.cat([(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype), rest], dim=-1)
+        cos, sin = (at_positions(t, start, x.shape[1], documents)[..., None, :].to(dtype) for t in (self.cos, self.sin))
+        return torch.cat([*turned(x[..., : self.rotary], cos, sin), x[..., self.rotary :]], dim=-1)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Turns the pairs of `x` by angles. Returns the first and the second features of all pairs, in the dtype of `x`."""
+    a, b = x.to(cos.dtype).chunk(2, dim=-1)
+    return (a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from slm_core.config.layers import LayerSpec
+from slm_torch.layers.documents import Documents, at_positions
 
 
 class SinusoidalPosition(nn.Module):
@@ -28,6 +29,8 @@ class SinusoidalPosition(nn.Module):
         table = np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(context, layer.d_model)
         self.register_buffer("table", torch.from_numpy(table), persistent=False)
 
-    def forward(self, x: Float[Tensor, "batch time d_model"], start: int) -> Float[Tensor, "batch time d_model"]:
-        """Adds the vectors of positions start, start + 1, ..."""
-        return x + self.table[start : start + x.shape[1]].to(x.dtype)
+    def forward(
+        self, x: Float[Tensor, "batch time d_model"], start: int, documents: Documents | None = None
+    ) -> Float[Tensor, "batch time d_model"]:
+        """Adds the vectors of positions start, start + 1, ..., or from 0 on in each document."""
+        return x + at_positions(self.table, start, x.shape[1], documents).to(x.dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slm_core.config import Config, Data, Optim, Run, Train
-from slm_core.protocols import Evaluation, unscored
+from slm_core.protocols import FIRST, Evaluation, unscored
 from slm_core.runs.states import describe_state, open_state, write_state
 
 TEXT = "".join(f"the {i}th quick brown fox jumps over {i * 7 % 13} lazy dogs.\n" for i in range(120))
@@ -43,7 +43,7 @@ class BigramEngine:
     def _losses(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         before, after = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
         valid = after >= 0
-        before, after = np.maximum(before, unscored(before))[valid], after[valid]
+        before, after = (np.maximum(before, unscored(before)) % FIRST)[valid], after[valid]
         logits = self.weights[before]
         logits = logits - logits.max(-1, keepdims=True)
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

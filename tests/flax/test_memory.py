@@ -6,15 +6,15 @@ The plans are for this machine's CPU and for the card, which need not be here.
 import jax
 import pytest
 
-from parity.memory import cases
+from parity.memory import cases, planned
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
 from slm_core.config.validation import drop_unread, validate
-from slm_core.planner import Twin, flax_layers, predict, resident
+from slm_core.planner import flax_layers, predict, resident
+from slm_flax.card import has_card
 from slm_flax.layers.flash import GPU_TILE
 from slm_flax.layers.fused import BLOCKS
-from slm_flax.memory import has_card, measured, unallocated
-from slm_flax.model import declared
+from slm_flax.memory import measured, unallocated
 from slm_flax.optim.adamw8bit import SLICE
 
 CASES = cases()
@@ -50,11 +50,15 @@ MORE = {
     },
     "value_residual, block": {"model.attention.value_residual": True, "memory.remat": "block"},
     "value_residual, none": {"model.attention.value_residual": True},
+    "mixer, none": {"model.mixer.kind": "gated_delta"},
+    "mixers by pattern, block": {
+        "model.pattern": "2*mixer.kind=mamba2 | .", "memory.remat": "block", "data.document_mask": True,
+    },
 }  # fmt: skip
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, Twin("flax", declared)).update / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, planned("flax")).update / measured(config, vocab_size) - 1
 
 
 def changed(config: Config, overrides: dict) -> Config:
@@ -124,7 +128,7 @@ def test_an_engine_is_measured_without_its_arrays():
 
 def test_weights_and_optimizer_are_exact():
     config, vocab_size = CASES["lora, nf4"]
-    state, predicted = unallocated(config, vocab_size).state, predict(config, vocab_size, Twin("flax", declared))
+    state, predicted = unallocated(config, vocab_size).state, predict(config, vocab_size, planned("flax"))
     sizes = {part: sum(x.size * x.dtype.itemsize for x in entries.values()) for part, entries in state.items()}
     assert predicted.weights == sizes["params"]
     assert predicted.optimizer == sizes["optim"] - state["optim"]["count"].dtype.itemsize

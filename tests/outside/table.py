@@ -1,11 +1,12 @@
 """Every formula that is compared with an outside source, and those that have none."""
 
-from tests.outside import attention, layers, optimizers, other, positions, schedules
+from tests.outside import attention, layers, mixers, optimizers, other, positions, schedules
 from tests.outside.formula import Formula
 
 FORMULAS: list[Formula] = [
     *attention.FORMULAS,
     *positions.FORMULAS,
+    *mixers.FORMULAS,
     *layers.FORMULAS,
     *optimizers.FORMULAS,
     *schedules.FORMULAS,

@@ -195,6 +195,7 @@ def test_logits_without_a_bias_are_those_of_gptj_with_zeros():
     [
         ({"model.attention.gate": "head"}, "model.attention.gate=head cannot be exported: no family"),
         ({"model.norm.kind": "dyt"}, "model.norm.kind=dyt cannot be exported: no family"),
+        ({"model.mixer.kind": "gla"}, "model.mixer.kind=gla cannot be exported: no family"),
         (
             {"model.attention.gate": "head", "model.pattern": ". | attention.gate=none"},
             "model.attention.gate=head (layer 0) cannot be exported: no family",

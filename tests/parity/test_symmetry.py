@@ -40,8 +40,9 @@ def load(package: str, path: str):
     return importlib.import_module(f"{package}.{path.removesuffix('.py').replace('/', '.')}")
 
 
-FLAX_ONLY = {"stack.py", "orbax_export.py"}
-"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs."""
+FLAX_ONLY = {"stack.py", "orbax_export.py", "card.py"}
+"""XLA saves memory in loops only, so the Flax twin stacks layers that repeat. Orbax is a format of JAX programs.
+XLA can compile for a card that is not there."""
 
 TORCH_ONLY = {"flops.py", "bin_files.py"}
 """PyTorch counts operations, once for both twins, which are the same function. It also reads its own .bin files."""
@@ -103,7 +104,7 @@ def test_optimizers_and_schedules_are_the_choices_of_their_fields():
     assert set(SCHEDULES) == set(field_table()["optim.schedule"].option.choices)
 
 
-OURS = {"dense", "fused", "linear"}
+OURS = {"dense", "fused", "linear", "recurrent"}
 """Layers without a paper: they say what they are."""
 
 

@@ -3,8 +3,11 @@
 import numpy as np
 
 
-def attention(q, k, v, dy, *, start, keys_start=0, scale, window=0, softcap=0.0, bias=None, sinks=None):
-    """Returns y and {input: gradient of sum(y dy)}; [batch, time, heads, width], bias [heads, distances]."""
+def attention(q, k, v, dy, *, start, keys_start=0, scale, window=0, softcap=0.0, bias=None, sinks=None, documents=None):
+    """Returns y and {input: gradient of sum(y dy)}; [batch, time, heads, width], bias [heads, distances].
+
+    With `documents`, [batch, keys], a query sees the keys of its own number; queries and keys then stand together.
+    """
     given = dict(q=q, k=k, v=v, bias=bias, sinks=sinks)
     grad = {name: np.zeros_like(x) for name, x in given.items() if x is not None}
     (batch, time, heads, _), repeat = q.shape, q.shape[2] // k.shape[2]
@@ -12,7 +15,8 @@ def attention(q, k, v, dy, *, start, keys_start=0, scale, window=0, softcap=0.0,
     key = keys_start + np.arange(k.shape[1])
     for b, t, h in np.ndindex(batch, time, heads):
         query = start + t
-        seen = np.flatnonzero((key >= 0) & (key <= query) & ((window == 0) | (key > query - window)))
+        same = True if documents is None else documents[b] == documents[b, query - keys_start]
+        seen = np.flatnonzero((key >= 0) & (key <= query) & ((window == 0) | (key > query - window)) & same)
         if not len(seen):
             continue
         at, distance = (b, seen, h // repeat), query - key[seen]

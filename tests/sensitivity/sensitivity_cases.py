@@ -68,6 +68,7 @@ NEEDS: dict[str, Values] = {
     "data.source": {"data.seq_len": 20},
     "data.source=task": {"data.seq_len": 20, "data.task_items": 3, "data.task_symbols": 8},  # room for every task
     "data.tokenizer=bpe": {"data.vocab_size": 300},
+    "data.document_mask": {"data.seq_len": 200},  # longer than a document
     "precision.params": {"precision.compute": "float32"},
     "memory.limit_gb": {"run.device": "auto"},
     "run.branch": {"run.resume_from": SOURCE, "train.steps": 8},
@@ -106,7 +107,7 @@ TWINS = tuple(
     for name in field_table()
     if name.startswith(("model.", "optim.", "precision.", "memory.")) and name not in (*MACHINE, *LOOP)
     or name.startswith("finetune.") and name != "finetune.base"
-    or name in ("seed", "train.batch_size", "train.micro_batch_size", "data.seq_len")
+    or name in ("seed", "train.batch_size", "train.micro_batch_size", "data.seq_len", "data.document_mask")
 )  # fmt: skip
 """Fields about numerics: they show in what both twins compute."""
 

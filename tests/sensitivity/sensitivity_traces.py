@@ -22,15 +22,18 @@ import slm_torch.trainer
 from parity.state_transfer import perturbed
 from slm_core.config import Config
 from slm_core.model.dropout import site_keys
+from slm_core.protocols import first_of_document
 from slm_core.training.schedules import learning_rates
 
 VOCAB = 13
 
 
 def batch(config: Config, step: int) -> np.ndarray:
-    """Returns tokens, int32 [batch_size, seq_len + 1]."""
+    """Returns tokens, int32 [batch_size, seq_len + 1]. A document begins amid the first row."""
     shape = (config.train.batch_size, config.data.seq_len + 1)
-    return np.random.default_rng(step).integers(0, VOCAB, shape).astype(np.int32)
+    tokens = np.random.default_rng(step).integers(0, VOCAB, shape).astype(np.int32)
+    tokens[0, shape[1] // 2] = first_of_document(tokens[0, shape[1] // 2])
+    return tokens
 
 
 def _digest(parts: Iterable[Any]) -> str:
@@ -152,7 +155,9 @@ def _inner_constants(jaxpr: Any) -> Iterator[Any]:
 
 # --- both
 
-SAME_VALUES = {"model.attention.kernel", "memory.remat", "memory.loss_chunk", "train.micro_batch_size"}
+SAME_VALUES = {
+    "model.attention.kernel", "model.mixer.chunk", "memory.remat", "memory.loss_chunk", "train.micro_batch_size",
+}  # fmt: skip
 """Fields that change how something is computed, not what: in PyTorch they show in the operations alone."""
 
 TRACES: dict[str, dict[str, Callable[[Config], str]]] = {

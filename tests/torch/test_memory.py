@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from torch.profiler import ProfilerActivity, profile
 
-from parity.memory import cases
+from parity.memory import cases, planned
 from slm_core.config import Config, presets
 from slm_core.config.fields import with_values
+from slm_core.config.mixer import RECURRENT
 from slm_core.config.validation import drop_unread, validate
-from slm_core.planner import Twin, predict, resident, torch_attention
+from slm_core.planner import predict, resident, torch_attention
 from slm_core.planner.fallbacks import KNOWN
 from slm_torch.layers.flash import GPU_TILE, TILE
 from slm_torch.memory import measured
-from slm_torch.model import declared
 from slm_torch.optim.adamw8bit import SLICE
 from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
@@ -36,6 +36,19 @@ OPTIONS = {
     "a bias of the logits": {"model.head_bias": True, "memory.loss_chunk": 0, "model.logit_multiplier": 0.5},
     "float16, dropout": {"precision.compute": "float16", "model.dropout": 0.1},
     "lion": {"optim.kind": "lion", "train.micro_batch_size": 8},
+    "mixer": {"model.mixer.kind": "gated_delta"},
+    "mixers, remat=attention, float16, documents apart": {
+        "model.pattern": "mixer.kind=gla | mixer.kind=mamba2 | .",
+        "model.n_layers": 3,
+        "memory.remat": "attention",
+        "precision.compute": "float16",
+        "data.document_mask": True,
+    },
+    "mixer, lora": {"model.mixer.kind": "kda", "finetune.kind": "lora", "finetune.frozen": "nf4"},
+    **{
+        f"documents apart, {kernel}": {"data.document_mask": True, "model.attention.kernel": kernel}
+        for kernel in torch_attention.KERNEL
+    },
 }
 MORE = {
     "norm": [{"weight": "none"}, {"placement": "sandwich"}, {"placement": "post"}, {"placement": "output"},
@@ -45,6 +58,8 @@ MORE = {
                   {"gate": "head"}, {"value_residual": True}, {"sinks": True}, {"softcap": 30.0}, {"window": 64},
                   {"kernel": "dot_product"}, {"kernel": "fused"}, {"kernel": "fused", "window": 64},
                   {"kernel": "dot_product", "sinks": True}, {"kernel": "dot_product", "softcap": 30.0}],
+    "mixer": [{"kind": kind} for kind in RECURRENT]
+             + [{"kind": "gla", "convolution": 4, "chunk": 32}, {"kind": "mamba2", "key_dim": 64}],
     "position": [],
     "mlp": [{"bias": True}, {"kind": "moe", "shared_experts": 1},
             {"kind": "moe", "shared_experts": 2, "shared_gate": True}, {"kind": "moe", "expert": "gelu"}],
@@ -60,7 +75,7 @@ def small(overrides: dict) -> Config:
 
 
 def error(config: Config, vocab_size: int) -> float:
-    return predict(config, vocab_size, Twin("torch", declared)).update / measured(config, vocab_size) - 1
+    return predict(config, vocab_size, planned("torch")).update / measured(config, vocab_size) - 1
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -105,7 +120,8 @@ def test_every_case_is_predicted(name):
 @pytest.mark.parametrize("remat", ["none", "block"])
 @pytest.mark.parametrize("section", MORE)
 def test_every_component_is_predicted(section, remat):
-    kinds = [{"kind": kind} for kind in sorted(KNOWN[f"model.{section}.kind"][0])]
+    known = KNOWN.get(f"model.{section}.kind", ((), ""))[0]
+    kinds = [{"kind": kind} for kind in sorted(known)]
     for values in kinds + MORE[section]:
         overrides = {f"model.{section}.{name}": value for name, value in values.items()} | {"memory.remat": remat}
         assert abs(error(small(overrides), 4096)) < 0.05, overrides

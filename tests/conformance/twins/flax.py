@@ -17,7 +17,10 @@ from slm_flax.layers.linear import Linear
 from slm_flax.layers.lora import FrozenLinear
 from slm_flax.layers.moe import MixtureOfExperts
 from slm_flax.layers.placement import PLACEMENT
-from slm_flax.loss import loss_sums, sums
+from slm_flax.layers.recurrence import recurrence
+from slm_flax.layers.scan import scan
+from slm_flax.layers.short_convolution import short_convolution
+from slm_flax.loss import loss_sums, read, sums
 from slm_flax.loss import scores as scores_of_tokens
 from slm_flax.loss import token_losses as losses_of_tokens
 from slm_flax.model import Transformer, position_at
@@ -36,6 +39,7 @@ __all__ = ["Evaluator", "MUON_SCALES", "OPTIMIZERS", "PLACEMENT", "build"]
 NAME = "flax"
 FLOAT64 = jnp.dtype("float64")
 Module = nnx.Module
+RECURRENCES = dict(recurrence=recurrence, short_convolution=short_convolution, scan=scan)
 
 
 def prepare() -> None:
@@ -118,6 +122,23 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
     return [np.asarray(x) for x in (tokens, objective, *gradients)]
 
 
+def passing(engine):
+    """Returns a function of tokens, int32 [rows, columns], that computes their logits, loss and {name: gradient}."""
+
+    @jax.jit
+    def forward_backward(values, tokens):
+        model = params.bind(engine.model, values)
+        logits = model.logits(read(model, tokens[:, :-1], None)[0])
+        return logits, jax.value_and_grad(lambda values: engine.loss_sums(values, tokens, None).objective)(values)
+
+    def run(tokens):
+        logits, (loss, gradients) = forward_backward(engine.state["params"], tokens)
+        gradients = {name: np.asarray(value) for name, value in engine.stack.unstacked(gradients).items()}
+        return np.asarray(logits), np.asarray(loss), gradients
+
+    return run
+
+
 # --- attention kernels
 
 
@@ -147,9 +168,39 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
         return y, backward(dy)[0]
 
     inputs, dy = jax.tree.map(jnp.asarray, (inputs, dy))
+    options = {key: array(value) for key, value in options.items()}
     with jax.disable_jit(not compiled):
         y, gradients = jax.jit(forward_backward)(inputs, dy, options)
     return np.asarray(y), {n: np.asarray(g) for n, g in gradients.items()}
+
+
+# --- recurrences
+
+
+def recurrent(name, inputs, dy, dlast, dtype="float64", **options):
+    """Returns y, the last state and {input: gradient of sum(y dy) + sum(last state dlast)}.
+
+    The state is float32 or wider; all other inputs have `dtype`.
+    """
+    stored = jnp.promote_types(DTYPES[dtype], jnp.float32)
+    arrays = {n: jnp.asarray(x, stored if n == "state" else DTYPES[dtype]) for n, x in inputs.items()}
+    chunk = {"chunk": options.pop("chunk")} if "chunk" in options else {}
+    options = {n: array(x) for n, x in options.items()}
+    results = _recurrent(name, tuple(chunk.items()), arrays, jnp.asarray(dy), jnp.asarray(dlast), options)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), results)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _recurrent(name, static, inputs, dy, dlast, options):
+    function = partial(RECURRENCES[name], **dict(static), **options)
+    (y, last), backward = jax.vjp(lambda inputs: function(**inputs), inputs)
+    return y, last, backward((dy.astype(y.dtype), dlast.astype(last.dtype)))[0]
+
+
+def recurrent_dtypes(name, inputs, dtype):
+    """Returns the dtypes of the outputs and of the last state for inputs of a dtype."""
+    arrays = {n: jnp.asarray(x, DTYPES[dtype]) for n, x in inputs.items()}
+    return [str(x.dtype) for x in jax.eval_shape(lambda inputs: RECURRENCES[name](**inputs), arrays)]
 
 
 # --- mixtures of experts

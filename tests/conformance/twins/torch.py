@@ -15,7 +15,10 @@ from slm_torch.layers.linear import Linear
 from slm_torch.layers.lora import FrozenLinear
 from slm_torch.layers.moe import MixtureOfExperts
 from slm_torch.layers.placement import PLACEMENT
-from slm_torch.loss import loss_sums, sums
+from slm_torch.layers.recurrence import recurrence
+from slm_torch.layers.scan import scan
+from slm_torch.layers.short_convolution import short_convolution
+from slm_torch.loss import loss_sums, read, sums
 from slm_torch.loss import scores as scores_of_tokens
 from slm_torch.loss import token_losses as losses_of_tokens
 from slm_torch.model import Transformer, position_at
@@ -36,6 +39,7 @@ NAME = "torch"
 FLOAT64 = torch.float64
 CPU = torch.device("cpu")
 Module = torch.nn.Module
+RECURRENCES = dict(recurrence=recurrence, short_convolution=short_convolution, scan=scan)
 
 
 def prepare() -> None:
@@ -114,6 +118,23 @@ def loss_and_gradients(config, vocab, hidden, targets, chunk):
     return [x.detach().numpy() for x in (*losses, *gradients)]
 
 
+def passing(engine):
+    """Returns a function of tokens, int32 [rows, columns], that computes their logits, loss and {name: gradient}."""
+
+    def run(tokens):
+        batch = torch.from_numpy(tokens).to(torch.int64)
+        logits = engine.model.logits(read(engine.model, batch[:, :-1], None)[0])
+        loss = engine.loss_sums(batch, None).objective
+        gradients = torch.autograd.grad(loss, list(engine.params.values()))
+        return (
+            logits.detach().numpy(),
+            loss.detach().numpy(),
+            dict(zip(engine.params, map(np.asarray, gradients), strict=True)),
+        )
+
+    return run
+
+
 # --- attention kernels
 
 
@@ -131,6 +152,7 @@ def kernel_in(dtype, name, inputs, **options):
 def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **options):
     """Returns the output and {input: gradient of sum(output * dy)}. PyTorch compiles nothing here."""
     tensors = {n: array(x).requires_grad_() for n, x in inputs.items()}
+    options = {key: array(value) for key, value in options.items()}
     function = layers.KERNEL[name]
     if checkpointed:
         y = checkpoint(lambda: function(**tensors, **options), use_reentrant=False)
@@ -138,6 +160,28 @@ def kernel_gradients(name, inputs, dy, compiled=False, checkpointed=False, **opt
         y = function(**tensors, **options)
     gradients = torch.autograd.grad(y, tensors.values(), array(dy))
     return y.detach().numpy(), {n: g.numpy() for n, g in zip(tensors, gradients, strict=True)}
+
+
+# --- recurrences
+
+
+def recurrent(name, inputs, dy, dlast, dtype="float64", **options):
+    """Returns y, the last state and {input: gradient of sum(y dy) + sum(last state dlast)}.
+
+    The state is float32 or wider; all other inputs have `dtype`.
+    """
+    tensors = {n: array(x).to(torch.promote_types(DTYPES[dtype], torch.float32)) for n, x in inputs.items()}
+    tensors = {n: (x if n == "state" else x.to(DTYPES[dtype])).requires_grad_() for n, x in tensors.items()}
+    y, last = RECURRENCES[name](**tensors, **{n: array(x) for n, x in options.items()})
+    gradients = torch.autograd.grad((y, last), tensors.values(), (array(dy).to(y.dtype), array(dlast).to(last.dtype)))
+    y, last, *gradients = (x.detach().double().numpy() for x in (y, last, *gradients))
+    return y, last, dict(zip(tensors, gradients, strict=True))
+
+
+def recurrent_dtypes(name, inputs, dtype):
+    """Returns the dtypes of the outputs and of the last state for inputs of a dtype."""
+    tensors = {n: array(x).to(DTYPES[dtype]) for n, x in inputs.items()}
+    return [str(x.dtype).removeprefix("torch.") for x in RECURRENCES[name](**tensors)]
 
 
 # --- mixtures of experts

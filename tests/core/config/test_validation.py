@@ -177,6 +177,13 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.position.scaling": "yarn", "model.position.beta_slow": 32.0}, "beta_slow=32.0 must be less"),
         ({"model.attention.value_residual": True, "model.n_layers": 1}, "set model.n_layers above 1"),
         ({"model.attention.value_residual": True, "model.pattern": ". | attention.n_kv_heads=1"}, "layer 1 has 1"),
+        ({"model.mixer.kind": "gla", "model.mixer.chunk": 48}, "chunk=48 is not a power of two: use 32 or 64"),
+        ({"model.mixer.kind": "gla", "model.mixer.n_heads": 3}, "model.mixer.n_heads=3 does not divide model.d_model"),
+        ({"model.mixer.kind": "retention", "model.mixer.key_dim": 7}, "model.mixer.key_dim=7 is odd"),
+        ({"model.mixer.kind": "retention", "model.d_model": 132, "model.mixer.n_heads": 12}, "key_dim=11 is odd"),
+        ({"model.pattern": "mixer.kind=delta | .", "model.attention.value_residual": True}, "begin model.pattern with"),
+        ({"model.pattern": "mixer.kind=delta,attention.window=4"}, "is not read by mixer.kind=delta: leave it unset"),
+        ({"model.pattern": "mixer.kind=delta,mixer.decay_rank=4"}, "set mixer.kind to gla or kda"),
         ({"model.pattern": "mlp.gelu=tanh"}, "mlp.gelu=tanh is not read by mlp.kind=swiglu"),
         ({"model.pattern": "position.kind=none,position.theta=5"}, "theta=5.0 is not read by position.kind=none"),
         ({"model.pattern": "attention.windw=1"}, "did you mean attention.window?"),
@@ -289,7 +296,7 @@ def _other(info):
     if base is bool:
         return not default
     if default > 1:
-        return base(default * 3)
+        return base(default * 4)
     return default * 2 or 1 if base is int else default / 2
 
 

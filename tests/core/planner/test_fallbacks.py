@@ -22,7 +22,7 @@ def twin_with_new_kinds(framework: str) -> Twin:
         declared = planned(framework).declare(known, vocab_size)
         return {**declared, "layers.0.new": ((NEW,), SCALAR)} if fallbacks else declared
 
-    return Twin(framework, declare)
+    return Twin(framework, declare, planned(framework).measure_mixer)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -21,7 +21,6 @@ CONFIG = Config(
     run=Run(device="cpu"),
 )
 TOKENS = 1e6  # bytes per token of the activations without rematerialisation, and of the logits
-TWIN = Twin("torch", lambda config, vocab_size: {"layers.0.attention.q_proj.weight": ((64, 64), Spec("matrix"))})
 
 
 def predict(config: Config, vocab_size: int, twin: Twin) -> Prediction:
@@ -43,6 +42,9 @@ def small_planner(monkeypatch):
 
 def never(dtype: str, shapes: object) -> float:
     raise AssertionError("nothing should be timed")
+
+
+TWIN = Twin("torch", lambda config, vocab_size: {"layers.0.attention.q_proj.weight": ((64, 64), Spec("matrix"))}, never)
 
 
 def times(**seconds: float):
@@ -229,4 +231,4 @@ def test_a_deep_model_that_is_much_too_large_is_refused_before_it_is_planned(mon
     monkeypatch.setattr(planner, "predict", never)
     config = with_values(CONFIG, {"model.n_layers": 200, "precision.compute": "float32"})
     with pytest.raises(UserError, match="the first 32 of model.n_layers=200 alone take 115.20 GB"):
-        resolve_auto(config, VOCAB, Twin("torch", declare), turing(), True)
+        resolve_auto(config, VOCAB, Twin("torch", declare, never), turing(), True)

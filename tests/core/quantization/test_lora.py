@@ -25,8 +25,8 @@ def test_the_whole_name_is_matched():
 
 
 def test_every_layer_is_stored_one_way():
-    for frozen in ("float", "int8", "nf4"):
-        stored = plan(frozen=frozen)
+    for way in ("float", "int8", "nf4"):
+        stored = plan(frozen=way)
         assert sorted([*stored.quantised, *stored.floating]) == sorted(LINEARS)
         assert "head" in stored.floating
     assert plan(frozen="float").quantised == ()

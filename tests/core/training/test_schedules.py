@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slm_core.config import Optim
@@ -63,6 +63,7 @@ def test_wsd():
     np.testing.assert_allclose(table[749:], expected, rtol=1e-14)
 
 
+@example("cosine", 10, 0, 0.9999999999999999, 1.0)
 @given(
     schedule=st.sampled_from(sorted(SCHEDULES)),
     steps=st.integers(1, 60),
@@ -75,7 +76,8 @@ def test_any_schedule_rises_once_and_then_only_falls(schedule, steps, warmup, ra
     assert np.isfinite(table).all() and (table > 0).all() and (table <= 2e-3).all()
     top = int(table.argmax())
     assert top == min(warmup, steps - 1)
-    assert (np.diff(table[: top + 1]) > 0).all() and (np.diff(table[top:]) <= 0).all()
+    rounding = 2e-3 * np.finfo(float).eps if ratio > 1 - 1e-9 else 0  # of a fall too small for a float64 to show
+    assert (np.diff(table[: top + 1]) > 0).all() and (np.diff(table[top:]) <= rounding).all()
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "wsd"])

@@ -93,9 +93,10 @@ FAULTS = {
                "if self.k_norm is not None:\n"
                "    k = self.k_norm(k)\n"
                "if self.position is not None:\n"
-               "    q, k = (self.position(q, start), self.position(k, start))",
+               "    q, k = (self.position(q, start, documents), self.position(k, start, documents))",
                "if self.q_norm is not None:\n"
-               "    q, k = (self.q_norm(self.position(q, start)), self.k_norm(self.position(k, start)))"),
+               "    q = self.q_norm(self.position(q, start, documents))\n"
+               "    k = self.k_norm(self.position(k, start, documents))"),
         "position after QK-norm", "dense", "logits", "layers.0.attention",
     ),
     "length 1 by the mean": Fault(
@@ -151,7 +152,7 @@ FAULTS = {
         "mla", "catalogue", "logits", "layers.1.attention.kv_latent_norm",
     ),
     "the shared rotary part not rotated": Fault(
-        edited("model.layers.1.attention.forward", "self.position(k_rope, start)", "k_rope"),
+        edited("model.layers.1.attention.forward", "self.position(k_rope, start, documents)", "k_rope"),
         "mla", "catalogue", "logits", "layers.1.attention",
     ),
     "keys without position not normed": Fault(

@@ -27,7 +27,8 @@ FAULTS = {
         "KV cache", "catalogue", "decoding", "layers.0.attention",
     ),
     "keys turned as if each call began at 0": Fault(
-        edited("model.layers.1.attention.forward", "self.position(k_rope, start)", "self.position(k_rope, 0)"),
+        edited("model.layers.1.attention.forward", "self.position(k_rope, start, documents)",
+               "self.position(k_rope, 0)"),
         "cache of the latent", "catalogue", "decoding", "layers.1.attention",
     ),
     "values of the latent without the first layer's": Fault(

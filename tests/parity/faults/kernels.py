@@ -70,8 +70,8 @@ FAULTS = {
     ),
     "no mask where there is a window": Fault(
         edited("model.layers.1.attention.attend.kernel",
-               "start == keys_start == 0 and time == keys and not window and bias is None",
-               "start == keys_start == 0 and time == keys and bias is None"),
+               "start == keys_start == 0 and time == keys and not window and bias is None and documents is None",
+               "start == keys_start == 0 and time == keys and bias is None and documents is None"),
         "fused", "zoo", "logits", "layers.1.attention.attend",
     ),
     "the framework's own scale": Fault(

@@ -94,13 +94,13 @@ FAULTS = {
         "embed_norm", "dense", "logits", "model",
     ),
     "embedding added twice": Fault(
-        edited(STREAM, "x = self.position(x, start)", "x = x + self.position(x, start)"),
+        edited(STREAM, "x = self.position(x, start, documents)", "x = x + self.position(x, start, documents)"),
         "embedding", "catalogue", "logits", "model",
     ),
     "dropout before the position": Fault(
-        edited(STREAM, "    if self.position is not None:\n        x = self.position(x, start)\n"
+        edited(STREAM, "    if self.position is not None:\n        x = self.position(x, start, documents)\n"
                "    stream = Stream(self.dropout(x, key), None, 0.0)",
-               "    stream = Stream(self.position(self.dropout(x, key), start), None, 0.0)"),
+               "    stream = Stream(self.position(self.dropout(x, key), start, documents), None, 0.0)"),
         "embedding", "catalogue", "update", "model",
     ),
     "embedding's rows cut off from the gradient": Fault(
@@ -171,7 +171,7 @@ FAULTS = {
     ),
     "an unscored token is not read": Fault(
         edited(f"{LOSS}:input_ids", "torch.maximum(tokens, unscored(tokens))", "tokens"),
-        "unscored", "dense", "gradients", "loss",
+        "unscored", "dense", "logits", "loss",
     ),
     "an unscored token counts": Fault(
         edited(f"{LOSS}:target_ids", "tokens.clamp(min=IGNORE)", "torch.maximum(tokens, unscored(tokens))"),

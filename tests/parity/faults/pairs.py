@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.cases import BASE, Case
 from slm_core.config.fields import with_values
-from slm_core.config.validation import validate
+from slm_core.config.validation import drop_unread, validate
 
 FORWARD = ("initial_weights", "logits", "gradients")
 TRAINED = ("initial_weights", "update", "loss_curve")
@@ -34,7 +34,7 @@ class Tiny:
         """Returns the case of a pair of twins."""
         sections = ("optim", "memory", "precision", "train", "data", "finetune")
         full = {f if f.startswith(sections) else f"model.{f}": value for f, value in self.overrides.items()}
-        config = with_values(BASE, {"optim.warmup_steps": WARMUP} | full)
+        config, _ = drop_unread(BASE, with_values(BASE, {"optim.warmup_steps": WARMUP} | full), full)
         validate(config, full)
         return Case(name, config, checks=self.checks, precisions=(self.precision,), optimized=False)
 
@@ -66,6 +66,21 @@ CONFIGS: dict[str, Tiny] = {
             "memory.remat": "full",
         },
         DECODED,
+    ),
+    "mixers": Tiny(
+        {
+            "n_layers": 4, "mixer.chunk": 4, "dropout": 0.0, "train.micro_batch_size": 0, "memory.remat": "none",
+            "pattern": "mixer.kind=linear,mixer.convolution=3 | mixer.kind=retention"
+            " | mixer.kind=gla,mixer.decay_rank=3 | mixer.kind=mamba2,mixer.n_heads=2",
+        },
+        (*FORWARD, "decoding"),
+    ),
+    "deltas": Tiny(
+        {
+            "n_layers": 4, "mixer.chunk": 4, "mixer.key_dim": 4, "dropout": 0.0, "train.micro_batch_size": 0,
+            "memory.remat": "none",
+            "pattern": "mixer.kind=delta | mixer.kind=gated_delta | mixer.kind=kda | .",
+        },
     ),
     "catalogue": Tiny(
         {
@@ -127,6 +142,14 @@ CONFIGS: dict[str, Tiny] = {
             "memory.remat": "full",
         },
         (*FORWARD, "update"),
+    ),
+    "documents": Tiny(
+        {
+            "n_layers": 6, "data.document_mask": True, "position.kind": "learned",
+            "pattern": "attention.kernel=flash | attention.kernel=fused,position.kind=alibi,attention.window=9 |"
+            " attention.kind=mla,position.kind=rope | mixer.kind=gated_delta,mixer.chunk=4,mixer.convolution=3 |"
+            " mixer.kind=retention,mixer.chunk=4 | attention.kind=differential,position.kind=t5",
+        }
     ),
     "dyt": Tiny({"n_layers": 1, "norm.kind": "dyt", "norm.bias": True, "norm.alpha": 0.8}),
     "adamw": Tiny(

@@ -40,8 +40,8 @@ SINES = "model.position.table"
 
 FAULTS = {
     "interleaved pairs": Fault(
-        edited("model.layers.0.attention.position.forward", "turned.chunk(2, dim=-1)",
-               "(turned[..., 0::2], turned[..., 1::2])"),
+        edited("slm_torch.layers.rope:turned", "x.to(cos.dtype).chunk(2, dim=-1)",
+               "(x.to(cos.dtype)[..., 0::2], x.to(cos.dtype)[..., 1::2])"),
         "rope", "dense", "logits", "layers.0.attention.position",
     ),
     "turned the other way": Fault(
@@ -49,7 +49,7 @@ FAULTS = {
         "rope", "dense", "logits", "layers.0.attention.position",
     ),
     "the keys not turned": Fault(
-        edited("model.layers.0.attention.forward", "self.position(k, start)", "k"),
+        edited("model.layers.0.attention.forward", "self.position(k, start, documents)", "k"),
         "rope", "dense", "logits", "layers.0.attention",
     ),
     "another theta": Fault(
@@ -57,8 +57,8 @@ FAULTS = {
     ),
     "the last features turn": Fault(
         edited("model.layers.3.attention.position.forward",
-               "x[..., : self.rotary].to(dtype), x[..., self.rotary :]",
-               "x[..., self.rotary :].to(dtype), x[..., : self.rotary]"),
+               "[*turned(x[..., : self.rotary], cos, sin), x[..., self.rotary :]]",
+               "[*turned(x[..., self.rotary :], cos, sin), x[..., : self.rotary]]"),
         "position.fraction", "zoo", "logits", "layers.3.attention.position",
     ),
     "positions not divided": Fault(
@@ -109,12 +109,12 @@ FAULTS = {
         buckets(6, 4), "position.max_distance", "catalogue", "logits", "layers.2.attention.attend.bias",
     ),
     "learned positions in the reverse order": Fault(
-        edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
-               "self.weight.flip(0)[start : start + x.shape[1]]"),
+        edited("model.position.forward", "at_positions(self.weight, start, x.shape[1], documents)",
+               "at_positions(self.weight.flip(0), start, x.shape[1], documents)"),
         "learned", "catalogue", "logits", "position",
     ),
     "learned positions from 0 in each call": Fault(
-        edited("model.position.forward", "self.weight[start : start + x.shape[1]]",
+        edited("model.position.forward", "at_positions(self.weight, start, x.shape[1], documents)",
                "self.weight[: x.shape[1]]"),
         "learned", "catalogue", "decoding", "position",
     ),

@@ -1,0 +1,54 @@
+"""DeltaNet."""
+
+from jax import Array
+from jax.nn import sigmoid
+from jaxtyping import Float
+
+from slm_core.config.layers import LayerSpec
+from slm_core.model.initialization import matrix
+from slm_flax.layers.cache import Cache
+from slm_flax.layers.documents import Documents
+from slm_flax.layers.linear import Linear
+from slm_flax.layers.qk_norm import L2Norm
+from slm_flax.layers.recurrent import Recurrent
+from slm_flax.layers.rmsnorm import RMSNorm
+from slm_flax.numerics import wide
+
+
+class DeltaNet(Recurrent):
+    """A recurrence that replaces the value of a key: it takes the old one out before it writes the new one.
+
+    Paper: Yang et al. 2024, https://arxiv.org/abs/2406.06484.
+
+        S_t = S_{t-1} - b_t k_t (k_t^T S_{t-1}) + b_t k_t v_t^T,  b_t = sigmoid(x Wb)
+        y = norm(q_t^T S_t / sqrt(key_dim)) Wo
+
+    Queries and keys have length 1. The norm is RMSNorm over each head.
+    """
+
+    def __init__(self, layer: LayerSpec, context: int):
+        super().__init__(layer, context)
+        self.b_proj = Linear(layer.d_model, self.heads, matrix(layer), bias=False)
+        self.q_norm, self.k_norm = L2Norm(self.key_dim, layer.norm), L2Norm(self.key_dim, layer.norm)
+        self.head_norm = RMSNorm(self.value_dim, layer.norm)
+
+    def __call__(
+        self,
+        x: Float[Array, "batch time d_model"],
+        start: int | Array,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Float[Array, "batch time d_model"]:
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        y = self.head_norm(self.replaced(x, cache, documents))
+        return self.output(y)
+
+    def replaced(
+        self, x: Array, cache: Cache | None, documents: Documents | None, log_decay: Array | None = None
+    ) -> Array:
+        """Runs the delta rule: [batch, time, heads, value_dim]."""
+        q, k, v = self.qkv(x, cache, documents)
+        q, k, dtype = self.q_norm(q), self.k_norm(k), wide(x.dtype)
+        rate = sigmoid(self.b_proj(x).astype(dtype))[..., None]
+        write = k.astype(dtype) * rate
+        return self.recur(q * self.key_dim**-0.5, write, v, cache, documents, log_decay=log_decay, erase=k)

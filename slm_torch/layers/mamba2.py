@@ -1,0 +1,54 @@
+"""Mamba-2."""
+
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import silu, softplus
+
+from slm_core.config.layers import LayerSpec
+from slm_core.model.initialization import LOG_RATE, ONE, STEP_BIAS, matrix
+from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
+from slm_torch.layers.linear import Linear
+from slm_torch.layers.recurrent import Recurrent
+from slm_torch.layers.rmsnorm import RMSNorm
+from slm_torch.numerics import wide
+from slm_torch.params import declare
+
+
+class Mamba2(Recurrent):
+    """A state space model whose heads forget at rates that the token decides.
+
+    Paper: Dao and Gu 2024, https://arxiv.org/abs/2405.21060, whose C, B and X are q, k and v here.
+
+        S_t = exp(-exp(A) s_t) S_{t-1} + k_t (s_t v_t)^T,  s_t = softplus(x Ws + c)
+        y = norm((q_t^T S_t + D v_t) * silu(x Wz)) Wo
+
+    All heads share q and k, of width key_dim: the size of the state. A, c and D are one learned number per head. The
+    norm is RMSNorm over all heads together.
+    """
+
+    def __init__(self, layer: LayerSpec, context: int):
+        super().__init__(layer, context, key_heads=1)
+        self.s_proj = Linear(layer.d_model, self.heads, matrix(layer), bias=False)
+        self.log_rate = declare((self.heads,), LOG_RATE)
+        self.step_bias = declare((self.heads,), STEP_BIAS)
+        self.skip = declare((self.heads,), ONE)
+        self.z_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
+        self.output_norm = RMSNorm(self.value_width, layer.norm)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time d_model"],
+        start: int,
+        cache: Cache | None,
+        documents: Documents | None = None,
+    ) -> Float[Tensor, "batch time d_model"]:
+        """Mixes positions start, start + 1, ... with all before them in their documents."""
+        q, k, v = self.qkv(x, cache, documents)
+        q, k, dtype = (*(y.expand(-1, -1, self.heads, -1) for y in (q, k)), wide(x.dtype))
+        step = softplus(self.s_proj(x).to(dtype) + self.step_bias)[..., None]
+        log_decay = -self.log_rate.to(dtype).exp()[:, None] * step
+        v = v.to(dtype)
+        y = self.recur(q, k, step * v, cache, documents, log_decay=log_decay) + self.skip[:, None] * v
+        y = self.output_norm((y.flatten(-2) * silu(self.z_proj(x).to(dtype))).to(x.dtype))
+        return self.o_proj(y)

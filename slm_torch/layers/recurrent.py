@@ -1,0 +1,89 @@
+"""What all recurrent mixers share: projections, short convolutions and the state."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from slm_core.config.layers import LayerSpec
+from slm_core.model.initialization import matrix, residual_matrix
+from slm_torch.layers.cache import Cache
+from slm_torch.layers.documents import Documents
+from slm_torch.layers.linear import Linear
+from slm_torch.layers.recurrence import recurrence
+from slm_torch.layers.short_convolution import ShortConvolution
+from slm_torch.numerics import wide
+
+STATE = "state"
+
+
+class Recurrent(nn.Module):
+    """Makes queries, keys and values of each head, runs the recurrence, and projects its output.
+
+        q, k, v = conv(x Wq), conv(x Wk), conv(x Wv)
+        y = recurrence(q, k, v, ...) Wo
+
+    conv is a short causal convolution and SiLU, or nothing if mixer.convolution is 0. Each kind of mixer extends this
+    class: it says what becomes of q, k and v, what decays, and what follows the recurrence.
+
+    Args:
+      layer: the layer's spec.
+      context: the largest number of positions.
+      key_heads: heads of the queries and keys; 0: as many as there are heads.
+    """
+
+    def __init__(self, layer: LayerSpec, context: int, key_heads: int = 0):
+        super().__init__()
+        mixer = layer.mixer
+        self.heads, self.key_dim, self.value_dim = mixer.n_heads, mixer.key_dim, mixer.value_dim
+        self.chunk = mixer.chunk
+        self.key_width, self.value_width = (key_heads or self.heads) * self.key_dim, self.heads * self.value_dim
+        self.q_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)
+        self.k_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)
+        self.v_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
+        self.o_proj = Linear(self.value_width, layer.d_model, residual_matrix(layer), bias=False)
+        self.q_conv, self.k_conv, self.v_conv = (
+            ShortConvolution(width, mixer.convolution) if mixer.convolution else None
+            for width in (self.key_width, self.key_width, self.value_width)
+        )
+
+    def empty_cache(self, batch: int, dtype: torch.dtype, device: torch.device) -> Cache:
+        """Makes the state before the first position: zeros, and the convolutions' tails."""
+        state = torch.zeros(batch, self.heads, self.key_dim, self.value_dim, dtype=wide(dtype), device=device)
+        tails = {name: conv.empty_tail(batch, dtype, device) for name, conv in self._convolutions().items()}
+        return {STATE: state} | tails
+
+    def qkv(
+        self, x: Float[Tensor, "batch time d_model"], cache: Cache | None, documents: Documents | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Makes queries, keys and values, [batch, time, heads, width]; extends the convolutions' tails in place."""
+        made = {"q": self.q_proj(x), "k": self.k_proj(x), "v": self.v_proj(x)}
+        for name, conv in self._convolutions().items():
+            made[name] = nn.functional.silu(conv(made[name], cache, name, documents))
+        widths = (self.key_dim, self.key_dim, self.value_dim)
+        q, k, v = (y.unflatten(-1, (-1, width)) for y, width in zip(made.values(), widths, strict=True))
+        return q, k, v
+
+    def recur(
+        self, q: Tensor, k: Tensor, v: Tensor, cache: Cache | None, documents: Documents | None, **options: Any
+    ) -> Tensor:
+        """Runs `recurrence` from the cache's state, which it replaces, or from zeros, anew in each document."""
+        state = None if cache is None else cache[STATE]
+        numbers = None if documents is None else documents.numbers
+        y, last = recurrence(q, k, v, state=state, documents=numbers, chunk=self.chunk, **options)
+        if cache is not None:
+            cache[STATE] = last
+        return y
+
+    def by_head(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch time heads head_width"]:
+        """Splits the last axis into heads."""
+        return x.unflatten(-1, (self.heads, -1))
+
+    def output(self, y: Float[Tensor, "batch time heads value_dim"]) -> Float[Tensor, "batch time d_model"]:
+        """Projects the heads into the stream."""
+        return self.o_proj(y.flatten(-2))
+
+    def _convolutions(self) -> dict[str, ShortConvolution]:
+        all_three = {"q": self.q_conv, "k": self.k_conv, "v": self.v_conv}
+        return {name: conv for name, conv in all_three.items() if conv is not None}

@@ -67,7 +67,7 @@ class Engine:
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = max(count_targets(tokens), 1)  # a batch may have no target
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
         dtype = DTYPES[self.config.precision.params]
@@ -143,7 +143,7 @@ class Engine:
 
     def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = max(count_targets(tokens), 1)  # a batch may have no target
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = site_keys(self.config.seed, step, self.config.model.n_layers)
         dtype = DTYPES[self.config.precision.params]

@@ -33,7 +33,7 @@ def mixer_memory(config: Config) -> MixerMemory:
     rows, time, width = config.train.micro_batch_size, config.data.seq_len, config.model.d_model
     tracker = MemTracker()
 
-    def current(kind: str) -> int:
+    def total(kind: str) -> int:
         return sum(device["Total"] for device in tracker.get_tracker_snapshot(kind).values())
 
     by_module = mock.patch.object(ModTracker, "register_user_hooks")  # no statistics by module: see slm_torch.memory
@@ -44,12 +44,12 @@ def mixer_memory(config: Config) -> MixerMemory:
         documents = numbered(torch.empty(rows, time, dtype=torch.bool)) if config.data.document_mask else None
         tracker.track_external(mixer, x)
         with tracker:
-            before = current("current")
+            before = total("current")
             y = mixer(x, 0, None, documents)
-            kept = current("current") - before - size(y)
-            forward = current("peak") - before - kept - size(y)
+            kept = total("current") - before - size(y)
+            forward = total("peak") - before - kept - size(y)
             y.backward(torch.empty_like(y))
-            backward = current("peak") - before - kept - 2 * size(y)
+            backward = total("peak") - before - kept - 2 * size(y)
     return MixerMemory(kept, forward, max(backward, 0))
 
 

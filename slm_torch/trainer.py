@@ -54,7 +54,7 @@ class Engine:
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = max(count_targets(tokens), 1)  # a batch may have no target
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
         sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)
@@ -92,7 +92,7 @@ class Engine:
 
     def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = max(count_targets(tokens), 1)  # a batch may have no target
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
         sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)

@@ -26,7 +26,7 @@ def open_text(saved: SavedRun, given: Mapping[str, Any], seq_len: int) -> Datase
     if given.get("source") == "task":
         raise UserError("--source=task: a task is for the runs that were trained on it; leave the flag out")
     base = Data(dir=saved.config.data.dir) if "source" in given else saved.config.data
-    data = replace(base, seq_len=seq_len, **given)
+    data = replace(base, seq_len=seq_len, packing="stream", **given)
     if not given and saved.imported is None:
         return _trained_text(saved, data)
     return _other_text(saved, replace(data, tokenizer=run_tokenizer(saved), vocab_size=Data().vocab_size), given)
@@ -45,8 +45,11 @@ def _trained_text(saved: SavedRun, data: Data) -> Dataset:
 def _other_text(saved: SavedRun, data: Data, given: Mapping[str, Any]) -> Dataset:
     if not data.path and reads(data, "path"):
         raise UserError(f"data.source={data.source!r} reads a path: give --path=FILE_FOLDER_OR_GLOB")
+    data = replace(data, document_mask=False)
     validate(Config(data=data), [f"data.{name}" for name in given])
     dataset = prepare(data)
+    if saved.config.data.document_mask and dataset.manifest["end_of_document"] is not None:
+        dataset.tell_documents_apart(replace(data, document_mask=True))
     if dataset.vocab_size > saved.vocab_size:
         raise UserError(
             f"{saved.folder}: its tokenizer has {dataset.vocab_size} tokens and its model {saved.vocab_size}; restore "

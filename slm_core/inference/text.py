@@ -8,6 +8,7 @@ from slm_core.config import Config, Data
 from slm_core.config.fields import reads
 from slm_core.config.validation import validate
 from slm_core.data import Dataset, load_tokenizer, prepare
+from slm_core.data.dataset import TextDataset
 from slm_core.errors import UserError
 from slm_core.runs.saved import SavedRun
 
@@ -48,7 +49,8 @@ def _other_text(saved: SavedRun, data: Data, given: Mapping[str, Any]) -> Datase
     data = replace(data, document_mask=False)
     validate(Config(data=data), [f"data.{name}" for name in given])
     dataset = prepare(data)
-    if saved.config.data.document_mask and dataset.manifest["end_of_document"] is not None:
+    masks = saved.config.data.document_mask and isinstance(dataset, TextDataset)
+    if masks and dataset.manifest["end_of_document"] is not None:
         dataset.tell_documents_apart(replace(data, document_mask=True))
     if dataset.vocab_size > saved.vocab_size:
         raise UserError(

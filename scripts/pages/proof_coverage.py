@@ -15,7 +15,7 @@ from slm_core.errors import UserError
 DESCRIPTION = """Runs the proof of every small case under coverage.py. Exits with 1 if a line or a branch of a twin is
 not reached, and no reason says why. Takes a quarter of an hour on 2 cores."""
 
-COMMAND = "uv run scripts/pages/coverage.py"
+COMMAND = "uv run scripts/pages/proof_coverage.py"
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = {"slm_torch": "PyTorch", "slm_flax": "Flax"}
 

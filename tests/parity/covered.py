@@ -19,6 +19,7 @@ from typing import Any
 
 from parity.cases import Case, cases
 from parity.workers import pin_environment
+from slm_core.config.layers import layer_specs
 
 ROOT = Path(__file__).parents[2]
 TWINS = ("slm_torch", "slm_flax")
@@ -49,9 +50,16 @@ class File:
 
 
 def tasks() -> list[tuple[Case, str]]:
-    """Lists the small cases in float64 and in the half precisions, and in float32 those that run so by default."""
+    """Lists the small cases in float64 and in the half precisions, and some in float32.
+
+    These are the ones that run so by default, and those with the fused kernel: JAX's function has no float64.
+    """
     small = [case for case in cases() if not case.large]
-    return [(case, name) for case in small for name in case.precisions if name != "float32" or name in case.quick]
+    return [(case, name) for case in small for name in case.precisions if name != "float32" or _in_float32(case)]
+
+
+def _in_float32(case: Case) -> bool:
+    return "float32" in case.quick or any(layer.attention.kernel == "fused" for layer in layer_specs(case.config.model))
 
 
 def measure(todo: Sequence[tuple[Case, str]], jobs: int) -> dict[str, File]:

@@ -53,6 +53,18 @@ REASONS: dict[str, tuple[str, ...]] = {
         "slm_flax/optim/adamw8bit.py: flat = lax.fori_loop(0, whole, lambda i, flat: step(i * n, n * block, flat),"
         " flat)",
     ),
+    "a recurrence that erases elsewhere than it writes (RWKV-7), which no mixer has; test_recurrence.py of"
+    " tests/conformance compares it with the formula": (
+        "layers/recurrence.py: Segment._first_kind()",
+        "layers/recurrence.py: if erase_write is None: never false",
+        "slm_torch/layers/recurrence.py: state = state - erase_write[:, 0].to(dtype)[..., None] * erased[:, :, None]",
+        "slm_flax/layers/recurrence.py: state = state - erase_write[:, 0].astype(dtype)[..., None]"
+        " * erased[:, :, None]",
+    ),
+    "a caller's mistake, which the config refuses first; test_recurrence.py makes it": (
+        "layers/recurrence.py: if chunk < 1 or chunk & (chunk - 1): never true",
+        'layers/recurrence.py: raise ValueError(f"chunk={chunk} is not a power of two")',
+    ),
     "on a GPU alone; the tests marked gpu compare it with the CPU": (
         "slm_torch/layers/fused.py: if heads != kv_heads and not shared: never true",
         "slm_torch/layers/fused.py: k, v = (x.repeat_interleave(heads // kv_heads, dim=1) for x in (k, v))",

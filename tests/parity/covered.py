@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ FILES = ("model", "loss", "generate", "remat", "stack", "params", "numerics", "t
 UPDATES, HANDED_OVER = 16, 4
 """Updates of a loss curve and of a resume. The 17th runs no line that the 16th does not."""
 
-
 DATA = ".coverage"
 """Beginning of the names of the files with what each process measured."""
 
@@ -46,7 +45,7 @@ class File:
 
     lines: list[int]
     branches: list[int]
-    missing: list[str] = field(default_factory=list)
+    missing: list[str]
 
 
 def tasks() -> list[tuple[Case, str]]:
@@ -64,8 +63,6 @@ def _in_float32(case: Case) -> bool:
 
 def measure(todo: Sequence[tuple[Case, str]], jobs: int) -> dict[str, File]:
     """Runs the proof of some cases; returns {file from the project's root: what it reached}."""
-    import coverage
-
     pin_environment()
     with tempfile.TemporaryDirectory() as folder:
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(folder,))
@@ -74,7 +71,7 @@ def measure(todo: Sequence[tuple[Case, str]], jobs: int) -> dict[str, File]:
                 print(f"{number}/{len(todo)} {todo[number - 1][0].name}", file=sys.stderr, flush=True)
                 if failed:
                     raise RuntimeError("\n".join(failed))
-        whole = coverage.Coverage(str(Path(folder, DATA)), branch=True, include=_sources(), config_file=False)
+        whole = _measurement(folder)
         whole.combine()
         whole.json_report(outfile=str(Path(folder, "report.json")))
         report = json.loads(Path(folder, "report.json").read_text())["files"]
@@ -85,23 +82,19 @@ _running: Any = None
 """The measurement of this process."""
 
 
-def _sources() -> list[str]:
-    """Lists patterns of the measured files."""
-    return [str(ROOT / twin / part) for twin in TWINS for part in (*(f"{p}/*" for p in PACKAGES), *_of(FILES))]
+def _measurement(folder: str, **options: Any) -> Any:
+    """Makes a measurement of the twins' branches, whose data are in a folder."""
+    import coverage
 
-
-def _of(files: Sequence[str]) -> list[str]:
-    return [f"{file}.py" for file in files]
+    parts = (*(f"{package}/*" for package in PACKAGES), *(f"{file}.py" for file in FILES))
+    sources = [str(ROOT / twin / part) for twin in TWINS for part in parts]
+    return coverage.Coverage(str(Path(folder, DATA)), branch=True, include=sources, config_file=False, **options)
 
 
 def _start(folder: str) -> None:
     """Begins to measure, before anything imports a twin: what runs at the import counts."""
     global _running
-    import coverage
-
-    _running = coverage.Coverage(
-        str(Path(folder, DATA)), data_suffix=str(os.getpid()), branch=True, include=_sources(), config_file=False
-    )
+    _running = _measurement(folder, data_suffix=str(os.getpid()))
     _running.start()
     pin_environment()
 

@@ -48,6 +48,11 @@ def count_targets(tokens: np.ndarray) -> int:
     return int((tokens[:, 1:] >= 0).sum())
 
 
+def targets_of_update(tokens: np.ndarray) -> int:
+    """Counts the targets that an update's loss is the mean of: those of `count_targets`, or 1 if there are none."""
+    return max(count_targets(tokens), 1)
+
+
 class Evaluation(NamedTuple):
     """The sums of an evaluation over its targets."""
 

@@ -3,8 +3,9 @@
 import functools
 from dataclasses import replace
 
-from slm_core.config import Config, Memory, Train
+from slm_core.config import Config, Memory, Run, Train
 from slm_core.planner.declarations import MixerMemory
+from slm_flax.card import has_card
 
 VOCAB, CHUNK = 8, 64
 ROWS = 4
@@ -16,8 +17,10 @@ def mixer_memory(config: Config) -> MixerMemory:
 
     Args:
       config: of a model with one layer. run.device "cpu" is this machine's CPU; all else is the card of
-        `slm_flax.card`.
+        `slm_flax.card`, if JAX has a compiler for it.
     """
+    if config.run.device != "cpu" and not has_card():
+        config = replace(config, run=Run(device="cpu"))
     micro = config.train.micro_batch_size
     rows = min(micro, ROWS)
     pieces = 2 if micro < config.train.batch_size else 1  # in a loop over micro-batches XLA keeps other arrays

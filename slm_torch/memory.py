@@ -23,6 +23,7 @@ from slm_core.config import Config
 from slm_core.planner.resolve import as_predicted
 from slm_torch import evaluator, params
 from slm_torch.layers import moe
+from slm_torch.mixer_memory import as_on_a_gpu, total
 from slm_torch.optim.base import named_state
 from slm_torch.trainer import Engine
 
@@ -40,7 +41,7 @@ def measured(config: Config, vocab_size: int) -> int:
         tracker.track_external(engine.model, *chain(*named_state(engine.optimizer, engine.trained).values()))
         with tracker:
             engine.train_step(tokens, lr=1e-3, step=0)
-    return sum(device["Total"] for device in tracker.get_tracker_snapshot("peak").values())
+    return total(tracker, "peak")
 
 
 @contextlib.contextmanager
@@ -66,11 +67,9 @@ def without_values(gpu: bool) -> Iterator[None]:
         stack.enter_context(mock.patch.object(moe, "rows_by_expert", rows_by_expert))
         stack.enter_context(mock.patch.object(evaluator, "resolve_auto", as_predicted))
         if gpu:
-            flash, fused, recurrence = (
-                import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused", "recurrence")
-            )
+            flash, fused = (import_module(f"slm_torch.layers.{name}") for name in ("flash", "fused"))
             stack.enter_context(mock.patch.object(flash, "TILE", flash.GPU_TILE))
-            stack.enter_context(mock.patch.object(recurrence, "MATRICES", recurrence.GPU_MATRICES))
+            stack.enter_context(as_on_a_gpu())
             stack.enter_context(mock.patch.object(fused, "_shares_keys", lambda *_: False))
         # The total does not need MemTracker's statistics by module, which refuse a second micro-batch, nor those of an
         # optimizer, which refuse a state that belongs to no parameter (its count).

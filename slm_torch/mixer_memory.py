@@ -1,7 +1,6 @@
 """Measures what a recurrent mixer takes, for the planner: forward and backward on fake tensors, without numbers."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -33,23 +32,21 @@ def mixer_memory(config: Config) -> MixerMemory:
     rows, time, width = config.train.micro_batch_size, config.data.seq_len, config.model.d_model
     tracker = MemTracker()
 
-    def current(kind: str) -> int:
-        return sum(device["Total"] for device in tracker.get_tracker_snapshot(kind).values())
-
     by_module = mock.patch.object(ModTracker, "register_user_hooks")  # no statistics by module: see slm_torch.memory
-    with FakeTensorMode(allow_non_fake_inputs=True), as_on_a_gpu(config.run.device != "cpu"), by_module:
+    gpu = as_on_a_gpu() if config.run.device != "cpu" else contextlib.nullcontext()
+    with FakeTensorMode(allow_non_fake_inputs=True), gpu, by_module:
         mixer: Any = Transformer(config, 1, dtype).layers[0].mixer
         params.allocate(mixer, DTYPES[config.precision.params], torch.device("cpu"))
         x = torch.empty(rows, time, width, dtype=dtype, requires_grad=True)
         documents = numbered(torch.empty(rows, time, dtype=torch.bool)) if config.data.document_mask else None
         tracker.track_external(mixer, x)
         with tracker:
-            before = current("current")
+            before = total(tracker, "current")
             y = mixer(x, 0, None, documents)
-            kept = current("current") - before - size(y)
-            forward = current("peak") - before - kept - size(y)
+            kept = total(tracker, "current") - before - size(y)
+            forward = total(tracker, "peak") - before - kept - size(y)
             y.backward(torch.empty_like(y))
-            backward = current("peak") - before - kept - 2 * size(y)
+            backward = total(tracker, "peak") - before - kept - 2 * size(y)
     return MixerMemory(kept, forward, max(backward, 0))
 
 
@@ -58,9 +55,11 @@ def size(x: Tensor) -> int:
     return x.untyped_storage().nbytes()
 
 
-@contextlib.contextmanager
-def as_on_a_gpu(gpu: bool) -> Iterator[None]:
-    """Lets a recurrence take as many chunks at once as it does on a GPU, inside the context, if `gpu`."""
-    matrices = recurrence.GPU_MATRICES if gpu else recurrence.MATRICES
-    with mock.patch.object(recurrence, "MATRICES", matrices):
-        yield
+def total(tracker: Any, moment: str) -> int:
+    """Returns the bytes that a MemTracker counts at a moment: "current" or "peak"."""
+    return sum(device["Total"] for device in tracker.get_tracker_snapshot(moment).values())
+
+
+def as_on_a_gpu() -> contextlib.AbstractContextManager:
+    """Lets a recurrence take as many chunks at once as it does on a GPU, inside the context."""
+    return mock.patch.object(recurrence, "MATRICES", recurrence.GPU_MATRICES)

@@ -14,7 +14,7 @@ from slm_core.config import Config, Precision
 from slm_core.model.dropout import site_keys
 from slm_core.model.parameter_groups import balance_steps, parameter_groups
 from slm_core.model.weights import Weights, checked
-from slm_core.protocols import Evaluation, count_targets
+from slm_core.protocols import Evaluation, targets_of_update
 from slm_core.runs.states import describe_state, open_state_for, write_state
 from slm_torch import params
 from slm_torch.details import Pieces, activation_rms, norms
@@ -54,7 +54,7 @@ class Engine:
 
     def train_step(self, tokens: np.ndarray, lr: float, step: int) -> dict[str, Any]:
         """Does one update, and returns its metrics without waiting for them; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = targets_of_update(tokens)
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
         sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)
@@ -92,7 +92,7 @@ class Engine:
 
     def details(self, tokens: np.ndarray, step: int) -> dict[str, float]:
         """Measures weights, gradients and activations before an update; see `slm_core.protocols.Engine`."""
-        count = count_targets(tokens)
+        count = targets_of_update(tokens)
         micro = min(self.config.train.micro_batch_size, len(tokens))
         sites = torch.from_numpy(site_keys(self.config.seed, step, self.config.model.n_layers).view(np.int32))
         sites, batch = sites.to(self.device), torch.from_numpy(tokens).to(self.device, torch.int64)

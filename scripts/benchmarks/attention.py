@@ -1,15 +1,12 @@
 """Measures the attention kernels of both twins: time or memory of one call, forward and backward, by context."""
 
-import dataclasses
 import functools
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.benchmarks import _calls
 from slm_core.cli.command_line import Flag, Invocation, main
-from slm_core.errors import UserError, nearest
+from slm_core.errors import UserError
 
 if TYPE_CHECKING:
     from slm_core.studies.attention import Case
@@ -32,7 +29,7 @@ FLAGS = [
     Flag("rounds", int, 7, "turns of each case"),
     Flag("json", str, "", "file for all numbers, as JSON"),
 ]
-TIME_CONTEXTS, MEMORY_CONTEXTS = "256,512,1024,2048,4096", "1024,2048,4096,8192,16384"
+TIME_CONTEXTS = "256,512,1024,2048,4096"
 
 
 def torch_call(case: "Case", keep_freed: bool = True) -> Callable[[], object]:
@@ -84,54 +81,30 @@ def cases(flags: dict) -> list:
     from slm_core.config.fields import field_table
     from slm_core.studies.attention import Case
 
-    kernels = _words(flags, "kernels", tuple(field_table()["model.attention.kernel"].option.choices))
-    twins = _words(flags, "twins", tuple(TWINS))
-    contexts = flags["contexts"] or (MEMORY_CONTEXTS if flags["memory"] else TIME_CONTEXTS)
-    if not all(word.isdecimal() and int(word) for word in contexts.split(",")):
-        raise UserError(f"--contexts={contexts} must be numbers of tokens with commas, like {TIME_CONTEXTS}")
-    for name, low in dict(batch=1, heads=1, kv_heads=0, head_dim=1, window=0, softcap=0, rounds=1).items():
-        if flags[name] < low:
-            raise UserError(f"--{name.replace('_', '-')}={flags[name]} must be at least {low}")
+    kernels = _calls.words(flags, "kernels", tuple(field_table()["model.attention.kernel"].option.choices))
+    twins, contexts = _calls.words(flags, "twins", tuple(TWINS)), _calls.contexts(flags, TIME_CONTEXTS)
+    lows = dict(batch=1, heads=1, kv_heads=0, head_dim=1, window=0, softcap=0, rounds=1)
+    _calls.check_at_least(flags, lows)
     kv_heads = flags["kv_heads"] or flags["heads"]
     if flags["heads"] % kv_heads:
         raise UserError(f"--kv-heads={kv_heads} must divide --heads={flags['heads']}")
     shape = {name: flags[name] for name in ("batch", "heads", "head_dim", "window", "softcap")}
     return [
-        Case(twin=twin, kernel=kernel, context=int(context), kv_heads=kv_heads, **shape)
-        for context in contexts.split(",")
+        Case(twin=twin, kernel=kernel, context=context, kv_heads=kv_heads, **shape)
+        for context in contexts
         for twin in twins
         for kernel in kernels
     ]
 
 
-def _words(flags: dict, name: str, known: tuple[str, ...]) -> list[str]:
-    words = flags[name].split(",")
-    for word in words:
-        if word not in known:
-            raise UserError(f"--{name}: {word!r} is not one of {', '.join(known)}{nearest(word, known)}")
-    return words
+def shown(results: list, of_memory: bool) -> str:
+    from slm_core.studies.attention import table
+
+    return table(results, "MB" if of_memory else "ms")
 
 
 def run(invocation: Invocation) -> None:
-    from slm_core.studies import attention
-    from slm_core.studies.machine import machine
-
-    flags = invocation.flags
-    chosen = cases(flags)
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    say = functools.partial(print, flush=True)
-    say(machine())
-    if os.getloadavg()[0] > 0.5:
-        say("note: something else is running on this machine; trust the ratios more than the times")
-    if flags["memory"]:
-        makes = TWINS | {"PyTorch": functools.partial(torch_call, keep_freed=False)}
-        results = attention.memory(makes, chosen, say)
-    else:
-        results = attention.times(TWINS, chosen, flags["rounds"], say)
-    say(f"\n{attention.table(results, 'MB' if flags['memory'] else 'ms')}")
-    if flags["json"]:
-        numbers = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}
-        Path(flags["json"]).write_text(json.dumps(numbers, indent=1) + "\n")
+    _calls.run(invocation.flags, cases(invocation.flags), TWINS, shown)
 
 
 if __name__ == "__main__":

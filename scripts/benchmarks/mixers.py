@@ -1,16 +1,12 @@
 """Measures the recurrences of linear mixers beside flash attention, in both twins: time or memory of one call."""
 
 import dataclasses
-import functools
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scripts.benchmarks import _calls
 from scripts.benchmarks._rounds import spread
 from slm_core.cli.command_line import Flag, Invocation, main
-from slm_core.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from slm_core.studies.attention import Case, Result
@@ -43,7 +39,7 @@ FLAGS = [
     Flag("rounds", int, 7, "turns of each"),
     Flag("json", str, "", "file for all numbers, as JSON"),
 ]
-TIME_CONTEXTS, MEMORY_CONTEXTS = "4096", "1024,2048,4096,8192,16384"
+TIME_CONTEXTS = "4096"
 
 
 def inputs(case: "Case") -> dict:
@@ -125,28 +121,16 @@ TWINS: dict[str, Callable[["Case"], Callable[[], object]]] = {"PyTorch": torch_c
 def cases(flags: dict) -> list:
     from slm_core.studies.attention import Case
 
-    mixers, twins = _words(flags, "mixers", tuple(MIXERS)), _words(flags, "twins", tuple(TWINS))
-    contexts = flags["contexts"] or (MEMORY_CONTEXTS if flags["memory"] else TIME_CONTEXTS)
-    if not all(word.isdecimal() and int(word) for word in contexts.split(",")):
-        raise UserError(f"--contexts={contexts} must be numbers of tokens with commas, like {MEMORY_CONTEXTS}")
-    for name in ("batch", "heads", "head_dim", "rounds"):
-        if flags[name] < 1:
-            raise UserError(f"--{name.replace('_', '-')}={flags[name]} must be at least 1")
+    mixers, twins = _calls.words(flags, "mixers", tuple(MIXERS)), _calls.words(flags, "twins", tuple(TWINS))
+    contexts = _calls.contexts(flags, TIME_CONTEXTS)
+    _calls.check_at_least(flags, dict(batch=1, heads=1, head_dim=1, rounds=1))
     shape = {name: flags[name] for name in ("batch", "heads", "head_dim")}
     return [
-        Case(twin=twin, kernel=mixer, context=int(context), kv_heads=flags["heads"], window=0, softcap=0.0, **shape)
-        for context in contexts.split(",")
+        Case(twin=twin, kernel=mixer, context=context, kv_heads=flags["heads"], window=0, softcap=0.0, **shape)
+        for context in contexts
         for twin in twins
         for mixer in ("flash", *mixers)
     ]
-
-
-def _words(flags: dict, name: str, known: tuple[str, ...]) -> list[str]:
-    words = flags[name].split(",")
-    for word in words:
-        if word not in known:
-            raise UserError(f"--{name}: {word!r} is not one of {', '.join(known)}{nearest(word, known)}")
-    return words
 
 
 def ratios(results: list["Result"]) -> str:
@@ -163,27 +147,14 @@ def ratios(results: list["Result"]) -> str:
     return markdown_table(["context", "twin", "mixer", "time, of flash attention's"], rows)
 
 
-def run(invocation: Invocation) -> None:
-    from slm_core.studies import attention
-    from slm_core.studies.machine import machine
+def shown(results: list, of_memory: bool) -> str:
+    from slm_core.studies.attention import table
 
-    flags = invocation.flags
-    chosen = cases(flags)
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    say = functools.partial(print, flush=True)
-    say(machine())
-    if os.getloadavg()[0] > 0.5:
-        say("note: something else is running on this machine; trust the ratios more than the times")
-    if flags["memory"]:
-        makes = TWINS | {"PyTorch": functools.partial(torch_call, keep_freed=False)}
-        results = attention.memory(makes, chosen, say)
-        say(f"\n{attention.table(results, 'MB', reference='flash')}")
-    else:
-        results = attention.times(TWINS, chosen, flags["rounds"], say)
-        say(f"\n{ratios(results)}")
-    if flags["json"]:
-        numbers = {"machine": machine(), "results": [dataclasses.asdict(result) for result in results]}
-        Path(flags["json"]).write_text(json.dumps(numbers, indent=1) + "\n")
+    return table(results, "MB", reference="flash") if of_memory else ratios(results)
+
+
+def run(invocation: Invocation) -> None:
+    _calls.run(invocation.flags, cases(invocation.flags), TWINS, shown)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def _attention_widths(model: Model) -> dict[str, Any]:
     """Returns {field: its value} for every field of attention that may be unset and then follows from others."""
     attention = model.attention
     parts = attention.n_heads * (2 if attention.kind == "differential" else 1)
-    head_dim = attention.head_dim or model.d_model // parts
+    head_dim = attention.head_dim or max(model.d_model // parts, 1)  # 1: another mixer, in a narrow model
     rope_dim = attention.rope_dim or head_dim // 2
     query = head_dim + rope_dim if attention.kind == "mla" else head_dim
     return {

@@ -125,8 +125,10 @@ _LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _c
 def _check_values_fit(model: Model) -> None:
     """Checks that layers whose values are mixed with the first layer's have values of its shape."""
     layers = layer_specs(model)
-    if model.attention.value_residual and len(layers) == 1:
-        raise UserError("model.attention.value_residual=True mixes later layers' values: set model.n_layers above 1")
+    later = any(layer.attention.value_residual and layer.mixer.kind == "attention" for layer in layers[1:])
+    if layers[0].attention.value_residual and not later:
+        remedy = "set model.n_layers above 1" if len(layers) == 1 else "it needs attention in a layer after the first"
+        raise UserError(f"model.attention.value_residual=True mixes later layers' values: {remedy}")
     if layers[0].mixer.kind != "attention" and any(layer.attention.value_residual for layer in layers):
         raise UserError(
             f"model.attention.value_residual=True mixes in the first layer's values, and model.mixer.kind="

@@ -111,6 +111,11 @@ class TextDataset:
         """Its tokenizer, loaded at first use."""
         return load_tokenizer(self.folder / "tokenizer")
 
+    @functools.cached_property
+    def _train_starts(self) -> np.ndarray:
+        """Where the documents of the training text begin, found once: the whole file is searched."""
+        return document_starts(self.tokens("train"), self.manifest["end_of_document"])
+
     def tokens(self, split: str) -> np.ndarray:
         """Maps all tokens of "train" or "validation", read-only: uint8, uint16 or uint32 [n].
 
@@ -150,7 +155,7 @@ class TextDataset:
         tokens, end = self.tokens(split), self.manifest["end_of_document"]
         starts = None
         if self.packing == "documents" and split == "train":  # all packings are measured on the same rows
-            starts = packed_starts(document_starts(tokens, end), seq_len, len(tokens))
+            starts = packed_starts(self._train_starts, seq_len, len(tokens))
         windows = TextWindows(tokens, seq_len, starts, end if self.document_mask else None)
         if not len(tokens) and self.counts[f"{split}_bytes"]:
             raise UserError(

@@ -8,6 +8,7 @@ from slm_core.config import Config, Data
 from slm_core.config.fields import reads
 from slm_core.config.validation import validate
 from slm_core.data import Dataset, load_tokenizer, prepare
+from slm_core.data.dataset import TextDataset
 from slm_core.errors import UserError
 from slm_core.runs.saved import SavedRun
 
@@ -26,7 +27,7 @@ def open_text(saved: SavedRun, given: Mapping[str, Any], seq_len: int) -> Datase
     if given.get("source") == "task":
         raise UserError("--source=task: a task is for the runs that were trained on it; leave the flag out")
     base = Data(dir=saved.config.data.dir) if "source" in given else saved.config.data
-    data = replace(base, seq_len=seq_len, **given)
+    data = replace(base, seq_len=seq_len, packing="stream", **given)
     if not given and saved.imported is None:
         return _trained_text(saved, data)
     return _other_text(saved, replace(data, tokenizer=run_tokenizer(saved), vocab_size=Data().vocab_size), given)
@@ -45,8 +46,12 @@ def _trained_text(saved: SavedRun, data: Data) -> Dataset:
 def _other_text(saved: SavedRun, data: Data, given: Mapping[str, Any]) -> Dataset:
     if not data.path and reads(data, "path"):
         raise UserError(f"data.source={data.source!r} reads a path: give --path=FILE_FOLDER_OR_GLOB")
+    data = replace(data, document_mask=False)
     validate(Config(data=data), [f"data.{name}" for name in given])
     dataset = prepare(data)
+    masks = saved.config.data.document_mask and isinstance(dataset, TextDataset)
+    if masks and dataset.manifest["end_of_document"] is not None:
+        dataset.tell_documents_apart(replace(data, document_mask=True))
     if dataset.vocab_size > saved.vocab_size:
         raise UserError(
             f"{saved.folder}: its tokenizer has {dataset.vocab_size} tokens and its model {saved.vocab_size}; restore "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from slm_core.config import Norm
 from slm_core.config.layers import AttentionSpec, LayerSpec, MlpSpec
 from slm_core.config.widths import query_width, value_shape
+from slm_core.planner.mixers import Measured
 from slm_core.planner.xla_constants import COMPILERS, Compiler
 
 ATTENTION = ("gqa", "mla", "differential")
@@ -32,14 +33,13 @@ class Kept(NamedTuple):
 
     Args:
       attention, mlp: of the two halves of a block, each with its norms and the stream after it.
-      all_scores: the share of one array of all scores in `attention`; 0 if the kernel makes no such array. Of another
-        mixer, what its backward pass needs while it works.
+      again: what a backward pass needs once more: one array of all scores, or 0 if the kernel makes no such array.
       products: the results of products with weights in both halves.
     """
 
     attention: float
     mlp: float
-    all_scores: float
+    again: float
     products: float
 
     @property
@@ -62,8 +62,19 @@ def kept(layer: LayerSpec, length: int, device: str, apart: bool) -> Kept:
     norm = _norm(compiler, layer.norm) * width + apart * width
     attention = width + attention_norms * norm + _attention(compiler, layer, kernel) + scores
     mlp = width + mlp_norms * norm + _mlp(compiler, width, layer.mlp)
-    all_scores = scores / compiler.scores if kernel == "dot_product" else 0
-    return Kept(attention, mlp, all_scores, _products(layer))
+    again = scores / compiler.scores if kernel == "dot_product" else 0
+    return Kept(attention, mlp, again, _products(layer))
+
+
+def measured(layer: LayerSpec, mixer: Measured, device: str, values: int) -> Kept:
+    """Counts what a block with a mixer keeps that was measured with its MLP.
+
+    Args:
+      device: "cpu" or "gpu".
+      values: bytes of one value of every token.
+    """
+    work = 0 if device == "cpu" else mixer.memory.backward  # a CPU works where the arrays of the MLP were
+    return Kept(mixer.memory.kept / values, 0, work / values, mixer.products + _mlp_products(layer))
 
 
 def _kernel(attention: AttentionSpec, device: str) -> str:
@@ -131,9 +142,9 @@ def _products(layer: LayerSpec) -> float:
         total += heads * (attention.head_dim + attention.v_dim)
     else:
         total = _maps(attention) * (heads + attention.n_kv_heads) * attention.head_dim + value_heads * value_width
-    return total + mlp_products(layer) + layer.d_model
+    return total + _mlp_products(layer) + layer.d_model
 
 
-def mlp_products(layer: LayerSpec) -> float:
+def _mlp_products(layer: LayerSpec) -> float:
     """Returns the results of an MLP's products with weights that a backward pass needs."""
     return 0 if layer.mlp.kind == "moe" else (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden

@@ -12,7 +12,7 @@ from slm_core.config import Config
 from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.model.layer_groups import Repetition, group_size, repetition
 from slm_core.planner.declarations import Twin, layer_index, without_adapters
-from slm_core.planner.flax_layers import Kept, kept, mlp_products
+from slm_core.planner.flax_layers import kept, measured
 from slm_core.planner.mixers import measured_mixers
 from slm_core.planner.prediction import Prediction
 from slm_core.planner.resident import SLICE, resident_memory
@@ -47,14 +47,13 @@ class Step:
         # XLA computes a sum apart from its terms outside of loops, and of many rows.
         many = self.compiler.sums_apart_from
         apart = many is not None and (not (self.accumulates or self.looped) or self.tokens >= many)
-        self.layers = [kept(layer, config.data.seq_len, device, apart) for layer in layers]
-        for index, mixer in measured_mixers(config, vocab_size, twin, micro).items():
-            products = mixer.products + mlp_products(layers[index])
-            kept_values, work = (
-                size / self.tokens / self.compute for size in (mixer.memory.kept, mixer.memory.backward)
-            )
-            # Both are of the whole layer. A CPU works in the memory that the arrays of the MLP have left.
-            self.layers[index] = Kept(kept_values, 0, 0 if self.cpu else work, products)
+        mixers = measured_mixers(config, vocab_size, twin, micro)
+        self.layers = [
+            measured(layer, mixers[i], device, self.tokens * self.compute)
+            if i in mixers
+            else kept(layer, config.data.seq_len, device, apart)
+            for i, layer in enumerate(layers)
+        ]
         self.stream = self.tokens * config.model.d_model * self.compute
 
     def _stack(self, layers: tuple[LayerSpec, ...]) -> Repetition:
@@ -71,7 +70,7 @@ class Step:
         """Predicts the backward pass of the last layer, beside the head's gradient and what the other layers keep."""
         if self.again:
             return self._moment(self.layers_keep(), self.head(), self.layer_again())
-        scores = max(layer.all_scores for layer in self.layers) * self.tokens * self.compute
+        scores = max(layer.again for layer in self.layers) * self.tokens * self.compute
         return self._moment(self.layers_keep() + self.streams(), self.head(), self.moved() + scores)
 
     def at_update(self) -> Prediction:
@@ -129,7 +128,7 @@ class Step:
         # The kept results of products are not computed again; but a GPU's loop takes them out of the stack first.
         adapted = self.compiler.adapted if self.config.finetune.kind == "lora" else 0
         more = adapted - (remat == "attention" and self.cpu)
-        values = [layer.all + layer.all_scores + more * layer.products for layer in self.layers]
+        values = [layer.all + layer.again + more * layer.products for layer in self.layers]
         together = sum(values[i] for i in self.looped[: self.period]) if self.cpu else max(values)
         grouped = group_size(len(self.layers)) if remat == "full" else 0  # a group adds up its own gradients first
         weights = (max(self.period, 1) + grouped) * self.layer_weights()

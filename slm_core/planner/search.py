@@ -7,7 +7,7 @@ from typing import Any
 
 from slm_core.config import Config
 from slm_core.config.fields import with_values
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.config.validation import drop_unread, validate
 from slm_core.errors import UserError
 from slm_core.planner import Prediction, Twin, predict
@@ -87,12 +87,18 @@ def _settings(config: Config) -> Iterator[dict[str, Any]]:
 def _work(config: Config, vocab_size: int, twin: Twin, remat: str, loss_chunk: int) -> float:
     """Counts the FLOP per token of the forward pass, the backward pass (twice as many) and recomputation."""
     model, length = config.model, config.data.seq_len
-    seen = [min(length, layer.attention.window or length) for layer in layer_specs(model)]
-    attention = sum(4 * keys * model.d_model for keys in seen)
+    attention = sum(4 * _seen(layer, length) * model.d_model for layer in layer_specs(model))
     head = 2 * model.d_model * vocab_size
     layers = attention + 2 * matrix_weights_per_token(config, vocab_size, twin.declare)
     again = {"none": 0, "attention": attention, "block": layers, "full": 2 * layers}[remat]
     return 3 * (layers + head) + again + (head if loss_chunk else 0)
+
+
+def _seen(layer: LayerSpec, length: int) -> int:
+    """Counts the keys that a token is compared with; a recurrence compares it with its chunk and with the state."""
+    if layer.mixer.kind != "attention":
+        return min(length, layer.mixer.chunk) + layer.mixer.key_dim
+    return min(length, layer.attention.window or length)
 
 
 def _largest(config: Config, setting: dict[str, Any], vocab_size: int, twin: Twin, limit: float) -> int:

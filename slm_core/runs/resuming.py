@@ -26,7 +26,7 @@ train.steps also changes the learning rates of the steps to come."""
 
 BRANCHING = (
     "seed", "data.", "optim.", "train.", "precision.", "model.dropout", "model.z_loss", "model.attention.kernel",
-    "model.mlp.balance_loss", "model.mlp.router_z_loss",
+    "model.mixer.chunk", "model.mlp.balance_loss", "model.mlp.router_z_loss",
 )  # fmt: skip
 """Prefixes of the fields that a branch may change as well: the saved state means the same under other values."""
 

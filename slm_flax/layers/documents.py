@@ -31,6 +31,11 @@ def numbered(begins: Bool[Array, "batch time"]) -> Documents:
     return Documents(jnp.cumsum(begins, 1), place - first)
 
 
+def changes(documents: Int[Array, "batch time"]) -> Bool[Array, "batch time"]:
+    """Tells at which positions the number is another than before; at the first one it is not."""
+    return jnp.pad(documents[:, 1:] != documents[:, :-1], ((0, 0), (1, 0)))
+
+
 def at_positions(
     table: Float[Array, "positions width"], start: int | Array, time: int, documents: Documents | None
 ) -> Float[Array, "*batch time width"]:

@@ -12,6 +12,8 @@ from slm_flax.layers.recurrent import STATE, Recurrent
 from slm_flax.numerics import wide
 
 _ONE_COLUMN = ((0, 0), (0, 0), (0, 0), (0, 1))
+EPSILON = 1e-10
+"""Keeps 0 / 0 away: in float32 a feature is 0 below -17."""
 
 
 class LinearAttention(Recurrent):
@@ -19,7 +21,7 @@ class LinearAttention(Recurrent):
 
     Paper: Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236.
 
-        y_t = sum_s (f(q_t) . f(k_s)) v_s / sum_s f(q_t) . f(k_s),  s <= t,  f(x) = elu(x) + 1
+        y_t = sum_s (f(q_t) . f(k_s)) v_s / (sum_s f(q_t) . f(k_s) + 1e-10),  s <= t,  f(x) = elu(x) + 1
 
     The sum below the line is one more column of values, of ones.
     """
@@ -41,5 +43,5 @@ class LinearAttention(Recurrent):
         dtype = wide(x.dtype)
         q, k = elu(q.astype(dtype)) + 1, elu(k.astype(dtype)) + 1
         y = self.recur(q, k, jnp.pad(v.astype(dtype), _ONE_COLUMN, constant_values=1.0), cache, documents)
-        y = y[..., :-1] / y[..., -1:]
+        y = y[..., :-1] / (y[..., -1:] + EPSILON)
         return self.output(y.astype(x.dtype))

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from slm_flax.layers.decay import ChannelDecay, ScalarDecay
+from slm_flax.layers.documents import changes
 from slm_flax.numerics import wide
 
 MATRICES, GPU_MATRICES = 64, 1024
@@ -76,8 +77,7 @@ def recurrence(
     if time == 1:
         return _step(q, k, v, g, erase, erase_write, state)
     if documents is not None:
-        begins = jnp.pad(documents[:, 1:] != documents[:, :-1], ((0, 0), (1, 0)))
-        g = jnp.where(begins[:, :, None, None], -jnp.inf, g)
+        g = jnp.where(changes(documents)[:, :, None, None], -jnp.inf, g)
     chunk = min(chunk, 1 << (time - 1).bit_length())
     inputs = [_by_chunk(x, _segments(v, chunk), chunk) for x in (q, k, v, g, erase, erase_write)]
     y, last = _recurrence(*inputs, state.reshape(-1, *state.shape[2:]))

@@ -6,6 +6,7 @@ from einops import rearrange
 from jax import Array
 from jaxtyping import Float, Int
 
+from slm_flax.layers.documents import changes
 from slm_flax.numerics import wide
 
 CHUNK = 64
@@ -45,8 +46,7 @@ def scan(
         last = a[:, 0].astype(dtype) * state + b[:, 0].astype(dtype)
         return last[:, None].astype(b.dtype), last
     if documents is not None:
-        begins = jnp.pad(documents[:, 1:] != documents[:, :-1], ((0, 0), (1, 0)))
-        a = jnp.where(begins[:, :, None], 0, a)
+        a = jnp.where(changes(documents)[:, :, None], 0, a)
     return _scan(a, b, state)
 
 

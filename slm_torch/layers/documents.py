@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class Documents(NamedTuple):
@@ -27,6 +28,11 @@ def numbered(begins: Bool[Tensor, "batch time"]) -> Documents:
     place = torch.arange(begins.shape[1], device=begins.device).expand_as(begins)
     first = torch.where(begins, place, 0).cummax(1).values
     return Documents(begins.cumsum(1), place - first)
+
+
+def changes(documents: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+    """Tells at which positions the number is another than before; at the first one it is not."""
+    return pad(documents[:, 1:] != documents[:, :-1], (1, 0))
 
 
 def at_positions(

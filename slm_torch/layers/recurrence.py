@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from slm_torch.layers.decay import ChannelDecay, ScalarDecay
+from slm_torch.layers.documents import changes
 from slm_torch.numerics import wide
 
 MATRICES, GPU_MATRICES = 64, 1024
@@ -76,8 +77,7 @@ def recurrence(
     if time == 1:
         return _step(q, k, v, g, erase, erase_write, state)
     if documents is not None:
-        begins = pad(documents[:, 1:] != documents[:, :-1], (1, 0))
-        g = torch.where(begins[:, :, None, None], -torch.inf, g)
+        g = torch.where(changes(documents)[:, :, None, None], -torch.inf, g)
     # pyrefly: ignore[bad-return]  torch declares no type for `apply`
     return _Recurrence.apply(q, k, v, g, erase, erase_write, state, min(chunk, 1 << (time - 1).bit_length()))
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from slm_torch.layers.documents import changes
 from slm_torch.numerics import wide
 
 CHUNK = 64
@@ -45,8 +46,7 @@ def scan(
         last = a[:, 0].to(dtype) * state + b[:, 0].to(dtype)
         return last[:, None].to(b.dtype), last
     if documents is not None:
-        begins = pad(documents[:, 1:] != documents[:, :-1], (1, 0))
-        a = torch.where(begins[:, :, None], 0, a)
+        a = torch.where(changes(documents)[:, :, None], 0, a)
     # pyrefly: ignore[bad-return]  torch declares no type for `apply`
     return _Scan.apply(a, b, state)
 

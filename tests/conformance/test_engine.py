@@ -6,6 +6,7 @@ import pytest
 from slm_core.config import Memory, Precision
 from slm_core.config.fields import with_values
 from slm_core.errors import UserError
+from slm_core.protocols import first_of_document
 from slm_core.training.divergence import first_not_finite
 from tests.conformance.small_engine import CONFIG, VOCAB, batch, check_equal_updates, updated
 from tests.tiers import some_slow
@@ -68,6 +69,13 @@ def test_gradients_are_cut_to_the_limit_and_the_reported_norm_is_uncut(twin):
         state, metrics = updated(twin.build, {"optim.clip_norm": limit})
         norm = np.sqrt(sum(np.square(v).sum() for name, v in state.items() if name.startswith("optim/m/")))
         assert norm == pytest.approx(0.1 * (limit if scaled else metrics["grad_norm"]), rel=1e-12)
+
+
+def test_a_batch_without_a_target_has_no_loss(twin):
+    """Documents that are kept apart may leave a batch without one. It counts as a finite update without gradients."""
+    engine = twin.build(CONFIG, VOCAB)
+    metrics = engine.train_step(first_of_document(batch(ignored=False)), lr=1e-3, step=0)
+    assert [float(metrics[name]) for name in ("loss", "grad_norm", "skipped")] == [0, 0, 0]
 
 
 def test_an_overflow_is_skipped_and_halves_the_scale(twin):

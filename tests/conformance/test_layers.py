@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from slm_core.config import Attention, Config, Data, Mlp, Model, Norm, Position
+from slm_core.config import Attention, Config, Data, Mixer, Mlp, Model, Norm, Position
+from slm_core.config.layers import resolve
 from slm_core.model import dropout
 from tests.conformance.arrays import TOLERANCE, layer, numbers
 from tests.reference import layers as reference
@@ -155,3 +156,11 @@ def test_dropout_keeps_what_the_hash_says(twin):
         for first_row, shape in ((0, (2, 3, 5)), (6, (2, 3, 5)), (400_000_000, (1, 3, 5))):
             expected = dropout.keep_mask(key, shape, first_row, rate)
             np.testing.assert_array_equal(twin.keep_mask(key, shape, first_row, rate), expected)
+
+
+def test_linear_attention_without_any_feature_is_zero(twin):
+    """In float32 the features of a very negative query are exactly 0, and so is the sum that divides them."""
+    layer = resolve(Model(d_model=4, mixer=Mixer(kind="linear", n_heads=1)))
+    weights = {f"{name}_proj.weight": -100 * np.eye(4, dtype=np.float32) for name in "qkvo"}
+    y = twin.apply("MIXER", "linear", (layer, 9), weights, np.ones((1, 3, 4), np.float32), 0, None)
+    np.testing.assert_array_equal(y, 0)

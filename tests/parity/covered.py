@@ -1,8 +1,8 @@
 """Runs the proof of every small case under coverage.py, and lists what of the twins it does not reach.
 
-`python -m tests.parity.covered JOBS` prints {twin file: {"lines", "branches", "missing"}} as JSON; see `File`. PyTorch's
-backward passes run in the thread that asks for them, as long as it is on the CPU. What JAX compiles is measured while it
-is traced. The reasons for what is missing are in `tests/parity/uncovered.py`.
+`python -m tests.parity.covered JOBS` prints {twin file: {"lines", "branches", "missing"}} as JSON; see `File`.
+PyTorch's backward passes run in the thread that asks for them, as long as it is on the CPU. What JAX compiles is
+measured while it is traced. The reasons for what is missing are in `tests/parity/uncovered.py`.
 """
 
 import ast
@@ -12,14 +12,14 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from parity.cases import Case, cases
 from parity.workers import pin_environment
+from slm_core.config.layers import layer_specs
 
 ROOT = Path(__file__).parents[2]
 TWINS = ("slm_torch", "slm_flax")
@@ -29,7 +29,6 @@ FILES = ("model", "loss", "generate", "remat", "stack", "params", "numerics", "t
 
 UPDATES, HANDED_OVER = 16, 4
 """Updates of a loss curve and of a resume. The 17th runs no line that the 16th does not."""
-
 
 DATA = ".coverage"
 """Beginning of the names of the files with what each process measured."""
@@ -46,19 +45,24 @@ class File:
 
     lines: list[int]
     branches: list[int]
-    missing: list[str] = field(default_factory=list)
+    missing: list[str]
 
 
 def tasks() -> list[tuple[Case, str]]:
-    """Lists the small cases in float64 and in the half precisions, and in float32 those that run so by default."""
+    """Lists the small cases in float64 and in the half precisions, and some in float32.
+
+    These are the ones that run so by default, and those with the fused kernel: JAX's function has no float64.
+    """
     small = [case for case in cases() if not case.large]
-    return [(case, name) for case in small for name in case.precisions if name != "float32" or name in case.quick]
+    return [(case, name) for case in small for name in case.precisions if name != "float32" or _in_float32(case)]
+
+
+def _in_float32(case: Case) -> bool:
+    return "float32" in case.quick or any(layer.attention.kernel == "fused" for layer in layer_specs(case.config.model))
 
 
 def measure(todo: Sequence[tuple[Case, str]], jobs: int) -> dict[str, File]:
     """Runs the proof of some cases; returns {file from the project's root: what it reached}."""
-    import coverage
-
     pin_environment()
     with tempfile.TemporaryDirectory() as folder:
         pool = ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(folder,))
@@ -67,7 +71,7 @@ def measure(todo: Sequence[tuple[Case, str]], jobs: int) -> dict[str, File]:
                 print(f"{number}/{len(todo)} {todo[number - 1][0].name}", file=sys.stderr, flush=True)
                 if failed:
                     raise RuntimeError("\n".join(failed))
-        whole = coverage.Coverage(str(Path(folder, DATA)), branch=True, include=_sources(), config_file=False)
+        whole = _measurement(folder)
         whole.combine()
         whole.json_report(outfile=str(Path(folder, "report.json")))
         report = json.loads(Path(folder, "report.json").read_text())["files"]
@@ -78,23 +82,19 @@ _running: Any = None
 """The measurement of this process."""
 
 
-def _sources() -> list[str]:
-    """Lists patterns of the measured files."""
-    return [str(ROOT / twin / part) for twin in TWINS for part in (*(f"{p}/*" for p in PACKAGES), *_of(FILES))]
+def _measurement(folder: str, **options: Any) -> Any:
+    """Makes a measurement of the twins' branches, whose data are in a folder."""
+    import coverage
 
-
-def _of(files: Sequence[str]) -> list[str]:
-    return [f"{file}.py" for file in files]
+    parts = (*(f"{package}/*" for package in PACKAGES), *(f"{file}.py" for file in FILES))
+    sources = [str(ROOT / twin / part) for twin in TWINS for part in parts]
+    return coverage.Coverage(str(Path(folder, DATA)), branch=True, include=sources, config_file=False, **options)
 
 
 def _start(folder: str) -> None:
     """Begins to measure, before anything imports a twin: what runs at the import counts."""
     global _running
-    import coverage
-
-    _running = coverage.Coverage(
-        str(Path(folder, DATA)), data_suffix=str(os.getpid()), branch=True, include=_sources(), config_file=False
-    )
+    _running = _measurement(folder, data_suffix=str(os.getpid()))
     _running.start()
     pin_environment()
 

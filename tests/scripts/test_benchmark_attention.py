@@ -1,4 +1,4 @@
-"""The attention benchmark as a user runs it, at contexts that take no time."""
+"""The benchmarks of attention and of mixers as a user runs them, at contexts that take no time."""
 
 import json
 import subprocess
@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 SMALL = ("--contexts=16", "--twins=PyTorch", "--rounds=1", "--head-dim=8")
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / "attention.py"), *arguments]
+def bench(*arguments: str, script: str = "attention.py") -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "scripts" / "benchmarks" / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
@@ -44,4 +44,17 @@ def test_what_does_not_fit_is_left_out_with_the_reason():
 )
 def test_a_mistake_is_one_line(flag, message):
     done = bench(flag)
+    assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--mixers=rwkv", "--mixers: 'rwkv' is not one of linear, retnet,"),
+        ("--contexts=0", "--contexts=0 must be numbers of tokens"),
+        ("--head-dim=0", "--head-dim=0 must be at least 1"),
+    ],
+)
+def test_a_mistake_in_the_benchmark_of_mixers_is_one_line(flag, message):
+    done = bench(flag, script="mixers.py")
     assert done.returncode != 0 and message in done.stderr and "Traceback" not in done.stderr

@@ -45,6 +45,11 @@ OPTIONS = {
         "data.document_mask": True,
     },
     "mixer, lora": {"model.mixer.kind": "kda", "finetune.kind": "lora", "finetune.frozen": "nf4"},
+    "mixer, lora elsewhere": {
+        "model.pattern": "mixer.kind=kda | .",
+        "finetune.kind": "lora",
+        "finetune.targets": r"layers\.1\..*_proj",
+    },
     **{
         f"documents apart, {kernel}": {"data.document_mask": True, "model.attention.kernel": kernel}
         for kernel in torch_attention.KERNEL

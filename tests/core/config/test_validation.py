@@ -182,6 +182,7 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.mixer.kind": "retention", "model.mixer.key_dim": 7}, "model.mixer.key_dim=7 is odd"),
         ({"model.mixer.kind": "retention", "model.d_model": 132, "model.mixer.n_heads": 12}, "key_dim=11 is odd"),
         ({"model.pattern": "mixer.kind=delta | .", "model.attention.value_residual": True}, "begin model.pattern with"),
+        ({"model.pattern": ". | 9*mixer.kind=delta", "model.attention.value_residual": True}, "in a layer after the"),
         ({"model.pattern": "mixer.kind=delta,attention.window=4"}, "is not read by mixer.kind=delta: leave it unset"),
         ({"model.pattern": "mixer.kind=delta,mixer.decay_rank=4"}, "set mixer.kind to gla or kda"),
         ({"model.pattern": "mlp.gelu=tanh"}, "mlp.gelu=tanh is not read by mlp.kind=swiglu"),

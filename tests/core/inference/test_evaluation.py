@@ -121,6 +121,22 @@ def test_another_text_is_read_with_the_run_s_own_tokenizer(tmp_path):
     assert dataset.tokenizer.encode(text) == prepare(data).tokenizer.encode(text)
 
 
+def test_another_text_is_masked_as_the_run_s_own(tmp_path):
+    config = make_config(tmp_path, steps=2)
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.txt").write_text(TEXT * 20)
+    data = dataclasses.replace(config.data, path=str(folder), document_mask=True, packing="documents")
+    saved = load_run(train(dataclasses.replace(config, data=data), BigramEngine, "torch").folder)
+    (tmp_path / "other.txt").write_text("a lazy fox and the dog\n" * 100)
+    many, one = ({"source": "text", "path": str(path), "split": "tail"} for path in (folder, tmp_path / "other.txt"))
+    masked = [open_text(saved, given, 8) for given in ({}, many, {"path": str(folder)}, one)]
+    assert [(dataset.document_mask, dataset.packing) for dataset in masked] == [(True, "stream")] * 3 + [
+        (False, "stream")
+    ]
+
+
 def refusal(*arguments) -> str:
     with pytest.raises(UserError) as error:
         open_text(*arguments)

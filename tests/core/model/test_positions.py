@@ -5,7 +5,7 @@ import pytest
 
 from slm_core.config import Attention, Model, Position
 from slm_core.config.layers import resolve
-from slm_core.model.positions import rotation
+from slm_core.model.positions import log_retention, plain_rotation, rotation
 
 
 def model(position: Position, heads: int = 2, head_dim: int = 32) -> Model:
@@ -26,3 +26,14 @@ def test_an_unset_original_context_is_the_context_over_the_factor():
         given = Position(scaling=scaling, scaling_factor=4.0, original_context=16)
         unset = Position(scaling=scaling, scaling_factor=4.0)
         np.testing.assert_array_equal(rotation(model(given), 64), rotation(model(unset), 64))
+
+
+def test_heads_of_retention_forget_a_thirty_second_a_sixty_fourth_and_so_on():
+    """RetNet's equation 8 (https://arxiv.org/abs/2307.08621)."""
+    np.testing.assert_allclose(np.exp(log_retention(4)), [31 / 32, 63 / 64, 127 / 128, 255 / 256], rtol=1e-15)
+
+
+def test_retention_turns_as_rope_with_a_theta_of_ten_thousand():
+    cos, sin = plain_rotation(6, 3)
+    angle = np.outer(np.arange(3), [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3)])
+    np.testing.assert_allclose(np.stack([cos, sin]), [np.cos(angle), np.sin(angle)], rtol=1e-12)

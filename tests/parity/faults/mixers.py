@@ -11,7 +11,7 @@ SEGMENT, SCALAR, CHANNEL = (
 
 FAULTS = {
     "linear attention that is not divided by its sum": Fault(
-        edited(f"{LINEAR}.forward", "y[..., :-1] / y[..., -1:]", "y[..., :-1]"),
+        edited(f"{LINEAR}.forward", "y[..., :-1] / (y[..., -1:] + EPSILON)", "y[..., :-1]"),
         "linear", "mixers", "logits", "layers.0.mixer",
     ),
     "every head of retention forgets like the first": Fault(

@@ -37,11 +37,11 @@ FAULTS = {
     # Accumulation.
     "an average of averages": Fault(
         edited(STEP, "scale / count",
-               "scale / count_targets(tokens[first : first + micro]) * micro / len(tokens)"),
+               "scale / targets_of_update(tokens[first : first + micro]) * micro / len(tokens)"),
         "loss sum", "dense", "update", "accumulation",
     ),
     "divided by all tokens": Fault(
-        edited(STEP, "count_targets(tokens)", "tokens[:, 1:].size"),
+        edited(STEP, "targets_of_update(tokens)", "tokens[:, 1:].size"),
         "loss sum", "dense", "update", "accumulation",
     ),
     "the last micro-batch's gradient": Fault(

@@ -1,4 +1,4 @@
-"""Writes docs/coverage.md: which lines and branches of both twins the proof reaches, and why it does not reach others."""
+"""Writes docs/coverage.md: which lines and branches of both twins the proof reaches, and why not the others."""
 
 import json
 import os
@@ -12,10 +12,10 @@ from slm_core.cli.command_line import Flag, Invocation, main
 from slm_core.cli.output_file import output_file
 from slm_core.errors import UserError
 
-DESCRIPTION = """Runs the proof of every small case under coverage.py. Exits with 1 if a line or a branch of a twin is not
-reached, and no reason says why. Takes a quarter of an hour on 2 cores."""
+DESCRIPTION = """Runs the proof of every small case under coverage.py. Exits with 1 if a line or a branch of a twin is
+not reached, and no reason says why. Takes a quarter of an hour on 2 cores."""
 
-COMMAND = "uv run scripts/pages/coverage.py"
+COMMAND = "uv run scripts/pages/proof_coverage.py"
 ROOT = Path(__file__).resolve().parents[2]
 TWINS = {"slm_torch": "PyTorch", "slm_flax": "Flax"}
 
@@ -26,13 +26,13 @@ FLAGS = [
 
 HEAD = f"""# Coverage of the twins under the proof
 
-This page is written by `{COMMAND}`. It runs the proof of every small case, and measures with coverage.py which lines and
-branches of both twins it reaches. A branch is one of the two ways on from a condition or a loop. PyTorch's lines are
-measured while they run. Flax's are measured while JAX traces them.
+Written by `{COMMAND}`, not by hand. It runs the proof of every small case, and measures with coverage.py
+which lines and branches of both twins it reaches. A branch is one of the two ways on from a condition or a loop.
+PyTorch's lines are measured while they run, Flax's while JAX traces them.
 
-What is measured: `layers/` with the caches, `optim/`, `quantization/`, the losses, the model, the decoder (`generate.py`),
-recomputation, stacks of layers, parameters and the trainer. The other files compute nothing of a model. Conditions inside
-an expression are no branches: [mutants](mutations.md) try those.
+Measured are `layers/` with the caches, `optim/`, `quantization/`, the losses, the model, the decoder (`generate.py`),
+recomputation, stacks of layers, parameters and the trainer. The other files compute nothing of a model. Conditions
+inside an expression are no branches: [mutants](mutations.md) try those.
 
 """
 
@@ -58,7 +58,9 @@ def run(invocation: Invocation) -> None:
 
 def _measure(jobs: int) -> dict[str, dict[str, Any]]:
     command = [sys.executable, "-m", "tests.parity.covered", str(jobs)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     if done.returncode:
         raise UserError("the proof failed: see above")
     return json.loads(done.stdout)
@@ -94,7 +96,9 @@ def _missing(why: Mapping[tuple[str, str], str]) -> str:
     """Makes a table of what is not reached, by reason."""
     from slm_core.studies.tables import markdown_table
 
-    rows = [[f"`{file}`", f"`{what}`", reason] for (file, what), reason in sorted(why.items(), key=lambda each: each[1])]
+    rows = [
+        [f"`{file}`", f"`{what}`", reason] for (file, what), reason in sorted(why.items(), key=lambda each: each[1])
+    ]
     return "\n\n## Not reached\n\n" + markdown_table(["file", "what", "why"], rows) + "\n"
 
 

@@ -2,18 +2,22 @@
 
 `python -m tests.parity.mutants flax layers.moe` prints {file: {"made": number, "left": [name, ...]}} as JSON; without a
 file, those of all files. First the mutants face one pass of every small model, then updates and decoding. The Flax
-twin is not compiled: XLA would take seconds for each mutant, and gives the same numbers but for rounding.
+twin is not compiled: XLA would take seconds for each mutant, and gives the same numbers but for rounding. The verdicts
+are kept in `.pytest_cache/mutants/`: a run that was stopped goes on, unless a source has changed.
 """
 
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 
 import jax
 import pytest
@@ -47,22 +51,52 @@ TESTS = {
 """{file or folder: the tests in `tests/conformance` of what the proof does not call, such as an evaluation}."""
 
 
+KEPT = Path(".pytest_cache/mutants")
+CLEARED = 50
+"""Mutants after which JAX forgets what it compiled: each shape of each operation takes memory maps, which run out."""
+
+
+class Verdicts:
+    """Which mutants a stage called, and which of them it found: kept in a file of one JSON line each."""
+
+    def __init__(self, twin: str, made: Sequence[Mutant]) -> None:
+        self.path = KEPT / f"{twin}.jsonl"
+        self.numbers = {mutant: number for number, mutant in enumerate(made)}
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        whole = [json.loads(line) for line in lines if line.endswith("]")]
+        self.known = {(stage, number): found for stage, number, found in whole[1:]} if whole[:1] == [_sources()] else {}
+        if not self.known:
+            KEPT.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(_sources()) + "\n")
+
+    def get(self, stage: str, mutant: Mutant) -> bool | None:
+        """Returns whether the stage found the mutant; None if it was not tried."""
+        return self.known.get((stage, self.numbers[mutant]))
+
+    def keep(self, stage: str, mutant: Mutant, found: bool) -> None:
+        """Appends a verdict to the file."""
+        with self.path.open("a") as file:
+            file.write(json.dumps([stage, self.numbers[mutant], found]) + "\n")
+
+
 def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
     """Tries all mutants of a twin's files; returns {file: how many were made, and the names of those left}."""
-    chosen = [mutant for mutant in generated.mutants(twin) if not files or mutant.file in files]
+    every = generated.mutants(twin)
+    verdicts = Verdicts(twin, every)
+    chosen = [mutant for mutant in every if not files or mutant.file in files]
     left, run, times = set(chosen), set(), Counter()
     for name, tiny in CONFIGS.items():
         if "logits" in tiny.checks:
-            faced, found = _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left])
+            faced, found = _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)
             run, left = run | faced, left - found
     for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
         checks = [each for each in CONFIGS[name].checks if each not in FORWARD]
         again = [mutant for mutant in chosen if mutant in left and times[mutant] < ENOUGH]
         if checks and again:
-            faced, found = _prove(twin, name, ["initial_weights", *checks], again)
+            faced, found = _prove(twin, name, ["initial_weights", *checks], again, verdicts)
             run, left = run | faced, left - found
             times.update(faced)
-    left -= {mutant for mutant in left - run if not tests_pass_with(twin, mutant)}
+    left -= {mutant for mutant in sorted(left - run, key=every.index) if not tests_pass_with(twin, mutant)}
     made = Counter(mutant.file for mutant in chosen)
     return {
         file: {"made": count, "left": [mutant.name for mutant in chosen if mutant in left and mutant.file == file]}
@@ -70,10 +104,12 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
     }
 
 
-def _prove(twin: str, name: str, checks: Sequence[str], left: list[Mutant]) -> tuple[set[Mutant], set[Mutant]]:
+def _prove(
+    twin: str, name: str, checks: Sequence[str], left: list[Mutant], verdicts: Verdicts
+) -> tuple[set[Mutant], set[Mutant]]:
     """Lets mutants face some checks of a small model; returns those that it calls, and of them those that it finds."""
     release()
-    tiny = CONFIGS[name]
+    tiny, stage = CONFIGS[name], f"{name}, {checks[-1]}"
     with jax.disable_jit(twin == "flax"):
         pair = Pair(tiny.case(name), tiny.precision)
         pair.initial = pair.initial or {name: snapshot(engine) for name, engine in pair.engines.items()}
@@ -82,10 +118,20 @@ def _prove(twin: str, name: str, checks: Sequence[str], left: list[Mutant]) -> t
         assert not is_caught(pair, twin, checks, sound), f"{name} must pass {checks} before anything is broken"
         called = generated.reached(lambda: is_caught(pair, twin, checks, sound))
         faced, found = [mutant for mutant in left if mutant.function.__code__ in called], set()
-        for mutant in faced:
-            with mutant.alive():
-                caught = is_caught(pair, twin, checks, sound)
-            print(f"{name}, {checks[-1]}, {'found' if caught else 'left'}: {mutant.name}", file=sys.stderr, flush=True)
+        began, new = time.monotonic(), 0
+        for number, mutant in enumerate(faced):
+            caught = verdicts.get(stage, mutant)
+            if caught is None:
+                with mutant.alive():
+                    caught = is_caught(pair, twin, checks, sound)
+                verdicts.keep(stage, mutant, caught)
+                new += 1
+                minutes = (time.monotonic() - began) / new * (len(faced) - number - 1) / 60
+                left_or_found = "found" if caught else "left"
+                print(f"{stage}, {number + 1} of {len(faced)}, {minutes:.0f} min to go, {left_or_found}: {mutant.name}",
+                      file=sys.stderr, flush=True)  # fmt: skip
+                if new % CLEARED == 0:
+                    jax.clear_caches()
             found |= {mutant} if caught else set()
     return set(faced), found
 
@@ -128,6 +174,16 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _sources() -> list[str]:
+    """Returns a hash of what the verdicts depend on."""
+    digest = hashlib.sha256()
+    for folder in ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity", "tests/conformance"):
+        for path in sorted(Path(folder).rglob("*.py")):
+            if path.name not in ("equivalent.py", "test_mutants.py"):
+                digest.update(path.read_bytes())
+    return [digest.hexdigest()]
+
+
 def tests_pass_with(twin: str, mutant: Mutant) -> bool:
     """Runs the tests of a mutant's file in this process, up to the first failure."""
     names = TESTS.get(mutant.file) or TESTS[mutant.file.partition(".")[0]]
@@ -142,7 +198,7 @@ def small_sizes() -> None:
     """Sets few updates, and tiles of 4, so that the models' 16 tokens fill several."""
     parity.checks.UPDATES, parity.checks.HANDED_OVER = UPDATES, HANDED_OVER
     for twin in BUILD:
-        setattr(import_module(f"slm_{twin}.layers.flash"), "TILE", 4)
+        import_module(f"slm_{twin}.layers.flash").TILE = 4
 
 
 if __name__ == "__main__":

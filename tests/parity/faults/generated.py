@@ -54,7 +54,6 @@ class Mutant:
         finally:
             self.function.__code__ = original
 
-
     @property
     def file(self) -> str:
         """The module of the function, without the package: "layers.flash"."""

@@ -9,7 +9,7 @@ CHECKED = ("slm_torch", "slm_flax")
 UNCHECKED = ("parity", "sensitivity", "inputs")
 """Folders of tests in which signatures are not checked: that takes a fourth of their time, and the others do it."""
 
-pytest_plugins = ["tests.mutation_score", "tests.formula_page"]
+pytest_plugins = ["tests.mutation_score", "tests.formula_page", "tests.resumed"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

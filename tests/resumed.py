@@ -1,0 +1,117 @@
+"""Continues a stopped tier of tests, and says how long it takes: a pytest plugin.
+
+Each test that passes adds a line to `.pytest_cache/passed.jsonl`: its name, its seconds, and a hash of the sources.
+`--resume` leaves out the tests that passed with the same sources. A run starts with an estimate of its length, from the
+seconds of the last run of each test on this machine, whatever the sources were.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / ".pytest_cache" / "passed.jsonl"
+SOURCES = ("slm_core", "slm_torch", "slm_flax", "parity", "configs", "scripts", "tests", "docs")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--resume", action="store_true", help="leave out tests that passed with these sources")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of xdist must leave out the same tests, so they take the names of the process that starts them.
+    if hasattr(config, "workerinput"):
+        config.stash[LEFT_OUT] = set(config.workerinput["left_out"])
+        return
+    lines = read(KEPT)
+    config.stash[LEFT_OUT] = passed(lines, sources()) if config.getoption("--resume") else set()
+    config.pluginmanager.register(Recorder(seconds(lines), config), "resumed-recorder")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = config.stash[LEFT_OUT]
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+    items[:] = [item for item in items if item.nodeid not in left_out]
+
+
+LEFT_OUT = pytest.StashKey[set[str]]()
+
+
+class Recorder:
+    """Keeps what passes, in the process that starts the workers."""
+
+    def __init__(self, known: dict[str, float], config: pytest.Config) -> None:
+        self.known, self.config, self.told = known, config, False
+        self.times: dict[str, float] = {}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["left_out"] = sorted(self.config.stash[LEFT_OUT])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
+        if not self.told:
+            self.tell(ids, workers=max(1, self.config.getoption("numprocesses", None) or 1))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.items:
+            self.tell([item.nodeid for item in session.items], workers=1)
+
+    def tell(self, names: list[str], workers: int) -> None:
+        """Prints how long the tests will take."""
+        self.told = True
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter:
+            reporter.write_line(estimate(names, self.known, workers))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        took = self.times.pop(report.nodeid, 0.0) + report.duration
+        if report.when != "teardown":
+            self.times[report.nodeid] = took if report.passed else float("nan")
+        elif took == took and report.passed:  # not NaN: no phase failed or was skipped
+            KEPT.parent.mkdir(exist_ok=True)
+            with KEPT.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([report.nodeid, round(took, 2), sources()]) + "\n")
+
+
+def read(path: Path) -> list[tuple[str, float, str]]:
+    """Returns the lines that a run kept, without one that was cut off."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [tuple(json.loads(line)) for line in lines if line.endswith("]")]
+
+
+def passed(lines: Iterable[tuple[str, float, str]], now: str) -> set[str]:
+    """Returns the tests that passed with the sources of now."""
+    return {name for name, _, then in lines if then == now}
+
+
+def seconds(lines: Iterable[tuple[str, float, str]]) -> dict[str, float]:
+    """Returns how long each test took when it passed last."""
+    return {name: took for name, took, _ in lines}
+
+
+def estimate(names: list[str], known: dict[str, float], workers: int) -> str:
+    """Says how long tests take: no less than the longest one, and than an equal share for each worker."""
+    times = [known[name] for name in names if name in known]
+    text = f"{len(names)} tests"
+    if times:
+        text += f", about {max(max(times), sum(times) / workers) / 60:.1f} minutes"
+    if len(times) < len(names):
+        text += f", {len(names) - len(times)} of which never passed on this machine: their time is unknown"
+    return text
+
+
+@functools.cache
+def sources() -> str:
+    """Returns a hash of what the tests depend on: code, tests and pages."""
+    digest = hashlib.sha256((ROOT / "uv.lock").read_bytes())
+    for folder in SOURCES:
+        for path in sorted((ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".md", ".json"):
+                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -38,8 +38,13 @@ BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
 PROBE = {"torch": probe_torch, "flax": probe_flax}
 FIRST = ("stacks", "capped", "half", "lora")
 """The models that show updates and decoding first: cheap, and each with rules of its own."""
-ENOUGH = 5
-"""Models whose updates and decoding a mutant faces, at most. It costs a minute in Flax, and each one left is read."""
+ENOUGH = 3
+"""Models whose updates, or decoding, a mutant faces, at most: it takes seconds in Flax, and each one left is read."""
+LATER = {"training": ("update", "loss_curve", "resume"), "decoding": ("decoding",)}
+"""{stage: its checks}. Mutants that one pass of every model has left face them."""
+TRAIN = ("layers.dropout", "layers.moe", "layers.lora")
+"""Layers that do more in training than one pass shows. What a mutant of another layer does, its gradients show."""
+DECODE = ("layers.", "model", "generate")
 LIMIT = 300
 """Seconds after which a mutant counts as found: it does not end."""
 
@@ -90,19 +95,35 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
         if "logits" in tiny.checks:
             faced, found = _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)
             run, left = run | faced, left - found
-    for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
-        checks = [each for each in CONFIGS[name].checks if each not in FORWARD]
-        again = [mutant for mutant in chosen if mutant in left and times[mutant] < ENOUGH]
-        if checks and again:
-            faced, found = _prove(twin, name, ["initial_weights", *checks], again, verdicts)
-            run, left = run | faced, left - found
-            times.update(faced)
-    left -= {mutant for mutant in sorted(left - run, key=every.index) if not tests_pass_with(twin, mutant)}
+    for stage, checks in LATER.items():
+        for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
+            checked = [check for check in CONFIGS[name].checks if check in checks]
+            again = [
+                mutant
+                for mutant in chosen
+                if mutant in left and times[stage, mutant] < ENOUGH and _faces(mutant, stage)
+            ]
+            if checked and again:
+                faced, found = _prove(twin, name, ["initial_weights", *checked], again, verdicts)
+                run, left = run | faced, left - found
+                times.update((stage, mutant) for mutant in faced)
+    for mutant in [mutant for mutant in chosen if mutant in left - run]:
+        caught = verdicts.get("tests", mutant)
+        if caught is None:
+            caught = not tests_pass_with(twin, mutant)
+            verdicts.keep("tests", mutant, caught)
+        left -= {mutant} if caught else set()
     made = Counter(mutant.file for mutant in chosen)
     return {
         file: {"made": count, "left": [mutant.name for mutant in chosen if mutant in left and mutant.file == file]}
         for file, count in made.items()
     }
+
+
+def _faces(mutant: Mutant, stage: str) -> bool:
+    if stage == "decoding":
+        return mutant.file.startswith(DECODE)
+    return not mutant.file.startswith(("layers.", "generate")) or mutant.file in TRAIN
 
 
 def _prove(
@@ -180,7 +201,7 @@ def _sources() -> list[str]:
     digest = hashlib.sha256()
     for folder in ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity", "tests/conformance"):
         for path in sorted(Path(folder).rglob("*.py")):
-            if path.name not in ("equivalent.py", "test_mutants.py"):
+            if path.name not in ("equivalent.py", "mutants.py", "test_mutants.py"):
                 digest.update(path.read_bytes())
     return [digest.hexdigest()]
 

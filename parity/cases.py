@@ -43,8 +43,8 @@ AUTO = "auto"
 """A choice that stands for another, which is resolved when an engine is built."""
 CODES = {("update", "float32"): 1e-3}
 """Tolerances of moments in 8 bits. Rounding moves one code in 1e5 over a middle; that one code is 3e-4 of 512 codes."""
-FEW = 4
-"""The number of cases that prove one component in under a minute."""
+FEW, FEW_LAYERS = 3, 5
+"""The cases that prove one component in about 20 seconds, and their layers, which XLA compiles one by one: at most."""
 
 REGISTRIES = (
     "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind",
@@ -55,7 +55,7 @@ REGISTRIES = (
 SECTIONS = {
     "model.mixer": "mixers", "model.attention.kernel": "kernels", "model.attention": "attention",
     "model.position": "positions", "model.norm": "norms", "model.mlp": "MLPs", "model": "model", "memory": "model",
-    "optim": "optimizers and schedules", "finetune": "fine-tuning",
+    "optim": "optimizers and schedules", "finetune": "fine-tuning", "precision": "half precisions",
 }  # fmt: skip
 """{beginning of a field's name: the section of the cases about it}."""
 
@@ -184,7 +184,18 @@ def select(entries: list[Case], component: str = "", everything: bool = False) -
     fields = [name for name in field_table() if value in choices(name)]
     preferred, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
     small = [case for case in about if case.section not in (LOSS_CURVES, PRESETS)]
-    return sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized))[:FEW]
+    return _few(sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized)))
+
+
+def _few(entries: list[Case]) -> list[Case]:
+    """Returns the first case, and those after it that cost little."""
+    chosen, layers = [], 0
+    for case in entries:
+        added = case.config.model.n_layers
+        if not chosen or (len(chosen) < FEW and layers + added <= FEW_LAYERS):
+            chosen.append(case)
+            layers += added
+    return chosen
 
 
 def components(config: Config) -> set[str]:

@@ -32,7 +32,7 @@ import slm_torch.trainer
 from parity.pair import PERTURBATION, Pair, pin_threads, release
 from parity.probe import Probe, probe_flax, probe_torch
 from parity.state_transfer import perturbed, snapshot
-from parity.suite import measure
+from parity.suite import checks_of, measure
 
 BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
 PROBE = {"torch": probe_torch, "flax": probe_flax}
@@ -132,6 +132,7 @@ def _prove(
     """Lets mutants face some checks of a small model; returns those that it calls, and of them those that it finds."""
     release()
     tiny, stage = CONFIGS[name], f"{name}, {checks[-1]}"
+    checks = checks_of(tiny.case(name), tiny.precision, checks)
     with jax.disable_jit(twin == "flax"):
         pair = Pair(tiny.case(name), tiny.precision)
         pair.initial = pair.initial or {name: snapshot(engine) for name, engine in pair.engines.items()}

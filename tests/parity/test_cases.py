@@ -6,7 +6,7 @@ import pytest
 
 from parity import cases as module
 from parity import fields
-from parity.cases import AUTO, BASE, FEW, REGISTRIES, SECTIONS, cases, components, numerics, proven, select
+from parity.cases import AUTO, BASE, FEW, FEW_LAYERS, REGISTRIES, SECTIONS, cases, components, numerics, proven, select
 from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
 from slm_core.config import presets
@@ -125,6 +125,13 @@ def test_a_component_is_proven_by_cases_about_it_and_not_by_those_that_happen_to
 @pytest.mark.parametrize("choice", ["yarn", "scaling=yarn", "sandwich", "weight=one_plus", "qk_norm=rmsnorm", "l2"])
 def test_a_choice_can_be_proven_alone(choice):
     assert 1 <= len(select(CASES, choice)) <= FEW
+
+
+def test_whatever_a_case_is_about_can_be_proven_alone():
+    """By cases of few layers: XLA compiles them one by one. A case that is the only one may have more."""
+    for name in {name for case in CASES for name in case.about}:
+        chosen = select(CASES, name)
+        assert len(chosen) == 1 or sum(case.config.model.n_layers for case in chosen) <= FEW_LAYERS, name
 
 
 def test_everything_selects_every_case():

@@ -122,12 +122,13 @@ def markdown(scores: list[Score], generated: list[dict], before: str = "") -> st
         planted,
         HEADING,
         "A rule makes these mutants, not a person. It changes one operator, comparison, number, flag or condition at a",
-        "time, in every file that computes. A mutant of a twin faces the proof of the small models; what the proof does",
-        "not call, such as an evaluation, faces the tests of its file. A mutant of `slm_core` faces the tests of its file.",
-        "It is caught if one fails. Each mutant that is left has a reason why no test can tell it from the original.",
+        "time, in every file that computes. A mutant of a twin faces the proof of the small models, and then the tests",
+        "of its file. A mutant of `slm_core` faces the tests of its file. It is caught if one fails. Each one that is left",
+        "has a reason why no test can tell it from the original.",
         "",
         f"**{caught:,} of {made:,} caught, the others explained.** Written by `{GENERATED}`.",
-    ]) + "\n" + "".join(PART + parts[package].strip("\n") + "\n" for package in PACKAGES if package in parts)  # fmt: skip
+        *(PART + parts[package].strip("\n") for package in PACKAGES if package in parts),
+    ]) + "\n"  # fmt: skip
 
 
 def _mutants(package: str, measured: list[dict]) -> str:

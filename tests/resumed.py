@@ -7,12 +7,13 @@ seconds of the last run of each test on this machine, whatever the sources were.
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from parity.oracle.journal import Journal
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / ".pytest_cache" / "passed.jsonl"
@@ -28,9 +29,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         config.stash[LEFT_OUT] = set(config.workerinput["left_out"])
         return
-    lines = read(KEPT)
-    config.stash[LEFT_OUT] = passed(lines, sources()) if config.getoption("--resume") else set()
-    config.pluginmanager.register(Recorder(seconds(lines), config), "resumed-recorder")
+    KEPT.parent.mkdir(exist_ok=True)
+    journal = Journal(str(KEPT))
+    config.stash[LEFT_OUT] = passed(journal.entries, sources()) if config.getoption("--resume") else set()
+    config.pluginmanager.register(Recorder(journal, config), "resumed-recorder")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -45,8 +47,8 @@ LEFT_OUT = pytest.StashKey[set[str]]()
 class Recorder:
     """Keeps what passes, in the process that starts the workers."""
 
-    def __init__(self, known: dict[str, float], config: pytest.Config) -> None:
-        self.known, self.config, self.told = known, config, False
+    def __init__(self, journal: Journal, config: pytest.Config) -> None:
+        self.journal, self.config, self.told = journal, config, False
         self.times: dict[str, float] = {}
 
     @pytest.hookimpl(optionalhook=True)
@@ -67,32 +69,24 @@ class Recorder:
         self.told = True
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         if reporter:
-            reporter.write_line(estimate(names, self.known, workers))
+            reporter.write_line(estimate(names, seconds(self.journal.entries), workers))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         took = self.times.pop(report.nodeid, 0.0) + report.duration
         if report.when != "teardown":
             self.times[report.nodeid] = took if report.passed else float("nan")
         elif took == took and report.passed:  # not NaN: no phase failed or was skipped
-            KEPT.parent.mkdir(exist_ok=True)
-            with KEPT.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([report.nodeid, round(took, 2), sources()]) + "\n")
+            self.journal.write({"test": report.nodeid, "seconds": round(took, 2), "sources": sources()})
 
 
-def read(path: Path) -> list[tuple[str, float, str]]:
-    """Returns the lines that a run kept, without one that was cut off."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [tuple(json.loads(line)) for line in lines if line.endswith("]")]
-
-
-def passed(lines: Iterable[tuple[str, float, str]], now: str) -> set[str]:
+def passed(entries: Iterable[dict[str, Any]], now: str) -> set[str]:
     """Returns the tests that passed with the sources of now."""
-    return {name for name, _, then in lines if then == now}
+    return {entry["test"] for entry in entries if entry["sources"] == now}
 
 
-def seconds(lines: Iterable[tuple[str, float, str]]) -> dict[str, float]:
+def seconds(entries: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Returns how long each test took when it passed last."""
-    return {name: took for name, took, _ in lines}
+    return {entry["test"]: entry["seconds"] for entry in entries}
 
 
 def estimate(names: list[str], known: dict[str, float], workers: int) -> str:

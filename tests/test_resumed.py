@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from parity.oracle.journal import Journal
 from tests import resumed
 
 
@@ -11,15 +12,10 @@ def report(name: str, when: str, outcome: str = "passed", duration: float = 1.0)
     return SimpleNamespace(nodeid=name, when=when, passed=outcome == "passed", duration=duration)
 
 
-@pytest.fixture
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(resumed, "KEPT", tmp_path / "kept" / "passed.jsonl")
+def test_only_a_test_whose_phases_all_pass_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(resumed, "sources", lambda: "now")
-    return resumed.KEPT
-
-
-def test_only_a_test_whose_phases_all_pass_is_left_out(kept):
-    recorder = resumed.Recorder({}, SimpleNamespace())
+    file = str(tmp_path / "passed.jsonl")
+    recorder = resumed.Recorder(Journal(file), SimpleNamespace())
     outcomes = {
         "good": ("passed", "passed", "passed"), "bad": ("passed", "failed", "passed"),
         "skipped": ("skipped", "passed"), "leaky": ("passed", "passed", "failed"),
@@ -28,17 +24,10 @@ def test_only_a_test_whose_phases_all_pass_is_left_out(kept):
         phases = ("setup", "call", "teardown") if len(each) == 3 else ("setup", "teardown")
         for when, outcome in zip(phases, each, strict=True):
             recorder.pytest_runtest_logreport(report(name, when, outcome))
-    lines = resumed.read(kept)
-    assert lines == [("good", 3.0, "now")]
-    assert resumed.passed(lines, "now") == {"good"}
-    assert resumed.passed(lines, "after a change") == set()
-    assert resumed.seconds(lines) == {"good": 3.0}
-
-
-def test_a_line_that_was_cut_off_is_left_out(kept):
-    kept.parent.mkdir()
-    kept.write_text('["a", 1.0, "now"]\n["b", 2.0, "no')
-    assert resumed.read(kept) == [("a", 1.0, "now")]
+    entries = Journal(file).entries
+    assert resumed.passed(entries, "now") == {"good"}
+    assert resumed.passed(entries, "after a change") == set()
+    assert resumed.seconds(entries) == {"good": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from faults.pairs import FORWARD, HANDED_OVER, UPDATES
 import parity.checks
 import slm_flax.trainer
 import slm_torch.trainer
+from parity.oracle.journal import Journal
 from parity.pair import PERTURBATION, Pair, pin_threads, release
 from parity.probe import Probe, probe_flax, probe_torch
 from parity.state_transfer import perturbed, snapshot
@@ -51,6 +52,10 @@ LIMIT = 300
 TESTS = {
     "loss": ("test_loss.py", "test_evaluator.py"),
     "trainer": ("test_engine.py", "test_engine_state.py", "test_details.py"),
+    "layers.scan": ("test_recurrence.py",),
+    "layers.recurrence": ("test_recurrence.py",),
+    "layers.decay": ("test_recurrence.py",),
+    "layers.short_convolution": ("test_recurrence.py",),
     "layers": ("test_layers.py", "test_attention.py", "test_kernels.py", "test_moe.py", "test_lora.py"),
     "optim": ("test_optimizers.py",),
 }
@@ -63,17 +68,19 @@ MAPS = 30_000
 
 
 class Verdicts:
-    """Which mutants a stage called, and which of them it found: kept in a file of one JSON line each."""
+    """Which mutants a stage called, and which of them it found: kept in a file."""
 
     def __init__(self, twin: str, made: Sequence[Mutant]) -> None:
-        self.path = KEPT / f"{twin}.jsonl"
+        path = KEPT / f"{twin}.jsonl"
         self.numbers = {mutant: number for number, mutant in enumerate(made)}
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
-        whole = [json.loads(line) for line in lines if line.endswith("]")]
-        self.known = {(stage, number): found for stage, number, found in whole[1:]} if whole[:1] == [_sources()] else {}
-        if not self.known:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(_sources()) + "\n")
+        KEPT.mkdir(parents=True, exist_ok=True)
+        entries = Journal(str(path)).entries
+        if entries[:1] != [{"sources": _sources()}]:
+            path.unlink(missing_ok=True)
+            Journal(str(path)).write({"sources": _sources()})
+            entries = []
+        self.journal = Journal(str(path))
+        self.known = {(entry["stage"], entry["mutant"]): entry["found"] for entry in entries[1:]}
 
     def get(self, stage: str, mutant: Mutant) -> bool | None:
         """Returns whether the stage found the mutant; None if it was not tried."""
@@ -81,8 +88,7 @@ class Verdicts:
 
     def keep(self, stage: str, mutant: Mutant, found: bool) -> None:
         """Appends a verdict to the file."""
-        with self.path.open("a") as file:
-            file.write(json.dumps([stage, self.numbers[mutant], found]) + "\n")
+        self.journal.write({"stage": stage, "mutant": self.numbers[mutant], "found": found})
 
 
 def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
@@ -90,11 +96,10 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
     every = generated.mutants(twin)
     verdicts = Verdicts(twin, every)
     chosen = [mutant for mutant in every if not files or mutant.file in files]
-    left, run, times = set(chosen), set(), Counter()
+    left, times = set(chosen), Counter()
     for name, tiny in CONFIGS.items():
         if "logits" in tiny.checks:
-            faced, found = _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)
-            run, left = run | faced, left - found
+            left -= _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)[1]
     for stage, checks in LATER.items():
         for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
             checked = [check for check in CONFIGS[name].checks if check in checks]
@@ -105,9 +110,9 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
             ]
             if checked and again:
                 faced, found = _prove(twin, name, ["initial_weights", *checked], again, verdicts)
-                run, left = run | faced, left - found
+                left -= found
                 times.update((stage, mutant) for mutant in faced)
-    for mutant in [mutant for mutant in chosen if mutant in left - run]:
+    for mutant in [mutant for mutant in chosen if mutant in left]:
         caught = verdicts.get("tests", mutant)
         if caught is None:
             caught = not tests_pass_with(twin, mutant)
@@ -197,14 +202,14 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _sources() -> list[str]:
+def _sources() -> str:
     """Returns a hash of what the verdicts depend on."""
     digest = hashlib.sha256()
     for folder in ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity", "tests/conformance"):
         for path in sorted(Path(folder).rglob("*.py")):
             if path.name not in ("equivalent.py", "mutants.py", "test_mutants.py"):
                 digest.update(path.read_bytes())
-    return [digest.hexdigest()]
+    return digest.hexdigest()
 
 
 def tests_pass_with(twin: str, mutant: Mutant) -> bool:

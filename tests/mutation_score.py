@@ -123,7 +123,7 @@ def markdown(scores: list[Score], generated: list[dict], before: str = "") -> st
         HEADING,
         "A rule makes these mutants, not a person. It changes one operator, comparison, number, flag or condition at a",
         "time, in every file that computes. A mutant of a twin faces the proof of the small models, and then the tests",
-        "of its file. A mutant of `slm_core` faces the tests of its file. It is caught if one fails. Each one that is left",
+        "of its file; a mutant of `slm_core` faces the tests alone. It is caught if one fails. Each one that is left",
         "has a reason why no test can tell it from the original.",
         "",
         f"**{caught:,} of {made:,} caught, the others explained.** Written by `{GENERATED}`.",

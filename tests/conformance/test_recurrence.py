@@ -257,11 +257,17 @@ def scanned(time, seed=0):
     return inputs, rng.standard_normal((BATCH, time, WIDTH)), rng.standard_normal((BATCH, WIDTH))
 
 
-@pytest.mark.parametrize(("twin", "time"), in_both([1, 5, 8, 37], [37], [8]), indirect=["twin"])
+@pytest.mark.parametrize(("twin", "time"), in_both([1, 2, 5, 8, 37], [37], [2, 8]), indirect=["twin"])
 def test_a_scan_is_the_formula(twin, time):
     inputs, dy, dlast = scanned(time)
     inputs["a"][:, ::3] = 0
     check(twin, "scan", inputs, dy, dlast)
+
+
+@pytest.mark.parametrize(("twin", "time"), in_both([5], [], [5]), indirect=["twin"])
+def test_a_scan_of_one_channel_is_the_formula(twin, time):
+    inputs, dy, dlast = scanned(time)
+    check(twin, "scan", {name: x[..., :1] for name, x in inputs.items()}, dy[..., :1], dlast[..., :1])
 
 
 def test_a_scan_without_a_state_starts_at_0(twin):

@@ -39,19 +39,20 @@ BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
 PROBE = {"torch": probe_torch, "flax": probe_flax}
 FIRST = ("stacks", "capped", "half", "lora")
 """The models that show updates and decoding first: cheap, and each with rules of its own."""
-ENOUGH = 3
-"""Models whose updates, or decoding, a mutant faces, at most: it takes seconds in Flax, and each one left is read."""
 LATER = {"training": ("update", "loss_curve", "resume"), "decoding": ("decoding",)}
 """{stage: its checks}. Mutants that one pass of every model has left face them."""
 TRAIN = ("layers.dropout", "layers.moe", "layers.lora")
 """Layers that do more in training than one pass shows. What a mutant of another layer does, its gradients show."""
-DECODE = ("layers.", "model", "generate")
+DECODE = ("layers.", "model", "generate", "trainer")
 LIMIT = 300
 """Seconds after which a mutant counts as found: it does not end."""
 
 TESTS = {
     "loss": ("conformance/test_loss.py", "conformance/test_evaluator.py"),
-    "trainer": ("conformance/test_engine.py", "conformance/test_engine_state.py", "conformance/test_details.py"),
+    "trainer": (
+        "conformance/test_engine.py", "conformance/test_engine_state.py", "conformance/test_details.py",
+        "conformance/test_optimizers.py", "conformance/test_evaluator.py",
+    ),
     "layers.scan": ("conformance/test_recurrence.py",),
     "layers.recurrence": ("conformance/test_recurrence.py",),
     "layers.decay": ("conformance/test_recurrence.py",),
@@ -64,7 +65,7 @@ TESTS = {
     "quantization": ("conformance/test_blockwise.py", "conformance/test_lora.py"),
     "params": ("conformance/test_engine.py",),
     "model": ("conformance/test_engine.py", "conformance/test_documents.py"),
-    "remat": ("{twin}/test_memory.py",),
+    "remat": (),  # the tests of memory take minutes
     "stack": ("flax/test_stack.py",),
     "generate": ("conformance/test_documents.py",),
 }  # fmt: skip
@@ -104,22 +105,16 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
     every = generated.mutants(twin)
     verdicts = Verdicts(twin, every)
     chosen = [mutant for mutant in every if not files or mutant.file in files]
-    left, times = set(chosen), Counter()
+    left = set(chosen)
     for name, tiny in CONFIGS.items():
         if "logits" in tiny.checks:
-            left -= _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)[1]
+            left -= _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)
     for stage, checks in LATER.items():
         for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
             checked = [check for check in CONFIGS[name].checks if check in checks]
-            again = [
-                mutant
-                for mutant in chosen
-                if mutant in left and times[stage, mutant] < ENOUGH and _faces(mutant, stage)
-            ]
+            again = [mutant for mutant in chosen if mutant in left and _faces(mutant, stage)]
             if checked and again:
-                faced, found = _prove(twin, name, ["initial_weights", *checked], again, verdicts)
-                left -= found
-                times.update((stage, mutant) for mutant in faced)
+                left -= _prove(twin, name, ["initial_weights", *checked], again, verdicts)
     for mutant in [mutant for mutant in chosen if mutant in left]:
         caught = verdicts.get("tests", mutant)
         if caught is None:
@@ -139,10 +134,8 @@ def _faces(mutant: Mutant, stage: str) -> bool:
     return not mutant.file.startswith(("layers.", "generate")) or mutant.file in TRAIN
 
 
-def _prove(
-    twin: str, name: str, checks: Sequence[str], left: list[Mutant], verdicts: Verdicts
-) -> tuple[set[Mutant], set[Mutant]]:
-    """Lets mutants face some checks of a small model; returns those that it calls, and of them those that it finds."""
+def _prove(twin: str, name: str, checks: Sequence[str], left: list[Mutant], verdicts: Verdicts) -> set[Mutant]:
+    """Lets mutants face some checks of a small model that calls them; returns those that it finds."""
     release()
     tiny, stage = CONFIGS[name], f"{name}, {checks[-1]}"
     checks = checks_of(tiny.case(name), tiny.precision, checks)
@@ -169,7 +162,7 @@ def _prove(
                 if len(Path("/proc/self/maps").read_text().splitlines()) > MAPS:
                     os.execv(sys.executable, [sys.executable, "-m", "tests.parity.mutants", *sys.argv[1:]])
             found |= {mutant} if caught else set()
-    return set(faced), found
+    return found
 
 
 def is_caught(pair: Pair, twin: str, checks: Sequence[str], sound: Probe) -> bool:
@@ -222,11 +215,11 @@ def _sources() -> str:
 
 def tests_pass_with(twin: str, mutant: Mutant) -> bool:
     """Runs the tests of a mutant's file in this process, up to the first failure."""
-    names = TESTS.get(mutant.file) or TESTS[mutant.file.partition(".")[0]]
+    names = TESTS[mutant.file if mutant.file in TESTS else mutant.file.partition(".")[0]]
     files = [path for path in (f"tests/{name.format(twin=twin)}" for name in names) if Path(path).is_file()]
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with mutant.alive(), silent[0], silent[1]:
-        passed = pytest.main(["-x", "-q", "-n", "0", "-k", twin, *files]) == 0
+        passed = not files or pytest.main(["-x", "-q", "-n", "0", "-k", twin, *files]) == 0
     print(f"tests, {'left' if passed else 'found'}: {mutant.name}", file=sys.stderr, flush=True)
     return passed
 

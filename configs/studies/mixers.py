@@ -16,6 +16,7 @@ def get_study() -> dict:
             "train.steps": 300,
             "train.eval_every": 100,
             "run.tensorboard": False,
+            "run.threads": 1,
         },
         "match": "parameters",
         "frameworks": "torch",

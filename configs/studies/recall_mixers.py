@@ -24,6 +24,7 @@ def get_study() -> dict:
             "model.init_std": 0.125,  # 1 / sqrt(d_model): with 0.02 a delta rule learns nothing for long
             "train.eval_every": 500,
             "run.tensorboard": False,
+            "run.threads": 1,
         },
         "frameworks": "flax",  # the faster twin for models so small
     }

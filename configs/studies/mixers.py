@@ -11,6 +11,13 @@ def get_study() -> dict:
         "variants": {"attention": {}}
         | {kind: {"model.mixer.kind": kind} for kind in CORE}
         | {f"3 {kind}, 1 attention": {"model.pattern": f"3*mixer.kind={kind} | ."} for kind in HYBRIDS},
-        "overrides": {"model.n_layers": 4, "train.eval_every": 200},
+        "overrides": {
+            "model.n_layers": 4,
+            "train.steps": 300,
+            "train.eval_every": 100,
+            "run.tensorboard": False,
+            "run.threads": 1,
+        },
         "match": "parameters",
+        "frameworks": "torch",
     }

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,7 @@ class Study:
       frameworks: "torch", "flax" or both.
       seeds: how many; the seeds are the config's own and those that follow it.
       match: a key of MATCHES.
-      threads: CPU threads per run.
+      threads: CPU threads per run, if neither the study nor a variant sets run.threads.
       question: what the study asks, in a sentence.
       command: the command line.
       tune: the texts of --tune: fields whose best value is searched for each variant.
@@ -120,19 +121,38 @@ class Study:
     def cell(self, variant: Variant, framework: str, seed: int, steps: int) -> Cell:
         """Returns one run of a variant."""
         name = f"{variant.slug}-{framework}-seed{seed}"
-        where = {"seed": seed, "run.dir": str(self.folder), "run.name": name, "run.threads": self.threads}
-        return Cell(variant.name, framework, seed, name, self.settings(variant) | where, steps)
+        settings = self.settings(variant) | self.placed(variant, seed, self.folder, name)
+        return Cell(variant.name, framework, seed, name, settings, steps)
+
+    def placed(self, variant: Variant, seed: int, folder: Path, name: str) -> dict[str, Any]:
+        """Returns what the study sets for one run: seed, place and threads."""
+        threads = self.settings(variant).get("run.threads") or self.threads
+        return {"seed": seed, "run.dir": str(folder), "run.name": name, "run.threads": threads}
 
     def check(self) -> None:
         """Raises UserError if a variant starts from a checkpoint, has no valid config, or has that of another."""
         for variant in self.variants:
             _refuse_checkpoint(self.config(variant))
+            _refuse_places(f"variant {variant.name!r}", variant.overrides, PLACES)
+        _refuse_places("the study", self.overrides, ("run.dir", "run.name"))
         configs = [flatten(self.config(variant)) for variant in self.variants]
         for index, config in enumerate(configs):
             if config in configs[:index]:
                 first, second = self.variants[configs.index(config)], self.variants[index]
                 raise UserError(f"variants {first.name!r} and {second.name!r} have the same config: change one")
         refuse_repeated("the name", [variant.name for variant in self.variants])
+
+
+PLACES = {
+    "seed": "--seeds, or the study's own seed", "run.dir": "--config.run.dir", "run.name": "--name",
+}  # fmt: skip
+"""{field that the study sets for each run: what to set instead}."""
+
+
+def _refuse_places(what: str, overrides: Mapping[str, Any], fields: Collection[str]) -> None:
+    for field in fields:
+        if field in overrides:
+            raise UserError(f"{what} sets {field}, which is set for each run: leave it out, and use {PLACES[field]}")
 
 
 def _refuse_checkpoint(config: Config) -> None:

@@ -168,8 +168,8 @@ def _search(study: Study, variant: Variant, ranges: Sequence[Range]) -> Any:
 def _cell(study: Study, variant: Variant, trial: Any) -> Cell:
     name = f"{variant.slug}-trial{trial.number}"
     seed, steps = study.base.seed + SEED, study.config(variant).train.steps
-    where = {"seed": seed, "run.dir": str(study.folder / FOLDER), "run.name": name, "run.threads": study.threads}
-    overrides = study.settings(variant) | dict(trial.params) | where
+    placed = study.placed(variant, seed, study.folder / FOLDER, name)
+    overrides = study.settings(variant) | dict(trial.params) | placed
     return Cell(variant.name, study.frameworks[0], seed, name, overrides, steps)
 
 

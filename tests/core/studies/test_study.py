@@ -44,6 +44,25 @@ def test_the_command_line_of_a_run_gives_its_config(study):
     assert config.run.dir == str(study.folder)
 
 
+def test_threads_of_the_study_or_of_a_variant_come_first(study):
+    study = dataclasses.replace(study, overrides=study.overrides | {"run.threads": 2})
+    assert {cell.overrides["run.threads"] for cell in study.cells()} == {2}
+    varied = dataclasses.replace(study, variants=make_variants(["run.threads=3,4"], []))
+    assert [cell.overrides["run.threads"] for cell in varied.cells()[::2]] == [3, 4, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "field, remedy", [("run.dir", "--config.run.dir"), ("run.name", "--name"), ("seed", "--seeds")]
+)
+def test_what_a_study_sets_for_each_run_is_refused(study, field, remedy):
+    variant = dataclasses.replace(study.variants[1], overrides={field: 1 if field == "seed" else "x"})
+    with pytest.raises(UserError, match=f"sets {field}, which is set for each run: leave it out, and use {remedy}"):
+        dataclasses.replace(study, variants=(study.variants[0], variant)).check()
+    if field != "seed":
+        with pytest.raises(UserError, match=f"the study sets {field}"):
+            dataclasses.replace(study, overrides={field: "x"}).check()
+
+
 def test_a_study_is_read_back_as_it_was_written(study):
     write_study(study)
     assert read_study(study.folder) == study

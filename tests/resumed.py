@@ -103,9 +103,8 @@ def estimate(names: list[str], known: dict[str, float], workers: int) -> str:
 @functools.cache
 def sources() -> str:
     """Returns a hash of what the tests depend on: code, tests and pages."""
-    digest = hashlib.sha256((ROOT / "uv.lock").read_bytes())
-    for folder in SOURCES:
-        for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in (".py", ".md", ".json"):
-                digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    digest = hashlib.sha256()
+    for path in sorted([*ROOT.glob("uv.lock"), *(path for name in SOURCES for path in (ROOT / name).rglob("*"))]):
+        if path.suffix in (".lock", ".py", ".md", ".json"):
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()

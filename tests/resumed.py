@@ -7,6 +7,7 @@ seconds of the last run of each test on this machine, whatever the sources were.
 
 import functools
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[LEFT_OUT] = set(config.workerinput["left_out"])
         return
     KEPT.parent.mkdir(exist_ok=True)
-    journal = Journal(str(KEPT))
+    journal = opened(KEPT)
     config.stash[LEFT_OUT] = passed(journal.entries, sources()) if config.getoption("--resume") else set()
     config.pluginmanager.register(Recorder(journal, config), "resumed-recorder")
 
@@ -77,6 +78,16 @@ class Recorder:
             self.times[report.nodeid] = took if report.passed else float("nan")
         elif took == took and report.passed:  # not NaN: no phase failed or was skipped
             self.journal.write({"test": report.nodeid, "seconds": round(took, 2), "sources": sources()})
+
+
+def opened(path: Path) -> Journal:
+    """Opens the file of what passed. If most lines have a later one of the same test, these are taken out first."""
+    journal = Journal(str(path))
+    newest = list({entry["test"]: entry for entry in journal.entries}.values())
+    if len(journal.entries) <= 2 * len(newest):
+        return journal
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in newest), encoding="utf-8")
+    return Journal(str(path))
 
 
 def passed(entries: Iterable[dict[str, Any]], now: str) -> set[str]:

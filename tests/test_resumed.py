@@ -30,6 +30,14 @@ def test_only_a_test_whose_phases_all_pass_is_left_out(tmp_path, monkeypatch):
     assert resumed.seconds(entries) == {"good": 3.0}
 
 
+def test_the_file_does_not_grow_for_ever(tmp_path):
+    path = tmp_path / "passed.jsonl"
+    for seconds in (1.0, 2.0, 3.0):
+        resumed.opened(path).write({"test": "a", "seconds": seconds, "sources": "now"})
+    assert resumed.seconds(resumed.opened(path).entries) == {"a": 3.0}
+    assert len(path.read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     "known, text",
     [

@@ -105,6 +105,13 @@ def test_any_length_and_chunk_is_the_formula(twin, case):
     check(twin, "recurrence", *problem(kind, time), chunk=chunk)
 
 
+@pytest.mark.parametrize(("twin", "kind"), in_both(["gated_delta"], [], ["gated_delta"]), indirect=["twin"])
+def test_one_head_is_the_formula(twin, kind):
+    inputs, dy, dlast = problem(kind, TIME)
+    one = {name: x[:, :1] if name == "state" else x[:, :, :1] for name, x in inputs.items()}
+    check(twin, "recurrence", one, dy[:, :, :1], dlast[:, :1], chunk=CHUNK)
+
+
 @pytest.mark.parametrize(("twin", "kind"), in_both(KINDS, ["linear"]), indirect=["twin"])
 def test_without_a_state_it_is_zero(twin, kind):
     inputs, dy, dlast = problem(kind, TIME)

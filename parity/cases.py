@@ -27,7 +27,7 @@ from slm_core.config.fields import field_table, flatten, reads, selected, with_v
 from slm_core.config.layers import layer_specs
 from slm_core.config.pattern import overridden, parse
 from slm_core.config.validation import drop_unread, unread, validate
-from slm_core.errors import UserError, nearest
+from slm_core.errors import UserError
 from slm_core.model.one_twin import check_comparable
 from slm_core.runs.vocabulary import expected_vocabulary
 from slm_core.training.schedules import warmup_steps
@@ -43,8 +43,6 @@ AUTO = "auto"
 """A choice that stands for another, which is resolved when an engine is built."""
 CODES = {("update", "float32"): 1e-3}
 """Tolerances of moments in 8 bits. Rounding moves one code in 1e5 over a middle; that one code is 3e-4 of 512 codes."""
-FEW, FEW_LAYERS = 3, 5
-"""The cases that prove one component in about 20 seconds, and their layers, which XLA compiles one by one: at most."""
 
 REGISTRIES = (
     "model.mixer.kind", "model.attention.kind", "model.attention.kernel", "model.position.kind", "model.norm.kind",
@@ -157,47 +155,6 @@ def config_case(name: str, config: Config) -> Case:
     return case if case.large else replace(case, quick=PROOFS[:1])
 
 
-def select(entries: list[Case], component: str = "", everything: bool = False) -> list[Case]:
-    """Returns the cases to run.
-
-    Args:
-      entries: all cases.
-      component: a registry entry ("rope") or choice ("yarn", "scaling=yarn"): only cases about it. "": any case.
-      everything: all of them; else the quick ones, or a FEW small ones about the component, its own case first.
-
-    Raises:
-      UserError: no case is about the component.
-    """
-    if not component:
-        return [case for case in entries if everything or case.quick]
-    known = {name for case in entries for name in case.about}
-    if component not in known:
-        registered = ", ".join(sorted(_registered()))
-        raise UserError(
-            f"--component={component} is not a registry entry{nearest(component, known)}: use {registered}, or a"
-            " value of another field with choices, such as yarn or qk_norm=l2"
-        )
-    about = [case for case in entries if component in case.about]
-    if everything:
-        return about
-    value = component.rpartition("=")[2]
-    fields = [name for name in field_table() if value in choices(name)]
-    preferred, home = {"base", *(f"{_short(name)}={value}" for name in fields)}, {_section(name) for name in fields[:1]}
-    small = [case for case in about if case.section not in (LOSS_CURVES, PRESETS)]
-    return _few(sorted(small, key=lambda case: (case.name not in preferred, case.section not in home, case.optimized)))
-
-
-def _few(entries: list[Case]) -> list[Case]:
-    """Returns the first case, and those after it that cost little."""
-    chosen, layers = [], 0
-    for case in entries:
-        added = case.config.model.n_layers
-        if not chosen or (len(chosen) < FEW and layers + added <= FEW_LAYERS):
-            chosen.append(case)
-            layers += added
-    return chosen
-
-
 def components(config: Config) -> set[str]:
     """Returns the registry entries that a config's layers, optimizer and schedule use."""
     used = set()
@@ -254,7 +211,7 @@ def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     names: set[str] = set()
     if option.choices:
         value = selected(owner, leaf)
-        names = {value} if name in REGISTRIES else {f"{leaf}={value}"} | ({value} - _registered())
+        names = {value} if name in REGISTRIES else {f"{leaf}={value}"} | ({value} - registered())
     if name not in REGISTRIES and leaf != "kind" and hasattr(owner, "kind"):
         names |= _readers(owner, section, "kind")
     for selector in option.read_by:
@@ -262,7 +219,8 @@ def _readers(owner: Any, section: str, leaf: str) -> set[str]:
     return names
 
 
-def _registered() -> set[str]:
+def registered() -> set[str]:
+    """Returns the entries of all registries."""
     return {value for name in REGISTRIES for value in choices(name)}
 
 
@@ -273,7 +231,7 @@ def _choice_cases(entries: list[Case], names: Iterable[str]) -> list[Case]:
         for value in choices(name) if name in numerics() else ():
             if value != AUTO and not any(_reads(case.config, name, value) for case in entries):
                 overrides = selecting(name, BASE) | NEEDS.get(value, {}) | {name: value}
-                case = tiny(f"{_short(name)}={value}", overrides, _section(name))
+                case = tiny(f"{short_name(name)}={value}", overrides, section_of(name))
                 missing.append(replace(case, quick=PROOFS[:1]) if name in REGISTRIES else case)
     return missing
 
@@ -285,7 +243,7 @@ def _number_cases(entries: list[Case]) -> list[Case]:
         for value in () if choices(name) else other_values(name, field_table()[name].default):
             try:
                 overrides = selecting(name, BASE) | {name: value}
-                missing.append(tiny(f"{_short(name)}={value}", overrides, _section(name)))
+                missing.append(tiny(f"{short_name(name)}={value}", overrides, section_of(name)))
                 break
             except UserError:  # beyond the field's bounds, or not valid beside the others
                 continue
@@ -308,11 +266,12 @@ def proven(case: Case) -> set[str]:
     return names
 
 
-def _section(name: str) -> str:
+def section_of(name: str) -> str:
+    """Returns the section of the cases about a field."""
     return next(section for beginning, section in SECTIONS.items() if name.startswith(beginning))
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """Returns a dotted name as the table shows it: without "model.", and without a section that the leaf implies."""
     *sections, leaf = name.removeprefix("model.").split(".")
     return ".".join([*sections, leaf]) if leaf == "kind" else leaf

@@ -1,7 +1,6 @@
 """Shows results: as a table while the suite runs, as JSON and as a Markdown page."""
 
 import functools
-import hashlib
 import json
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Any
 
 from parity.cases import ORDER, PROOFS
 from parity.checks import CHECKS
+from parity.sources import hash_of, python_files
 from parity.suite import Result
 from parity.tolerances import TOLERANCES
 from slm_core.errors import UserError
@@ -153,11 +153,8 @@ def read_json(path: Path) -> list[Result]:
 @functools.cache
 def _origin() -> dict[str, Any]:
     """Collects what a result depends on: the versions of libraries, and a hash of the sources."""
-    root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for package in ("slm_core", "slm_torch", "slm_flax", "parity", "configs"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
-    return {"versions": versions(), "sources": digest.hexdigest()}
+    sources = python_files("slm_core", "slm_torch", "slm_flax", "parity", "configs")
+    return {"versions": versions(), "sources": hash_of(sources)}
 
 
 def machine() -> str:

@@ -6,9 +6,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from parity.cases import cases, config_case, select
+from parity.cases import cases, config_case
 from parity.checks import CHECKS
 from parity.report import Table, markdown, read_json, write_json, write_markdown
+from parity.selection import select
 from parity.suite import Result, checks_of
 from parity.tolerances import TOLERANCES
 from parity.workers import Task, run_cases

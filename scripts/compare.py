@@ -117,7 +117,7 @@ def plan(invocation: Invocation) -> "Study":
         frameworks=tuple(settings["frameworks"].split(",")),
         seeds=settings["seeds"],
         match=settings["match"],
-        threads=invocation.config.run.threads or max(1, (os.cpu_count() or 1) // jobs_of(invocation)),
+        threads=max(1, (os.cpu_count() or 1) // jobs_of(invocation)),
         question=settings["question"],
         tune=tune,
         trials=settings["trials"] if tune else 0,

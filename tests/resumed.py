@@ -6,7 +6,6 @@ seconds of the last run of each test on this machine, whatever the sources were.
 """
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +14,13 @@ from typing import Any
 import pytest
 
 from parity.oracle.journal import Journal
+from parity.sources import ROOT, hash_of
 
-ROOT = Path(__file__).parents[1]
 KEPT = ROOT / ".pytest_cache" / "passed.jsonl"
 SOURCES = ("slm_core", "slm_torch", "slm_flax", "parity", "configs", "scripts", "tests", "docs")
+
+
+LEFT_OUT = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -42,15 +44,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item.nodeid not in left_out]
 
 
-LEFT_OUT = pytest.StashKey[set[str]]()
-
-
 class Recorder:
     """Keeps what passes, in the process that starts the workers."""
 
     def __init__(self, journal: Journal, config: pytest.Config) -> None:
         self.journal, self.config, self.told = journal, config, False
-        self.times: dict[str, float] = {}
+        self.phases: dict[str, list[pytest.TestReport]] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -73,11 +72,13 @@ class Recorder:
             reporter.write_line(estimate(names, seconds(self.journal.entries), workers))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        took = self.times.pop(report.nodeid, 0.0) + report.duration
-        if report.when != "teardown":
-            self.times[report.nodeid] = took if report.passed else float("nan")
-        elif took == took and report.passed:  # not NaN: no phase failed or was skipped
-            self.journal.write({"test": report.nodeid, "seconds": round(took, 2), "sources": sources()})
+        phases = self.phases.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when == "teardown":
+            del self.phases[report.nodeid]
+            if all(phase.passed for phase in phases):
+                took = round(sum(phase.duration for phase in phases), 2)
+                self.journal.write({"test": report.nodeid, "seconds": took, "sources": sources()})
 
 
 def opened(path: Path) -> Journal:
@@ -114,8 +115,5 @@ def estimate(names: list[str], known: dict[str, float], workers: int) -> str:
 @functools.cache
 def sources() -> str:
     """Returns a hash of what the tests depend on: code, tests and pages."""
-    digest = hashlib.sha256()
-    for path in sorted([*ROOT.glob("uv.lock"), *(path for name in SOURCES for path in (ROOT / name).rglob("*"))]):
-        if path.suffix in (".lock", ".py", ".md", ".json"):
-            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
+    files = [*ROOT.glob("uv.lock"), *(path for name in SOURCES for path in (ROOT / name).rglob("*"))]
+    return hash_of(path for path in sorted(files) if path.suffix in (".lock", ".py", ".md", ".json"))

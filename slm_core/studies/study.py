@@ -62,7 +62,7 @@ class Study:
       frameworks: "torch", "flax" or both.
       seeds: how many; the seeds are the config's own and those that follow it.
       match: a key of MATCHES.
-      threads: CPU threads per run, if neither the study nor a variant sets run.threads.
+      threads: CPU threads per run, if no config sets run.threads.
       question: what the study asks, in a sentence.
       command: the command line.
       tune: the texts of --tune: fields whose best value is searched for each variant.
@@ -126,7 +126,7 @@ class Study:
 
     def placed(self, variant: Variant, seed: int, folder: Path, name: str) -> dict[str, Any]:
         """Returns what the study sets for one run: seed, place and threads."""
-        threads = self.settings(variant).get("run.threads") or self.threads
+        threads = self.config(variant).run.threads or self.threads
         return {"seed": seed, "run.dir": str(folder), "run.name": name, "run.threads": threads}
 
     def check(self) -> None:

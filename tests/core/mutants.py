@@ -4,13 +4,11 @@
 share, no comparison of twins can check. The mutants are made by the rules of `tests/parity/faults/generated.py`.
 """
 
-import contextlib
-import io
 import json
 import sys
 from importlib import import_module
 
-import pytest
+from tests.generated_mutants import Reasons, tests_pass
 
 TESTS = {
     "model.positions": ("core/model/test_positions.py", "outside/test_formulas.py"),
@@ -31,7 +29,7 @@ TESTS = {
 }  # fmt: skip
 """{file of `slm_core`: its tests, in `tests/`}."""
 
-EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
+EQUIVALENT: dict[str, Reasons] = {
     "model.positions": {
         "a head of one pair turns by theta^0, whatever theta is": (
             "model.positions _ntk: width > 2 -> width >= 2",
@@ -96,7 +94,11 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
         "a depth of the other sign": ("quantization.lora alternatives: char == '(' -> char != '('",),
     },
 }
-"""{file: {why no test can tell them from the original: names of mutants, each as often as there are such mutants}}."""
+"""{file: reasons}."""
+
+
+APART = "not of_the_twins"
+"""Leaves out the tests that need a twin."""
 
 
 def survivors(name: str) -> dict:
@@ -104,19 +106,13 @@ def survivors(name: str) -> dict:
     from faults import generated
 
     tests, made = [f"tests/{test}" for test in TESTS[name]], generated.mutants_of(import_module(f"slm_core.{name}"))
-    assert passes(tests), f"the tests of {name} must pass before anything is broken"
+    assert tests_pass(tests, APART), f"the tests of {name} must pass before anything is broken"
     left = []
     for mutant in made:
         with mutant.alive():
-            if passes(tests):
+            if tests_pass(tests, APART):
                 left.append(mutant.name)
     return {"made": len(made), "left": left}
-
-
-def passes(tests: list[str]) -> bool:
-    """Runs tests in this process, up to the first failure, without those that need a twin."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return pytest.main(["-x", "-q", "-n", "0", "-k", "not of_the_twins", *tests]) == 0
 
 
 if __name__ == "__main__":

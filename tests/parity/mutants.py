@@ -8,20 +8,17 @@ are kept in `.pytest_cache/mutants/`: a run that was stopped goes on, unless a s
 
 import contextlib
 import copy
-import hashlib
-import io
 import json
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
 import jax
-import pytest
 from faults import CONFIGS, generated
 from faults.generated import Mutant
 from faults.pairs import FORWARD, HANDED_OVER, UPDATES
@@ -32,8 +29,10 @@ import slm_torch.trainer
 from parity.oracle.journal import Journal
 from parity.pair import PERTURBATION, Pair, pin_threads, release
 from parity.probe import Probe, probe_flax, probe_torch
+from parity.sources import hash_of, python_files
 from parity.state_transfer import perturbed, snapshot
 from parity.suite import checks_of, measure
+from tests.generated_mutants import tests_pass
 
 BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
 PROBE = {"torch": probe_torch, "flax": probe_flax}
@@ -71,6 +70,9 @@ TESTS = {
 }  # fmt: skip
 """{file or folder: the tests, in `tests/`, of what the proof does not call or does not tell apart}."""
 
+FOLDERS = ("parity", "conformance", "torch", "flax")
+"""The folders of `tests/` that a verdict depends on."""
+
 KEPT = Path(".pytest_cache/mutants")
 MAPS = 30_000
 """Memory maps after which the process begins anew: each compiled operation takes some, and Linux allows 65,530."""
@@ -91,41 +93,52 @@ class Verdicts:
         self.journal = Journal(str(path))
         self.known = {(entry["stage"], entry["mutant"]): entry["found"] for entry in entries[1:]}
 
-    def get(self, stage: str, mutant: Mutant) -> bool | None:
-        """Returns whether the stage found the mutant; None if it was not tried."""
-        return self.known.get((stage, self.numbers[mutant]))
+    def found(self, stage: str, mutants: Sequence[Mutant], finds: Callable[[Mutant], bool]) -> set[Mutant]:
+        """Returns those of some mutants that a stage finds. Those that it has not faced before face it now.
 
-    def keep(self, stage: str, mutant: Mutant, found: bool) -> None:
-        """Appends a verdict to the file."""
-        self.journal.write({"stage": stage, "mutant": self.numbers[mutant], "found": found})
+        Args:
+          finds: says of a mutant, while it is alive, whether the stage finds it.
+        """
+        new = [mutant for mutant in mutants if (stage, self.numbers[mutant]) not in self.known]
+        began = time.monotonic()
+        for done, mutant in enumerate(new, 1):
+            with mutant.alive():
+                found = finds(mutant)
+            number = self.numbers[mutant]
+            self.known[stage, number] = found
+            self.journal.write({"stage": stage, "mutant": number, "found": found})
+            minutes = (time.monotonic() - began) / done * (len(new) - done) / 60
+            result = f"{'found' if found else 'left'}: {mutant.name}"
+            print(f"{stage}, {done} of {len(new)}, {minutes:.0f} min to go, {result}", file=sys.stderr, flush=True)
+            if len(Path("/proc/self/maps").read_text().splitlines()) > MAPS:
+                os.execv(sys.executable, [sys.executable, "-m", "tests.parity.mutants", *sys.argv[1:]])
+        return {mutant for mutant in mutants if self.known[stage, self.numbers[mutant]]}
 
 
 def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
     """Tries all mutants of a twin's files; returns {file: how many were made, and the names of those left}."""
     every = generated.mutants(twin)
     verdicts = Verdicts(twin, every)
-    chosen = [mutant for mutant in every if not files or mutant.file in files]
-    left = set(chosen)
+    chosen = left = [mutant for mutant in every if not files or mutant.file in files]
     for name, tiny in CONFIGS.items():
         if "logits" in tiny.checks:
-            left -= _prove(twin, name, FORWARD, [mutant for mutant in chosen if mutant in left], verdicts)
+            left = _without(left, _prove(twin, name, FORWARD, left, verdicts))
     for stage, checks in LATER.items():
         for name in sorted(CONFIGS, key=lambda name: name not in FIRST):
             checked = [check for check in CONFIGS[name].checks if check in checks]
-            again = [mutant for mutant in chosen if mutant in left and _faces(mutant, stage)]
-            if checked and again:
-                left -= _prove(twin, name, ["initial_weights", *checked], again, verdicts)
-    for mutant in [mutant for mutant in chosen if mutant in left]:
-        caught = verdicts.get("tests", mutant)
-        if caught is None:
-            caught = not tests_pass_with(twin, mutant)
-            verdicts.keep("tests", mutant, caught)
-        left -= {mutant} if caught else set()
+            faced = [mutant for mutant in left if _faces(mutant, stage)]
+            if checked and faced:
+                left = _without(left, _prove(twin, name, ["initial_weights", *checked], faced, verdicts))
+    left = _without(left, verdicts.found("tests", left, lambda mutant: not _pass_tests_of(twin, mutant)))
     made = Counter(mutant.file for mutant in chosen)
     return {
-        file: {"made": count, "left": [mutant.name for mutant in chosen if mutant in left and mutant.file == file]}
+        file: {"made": count, "left": [mutant.name for mutant in left if mutant.file == file]}
         for file, count in made.items()
     }
+
+
+def _without(mutants: list[Mutant], found: set[Mutant]) -> list[Mutant]:
+    return [mutant for mutant in mutants if mutant not in found]
 
 
 def _faces(mutant: Mutant, stage: str) -> bool:
@@ -144,25 +157,11 @@ def _prove(twin: str, name: str, checks: Sequence[str], left: list[Mutant], verd
         pair.initial = pair.initial or {name: snapshot(engine) for name, engine in pair.engines.items()}
         pair.start()
         sound = pair.probes[twin == "torch"]
-        assert not is_caught(pair, twin, checks, sound), f"{name} must pass {checks} before anything is broken"
-        called = generated.reached(lambda: is_caught(pair, twin, checks, sound))
-        faced, found = [mutant for mutant in left if mutant.function.__code__ in called], set()
-        began, new = time.monotonic(), 0
-        for number, mutant in enumerate(faced):
-            caught = verdicts.get(stage, mutant)
-            if caught is None:
-                with mutant.alive():
-                    caught = is_caught(pair, twin, checks, sound)
-                verdicts.keep(stage, mutant, caught)
-                new += 1
-                minutes = (time.monotonic() - began) / new * (len(faced) - number - 1) / 60
-                left_or_found = "found" if caught else "left"
-                print(f"{stage}, {number + 1} of {len(faced)}, {minutes:.0f} min to go, {left_or_found}: {mutant.name}",
-                      file=sys.stderr, flush=True)  # fmt: skip
-                if len(Path("/proc/self/maps").read_text().splitlines()) > MAPS:
-                    os.execv(sys.executable, [sys.executable, "-m", "tests.parity.mutants", *sys.argv[1:]])
-            found |= {mutant} if caught else set()
-    return found
+        caught = []
+        called = generated.reached(lambda: caught.append(is_caught(pair, twin, checks, sound)))
+        assert caught == [False], f"{name} must pass {checks} before anything is broken"
+        faced = [mutant for mutant in left if mutant.function.__code__ in called]
+        return verdicts.found(stage, faced, lambda _: is_caught(pair, twin, checks, sound))
 
 
 def is_caught(pair: Pair, twin: str, checks: Sequence[str], sound: Probe) -> bool:
@@ -205,23 +204,14 @@ def _limited() -> Iterator[None]:
 
 def _sources() -> str:
     """Returns a hash of what the verdicts depend on."""
-    digest = hashlib.sha256()
-    for folder in ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity", "tests/conformance"):
-        for path in sorted(Path(folder).rglob("*.py")):
-            if path.name not in ("equivalent.py", "mutants.py", "test_mutants.py"):
-                digest.update(path.read_bytes())
-    return digest.hexdigest()
+    files = python_files("slm_core", "slm_torch", "slm_flax", "parity", *(f"tests/{name}" for name in FOLDERS))
+    return hash_of(file for file in files if file.name not in ("equivalent.py", "test_mutants.py"))
 
 
-def tests_pass_with(twin: str, mutant: Mutant) -> bool:
-    """Runs the tests of a mutant's file in this process, up to the first failure."""
+def _pass_tests_of(twin: str, mutant: Mutant) -> bool:
     names = TESTS[mutant.file if mutant.file in TESTS else mutant.file.partition(".")[0]]
     files = [path for path in (f"tests/{name.format(twin=twin)}" for name in names) if Path(path).is_file()]
-    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with mutant.alive(), silent[0], silent[1]:
-        passed = not files or pytest.main(["-x", "-q", "-n", "0", "-k", twin, *files]) == 0
-    print(f"tests, {'left' if passed else 'found'}: {mutant.name}", file=sys.stderr, flush=True)
-    return passed
+    return not files or tests_pass(files, twin)
 
 
 def small_sizes() -> None:

@@ -206,7 +206,7 @@ def test_another_component_leaves_the_page_true(copy):
 
 def test_it_is_in_the_suite(copy):
     code = (
-        "from parity.cases import cases, select\n"
+        "from parity.cases import cases\nfrom parity.selection import select\n"
         "entries = cases()\n"
         "quick = [c for c in select(entries) if 'squash' in c.about]\n"
         "print(*(c.name for c in [*select(entries, 'squash'), *quick, *select(entries, 'tiger')]))"

@@ -6,9 +6,10 @@ import pytest
 
 from parity import cases as module
 from parity import fields
-from parity.cases import AUTO, BASE, FEW, FEW_LAYERS, REGISTRIES, SECTIONS, cases, components, numerics, proven, select
+from parity.cases import AUTO, BASE, REGISTRIES, SECTIONS, cases, components, numerics, proven
 from parity.fields import choices
 from parity.options import FLOAT32_TOO, OPTIMIZED, QUICK
+from parity.selection import FEW, FEW_LAYERS, select
 from slm_core.config import presets
 from slm_core.config.fields import field_table, flatten, reads, with_values
 from slm_core.config.layers import layer_specs

@@ -1,55 +1,59 @@
 """Every generated mutant of a twin is found by the proof, or by a test of its file, or it changes nothing."""
 
-import json
-import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from faults import generated
 from faults.equivalent import EQUIVALENT
 
 import slm_core.model.mup
+from tests.generated_mutants import ROOT, account, expected, survey
 from tests.mutation_score import markdown
 from tests.parity import mutants
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("twin", EQUIVALENT)
 def test_a_mutant_that_is_not_found_changes_nothing(twin, record_property):
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests" / "parity")))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parity.mutants", twin],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    names = [name for names in EQUIVALENT[twin].values() for name in names]
-    why = {name: reason for reason, names in EQUIVALENT[twin].items() for name in names}
-    every = []
-    for file, told in json.loads(done.stdout.splitlines()[-1]).items():
-        left = [[name, why.get(name, "")] for name in told["left"]]
-        record_property("mutants", {"where": f"slm_{twin}.{file}", "made": told["made"], "left": left})
-        every += told["left"]
-    assert Counter(every) == Counter(names)
+    left = Counter()
+    for file, told in survey("tests.parity.mutants", twin).items():
+        record_property("mutants", account(f"slm_{twin}.{file}", told, EQUIVALENT[twin]))
+        left.update(told["left"])
+    assert left == expected(EQUIVALENT[twin])
 
 
 def test_verdicts_are_kept_until_a_source_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "KEPT", tmp_path)
     monkeypatch.setattr(mutants, "_sources", lambda: "before")
     first, second, third, *_ = made = generated.mutants_of(slm_core.model.mup)
-    mutants.Verdicts("torch", made).keep("stage", first, True)
-    mutants.Verdicts("torch", made).keep("stage", second, False)
+    tried = []
+
+    def finds(mutant):
+        tried.append(mutant)
+        return mutant is first
+
+    assert mutants.Verdicts("torch", made).found("stage", [first, second], finds) == {first}
     with (tmp_path / "torch.jsonl").open("a") as file:
         file.write('{"stage": "stage", "mutant": 2, "fo')  # stopped while it wrote
     verdicts = mutants.Verdicts("torch", made)
-    assert [verdicts.get("stage", mutant) for mutant in (first, second, third)] == [True, False, None]
-    assert verdicts.get("another stage", first) is None
+    assert verdicts.found("stage", [first, second, third], finds) == {first} and tried == [first, second, third]
+    assert verdicts.found("another stage", [second], finds) == set() and tried[3:] == [second]
     monkeypatch.setattr(mutants, "_sources", lambda: "after")
-    assert mutants.Verdicts("torch", made).get("stage", first) is None
+    assert mutants.Verdicts("torch", made).found("stage", [first], finds) == {first} and tried[4:] == [first]
+
+
+def test_what_passes_beside_a_mutant_is_not_kept_as_passed(tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "import tests.generated_mutants, tests.resumed\n"
+        "tests.resumed.KEPT = kept = pathlib.Path(sys.argv[1])\n"
+        "assert tests.generated_mutants.tests_pass(['tests/test_resumed.py'], 'estimate')\n"
+        "assert not kept.exists()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "passed"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_page_keeps_what_a_run_does_not_measure():

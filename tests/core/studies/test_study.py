@@ -44,11 +44,13 @@ def test_the_command_line_of_a_run_gives_its_config(study):
     assert config.run.dir == str(study.folder)
 
 
-def test_threads_of_the_study_or_of_a_variant_come_first(study):
+def test_threads_of_the_study_of_a_variant_or_of_the_preset_come_first(study):
     study = dataclasses.replace(study, overrides=study.overrides | {"run.threads": 2})
     assert {cell.overrides["run.threads"] for cell in study.cells()} == {2}
     varied = dataclasses.replace(study, variants=make_variants(["run.threads=3,4"], []))
     assert [cell.overrides["run.threads"] for cell in varied.cells()[::2]] == [3, 4, 3, 4]
+    of_preset = dataclasses.replace(study, preset="configs/tasks.py:repetition", overrides={}, threads=4)
+    assert {cell.overrides["run.threads"] for cell in of_preset.cells()} == {1}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Generated mutants that compute the same numbers, or numbers that no test can tell apart, and why."""
 
-EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
+from tests.generated_mutants import Reasons
+
+EQUIVALENT: dict[str, Reasons] = {
     "torch": {
         "the same axis, counted from the other end": (
             "layers.differential DifferentialAttention.forward: -2 -> +2",
@@ -159,4 +161,4 @@ EQUIVALENT: dict[str, dict[str, tuple[str, ...]]] = {
         ),
     },
 }
-"""{twin: {why: mutants, as `faults.generated` names them, each as often as there are such mutants}}."""
+"""{twin: reasons}."""

@@ -3,7 +3,8 @@
 `python -m tests.parity.mutants flax layers.moe` prints {file: {"made": number, "left": [name, ...]}} as JSON; without a
 file, those of all files. First the mutants face one pass of every small model, then updates and decoding. The Flax
 twin is not compiled: XLA would take seconds for each mutant, and gives the same numbers but for rounding. The verdicts
-are kept in `.pytest_cache/mutants/`: a run that was stopped goes on, unless a source has changed.
+are kept in `.pytest_cache/mutants/`: a run that was stopped goes on, unless a source has changed. Two runs over other
+files can go on side by side.
 """
 
 import contextlib
@@ -70,8 +71,10 @@ TESTS = {
 }  # fmt: skip
 """{file or folder: the tests, in `tests/`, of what the proof does not call or does not tell apart}."""
 
-FOLDERS = ("parity", "conformance", "torch", "flax")
-"""The folders of `tests/` that a verdict depends on."""
+PROVEN = ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity/faults")
+"""The folders that the verdicts of the proof depend on."""
+TESTED = ("tests/parity", "tests/conformance", "tests/torch", "tests/flax")
+"""The folders that the verdicts of the tests depend on, too."""
 
 KEPT = Path(".pytest_cache/mutants")
 MAPS = 30_000
@@ -86,9 +89,9 @@ class Verdicts:
         self.numbers = {mutant: number for number, mutant in enumerate(made)}
         KEPT.mkdir(parents=True, exist_ok=True)
         entries = Journal(str(path)).entries
-        if entries[:1] != [{"sources": _sources()}]:
+        if entries[:1] != [{"sources": _hash(PROVEN)}]:
             path.unlink(missing_ok=True)
-            Journal(str(path)).write({"sources": _sources()})
+            Journal(str(path)).write({"sources": _hash(PROVEN)})
             entries = []
         self.journal = Journal(str(path))
         self.known = {(entry["stage"], entry["mutant"]): entry["found"] for entry in entries[1:]}
@@ -129,7 +132,8 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
             faced = [mutant for mutant in left if _faces(mutant, stage)]
             if checked and faced:
                 left = _without(left, _prove(twin, name, ["initial_weights", *checked], faced, verdicts))
-    left = _without(left, verdicts.found("tests", left, lambda mutant: not _pass_tests_of(twin, mutant)))
+    stage = f"tests {_hash(TESTED)}"
+    left = _without(left, verdicts.found(stage, left, lambda mutant: not _pass_tests_of(twin, mutant)))
     made = Counter(mutant.file for mutant in chosen)
     return {
         file: {"made": count, "left": [mutant.name for mutant in left if mutant.file == file]}
@@ -202,10 +206,10 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _sources() -> str:
-    """Returns a hash of what the verdicts depend on."""
-    files = python_files("slm_core", "slm_torch", "slm_flax", "parity", *(f"tests/{name}" for name in FOLDERS))
-    return hash_of(file for file in files if file.name not in ("equivalent.py", "test_mutants.py"))
+def _hash(folders: Sequence[str]) -> str:
+    """Returns a hash of the files in some folders, and of this one: verdicts depend on it."""
+    files = [file for file in python_files(*folders) if file.name not in ("equivalent.py", "test_mutants.py")]
+    return hash_of([Path(__file__), *files])
 
 
 def _pass_tests_of(twin: str, mutant: Mutant) -> bool:

@@ -26,7 +26,7 @@ def test_a_mutant_that_is_not_found_changes_nothing(twin, record_property):
 
 def test_verdicts_are_kept_until_a_source_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "KEPT", tmp_path)
-    monkeypatch.setattr(mutants, "_sources", lambda: "before")
+    monkeypatch.setattr(mutants, "_hash", lambda _: "before")
     first, second, third, *_ = made = generated.mutants_of(slm_core.model.mup)
     tried = []
 
@@ -40,7 +40,7 @@ def test_verdicts_are_kept_until_a_source_changes(tmp_path, monkeypatch):
     verdicts = mutants.Verdicts("torch", made)
     assert verdicts.found("stage", [first, second, third], finds) == {first} and tried == [first, second, third]
     assert verdicts.found("another stage", [second], finds) == set() and tried[3:] == [second]
-    monkeypatch.setattr(mutants, "_sources", lambda: "after")
+    monkeypatch.setattr(mutants, "_hash", lambda _: "after")
     assert mutants.Verdicts("torch", made).found("stage", [first], finds) == {first} and tried[4:] == [first]
 
 

@@ -5,7 +5,7 @@ from parity.fields import choices
 from slm_core.config.fields import field_table
 from slm_core.errors import UserError, nearest
 
-FEW, FEW_LAYERS = 3, 5
+FEW, FEW_LAYERS = 3, 3
 """The cases that prove one component in about 20 seconds, and their layers, which XLA compiles one by one: at most."""
 
 

@@ -1,9 +1,10 @@
 """Counts the faults that the suite caught and that the bisector named: a pytest plugin.
 
 A test of a fault records the property "mutation": {place, section, about, fault, check, module, proof}. The proof is
-"caught" (by the suite) or "named" (by the bisector). A test of generated mutants records the property "mutants":
-{where: "slm_core.model.mup", made: number, left: [[mutant, why it changes nothing], ...]}. Both work across the
-processes of pytest-xdist. A part of the page that a run did not measure stays as it is.
+"caught" (by the suite) or "named" (by the bisector). A test of a mistake that no comparison of the twins shows records
+"unseen": {place, kind, fault, files, test}. A test of generated mutants records "mutants": {where:
+"slm_core.model.mup", made: number, left: [[mutant, why it changes nothing], ...]}. All work across the processes of
+pytest-xdist. A part of the page that a run did not measure stays as it is.
 """
 
 import re
@@ -21,7 +22,9 @@ GENERATED = (
     " --mutation-page docs/mutations.md"
 )
 """Writes the generated mutants of the page."""
-HEADING, PART = "## Generated mutants\n", "\n### "
+OTHERS = "uv run pytest tests/parity/test_unseen.py -m exhaustive --mutation-page docs/mutations.md"
+"""Writes the faults of the page that no comparison of the twins shows."""
+UNSEEN, HEADING, PART = "## What no comparison of the twins shows\n", "## Generated mutants\n", "\n### "
 PACKAGES = {"slm_core": "both twins share it", "slm_torch": "the PyTorch twin", "slm_flax": "the Flax twin"}
 
 
@@ -51,15 +54,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reports = finished(terminalreporter)
     scores, generated = collect(reports), properties(reports, "mutants")
-    if not scores and not generated:
+    unseen = [value | {"caught": report.passed} for report in reports for value in properties([report], "unseen")]
+    unseen.sort(key=lambda told: told["place"])
+    if not scores and not unseen and not generated:
         return
     terminalreporter.section("mutation score (caught / named / total)")
-    for name, members in [*by(scores, "section").items(), ("sum", scores)]:
+    for name, members in [*by(scores, "section").items(), *([("sum", scores)] if scores else [])]:
         terminalreporter.line(f"{name.ljust(12)}{' / '.join(str(number).rjust(3) for number in totals(members))}")
     for score in scores:
         for proof, passed in score.passed.items():
             if not passed:
                 terminalreporter.line(f"not {proof}: {score.fault} ({score.about})")
+    if unseen:
+        caught = sum(told["caught"] for told in unseen)
+        terminalreporter.line(f"{caught} caught of {len(unseen)} that no comparison of the twins shows")
     for told in generated:
         terminalreporter.line(f"{told['where']}: {told['made'] - len(told['left'])} caught of {told['made']} mutants")
         for name, why in told["left"]:
@@ -68,7 +76,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if page:
         path = Path(page)
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        path.write_text(markdown(scores, generated, before), encoding="utf-8")
+        path.write_text(markdown(scores, unseen, generated, before), encoding="utf-8")
 
 
 def collect(reports: Iterable[pytest.TestReport]) -> list[Score]:
@@ -105,15 +113,18 @@ def totals(scores: list[Score]) -> tuple[int, int, int]:
     return caught, named, len(scores)
 
 
-def markdown(scores: list[Score], generated: list[dict], before: str = "") -> str:
-    """Returns the page: the planted faults, then the generated mutants. What was not measured is as in `before`."""
-    planted, _, mutants = before.partition(HEADING)
+def markdown(scores: list[Score], unseen: list[dict], generated: list[dict], before: str = "") -> str:
+    """Returns the page: planted faults of both sorts, generated mutants. What was not measured is as in `before`."""
+    above, _, mutants = before.partition(HEADING)
+    planted, _, others = above.partition(UNSEEN)
     parts = {part.partition("\n")[0].strip("`"): part for part in mutants.split(PART)[1:]}
     for package in PACKAGES:
         measured = [told for told in generated if told["where"].partition(".")[0] == package]
         if measured:
             parts[package] = _mutants(package, sorted(measured, key=lambda told: told["where"]))
     planted = _planted(scores) if scores else planted.rstrip() + "\n"
+    others = _unseen(unseen) if unseen else UNSEEN + others if others else ""
+    planted = "\n".join([planted, *([others.rstrip() + "\n"] if others else [])])
     if not parts:
         return planted
     sums = [_sums(parts[package]) for package in PACKAGES if package in parts]
@@ -129,6 +140,33 @@ def markdown(scores: list[Score], generated: list[dict], before: str = "") -> st
         f"**{caught:,} of {made:,} caught, the others explained.** Written by `{GENERATED}`.",
         *(PART + parts[package].strip("\n") for package in PACKAGES if package in parts),
     ]) + "\n"  # fmt: skip
+
+
+def _unseen(faults: list[dict]) -> str:
+    """Returns the part of the faults that no comparison of the twins shows: a table of each kind."""
+    caught = sum(told["caught"] for told in faults)
+    lines = [
+        UNSEEN,
+        "These faults are in both twins, in `slm_core`, or on paths that small models do not take. They are edits of a",
+        "copy of the sources, in `tests/parity/faults/unseen.py`. One is caught if the test of its line fails.",
+        "",
+        f"**{caught} of {len(faults)} caught.** Written by `{OTHERS}`.",
+    ]
+    for kind in dict.fromkeys(told["kind"] for told in faults):
+        lines += [
+            "",
+            f"**{kind[0].upper()}{kind[1:]}**",
+            "",
+            "| what is wrong | in | test | caught |",
+            "|---|---|---|:---:|",
+        ]
+        for told in faults:
+            if told["kind"] == kind:
+                files = ", ".join(f"`{file}`" for file in told["files"])
+                lines.append(
+                    f"| {told['fault']} | {files} | `{told['test']}` | {'yes' if told['caught'] else '**no**'} |"
+                )
+    return "\n".join(lines) + "\n"
 
 
 def _mutants(package: str, measured: list[dict]) -> str:
@@ -160,7 +198,8 @@ def _planted(scores: list[Score]) -> str:
         "twin. A fault is *caught* if the suite fails, and fails first in the check of that line. It is *named* if the",
         "bisector names the module of that line. The faults are in `tests/parity/faults/`. A test demands a fault for",
         "each component, for each option that computes, and for each rule of [numerics.md](numerics.md). Faults that",
-        "nobody chose are [generated](#generated-mutants): their score is told apart.",
+        "nobody chose are [generated](#generated-mutants), and others are [seen by no comparison of the",
+        "twins](#what-no-comparison-of-the-twins-shows): their scores are told apart.",
         "",
         f"**{caught} of {total} caught, {named} of {total} named.** Written by `{COMMAND}`.",
         "",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from faults import FAULTS
+from faults.unseen import UNSEEN as UNSEEN_KINDS
 
 from configs.tasks import VARIANTS
 from parity.cases import cases
@@ -23,6 +24,7 @@ from tests.crashes.machine import FAULTS as FAULTS_OF_MACHINES
 from tests.crashes.test_kills import EXHAUSTIVE as KILLS
 from tests.formula_page import COMMAND as FORMULA_PAGE
 from tests.mutation_score import COMMAND as MUTATIONS
+from tests.mutation_score import GENERATED, OTHERS, UNSEEN
 from tests.outside.families import kinds_of_families
 from tests.outside.table import FORMULAS, WITHOUT
 from tests.runs.damages import COUNT as KINDS
@@ -71,6 +73,15 @@ def test_the_formulas_are_those_of_the_tests():
 def test_the_mutation_score_counts_every_fault():
     sentence = "**N of N caught, N of N named.**"
     assert stated("mutations.md", sentence) == (len(FAULTS),) * 4, remedy("mutations.md", MUTATIONS)
+
+
+def test_the_page_of_mutations_has_every_mistake_that_no_comparison_shows():
+    page, names = (
+        text_of("mutations.md").partition(UNSEEN)[2],
+        [name for faults in UNSEEN_KINDS.values() for name in faults],
+    )
+    assert f"**{len(names)} of {len(names)} caught.**" in page, remedy("mutations.md", OTHERS)
+    assert all(f"| {name} |" in page for name in names), remedy("mutations.md", OTHERS)
 
 
 def test_the_proof_measured_every_check_of_every_case():
@@ -151,7 +162,8 @@ def test_a_sentence_gives_its_counts(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("page", "command"),
-    [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("oracle.md", ORACLE), ("parity.md", PARITY),
+    [("components.md", COMPONENTS), ("mutations.md", MUTATIONS), ("mutations.md", OTHERS),
+     ("mutations.md", GENERATED), ("oracle.md", ORACLE), ("parity.md", PARITY),
      ("memory.md", MEMORY), ("resuming.md", RESUMING), ("damage.md", DAMAGE), ("crashes.md", CRASHES),
      ("formulas.md", FORMULA_PAGE), ("imports.md", IMPORTS), ("reproducibility.md", REPRODUCIBILITY)],
 )  # fmt: skip

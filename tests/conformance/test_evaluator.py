@@ -126,6 +126,16 @@ def test_scores_are_what_the_decoder_says_of_each_token(twin, chunk):
     assert evaluator.score(likeliest)[1][-1, 0] and not greedy.all()
 
 
+@pytest.mark.parametrize("fields", [{}, {"model.attention.window": 5}], ids=["whole", "rolling"])
+def test_a_prompt_of_any_length_is_read_up_to_the_end_of_the_context(twin, fields):
+    """A prompt and the steps after it give the logits that one token at a time gives."""
+    decoder, row = scorer(twin, **fields).decoder(), batch(ignored=False)[0, :6].tolist()
+    expected = [decoder.prefill(row[:1]), *map(decoder.step, row[1:])]
+    for length in range(1, 7):
+        logits = [decoder.prefill(row[:length]), *map(decoder.step, row[length:])]
+        np.testing.assert_allclose(logits, expected[length - 1 :], rtol=1e-11, atol=1e-12)
+
+
 def test_scores_sum_to_the_loss(twin):
     evaluator = scorer(twin)
     logs, greedy = evaluator.score(batch())

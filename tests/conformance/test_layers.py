@@ -130,6 +130,25 @@ def test_embedding_norm_acts_before_positions(twin):
         np.testing.assert_allclose(actual, x, **TOLERANCE)
 
 
+def test_the_value_residual_is_of_the_first_layer(twin):
+    """A layer between that adds nothing to the stream changes no later layer by its values."""
+    attention = Attention(n_heads=2, value_residual=True)
+    config = Config(model=Model(d_model=8, n_layers=3, attention=attention, mlp=Mlp(hidden=12)), data=Data(seq_len=9))
+    shapes = {"embed.weight": (11, 8), "final_norm.weight": (8,)}
+    for i in range(3):
+        layer = {f"attention.{name}_proj.weight": (8, 8) for name in "qkvo"} | {"attention_norm.weight": (8,)}
+        layer |= {"mlp.gate_proj.weight": (8, 12), "mlp.up_proj.weight": (8, 12), "mlp.down_proj.weight": (12, 8)}
+        layer |= {"mlp_norm.weight": (8,)} | ({"attention.value_residual.weight": (2,)} if i else {})
+        shapes |= {f"layers.{i}.{name}": shape for name, shape in layer.items()}
+    weights = dict(zip(shapes, numbers(*shapes.values()), strict=True))
+    weights["layers.1.attention.o_proj.weight"] *= 0
+    before = twin.hidden(config, weights, np.array([[3, 0, 10, 3]]))
+    for layer, changes in ((0, True), (1, False), (2, True)):
+        name = f"layers.{layer}.attention.v_proj.weight"
+        after = twin.hidden(config, weights | {name: 2 * weights[name]}, np.array([[3, 0, 10, 3]]))
+        assert bool((after != before).any()) == changes
+
+
 def test_logits_are_the_formula(twin):
     """The bias is added after the multiplier, which muP sets as well, and before the soft-cap."""
     hidden, embed, head, bias = numbers((2, 3, 8), (11, 8), (8, 11), (11,))

@@ -74,6 +74,22 @@ def test_fused_is_dot_product_in_float32(case):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("option", ["bias", "documents"])
+def test_fused_with_an_option_is_dot_product_in_float32(monkeypatch, option, start):
+    monkeypatch.setattr(sys.modules["slm_flax.layers.fused"], "SMALLEST_BLOCK", 2)
+    rng = np.random.default_rng(0)
+    time, keys = 6, start + 6
+    q, k, v = (jnp.asarray(rng.standard_normal((2, n, 4, 5)), jnp.float32) for n in (time, keys, keys))
+    given = {
+        "bias": jnp.asarray(rng.standard_normal((4, 4)), jnp.float32),  # fewer distances than keys
+        "documents": jnp.asarray(np.cumsum(rng.random((2, keys)) < 0.4, axis=1)),
+    }
+    options = {"start": start, "scale": 0.7, option: given[option]}
+    actual, expected = KERNEL["fused"](q, k, v, **options), KERNEL["dot_product"](q, k, v, **options)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("window", some_slow((0, 1, 3, 4, 9), 0, 1, 9))
 @pytest.mark.parametrize("time", some_slow((8, 11), 8))
 def test_fused_in_blocks_is_dot_product(monkeypatch, time, window):

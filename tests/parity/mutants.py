@@ -33,7 +33,7 @@ from parity.probe import Probe, probe_flax, probe_torch
 from parity.sources import hash_of, python_files
 from parity.state_transfer import perturbed, snapshot
 from parity.suite import checks_of, measure
-from tests.generated_mutants import tests_pass
+from tests.generated_mutants import ROOT, tests_pass
 
 BUILD = {"torch": slm_torch.trainer.build, "flax": slm_flax.trainer.build}
 PROBE = {"torch": probe_torch, "flax": probe_flax}
@@ -53,6 +53,8 @@ TESTS = {
         "conformance/test_engine.py", "conformance/test_engine_state.py", "conformance/test_details.py",
         "conformance/test_optimizers.py", "conformance/test_evaluator.py",
     ),
+    "layers.fused": ("conformance/test_kernels.py", "{twin}/test_kernels.py"),
+    "layers.flash": ("conformance/test_kernels.py", "{twin}/test_kernels.py"),
     "layers.scan": ("conformance/test_recurrence.py",),
     "layers.recurrence": ("conformance/test_recurrence.py",),
     "layers.decay": ("conformance/test_recurrence.py",),
@@ -71,10 +73,8 @@ TESTS = {
 }  # fmt: skip
 """{file or folder: the tests, in `tests/`, of what the proof does not call or does not tell apart}."""
 
-PROVEN = ("slm_core", "slm_torch", "slm_flax", "parity", "tests/parity/faults")
-"""The folders that the verdicts of the proof depend on."""
-TESTED = ("tests/parity", "tests/conformance", "tests/torch", "tests/flax")
-"""The folders that the verdicts of the tests depend on, too."""
+TESTED = ("tests/conformance", "tests/reference", "tests/torch", "tests/flax")
+"""The folders that the verdicts of the tests depend on."""
 
 KEPT = Path(".pytest_cache/mutants")
 MAPS = 30_000
@@ -89,9 +89,9 @@ class Verdicts:
         self.numbers = {mutant: number for number, mutant in enumerate(made)}
         KEPT.mkdir(parents=True, exist_ok=True)
         entries = Journal(str(path)).entries
-        if entries[:1] != [{"sources": _hash(PROVEN)}]:
+        if entries[:1] != [{"sources": _proof()}]:
             path.unlink(missing_ok=True)
-            Journal(str(path)).write({"sources": _hash(PROVEN)})
+            Journal(str(path)).write({"sources": _proof()})
             entries = []
         self.journal = Journal(str(path))
         self.known = {(entry["stage"], entry["mutant"]): entry["found"] for entry in entries[1:]}
@@ -132,7 +132,7 @@ def survivors(twin: str, files: Sequence[str] = ()) -> dict[str, dict]:
             faced = [mutant for mutant in left if _faces(mutant, stage)]
             if checked and faced:
                 left = _without(left, _prove(twin, name, ["initial_weights", *checked], faced, verdicts))
-    stage = f"tests {_hash(TESTED)}"
+    stage = f"tests {hash_of(python_files(*TESTED))}"
     left = _without(left, verdicts.found(stage, left, lambda mutant: not _pass_tests_of(twin, mutant)))
     made = Counter(mutant.file for mutant in chosen)
     return {
@@ -206,10 +206,12 @@ def _limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _hash(folders: Sequence[str]) -> str:
-    """Returns a hash of the files in some folders, and of this one: verdicts depend on it."""
-    files = [file for file in python_files(*folders) if file.name not in ("equivalent.py", "test_mutants.py")]
-    return hash_of([Path(__file__), *files])
+def _proof() -> str:
+    """Returns a hash of what the verdicts of the proof depend on: the twins, and what this process has loaded."""
+    twins = python_files("slm_core", "slm_torch", "slm_flax")
+    loaded = {Path(module.__file__) for module in sys.modules.values() if getattr(module, "__file__", None)}
+    ours = [file for file in loaded if any(file.is_relative_to(ROOT / folder) for folder in ("parity", "tests"))]
+    return hash_of([*twins, *sorted(ours)])
 
 
 def _pass_tests_of(twin: str, mutant: Mutant) -> bool:

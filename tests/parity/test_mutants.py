@@ -26,7 +26,7 @@ def test_a_mutant_that_is_not_found_changes_nothing(twin, record_property):
 
 def test_verdicts_are_kept_until_a_source_changes(tmp_path, monkeypatch):
     monkeypatch.setattr(mutants, "KEPT", tmp_path)
-    monkeypatch.setattr(mutants, "_hash", lambda _: "before")
+    monkeypatch.setattr(mutants, "_proof", lambda: "before")
     first, second, third, *_ = made = generated.mutants_of(slm_core.model.mup)
     tried = []
 
@@ -40,7 +40,7 @@ def test_verdicts_are_kept_until_a_source_changes(tmp_path, monkeypatch):
     verdicts = mutants.Verdicts("torch", made)
     assert verdicts.found("stage", [first, second, third], finds) == {first} and tried == [first, second, third]
     assert verdicts.found("another stage", [second], finds) == set() and tried[3:] == [second]
-    monkeypatch.setattr(mutants, "_hash", lambda _: "after")
+    monkeypatch.setattr(mutants, "_proof", lambda: "after")
     assert mutants.Verdicts("torch", made).found("stage", [first], finds) == {first} and tried[4:] == [first]
 
 
@@ -59,11 +59,16 @@ def test_what_passes_beside_a_mutant_is_not_kept_as_passed(tmp_path):
 def test_the_page_keeps_what_a_run_does_not_measure():
     core = {"where": "slm_core.model.mup", "made": 9, "left": [["a | b -> b", "the same"]]}
     torch = {"where": "slm_torch.loss", "made": 5, "left": []}
-    page = markdown([], [torch], markdown([], [core], "# Planted\n"))
+    page = markdown([], [], [torch], markdown([], [], [core], "# Planted\n"))
     assert page.startswith("# Planted\n")
     assert "**13 of 14 caught, the others explained.**" in page
     assert "| `slm_core.model.mup` | 9 | 8 | 1 |" in page and "| `slm_torch.loss` | 5 | 5 | 0 |" in page
     assert "| `a \\| b -> b` | the same |" in page
     again = {"where": "slm_core.model.mup", "made": 9, "left": [["c -> d", ""]]}
-    assert "| `c -> d` | **unexplained** |" in markdown([], [again], page)
-    assert "a \\| b" not in markdown([], [again], page)
+    assert "| `c -> d` | **unexplained** |" in markdown([], [], [again], page)
+    assert "a \\| b" not in markdown([], [], [again], page)
+    both = {"kind": "both twins", "fault": "a sign", "files": ["slm_core/x.py"], "test": "tests/x.py", "caught": True}
+    longer = markdown([], [both], [], page)
+    assert "# Planted\n" in longer and "**1 of 1 caught.**" in longer and "| a sign | `slm_core/x.py` |" in longer
+    assert longer.endswith(page.partition("## Generated mutants")[2])
+    assert markdown([], [], [torch], longer) == longer

@@ -12,6 +12,7 @@ from tests.conformance.small_engine import CONFIG, VOCAB, batch, check_equal_upd
 from tests.tiers import some_slow
 
 DEEP = {"model.n_layers": 6, "model.z_loss": 0.01, "model.pattern": "attention.window=3 | ."}
+TURNS = {"model.n_layers": 4, "model.pattern": "attention.window=3 | ."}
 MIXED = {
     "model.n_layers": 4, "model.attention.kind": "differential", "model.attention.value_residual": True,
     "model.mlp.kind": "moe", "model.mlp.experts": 4, "model.mlp.top_k": 2, "model.mlp.balance_bias": 0.01,
@@ -25,6 +26,7 @@ SAME_FUNCTION = {
     "loss chunks": ({}, {"memory.loss_chunk": 5}),
     "one loss chunk": ({}, {"memory.loss_chunk": 100}),
     "everything": ({}, {"memory": Memory(remat="block", loss_chunk=5), "train.micro_batch_size": 2}),
+    "remat, in turns": (TURNS, TURNS | {"memory.remat": "block"}),
     "remat, groups": (DEEP, DEEP | {"memory.remat": "full", "train.micro_batch_size": 2}),
     "remat, mixture": (MIXED, MIXED | {"memory.remat": "block"}),
     "remat, products": (MIXED | TWO_ROWS, MIXED | TWO_ROWS | {"memory.remat": "attention"}),
@@ -111,8 +113,10 @@ def test_a_non_finite_update_is_skipped_without_loss_scaling_too(twin):
     assert all(np.asarray(after[name]).tobytes() == state[name].tobytes() for name in state)
 
 
-def test_a_parameter_that_is_not_finite_is_named(twin):
-    engine = twin.build(with_values(CONFIG, DEEP), VOCAB)
+@pytest.mark.parametrize("remat", ["none", "block"])
+def test_a_parameter_that_is_not_finite_is_named(twin, remat):
+    """Also one of layers that repeat, which the Flax twin stacks."""
+    engine = twin.build(with_values(CONFIG, DEEP | {"memory.remat": remat}), VOCAB)
     assert engine.non_finite_parameter() == ""
     state = {name: np.array(value) for name, value in engine.export_state().items()}
     for name in ("params/layers.3.mlp.down_proj.weight", "params/layers.2.mlp.up_proj.weight"):

@@ -149,6 +149,7 @@ def test_groups_of_experts_are_chosen_by_their_two_best(twin):
 
     for balance in (0.0, -2.0):  # below 0 is still better than outside
         assert visited(rank, balance) == [0, 4]
+        assert visited(rank, balance, groups=2, top_groups=1) == [0, 2]
         assert visited(rank, balance, groups=3, top_groups=1) == [2, 3]
         assert visited(rank, balance, groups=3, top_groups=2) == [2, 4]
         assert visited(rank, balance, groups=3, top_groups=3) == [0, 4]

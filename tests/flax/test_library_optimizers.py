@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from slm_core.config import Optim
 from slm_flax.optim import OPTIMIZERS
+from slm_flax.optim.base import Optimizer, names, scheduled
 from tests.conformance.optimizer_cases import CASES, GROUPS, LEARNING_RATES, case
 from tests.conformance.twins import flax as twin
 from tests.gates import require
@@ -113,3 +115,16 @@ def specification_error(optim, values, grads, params_after):
     formula = getattr(reference, optim.kind)
     expected = {n: formula(optim, GROUPS[n], p, [g[n] for g in grads], LEARNING_RATES) for n, p in values.items()}
     return max(np.linalg.norm(params_after[name] - e) / np.linalg.norm(e) for name, e in expected.items())
+
+
+def test_a_part_that_comes_up_again_is_numbered():
+    traces = optax.chain(*(optax.trace(0.9) for _ in range(3)))
+    assert names(traces.init(twin.parameters({"w": np.zeros(2)}))) == ["m/w", "m.1/w", "m.2/w"]
+    assert names((np.zeros(()),)) == ["state/0"]
+
+
+def test_a_user_s_chain_takes_the_rate_of_the_schedule():
+    optimizer, params = Optimizer(scheduled(optax.sgd(1.0))), twin.parameters({"w": np.ones(2)})
+    grads, lr = twin.parameters({"w": np.array([2.0, 4.0])}), jnp.asarray(0.25)
+    updated, _ = optimizer.update(grads, optimizer.init(params), params, lr)
+    np.testing.assert_allclose(updated["w"], [0.5, 0.0])

@@ -49,6 +49,7 @@ def test_a_stack_comes_apart_again():
         "layers.0.weight": (3,),
         "layers.1.weight": (2, 3),
     }
+    assert [stack.is_stacked(name) for name in stacked] == [False, True]
     apart = stack.unstacked(stacked)
     assert apart.keys() == values.keys() and all((apart[name] == values[name]).all() for name in values)
 

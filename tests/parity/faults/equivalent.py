@@ -101,7 +101,6 @@ EQUIVALENT: dict[str, Reasons] = {
             "model Transformer.logits: 1 -> 2",
             "trainer Engine._update: 1 -> 2",
             "trainer LossScaler.update: 1 -> 2",
-            "layers.moe MixtureOfExperts.route: 1 -> 2",
             "layers.moe MixtureOfExperts.weights: 1 -> 2",
         ),
         "a flag of checks, of speed, or of gradients that nobody asks for": (

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def test_every_mistake_has_its_place_once():
             places = (ROOT / file).read_text(encoding="utf-8").count(old)
             assert places == 1, f"{name}: {file} has {old!r} {places} times: write the fault anew"
             assert old != new
-    assert Counter(FAULTS) == Counter(name for faults in UNSEEN.values() for name in faults)
+    assert len(FAULTS) == sum(map(len, UNSEEN.values())), "two faults have the same name"
 
 
 @pytest.mark.exhaustive

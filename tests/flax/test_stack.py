@@ -24,8 +24,6 @@ LAYERS = {
 }  # fmt: skip
 """{name: (overrides, the stack)}."""
 
-"""Optimizers to which a stack of matrices is not a matrix."""
-
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_that_repeat_are_a_stack(name):
@@ -62,8 +60,7 @@ def test_a_stack_of_many_layers_comes_apart_again(pattern):
     check_equal_updates(build, {**values, "memory.remat": "none"}, values)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "sgd" else pytest.mark.slow) for k in OPTIMIZERS])
 def test_an_optimizer_treats_the_layers_of_a_stack_one_by_one(kind):
     values = {"optim.kind": kind, "optim.schedule": "constant", "model.n_layers": 2, "model.dropout": 0.0}
     if kind == "adamw8bit":

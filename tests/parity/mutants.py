@@ -65,11 +65,11 @@ TESTS = {
     ),
     "optim": ("conformance/test_optimizers.py", "{twin}/test_library_optimizers.py"),
     "quantization": ("conformance/test_blockwise.py", "conformance/test_lora.py"),
-    "params": ("conformance/test_engine.py", "conformance/test_engine_state.py"),
+    "params": ("conformance/test_engine.py", "conformance/test_engine_state.py", "parity/test_bisect.py"),
     "model": ("conformance/test_engine.py", "conformance/test_documents.py"),
     "remat": ("conformance/test_engine.py::test_ways_to_save_memory_change_no_update",),
     "stack": ("flax/test_stack.py",),
-    "generate": ("conformance/test_documents.py",),
+    "generate": ("conformance/test_documents.py", "conformance/test_evaluator.py"),
 }  # fmt: skip
 """{file or folder: the tests, in `tests/`, of what the proof does not call or does not tell apart}."""
 

@@ -69,6 +69,7 @@ def recorded(model: Transformer, record: Callable[[str, Array], None]) -> Transf
             block.attention = recording(f"{path}.attention", block.attention, lambda result: result[0])
         else:
             block.mixer = recording(f"{path}.mixer", block.mixer, lambda result: result)
-        block.mlp = recording(f"{path}.mlp", block.mlp, lambda result: result[0])
+        if block.mlp is not None:
+            block.mlp = recording(f"{path}.mlp", block.mlp, lambda result: result[0])
         block.placement = recording(path, block.placement, lambda x: x)  # it returns the stream after the layer
     return model

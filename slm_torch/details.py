@@ -57,7 +57,7 @@ def recorded(model: Transformer, record: Callable[[str, Tensor], None]) -> Itera
     for index, block in enumerate(model.layers):
         path = f"layers.{index}"
         mixer = {"attention": block.attention} if block.mixer is None else {"mixer": block.mixer}
-        halves = mixer | {"mlp": block.mlp}
+        halves = mixer if block.mlp is None else mixer | {"mlp": block.mlp}
         modules |= {f"{path}.{half}": module for half, module in halves.items()} | {path: block}
     handles = [module.register_forward_hook(hook(path)) for path, module in modules.items()]
     try:

@@ -41,10 +41,10 @@ class Block(nn.Module):
         self.attention: Any = ATTENTION[layer.attention.kind](layer, index, kernel, position) if attends else None
         self.mixer: Any = None if attends else MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
-        self.mlp = MLP[layer.mlp.kind](layer)
+        self.mlp: Any = None if layer.mlp.kind == "none" else MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)
         self.placement, norms = PLACEMENT[layer.norm.placement]
-        norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms}
+        norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms if self.has(name)}
         self.attention_norm: Any = norm.get("attention")
         self.attention_output_norm: Any = norm.get("attention_output")
         self.mlp_norm: Any = norm.get("mlp")
@@ -86,8 +86,12 @@ class Block(nn.Module):
             auxiliary_loss = auxiliary_loss + mlp_loss
             return self.mlp_dropout(y, key)
 
-        x = self.placement(self, stream.x, mix, feed)
+        x = self.placement(self, stream.x, mix, None if self.mlp is None else feed)
         return Stream(x, first_values, auxiliary_loss)
+
+    def has(self, half: str) -> bool:
+        """Returns whether the block has the half that a norm is of."""
+        return self.mlp is not None or not half.startswith("mlp")
 
     def add(
         self, x: Float[Tensor, "batch time d_model"], y: Float[Tensor, "batch time d_model"]

@@ -18,6 +18,7 @@ from parity.bisect.folders import Source
 from parity.bisect.models import Settings
 from parity.bisect.sources import code_of
 from parity.bisect.trace_torch import Taps, array, finished, is_tensor, recorded
+from parity.hugging_face import by_pytorch
 from slm_core.hf.importing import read_config
 from slm_core.hf.rules import SAME, TRANSPOSED, Rule
 from slm_core.protocols import IGNORE
@@ -26,13 +27,14 @@ from slm_torch.loss import Losses, input_ids, target_ids
 CONTAINERS = {
     "": {"input": "input.x", "output": "output.x", "output.0": "output.x"},
     "attention": {"input": "input", "output": "output.0", "output.0": "output.0"},
+    "mixer": {"input": "input", "output": "output"},
     "mlp": {"input": "input", "output": "output.0", "output.0": "output.0"},
 }
 """{part of a block, "" for itself: {their tensor: ours}}."""
 
 LAYER = {"input": "input", "output": "output"}
 ALIKE = (SAME, TRANSPOSED)
-APART = ("position", "router")
+APART = ("position", "router", "mixer.output_norm")
 """Ends of our paths whose module in transformers does more, or less, than look up or multiply by its weight."""
 
 ADDING = {"bloom": ("attention", "mlp"), "mpt": ("mlp",)}
@@ -54,6 +56,7 @@ class HuggingFaceModel:
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
             source.folder, dtype=getattr(torch, precision), attn_implementation="eager", local_files_only=True
         ).eval()
+        by_pytorch(self.model)
         family = read_config(source.folder).family
         self.rules = list(family.rules(source.config))
         self.paths = paths_of(self.rules, source.config.model.n_layers, ADDING.get(family.model_type, ()))
@@ -112,7 +115,9 @@ class HuggingFaceModel:
     def _parameters(self, gradients: Mapping[str, np.ndarray]) -> Iterator[Event]:
         for rule in self.rules:
             if all(name in gradients for name in rule.hf_names):
-                arrays = rule.layout.from_hf([gradients[name] for name in rule.hf_names])
+                theirs = [gradients[name] for name in rule.hf_names]
+                added = rule.layout.from_hf([np.zeros_like(gradient) for gradient in theirs])
+                arrays = [value - a for value, a in zip(rule.layout.from_hf(theirs), added, strict=True)]
                 for name, value in zip(rule.names, arrays, strict=True):
                     path, _, leaf = name.rpartition(".")
                     yield Event("backward", path, f"gradient of {leaf}", value)
@@ -133,6 +138,8 @@ def paths_of(
             hf_path = _common(
                 [name for rule in rules if rule.names[0].startswith(f"{twin_path}.") for name in rule.hf_names]
             )
+            if not hf_path:  # the layer lacks the part
+                continue
             shared = {"input": tensors["input"]} if part in adding else tensors
             paths.setdefault(hf_path, (twin_path, shared))
     for rule in rules:

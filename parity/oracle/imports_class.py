@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 
+from parity.hugging_face import by_pytorch
 from parity.oracle.measure import randomise
 from parity.oracle.stepping import prompt_of
 
@@ -73,14 +74,13 @@ def load(folder: Path) -> Any:
     )
     if wrong := info["missing_keys"] | info["unexpected_keys"] | set(info["mismatched_keys"]):
         raise ValueError(f"tensors do not fit: {sorted(wrong)[0]}")
-    return model.eval()
+    return by_pytorch(model.eval())
 
 
 def _model(config: Any) -> Any:
     _check_size(config)
-    return transformers.AutoModelForCausalLM.from_config(
-        config, attn_implementation="eager", dtype=torch.float32
-    ).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    return by_pytorch(model.eval())
 
 
 def _check_size(config: Any) -> None:

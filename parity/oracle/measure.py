@@ -19,11 +19,12 @@ import transformers
 import slm_flax.trainer
 import slm_torch.trainer
 from parity.distances import largest, relative
+from parity.hugging_face import by_pytorch
 from parity.oracle.cases import Case
 from parity.probe import Probe, probe
 from parity.tolerances import GRADIENT_FLOOR
 from slm_core.config import Config, Model
-from slm_core.config.fields import with_values
+from slm_core.config.fields import layer_reads, with_values
 from slm_core.config.layers import layer_specs
 from slm_core.hf import exporting
 from slm_core.hf.folder import read_tensors, write_config, write_tensors
@@ -40,6 +41,8 @@ BUILD: dict[str, Callable[..., Engine]] = {
     "flax": slm_flax.trainer.build,
 }
 ROWS, LENGTH = 2, 48
+LOG_RATE = -2.0
+"""A logarithm of rates so low that a state holds many tokens; the norm of one alone would amplify roundings."""
 HIDDEN_SINK = -1e4
 """A score of a sink so low that the sink gets no weight."""
 FEATURES = {
@@ -85,20 +88,21 @@ def build(case: Case, precision: str) -> Any:
     config = transformers.CONFIG_MAPPING[case.family](**case.values)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     randomise(model)
-    return model.to(getattr(torch, precision)).eval()
+    return by_pytorch(model.to(getattr(torch, precision)).eval())
 
 
 def randomise(model: Any) -> None:
     """Fills every weight of a transformers model with random numbers that hide no fault."""
     generator = torch.Generator().manual_seed(0)
     tensors = [
-        *model.parameters(),
-        *(b for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")),
+        *model.named_parameters(),
+        *((name, b) for name, b in model.named_buffers() if name.endswith("e_score_correction_bias")),
     ]
     with torch.no_grad():
-        for tensor in tensors:
+        for name, tensor in tensors:
             noise = torch.randn(tensor.shape, generator=generator)
-            tensor.copy_(noise / min(tensor.shape[-2:]) ** 0.5 if tensor.ndim > 1 else tensor + 0.3 * noise)
+            mean = LOG_RATE if name.endswith(".A_log") else tensor
+            tensor.copy_(noise / min(tensor.shape[-2:]) ** 0.5 if tensor.ndim > 1 else mean + 0.3 * noise)
 
 
 def tokens_of(vocab_size: int) -> np.ndarray:
@@ -198,7 +202,8 @@ def _without(model: Model, fields: Mapping[str, Any]) -> Model:
     """Returns a model with fields set in all layers, also in its pattern; the same model if no layer differs."""
     for name, value in fields.items():
         leaf = operator.attrgetter(name)
-        if any(leaf(layer) != value for layer in layer_specs(model)):
+        readers = [layer for layer in layer_specs(model) if "." not in name or layer_reads(layer, name)]
+        if any(leaf(layer) != value for layer in readers):
             pattern = re.sub(rf"(?<![\w.]){re.escape(name)}=[^,| ]+", f"{name}={value}", model.pattern)
             model = with_values(model, {"pattern": pattern, name: value})
     return model
@@ -206,10 +211,16 @@ def _without(model: Model, fields: Mapping[str, Any]) -> Model:
 
 def gradient_error(imported: Imported, probed: Probe, expected: Probe) -> float:
     """Returns the worst relative error of a gradient, against its own norm or a share of the norm of all gradients."""
-    gradients = dict(convert(imported, expected.gradients))
+    gradients = converted_gradients(imported, expected.gradients)
     floor = GRADIENT_FLOOR * np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in gradients.values()))
     names = [name for name in gradients if not name.endswith(".balance")]  # no optimizer trains it
     return max(relative(probed.gradients[name], gradients[name], floor) for name in names)
+
+
+def converted_gradients(imported: Imported, gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Converts gradients as weights are, without what a rule adds to a weight."""
+    added = dict(convert(imported, {name: np.zeros_like(gradient) for name, gradient in gradients.items()}))
+    return {name: gradient - added[name] for name, gradient in convert(imported, gradients)}
 
 
 def exported_logits(imported: Imported, engine: Engine, tokens: np.ndarray, precision: str) -> np.ndarray:

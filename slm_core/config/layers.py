@@ -32,6 +32,7 @@ class MixerSpec(Mixer):
     """`Mixer` of one layer, in which every width is a number."""
 
     key_dim: int
+    key_heads: int
     value_dim: int
     convolution: int
 
@@ -74,6 +75,7 @@ def _mixer_widths(model: Model) -> dict[str, int]:
     width, kind = model.d_model // model.mixer.n_heads, model.mixer.kind
     return {
         "key_dim": width,
+        "key_heads": 1 if kind == "mamba2" else model.mixer.n_heads,
         "value_dim": 2 * width if kind == "mamba2" else width,
         "convolution": 4 if kind in (*DELTA, "mamba2") else 0,
     }

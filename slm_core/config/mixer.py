@@ -48,6 +48,13 @@ class Mixer:
         None, "width of a head's keys and queries; unset: d_model / n_heads", read_by={"kind": RECURRENT}, low=1,
         high=WIDTH,
     )  # fmt: skip
+    key_heads: int | None = option(
+        None,
+        "heads of queries and keys, each for n_heads / key_heads heads of values; unset: n_heads, in mamba2 1",
+        read_by={"kind": RECURRENT},
+        low=1,
+        high=WIDTH,
+    )
     value_dim: int | None = option(
         None,
         "width of a head's values; unset: d_model / n_heads, in mamba2 twice that",
@@ -66,6 +73,9 @@ class Mixer:
         read_by={"kind": RECURRENT},
         low=0,
         high=64,
+    )
+    convolution_bias: bool = option(
+        False, "a bias in that convolution (Mamba-2's own code)", read_by={"kind": RECURRENT}
     )
     chunk: int = option(
         64, "tokens that are computed at once; the result is the same", read_by={"kind": RECURRENT}, low=1, high=TOKENS

@@ -64,11 +64,13 @@ class Norm:
 
 GATED_MLPS = ("swiglu", "geglu", "clipped_swiglu")
 """The kinds of MLP that have a gate: three matrices instead of two."""
+WITH_MATRICES = ("gelu", "relu", "relu2", *GATED_MLPS, "moe")
+"""The kinds of MLP that are one at all."""
 
 
 @dataclass(frozen=True)
 class Mlp:
-    """The feed-forward layer of every block.
+    """The feed-forward layer of every block, if it has one.
 
     `kind` is a dense MLP of inner width `hidden`, or `moe`: `experts` MLPs of kind `expert` and width `hidden`, of
     which a router sends each token to `top_k`. Only `moe` reads the fields from `expert` on.
@@ -90,6 +92,7 @@ class Mlp:
             "geglu": "down(gelu(gate(x)) * up(x)) (Shazeer 2020)",
             "clipped_swiglu": "swiglu with a steeper sigmoid, clipped inputs and 1 + up(x) (gpt-oss 2025)",
             "moe": "mixture of experts: dropless top-k routing (Shazeer 2017)",
+            "none": "no MLP and no norm of it: a block is its mixer alone (Mamba 2023)",
         },
     )
     gelu: str = option(
@@ -102,10 +105,11 @@ class Mlp:
         None,
         "inner width (moe: of one expert); unset: 4 d_model, in gated kinds 8/3 d_model rounded up to a multiple of 32;"
         " in moe that of its expert kind / experts that a token visits, rounded up to a multiple of 8",
+        read_by={"kind": WITH_MATRICES},
         low=1,
         high=4 * WIDTH,
     )
-    bias: bool = option(False, "biases in its linear layers (not in the router)")
+    bias: bool = option(False, "biases in its linear layers (not in the router)", read_by={"kind": WITH_MATRICES})
     expert: str = option(
         "swiglu",
         "what an expert computes",
@@ -203,7 +207,10 @@ class Model:
         0.0, "coefficient of the mean logsumexp(logits)^2 in training (PaLM: 1e-4); 0: off", low=0, high=SCALE
     )
     init_std: float = option(0.02, "standard deviation of initial matrices and embeddings", above=0, high=SCALE)
-    depth_scaled_init: bool = option(True, "projections into the residual stream start at init_std / sqrt(2 n_layers)")
+    depth_scaled_init: bool = option(
+        True,
+        "projections into the residual stream start at init_std / sqrt(2 n_layers); without MLPs, / sqrt(n_layers)",
+    )
     mup_base_width: int = option(
         0,
         "width whose learning rates and initial weights carry over to any d_model (muP, Yang 2022); 0: off",

@@ -38,6 +38,16 @@ def _check_mixer(model: Model, where: str) -> None:
             f"{where}model.mixer.n_heads={mixer.n_heads} does not divide model.d_model={model.d_model}:"
             f" use {nearest_divisor(model.d_model, mixer.n_heads)} heads, or set model.mixer.key_dim and value_dim"
         )
+    if mixer.kind != "attention" and mixer.key_heads is not None and mixer.n_heads % mixer.key_heads:
+        raise UserError(
+            f"{where}model.mixer.key_heads={mixer.key_heads} does not divide n_heads={mixer.n_heads}:"
+            f" use {nearest_divisor(mixer.n_heads, mixer.key_heads)}"
+        )
+    if mixer.kind != "attention" and mixer.convolution_bias and not resolve(model).mixer.convolution:
+        raise UserError(
+            f"{where}model.mixer.convolution_bias=True is of a convolution, and there is none:"
+            " set model.mixer.convolution above 0"
+        )
     if mixer.kind == "retention" and (key_dim := mixer.key_dim or model.d_model // mixer.n_heads) % 2:
         raise UserError(
             f"{where}model.mixer.key_dim={key_dim} is odd, and retention turns pairs of features: use {key_dim + 1}"
@@ -97,6 +107,14 @@ def _check_buckets(model: Model, where: str) -> None:
         )
 
 
+def _check_halves(model: Model, where: str) -> None:
+    if model.mlp.kind == "none" and model.norm.placement.startswith("parallel"):
+        raise UserError(
+            f"{where}model.norm.placement={model.norm.placement} runs an MLP beside the mixer, and"
+            " model.mlp.kind=none has no MLP: use model.norm.placement=pre"
+        )
+
+
 def _check_experts(model: Model, where: str) -> None:
     mlp = model.mlp
     if mlp.kind == "moe" and mlp.top_k > mlp.experts:
@@ -119,7 +137,7 @@ def _check_experts(model: Model, where: str) -> None:
         )
 
 
-_LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _check_experts)
+_LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _check_halves, _check_experts)
 
 
 def _check_values_fit(model: Model) -> None:

@@ -51,9 +51,6 @@ def matmul_shapes(config: Config, vocab_size: int) -> Shapes:
     """Returns products like those of some tokens with the matrices of a layer and of the head."""
     width, layer = config.model.d_model, layer_specs(config.model)[0]
     inner = layer.mlp.hidden * (layer.mlp.top_k + layer.mlp.shared_experts if layer.mlp.kind == "moe" else 1)
-    return [
-        (_ROWS, width, 4 * width),  # queries, keys, values and output
-        (_ROWS, width, inner),
-        (_ROWS, inner, width),
-        (_ROWS, width, vocab_size),
-    ]
+    mlp = [] if layer.mlp.kind == "none" else [(_ROWS, width, inner), (_ROWS, inner, width)]
+    mixer = (_ROWS, width, 4 * width)  # queries, keys, values and output
+    return [mixer, *mlp, (_ROWS, width, vocab_size)]

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from slm_core.config import Config
-from slm_core.config.layers import layer_specs
 from slm_core.errors import UserError
 from slm_core.hf import FAMILIES
 from slm_core.hf.family import Family
 from slm_core.hf.folding import FOLDED, factor_of, factors
+from slm_core.hf.shapes import weight_shape
 from slm_core.model.compare import Difference, differences
 
 
@@ -87,32 +87,9 @@ def convert(
         yield from zip(rule.hf_names, rule.layout.to_hf(arrays), strict=True)
 
 
-NORMED = {
-    "attention.q_norm.norm": lambda a: a.head_dim * (a.n_heads if a.qk_norm_over == "whole" else 1),
-    "attention.k_norm.norm": lambda a: a.head_dim * (a.n_kv_heads if a.qk_norm_over == "whole" else 1),
-    "attention.q_latent_norm": lambda a: a.q_rank,
-    "attention.kv_latent_norm": lambda a: a.kv_rank,
-}
-"""{norm inside a layer: the number of features that it scales}. Other norms scale d_model features."""
-
-
 def _weight(name: str, weights: Mapping[str, np.ndarray], config: Config) -> np.ndarray:
     """Returns a weight; if the config has none of this name, values that leave the function as it is."""
     if name in weights:
         return weights[name]
-    path, _, leaf = name.rpartition(".")
-    if name == "head_bias":
-        return np.zeros(len(weights["embed.weight"]), np.float32)
-    if leaf == "weight":  # of a norm without one
-        return np.ones(_normed(path, config), np.float32)
-    if leaf == "balance":
-        return np.zeros(weights[f"{path}.router.weight"].shape[1], np.float32)
-    if f"{path}.weight" in weights:
-        shape = weights[f"{path}.weight"].shape
-        return np.zeros((*shape[:-2], shape[-1]), np.float32)
-    return np.zeros(config.model.d_model, np.float32)  # of a norm without a weight
-
-
-def _normed(path: str, config: Config) -> int:
-    i, _, inner = path.removeprefix("layers.").partition(".")
-    return NORMED[inner](layer_specs(config.model)[int(i)].attention) if inner in NORMED else config.model.d_model
+    filled = np.ones if name.endswith(".weight") else np.zeros  # a norm has ones, a bias has zeros
+    return filled(weight_shape(name, config, len(weights["embed.weight"])), np.float32)

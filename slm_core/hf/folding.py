@@ -22,7 +22,7 @@ BRANCHES = {
     "output": ("attention_norm", "mlp_norm"),
 }
 """{norm.placement: the norms that end each half of a block}. Linear layers end them in all others."""
-LAST = ("attention.o_proj", "mlp.down_proj", "mlp.shared.down_proj")
+LAST = ("attention.o_proj", "mixer.o_proj", "mlp.down_proj", "mlp.shared.down_proj")
 
 
 class Factor(NamedTuple):

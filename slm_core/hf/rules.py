@@ -100,6 +100,10 @@ def reordered(heads: int, width: int, order: np.ndarray) -> Layout:
     return Layout(_each(by(order)), _each(by(np.argsort(order))))
 
 
+TAPS = Layout(_each(lambda x: x[:, 0].T), _each(lambda x: x.T[:, None]))
+"""Turns the weight of a convolution of each channel by itself, [channels, 1, taps], into ours: [taps, channels]."""
+ONE_PLUS = Layout(_each(lambda x: x - 1), _each(lambda x: x + 1))
+"""Turns the weight w of a norm into that of one that multiplies by 1 + w."""
 EVERY_OTHER = Layout(
     lambda arrays: [arrays[0][..., 0::2], arrays[0][..., 1::2]],
     lambda arrays: [np.stack(arrays, -1).reshape(*arrays[0].shape[:-1], -1)],

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from slm_core.config import Config
-from slm_core.config.layers import AttentionSpec, LayerSpec, MlpSpec, layer_specs
+from slm_core.config.layers import AttentionSpec, LayerSpec, MixerSpec, MlpSpec, layer_specs
 from slm_core.config.widths import query_width
 
 Shape = tuple[int, ...]
@@ -21,6 +21,7 @@ ATTENTION: dict[str, Callable[[LayerSpec, AttentionSpec], Shape]] = {
     "k_proj": lambda layer, a: (layer.d_model, a.n_kv_heads * a.head_dim),
     "v_proj": lambda layer, a: (layer.d_model, a.n_kv_heads * a.head_dim),
     "o_proj": lambda layer, a: (a.n_heads * (a.v_dim if a.kind == "mla" else a.head_dim), layer.d_model),
+    "gate.gate_proj": lambda layer, a: (layer.d_model, a.n_heads * (a.head_dim if a.gate == "element" else 1)),
     "q_norm.norm": lambda layer, a: (a.head_dim * (a.n_heads if a.qk_norm_over == "whole" else 1),),
     "k_norm.norm": lambda layer, a: (a.head_dim * (a.n_kv_heads if a.qk_norm_over == "whole" else 1),),
     "q_down_proj": lambda layer, a: (layer.d_model, a.q_rank or 0),
@@ -33,6 +34,17 @@ ATTENTION: dict[str, Callable[[LayerSpec, AttentionSpec], Shape]] = {
     "v_up_proj": lambda layer, a: (a.kv_rank, a.n_heads * a.v_dim),
 }
 """{part of attention: the shape of its weight}"""
+MIXER: dict[str, Callable[[LayerSpec, MixerSpec], Shape]] = {
+    **{name: lambda layer, m: (layer.d_model, m.key_heads * m.key_dim) for name in ("q_proj", "k_proj")},
+    **{name: lambda layer, m: (layer.d_model, m.n_heads * m.value_dim) for name in ("v_proj", "g_proj", "z_proj")},
+    **{name: lambda layer, m: (layer.d_model, m.n_heads) for name in ("a_proj", "b_proj", "s_proj")},
+    "o_proj": lambda layer, m: (m.n_heads * m.value_dim, layer.d_model),
+    **{name: lambda layer, m: (m.convolution, m.key_heads * m.key_dim) for name in ("q_conv", "k_conv")},
+    "v_conv": lambda layer, m: (m.convolution, m.n_heads * m.value_dim),
+    "head_norm": lambda layer, m: (m.value_dim,),
+    "output_norm": lambda layer, m: (m.n_heads * m.value_dim,),
+}
+"""{part of a recurrent mixer: the shape of its weight}. Parts without a name have a number per head."""
 
 
 def weight_shape(name: str, config: Config, vocab_size: int) -> Shape:
@@ -44,14 +56,19 @@ def weight_shape(name: str, config: Config, vocab_size: int) -> Shape:
     index, _, inner = name.removeprefix("layers.").partition(".")
     layer = layer_specs(config.model)[int(index)]
     part, _, path = inner.partition(".")
-    if part not in ("attention", "mlp"):
+    if part not in ("attention", "mixer", "mlp"):
         return (layer.d_model,)  # a norm of the layer
     path, _, leaf = path.rpartition(".")
+    if part == "mixer" and not path:
+        return (layer.mixer.n_heads,)
     if leaf == "sinks":
         return (layer.attention.n_heads,)
     if leaf == "balance":
         return (layer.mlp.experts,)
-    shape = ATTENTION[path](layer, layer.attention) if part == "attention" else _mlp(path, layer, layer.mlp)
+    if part == "mlp":
+        shape = _mlp(path, layer, layer.mlp)
+    else:
+        shape = ATTENTION[path](layer, layer.attention) if part == "attention" else MIXER[path](layer, layer.mixer)
     return (*shape[:-2], shape[-1]) if leaf == "bias" else shape
 
 

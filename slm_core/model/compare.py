@@ -22,7 +22,7 @@ OUTSIDE = (
 OPTIONAL_PARAMETERS = {
     "attention.bias": (False, True), "attention.output_bias": (False, True), "mlp.bias": (False, True),
     "mlp.router_bias": (False, True), "mlp.balance_bias": (False, True), "norm.bias": (False, True),
-    "norm.weight": ("none", "scale"), "head_bias": (False, True),
+    "norm.weight": ("none", "scale"), "head_bias": (False, True), "mixer.convolution_bias": (False, True),
 }  # fmt: skip
 """{field: (without, with)}: a model with the parameter computes the same as one without, if its values are 0 or 1."""
 

@@ -63,10 +63,10 @@ def residual_matrix(model: Model) -> Spec:
     """Makes the spec of a weight matrix that writes into the residual stream.
 
     With model.depth_scaled_init its standard deviation is divided by sqrt(2 n_layers), because the stream is the sum of
-    2 n_layers such outputs (GPT-2, section 2.3).
+    2 n_layers such outputs (GPT-2, section 2.3); by sqrt(n_layers) in a layer without an MLP.
     """
-    depth = 2 * model.n_layers if model.depth_scaled_init else 1
-    return Spec("matrix", std=hidden_std(model) / depth**0.5)
+    outputs = model.n_layers if model.mlp.kind == "none" else 2 * model.n_layers
+    return Spec("matrix", std=hidden_std(model) / (outputs if model.depth_scaled_init else 1) ** 0.5)
 
 
 def head(model: Model) -> Spec:

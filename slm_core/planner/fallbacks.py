@@ -23,7 +23,7 @@ KNOWN: dict[str, tuple[Collection[str], str]] = {
     "model.position.kind": (torch_attention.POSITIONS, "none"),
     "model.norm.kind": (torch_layers.NORM.keys() & _CPU.norm.keys(), "layernorm"),
     "model.norm.placement": (torch_block.PLACEMENT.keys() & flax_layers.NORMS.keys(), "sandwich"),
-    "model.mlp.kind": (_EXPERTS | {"moe"}, "gelu"),
+    "model.mlp.kind": (_EXPERTS | {"moe", "none"}, "gelu"),
     "model.mlp.expert": (_EXPERTS, "gelu"),
     "optim.kind": (resident.KINDS, "adamw"),
 }

@@ -61,7 +61,7 @@ def kept(layer: LayerSpec, length: int, device: str, apart: bool) -> Kept:
     scores = _scores(compiler, layer.attention, kernel, length, device, apart)
     norm = _norm(compiler, layer.norm) * width + apart * width
     attention = width + attention_norms * norm + _attention(compiler, layer, kernel) + scores
-    mlp = width + mlp_norms * norm + _mlp(compiler, width, layer.mlp)
+    mlp = 0 if layer.mlp.kind == "none" else width + mlp_norms * norm + _mlp(compiler, width, layer.mlp)
     again = scores / compiler.scores if kernel == "dot_product" else 0
     return Kept(attention, mlp, again, _products(layer))
 
@@ -147,4 +147,4 @@ def _products(layer: LayerSpec) -> float:
 
 def _mlp_products(layer: LayerSpec) -> float:
     """Returns the results of an MLP's products with weights that a backward pass needs."""
-    return 0 if layer.mlp.kind == "moe" else (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden
+    return 0 if layer.mlp.kind in ("moe", "none") else (1 + (layer.mlp.kind in GATED)) * layer.mlp.hidden

@@ -74,7 +74,7 @@ def block(
             y = graph.op([y], y.size)
         return graph.op([x, y], x.size, passes=(x, y))
 
-    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, mix, feed, add)
+    stream.x = PLACEMENT[layer.norm.placement](stream.x, normed, mix, feed if layer.mlp.kind != "none" else None, add)
 
 
 def measured(graph: Graph, s: Step, path: str, mixer: Measured, x: Value) -> Value:
@@ -89,22 +89,22 @@ def measured(graph: Graph, s: Step, path: str, mixer: Measured, x: Value) -> Val
 
 def _pre(x, normed, attend, feed, add):
     x = add(x, attend(normed("attention_norm", x)))
-    return add(x, feed(normed("mlp_norm", x)))
+    return add(x, feed(normed("mlp_norm", x))) if feed else x
 
 
 def _post(x, normed, attend, feed, add):
     x = normed("attention_norm", add(x, attend(x)))
-    return normed("mlp_norm", add(x, feed(x)))
+    return normed("mlp_norm", add(x, feed(x))) if feed else x
 
 
 def _sandwich(x, normed, attend, feed, add):
     x = add(x, normed("attention_output_norm", attend(normed("attention_norm", x))))
-    return add(x, normed("mlp_output_norm", feed(normed("mlp_norm", x))))
+    return add(x, normed("mlp_output_norm", feed(normed("mlp_norm", x)))) if feed else x
 
 
 def _output(x, normed, attend, feed, add):
     x = add(x, normed("attention_norm", attend(x)))
-    return add(x, normed("mlp_norm", feed(x)))
+    return add(x, normed("mlp_norm", feed(x))) if feed else x
 
 
 def _parallel(x, normed, attend, feed, add):

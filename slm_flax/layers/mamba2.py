@@ -11,7 +11,7 @@ from slm_flax.layers.cache import Cache
 from slm_flax.layers.documents import Documents
 from slm_flax.layers.linear import Linear
 from slm_flax.layers.recurrent import Recurrent
-from slm_flax.layers.rmsnorm import RMSNorm
+from slm_flax.layers.rmsnorm import GroupedRMSNorm
 from slm_flax.numerics import wide
 from slm_flax.params import declare
 
@@ -24,18 +24,18 @@ class Mamba2(Recurrent):
         S_t = exp(-exp(A) s_t) S_{t-1} + k_t (s_t v_t)^T,  s_t = softplus(x Ws + c)
         y = norm((q_t^T S_t + D v_t) * silu(x Wz)) Wo
 
-    All heads share q and k, of width key_dim: the size of the state. A, c and D are one learned number per head. The
-    norm is RMSNorm over all heads together.
+    The heads share mixer.key_heads groups of q and k, one by default, of width key_dim: the size of the state. A, c and
+    D are one learned number per head. The norm is RMSNorm over the heads of a group together.
     """
 
     def __init__(self, layer: LayerSpec, context: int):
-        super().__init__(layer, context, key_heads=1)
+        super().__init__(layer, context)
         self.s_proj = Linear(layer.d_model, self.heads, matrix(layer), bias=False)
         self.log_rate = declare((self.heads,), LOG_RATE)
         self.step_bias = declare((self.heads,), STEP_BIAS)
         self.skip = declare((self.heads,), ONE)
         self.z_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
-        self.output_norm = RMSNorm(self.value_width, layer.norm)
+        self.output_norm = GroupedRMSNorm(self.value_width, layer.norm, layer.mixer.key_heads)
 
     def __call__(
         self,
@@ -45,8 +45,7 @@ class Mamba2(Recurrent):
         documents: Documents | None = None,
     ) -> Float[Array, "batch time d_model"]:
         """Mixes positions start, start + 1, ... with all before them in their documents."""
-        q, k, v = self.qkv(x, cache, documents)
-        q, k, dtype = (*(jnp.broadcast_to(y, (*x.shape[:2], self.heads, self.key_dim)) for y in (q, k)), wide(x.dtype))
+        dtype, (q, k, v) = wide(x.dtype), self.qkv(x, cache, documents)
         step = softplus(self.s_proj(x).astype(dtype) + self.step_bias[...])[..., None]
         log_decay = -jnp.exp(self.log_rate.astype(dtype))[:, None] * step
         v = v.astype(dtype)

@@ -27,27 +27,28 @@ class Recurrent(nnx.Module):
         q, k, v = conv(x Wq), conv(x Wk), conv(x Wv)
         y = recurrence(q, k, v, ...) Wo
 
-    conv is a short causal convolution and SiLU, or nothing if mixer.convolution is 0. Each kind of mixer extends this
+    conv is a short causal convolution and SiLU, or nothing if mixer.convolution is 0. mixer.key_heads sets how many
+    heads q and k have: as many heads of v in a row share each. Each kind of mixer extends this
     class: it says what becomes of q, k and v, what decays, and what follows the recurrence.
 
     Args:
       layer: the layer's spec.
       context: the largest number of positions.
-      key_heads: heads of the queries and keys; 0: as many as there are heads.
     """
 
-    def __init__(self, layer: LayerSpec, context: int, key_heads: int = 0):
+    def __init__(self, layer: LayerSpec, context: int):
         mixer = layer.mixer
         self.heads, self.key_dim, self.value_dim = mixer.n_heads, mixer.key_dim, mixer.value_dim
         self.chunk = mixer.chunk
-        self.key_width, self.value_width = (key_heads or self.heads) * self.key_dim, self.heads * self.value_dim
-        self.q_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)
-        self.k_proj = Linear(layer.d_model, self.key_width, matrix(layer), bias=False)
+        self.key_width, self.value_width = self.heads * self.key_dim, self.heads * self.value_dim
+        self.sharing, projected = self.heads // mixer.key_heads, mixer.key_heads * self.key_dim
+        self.q_proj = Linear(layer.d_model, projected, matrix(layer), bias=False)
+        self.k_proj = Linear(layer.d_model, projected, matrix(layer), bias=False)
         self.v_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
         self.o_proj = Linear(self.value_width, layer.d_model, residual_matrix(layer), bias=False)
         self.q_conv, self.k_conv, self.v_conv = (
-            ShortConvolution(width, mixer.convolution) if mixer.convolution else None
-            for width in (self.key_width, self.key_width, self.value_width)
+            ShortConvolution(width, mixer.convolution, mixer.convolution_bias) if mixer.convolution else None
+            for width in (projected, projected, self.value_width)
         )
 
     def empty_cache(self, batch: int, dtype: np.dtype) -> Cache:
@@ -65,7 +66,7 @@ class Recurrent(nnx.Module):
             made[name] = silu(conv(made[name], cache, name, documents))
         widths = (self.key_dim, self.key_dim, self.value_dim)
         q, k, v = (y.reshape(*x.shape[:-1], -1, width) for y, width in zip(made.values(), widths, strict=True))
-        return q, k, v
+        return self._shared(q), self._shared(k), v
 
     def recur(
         self,
@@ -95,6 +96,10 @@ class Recurrent(nnx.Module):
     def output(self, y: Float[Array, "batch time heads value_dim"]) -> Float[Array, "batch time d_model"]:
         """Projects the heads into the stream."""
         return self.o_proj(y.reshape(*y.shape[:-2], -1))
+
+    def _shared(self, x: Float[Array, "batch time key_heads key_dim"]) -> Float[Array, "batch time heads key_dim"]:
+        """Repeats queries or keys for the heads of values that share them."""
+        return jnp.repeat(x, self.sharing, -2) if self.sharing > 1 else x
 
     def _convolutions(self) -> dict[str, ShortConvolution]:
         all_three = {"q": self.q_conv, "k": self.k_conv, "v": self.v_conv}

@@ -30,10 +30,25 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
         """Normalises `x`, and keeps its dtype."""
-        y = x.astype(wide(x.dtype))
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+        y = self.normalised(x.astype(wide(x.dtype)))
         scale = norm_scale(self.weight, self.form)
         return (y if scale is None else y * scale).astype(x.dtype)
+
+    def normalised(self, y: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Divides by the root mean square."""
+        return y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.eps)
+
+
+class GroupedRMSNorm(RMSNorm):
+    """RMSNorm of each of `groups` equal parts of a vector by itself (Dao and Gu 2024, section 8.2)."""
+
+    def __init__(self, width: int, norm: Norm, groups: int):
+        super().__init__(width, norm)
+        self.groups = groups
+
+    def normalised(self, y: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+        """Divides each part by its root mean square."""
+        return super().normalised(y.reshape(*y.shape[:-1], self.groups, -1)).reshape(y.shape)
 
 
 def norm_weight(width: int, norm: Norm) -> nnx.Param | None:

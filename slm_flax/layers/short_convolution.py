@@ -7,7 +7,7 @@ from jax import Array
 from jax.lax import dynamic_slice_in_dim
 from jaxtyping import Float, Int
 
-from slm_core.model.initialization import Spec
+from slm_core.model.initialization import BIAS, Spec
 from slm_flax.layers.cache import COUNT, Cache
 from slm_flax.layers.documents import Documents
 from slm_flax.numerics import wide
@@ -62,21 +62,24 @@ class ShortConvolution(nnx.Module):
     Args:
       width: number of channels.
       taps: positions that an output sees, its own included.
+      bias: whether each channel has a bias.
     """
 
-    def __init__(self, width: int, taps: int):
+    def __init__(self, width: int, taps: int, bias: bool):
         self.shape = (taps, width)
         self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
+        self.bias = declare((width,), BIAS) if bias else None
 
     def __call__(
         self, x: Float[Array, "batch time width"], cache: Cache | None, name: str, documents: Documents | None = None
     ) -> Float[Array, "batch time width"]:
         """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
+        bias = None if self.bias is None else self.bias[...]
         if cache is None:
             numbers = None if documents is None else documents.numbers
-            return short_convolution(x, self.weight[...], documents=numbers)[0]
+            return short_convolution(x, self.weight[...], bias=bias, documents=numbers)[0]
         inputs = jnp.concatenate([cache[name], x], 1)
-        y, _ = short_convolution(x, self.weight[...], tail=cache[name])
+        y, _ = short_convolution(x, self.weight[...], bias=bias, tail=cache[name])
         cache[name] = dynamic_slice_in_dim(inputs, cache[COUNT], self.shape[0] - 1, axis=1)  # padding is not seen
         return y
 

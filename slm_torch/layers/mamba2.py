@@ -10,7 +10,7 @@ from slm_torch.layers.cache import Cache
 from slm_torch.layers.documents import Documents
 from slm_torch.layers.linear import Linear
 from slm_torch.layers.recurrent import Recurrent
-from slm_torch.layers.rmsnorm import RMSNorm
+from slm_torch.layers.rmsnorm import GroupedRMSNorm
 from slm_torch.numerics import wide
 from slm_torch.params import declare
 
@@ -23,18 +23,18 @@ class Mamba2(Recurrent):
         S_t = exp(-exp(A) s_t) S_{t-1} + k_t (s_t v_t)^T,  s_t = softplus(x Ws + c)
         y = norm((q_t^T S_t + D v_t) * silu(x Wz)) Wo
 
-    All heads share q and k, of width key_dim: the size of the state. A, c and D are one learned number per head. The
-    norm is RMSNorm over all heads together.
+    The heads share mixer.key_heads groups of q and k, one by default, of width key_dim: the size of the state. A, c and
+    D are one learned number per head. The norm is RMSNorm over the heads of a group together.
     """
 
     def __init__(self, layer: LayerSpec, context: int):
-        super().__init__(layer, context, key_heads=1)
+        super().__init__(layer, context)
         self.s_proj = Linear(layer.d_model, self.heads, matrix(layer), bias=False)
         self.log_rate = declare((self.heads,), LOG_RATE)
         self.step_bias = declare((self.heads,), STEP_BIAS)
         self.skip = declare((self.heads,), ONE)
         self.z_proj = Linear(layer.d_model, self.value_width, matrix(layer), bias=False)
-        self.output_norm = RMSNorm(self.value_width, layer.norm)
+        self.output_norm = GroupedRMSNorm(self.value_width, layer.norm, layer.mixer.key_heads)
 
     def forward(
         self,
@@ -44,8 +44,7 @@ class Mamba2(Recurrent):
         documents: Documents | None = None,
     ) -> Float[Tensor, "batch time d_model"]:
         """Mixes positions start, start + 1, ... with all before them in their documents."""
-        q, k, v = self.qkv(x, cache, documents)
-        q, k, dtype = (*(y.expand(-1, -1, self.heads, -1) for y in (q, k)), wide(x.dtype))
+        dtype, (q, k, v) = wide(x.dtype), self.qkv(x, cache, documents)
         step = softplus(self.s_proj(x).to(dtype) + self.step_bias)[..., None]
         log_decay = -self.log_rate.to(dtype).exp()[:, None] * step
         v = v.to(dtype)

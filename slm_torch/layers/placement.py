@@ -23,40 +23,40 @@ class Normed(Protocol):
         ...
 
 
-def pre(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def pre(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Norms the input of each half f of the block: x + f(norm(x)).
 
     Paper: Xiong et al. 2020, https://arxiv.org/abs/2002.04745.
     """
     x = block.add(x, attend(block.attention_norm(x)))
-    return block.add(x, feed(block.mlp_norm(x)))
+    return x if feed is None else block.add(x, feed(block.mlp_norm(x)))
 
 
-def post(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def post(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Norms the stream after each half f of the block: norm(x + f(x)).
 
     Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
     """
     x = block.attention_norm(block.add(x, attend(x)))
-    return block.mlp_norm(block.add(x, feed(x)))
+    return x if feed is None else block.mlp_norm(block.add(x, feed(x)))
 
 
-def sandwich(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def sandwich(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Norms the input and the output of each half f of the block: x + norm'(f(norm(x))).
 
     Paper: Ding et al. 2021, https://arxiv.org/abs/2105.13290.
     """
     x = block.add(x, block.attention_output_norm(attend(block.attention_norm(x))))
-    return block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))
+    return x if feed is None else block.add(x, block.mlp_output_norm(feed(block.mlp_norm(x))))
 
 
-def output(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def output(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Norms the output of each half f of the block: x + norm(f(x)).
 
     Paper: OLMo 2 2024, https://arxiv.org/abs/2501.00656.
     """
     x = block.add(x, block.attention_norm(attend(x)))
-    return block.add(x, block.mlp_norm(feed(x)))
+    return x if feed is None else block.add(x, block.mlp_norm(feed(x)))
 
 
 def parallel(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
@@ -84,4 +84,4 @@ PLACEMENT = {
     "parallel": (parallel, ("attention", "mlp")),
     "parallel_shared": (parallel_shared, ("attention",)),
 }
-"""{norm.placement: (the function, the norms that it uses)}."""
+"""{norm.placement: (the function, the norms that it uses)}. Of a block without an MLP, `feed` is None."""

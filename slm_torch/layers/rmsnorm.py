@@ -29,10 +29,25 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Normalises `x`, and keeps its dtype."""
-        y = x.to(wide(x.dtype))
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+        y = self.normalised(x.to(wide(x.dtype)))
         scale = norm_scale(self.weight, self.form)
         return (y if scale is None else y * scale).to(x.dtype)
+
+    def normalised(self, y: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Divides by the root mean square."""
+        return y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)
+
+
+class GroupedRMSNorm(RMSNorm):
+    """RMSNorm of each of `groups` equal parts of a vector by itself (Dao and Gu 2024, section 8.2)."""
+
+    def __init__(self, width: int, norm: Norm, groups: int):
+        super().__init__(width, norm)
+        self.groups = groups
+
+    def normalised(self, y: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Divides each part by its root mean square."""
+        return super().normalised(y.unflatten(-1, (self.groups, -1))).flatten(-2)
 
 
 def norm_weight(width: int, norm: Norm) -> nn.Parameter | None:

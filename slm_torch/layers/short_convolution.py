@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from slm_core.model.initialization import Spec
+from slm_core.model.initialization import BIAS, Spec
 from slm_torch.layers.cache import Cache
 from slm_torch.layers.documents import Documents
 from slm_torch.numerics import wide
@@ -58,19 +58,22 @@ class ShortConvolution(nn.Module):
     Args:
       width: number of channels.
       taps: positions that an output sees, its own included.
+      bias: whether each channel has a bias.
     """
 
-    def __init__(self, width: int, taps: int):
+    def __init__(self, width: int, taps: int, bias: bool):
         super().__init__()
         self.shape = (taps, width)
         self.weight = declare(self.shape, Spec("scalar", std=taps**-0.5))
+        self.bias = declare((width,), BIAS) if bias else None
 
     def forward(
         self, x: Float[Tensor, "batch time width"], cache: Cache | None, name: str, documents: Documents | None = None
     ) -> Float[Tensor, "batch time width"]:
         """Convolves; the tail before the first position is the cache's entry `name`, which is replaced."""
         numbers = None if documents is None else documents.numbers
-        y, tail = short_convolution(x, self.weight, tail=None if cache is None else cache[name], documents=numbers)
+        before = None if cache is None else cache[name]
+        y, tail = short_convolution(x, self.weight, bias=self.bias, tail=before, documents=numbers)
         if cache is not None:
             cache[name] = tail
         return y

@@ -89,9 +89,16 @@ def write(config: Config) -> dict[str, Any]:
     return write_model(config) | {"attention_bias": attention_bias(layer), "mlp_bias": layer.mlp.bias}
 
 
-def write_model(config: Config, activations: Mapping[str, tuple[str, str]] = GATED) -> dict[str, Any]:
-    """Writes the fields that the families that descend from Llama share. `activations` are those of `read_model`."""
-    layer = layer_specs(config.model)[0]
+def write_model(
+    config: Config, activations: Mapping[str, tuple[str, str]] = GATED, layer: LayerSpec | None = None
+) -> dict[str, Any]:
+    """Writes the fields that the families that descend from Llama share.
+
+    Args:
+      activations: those of `read_model`.
+      layer: whose attention and MLP are written; None: the first.
+    """
+    layer = layer or layer_specs(config.model)[0]
     return {
         "hidden_size": layer.d_model,
         "num_hidden_layers": layer.n_layers,

@@ -6,7 +6,7 @@ from typing import Any
 
 from slm_core.config import Config, Mlp
 from slm_core.config.fields import with_values
-from slm_core.config.layers import layer_specs
+from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.errors import UserError
 from slm_core.hf.examples import ROOMY, TINY, TINY_YARN
 from slm_core.hf.families.llama import NORMS, attention_rules, mlp_rules, norm_rules, outer_rules, read_model
@@ -45,19 +45,20 @@ def read(fields: Fields) -> Config:
     values = {"attention.bias": fields.get("qkv_bias"), "attention.output_bias": False}
     model = with_values(read_model(fields), values)
     if any(sparse):
-        model, mixtures = with_mixtures(model, _read_mixture(fields), sparse)
+        model, mixtures = with_mixtures(model, read_shared_mixture(fields), sparse)
     else:
         mixtures = [{}] * len(sparse)
     layers = [mixture | windows for mixture, windows in zip(mixtures, read_windows(types, window), strict=True)]
     return imported(model, layers, fields.get("max_position_embeddings"))
 
 
-def _read_mixture(fields: Fields) -> Mlp:
+def read_shared_mixture(fields: Fields) -> Mlp:
+    """Reads a mixture with shared experts and their gate."""
     name = "shared_expert_intermediate_size"
     shared, hidden = fields.get(name), fields.get("moe_intermediate_size")
     if shared % hidden:
         raise UserError(
-            f"config.json: {name}={shared} of a qwen2_moe model cannot be expressed: only a multiple of"
+            f"config.json: {name}={shared} of a {fields.family} model cannot be expressed: only a multiple of"
             f" moe_intermediate_size={hidden}"
         )
     values = {"shared_experts": shared // hidden, "shared_gate": True}
@@ -79,13 +80,17 @@ def write(config: Config) -> dict[str, Any]:
 def rules(config: Config) -> Iterator[Rule]:
     yield from outer_rules(config)
     for i, layer in enumerate(layer_specs(config.model)):
-        path, hf_path = f"layers.{i}.mlp", f"model.layers.{i}.mlp"
         yield from attention_rules(layer, i)
-        yield from sparse_or_dense_rules(layer, path, hf_path)
-        if layer.mlp.kind == "moe":
-            yield from mlp_rules(layer, f"{path}.shared", f"{hf_path}.shared_expert")
-            yield from linear(f"{path}.shared_gate", f"{hf_path}.shared_expert_gate")
+        yield from shared_mixture_rules(layer, f"layers.{i}.mlp", f"model.layers.{i}.mlp")
         yield from norm_rules(i, NORMS)
+
+
+def shared_mixture_rules(layer: LayerSpec, path: str, hf_path: str) -> Iterator[Rule]:
+    """Yields the rules of a mixture with shared experts, or of a gated MLP."""
+    yield from sparse_or_dense_rules(layer, path, hf_path)
+    if layer.mlp.kind == "moe":
+        yield from mlp_rules(layer, f"{path}.shared", f"{hf_path}.shared_expert")
+        yield from linear(f"{path}.shared_gate", f"{hf_path}.shared_expert_gate")
 
 
 TINY_SHARED = {

@@ -81,6 +81,18 @@ _MIXERS: dict[str, Overrides] = {
     "delta, chunks, no convolution": {"mixer.kind": "delta", "mixer.chunk": 4, "mixer.convolution": 0},
     "kda, chunks, wide keys": {"mixer.kind": "kda", "mixer.chunk": 8, "mixer.key_dim": 12},
     "mamba2, chunks, large state": {"mixer.kind": "mamba2", "mixer.chunk": 4, "mixer.key_dim": 20, "mixer.n_heads": 2},
+    "gated_delta, shared keys, no MLP": {
+        "n_layers": 2, "mixer.kind": "gated_delta", "mixer.key_heads": 2, "mixer.convolution_bias": True,
+        "mixer.chunk": 4, "norm.eps": 1e-2, "mlp.kind": "none",
+    },
+    "mamba2, groups, no MLP in turns": {
+        "n_layers": 4, "mixer.kind": "mamba2", "mixer.key_heads": 2, "mixer.convolution_bias": True,
+        "norm.placement": "output", "pattern": "mlp.kind=none | .", "memory.remat": "block",
+    },
+    "no MLP, post": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "post"},
+    "no MLP, parallel": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "parallel"},
+    "no MLP, parallel, one norm": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "parallel_shared"},
+    "no MLP, sandwich": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "sandwich", "memory.loss_chunk": 7},
     "hybrid": {  # outputs of a head are small at first, and its norm would make their rounding large
         "n_layers": 4, "pattern": "mixer.kind=gated_delta,mixer.chunk=4 | mixer.kind=gla | .", "norm.eps": 1e-2,
     },

@@ -43,7 +43,7 @@ class Block(nnx.Module):
         self.attention: Any = ATTENTION[layer.attention.kind](layer, index, kernel, position) if attends else None
         self.mixer: Any = None if attends else MIXER[layer.mixer.kind](layer, context)
         self.attention_dropout = Dropout(layer.dropout, site=0)
-        self.mlp: Any = None if layer.mlp.kind == "none" else MLP[layer.mlp.kind](layer)
+        self.mlp: Any = MLP[layer.mlp.kind](layer)
         self.mlp_dropout = Dropout(layer.dropout, site=1)
         self.placement, norms = PLACEMENT[layer.norm.placement]
         norm = {name: NORM[layer.norm.kind](layer.d_model, layer.norm) for name in norms if self.has(name)}

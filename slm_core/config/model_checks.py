@@ -107,14 +107,6 @@ def _check_buckets(model: Model, where: str) -> None:
         )
 
 
-def _check_halves(model: Model, where: str) -> None:
-    if model.mlp.kind == "none" and model.norm.placement.startswith("parallel"):
-        raise UserError(
-            f"{where}model.norm.placement={model.norm.placement} runs an MLP beside the mixer, and"
-            " model.mlp.kind=none has no MLP: use model.norm.placement=pre"
-        )
-
-
 def _check_experts(model: Model, where: str) -> None:
     mlp = model.mlp
     if mlp.kind == "moe" and mlp.top_k > mlp.experts:
@@ -137,7 +129,7 @@ def _check_experts(model: Model, where: str) -> None:
         )
 
 
-_LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _check_halves, _check_experts)
+_LAYER_CHECKS = (_check_mixer, _check_heads, _check_rotation, _check_buckets, _check_experts)
 
 
 def _check_values_fit(model: Model) -> None:

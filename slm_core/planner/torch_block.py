@@ -108,12 +108,14 @@ def _output(x, normed, attend, feed, add):
 
 
 def _parallel(x, normed, attend, feed, add):
-    return add(add(x, attend(normed("attention_norm", x))), feed(normed("mlp_norm", x)))
+    mixed = add(x, attend(normed("attention_norm", x)))
+    return add(mixed, feed(normed("mlp_norm", x))) if feed else mixed
 
 
 def _parallel_shared(x, normed, attend, feed, add):
     y = normed("attention_norm", x)
-    return add(add(x, attend(y)), feed(y))
+    mixed = add(x, attend(y))
+    return add(mixed, feed(y)) if feed else mixed
 
 
 PLACEMENT = {

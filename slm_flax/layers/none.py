@@ -1,4 +1,4 @@
-"""No position."""
+"""No position, and no MLP."""
 
 from flax import nnx
 from jax import Array
@@ -26,3 +26,10 @@ class NoPosition(nnx.Module):
     ) -> Float[Array, "batch time heads head_dim"]:
         """Returns `x` unchanged."""
         return x
+
+
+def no_mlp(layer: LayerSpec) -> None:
+    """Makes no MLP: a block is its mixer alone (Mamba; Gu and Dao 2023, https://arxiv.org/abs/2312.00752).
+
+    x' = x + mixer(norm(x))
+    """

@@ -20,7 +20,7 @@ from slm_torch.layers.linear_attention import LinearAttention
 from slm_torch.layers.mamba2 import Mamba2
 from slm_torch.layers.mla import LatentAttention
 from slm_torch.layers.moe import MixtureOfExperts
-from slm_torch.layers.none import NoPosition
+from slm_torch.layers.none import NoPosition, no_mlp
 from slm_torch.layers.relu import ReluMLP
 from slm_torch.layers.relu2 import Relu2MLP
 from slm_torch.layers.retention import Retention
@@ -70,4 +70,5 @@ MLP = {
     "geglu": GegluMLP,
     "clipped_swiglu": ClippedSwigluMLP,
     "moe": MixtureOfExperts,
+    "none": no_mlp,
 }

@@ -1,4 +1,4 @@
-"""No position."""
+"""No position, and no MLP."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,3 +25,10 @@ class NoPosition(nn.Module):
     ) -> Float[Tensor, "batch time heads head_dim"]:
         """Returns `x` unchanged."""
         return x
+
+
+def no_mlp(layer: LayerSpec) -> None:
+    """Makes no MLP: a block is its mixer alone (Mamba; Gu and Dao 2023, https://arxiv.org/abs/2312.00752).
+
+    x' = x + mixer(norm(x))
+    """

@@ -59,21 +59,23 @@ def output(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) ->
     return x if feed is None else block.add(x, block.mlp_norm(feed(x)))
 
 
-def parallel(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def parallel(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Runs both halves on the same stream, each with its norm: x + attention(norm(x)) + mlp(norm'(x)).
 
     Paper: GPT-NeoX 2022, https://arxiv.org/abs/2204.06745.
     """
-    return block.add(block.add(x, attend(block.attention_norm(x))), feed(block.mlp_norm(x)))
+    mixed = block.add(x, attend(block.attention_norm(x)))
+    return mixed if feed is None else block.add(mixed, feed(block.mlp_norm(x)))
 
 
-def parallel_shared(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer) -> Tensor:
+def parallel_shared(block: Normed, x: Tensor, attend: Sublayer, feed: Sublayer | None) -> Tensor:
     """Runs both halves on the same stream with one norm: x + attention(norm(x)) + mlp(norm(x)).
 
     Source: GPT-J 2021, https://github.com/kingoflolz/mesh-transformer-jax.
     """
     y = block.attention_norm(x)
-    return block.add(block.add(x, attend(y)), feed(y))
+    mixed = block.add(x, attend(y))
+    return mixed if feed is None else block.add(mixed, feed(y))
 
 
 PLACEMENT = {

@@ -4,7 +4,7 @@ gated attention in the others, and mixtures of experts."""
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from slm_core.config import Config, Position
+from slm_core.config import Attention, Config, Position
 from slm_core.config.fields import with_values
 from slm_core.config.layers import LayerSpec, layer_specs
 from slm_core.errors import UserError
@@ -57,7 +57,10 @@ def read(fields: Fields) -> Config:
         model, mixtures = with_mixtures(model, read_shared_mixture(fields), sparse)
     else:
         mixtures = [{}] * len(sparse)
-    mixers = [_read_mixer(fields) if kind == LINEAR else {} for kind in _read_types(fields)]
+    types = _read_types(fields)
+    if FULL not in types:
+        model = with_values(model, {"attention": Attention(), "position": Position()})
+    mixers = [_read_mixer(fields) if kind == LINEAR else {} for kind in types]
     layers = [mixture | mixer for mixture, mixer in zip(mixtures, mixers, strict=True)]
     return imported(model, layers, fields.get("max_position_embeddings"))
 

@@ -163,7 +163,7 @@ def test_a_selector_that_is_itself_unread_reads_nothing():
         ({"model.pattern": ". | attention.n_kv_heads=3"}, "layer 1 (model.pattern entry 'attention.n_kv_heads=3')"),
         ({"model.pattern": "attention.window=-1"}, "attention.window=-1 must be at least 0"),
         ({"model.pattern": "mlp.kind=swigl"}, "mlp.kind=swigl is not one of gelu, "),
-        ({"model.pattern": "mlp.kind=swigl"}, "geglu, clipped_swiglu, moe (did you mean swiglu?)"),
+        ({"model.pattern": "mlp.kind=swigl"}, "geglu, clipped_swiglu, moe, none (did you mean swiglu?)"),
         ({"model.attention.kind": "differential", "model.d_model": 36}, "two maps per head does not divide"),
         ({"model.attention.kind": "mla", "model.attention.rope_dim": 5}, "rotates 5 of 5 elements"),
         ({"model.mlp.kind": "moe", "model.mlp.experts": 2, "model.mlp.top_k": 3}, "model.mlp.top_k=3 must be at most"),

@@ -142,12 +142,12 @@ FAULTS = {
         "mla", "catalogue", "logits", "layers.1.attention",
     ),
     "the queries' latent not normed": Fault(
-        edited("model.layers.1.attention.q_latent_norm.forward",
+        edited("model.layers.1.attention.q_latent_norm.normalised",
                "y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)", "y"),
         "mla", "catalogue", "logits", "layers.1.attention.q_latent_norm",
     ),
     "the latent not normed": Fault(
-        edited("model.layers.1.attention.kv_latent_norm.forward",
+        edited("model.layers.1.attention.kv_latent_norm.normalised",
                "y * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)", "y"),
         "mla", "catalogue", "logits", "layers.1.attention.kv_latent_norm",
     ),
@@ -182,7 +182,7 @@ FAULTS = {
         "differential", "catalogue", "logits", "layers.0.attention",
     ),
     "the output's norm over all heads": Fault(
-        edited(f"{FIRST}.head_norm.forward", "y.square().mean(-1, keepdim=True)",
+        edited(f"{FIRST}.head_norm.normalised", "y.square().mean(-1, keepdim=True)",
                "y.square().mean((-2, -1), keepdim=True)"),
         "differential", "catalogue", "logits", "layers.0.attention.head_norm",
     ),

@@ -106,6 +106,19 @@ FAULTS = {
         edited(f"{LINEAR}.q_conv.forward", "cache[name] = tail", "cache[name] = tail.roll(1, 1)"),
         "tail of the convolution", "mixers", "decoding", "layers.0.mixer.q_conv",
     ),
+    "each key for every other head": Fault(
+        edited(f"{GATED_DELTA}._shared", "x[..., None, :].expand(-1, -1, -1, self.sharing, -1).flatten(-3, -2)",
+               "x.repeat(1, 1, self.sharing, 1)"),
+        "mixer.key_heads", "deltas", "logits", "layers.1.mixer",
+    ),
+    "norm of Mamba-2 over all groups": Fault(
+        changed(f"{MAMBA2}.output_norm.groups", lambda groups: 1),
+        "mixer.key_heads", "mixers", "logits", "layers.3.mixer.output_norm",
+    ),
+    "bias of the convolution forgotten": Fault(
+        edited("slm_torch.layers.short_convolution:short_convolution", "bias.to(dtype)", "0 * bias.to(dtype)"),
+        "mixer.convolution_bias", "mixers", "gradients", "layers.3.mixer.q_conv",
+    ),
     "rates that begin alike": Fault(
         changed("slm_torch.layers.mamba2:LOG_RATE", lambda original: Spec("scalar", constant=1.0)),
         "init of rates", "mixers", "initial_weights", "layers.3.mixer",

@@ -24,6 +24,11 @@ FAULTS = {
         edited("model.layers.5.mlp.activation", "torch.relu(x)", "torch.nn.functional.leaky_relu(x)"),
         "relu", "zoo", "logits", "layers.5.mlp",
     ),
+    "a block without an MLP adds its stream twice": Fault(
+        edited("model.layers.3.placement", "return x if feed is None else block.add(x, feed(block.mlp_norm(x)))",
+               "return 2 * x if feed is None else block.add(x, feed(block.mlp_norm(x)))"),
+        "none", "deltas", "logits", "layers.3",
+    ),
     "not squared": Fault(
         edited("slm_torch.layers.relu2:relu2", "torch.relu(x).square()", "torch.relu(x)"),
         "relu2", "zoo", "logits", "layers.0.mlp",

@@ -44,16 +44,16 @@ FAULTS = {
         "norm.eps", "dense", "logits", "layers.1.mlp_norm",
     ),
     "epsilon added to the root": Fault(
-        edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
+        edited("model.layers.0.mlp_norm.normalised", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
                "1 / (y.square().mean(-1, keepdim=True).sqrt() + self.eps)"),
         "rmsnorm", "catalogue", "logits", "layers.0.mlp_norm",
     ),
     "the sum of squares": Fault(
-        edited("model.final_norm.forward", "y.square().mean", "y.square().sum"),
+        edited("model.final_norm.normalised", "y.square().mean", "y.square().sum"),
         "rmsnorm", "catalogue", "logits", "final_norm",
     ),
     "no gradient through the statistics": Fault(
-        edited("model.layers.0.mlp_norm.forward", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
+        edited("model.layers.0.mlp_norm.normalised", "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps)",
                "torch.rsqrt(y.square().mean(-1, keepdim=True) + self.eps).detach()"),
         "rmsnorm", "catalogue", "gradients", "layers.0.mlp_norm",
     ),

@@ -71,7 +71,8 @@ CONFIGS: dict[str, Tiny] = {
         {
             "n_layers": 4, "mixer.chunk": 4, "dropout": 0.0, "train.micro_batch_size": 0, "memory.remat": "none",
             "pattern": "mixer.kind=linear,mixer.convolution=3 | mixer.kind=retention"
-            " | mixer.kind=gla,mixer.decay_rank=3 | mixer.kind=mamba2,mixer.n_heads=2",
+            " | mixer.kind=gla,mixer.decay_rank=3"
+            " | mixer.kind=mamba2,mixer.key_heads=2,mixer.convolution_bias=True",
         },
         (*FORWARD, "decoding"),
     ),
@@ -79,7 +80,7 @@ CONFIGS: dict[str, Tiny] = {
         {
             "n_layers": 4, "mixer.chunk": 4, "mixer.key_dim": 4, "dropout": 0.0, "train.micro_batch_size": 0,
             "memory.remat": "none",
-            "pattern": "mixer.kind=delta | mixer.kind=gated_delta | mixer.kind=kda | .",
+            "pattern": "mixer.kind=delta | mixer.kind=gated_delta,mixer.key_heads=2 | mixer.kind=kda | mlp.kind=none",
         },
     ),
     "catalogue": Tiny(

@@ -64,8 +64,8 @@ class Norm:
 
 GATED_MLPS = ("swiglu", "geglu", "clipped_swiglu")
 """The kinds of MLP that have a gate: three matrices instead of two."""
-WITH_MATRICES = ("gelu", "relu", "relu2", *GATED_MLPS, "moe")
-"""The kinds of MLP that are one at all."""
+MLPS = ("gelu", "relu", "relu2", *GATED_MLPS, "moe")
+"""All kinds of MLP but "none", which is no MLP."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,11 @@ class Mlp:
         None,
         "inner width (moe: of one expert); unset: 4 d_model, in gated kinds 8/3 d_model rounded up to a multiple of 32;"
         " in moe that of its expert kind / experts that a token visits, rounded up to a multiple of 8",
-        read_by={"kind": WITH_MATRICES},
+        read_by={"kind": MLPS},
         low=1,
         high=4 * WIDTH,
     )
-    bias: bool = option(False, "biases in its linear layers (not in the router)", read_by={"kind": WITH_MATRICES})
+    bias: bool = option(False, "biases in its linear layers (not in the router)", read_by={"kind": MLPS})
     expert: str = option(
         "swiglu",
         "what an expert computes",

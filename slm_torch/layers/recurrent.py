@@ -24,9 +24,9 @@ class Recurrent(nn.Module):
         q, k, v = conv(x Wq), conv(x Wk), conv(x Wv)
         y = recurrence(q, k, v, ...) Wo
 
-    conv is a short causal convolution and SiLU, or nothing if mixer.convolution is 0. mixer.key_heads sets how many
-    heads q and k have: as many heads of v in a row share each. Each kind of mixer extends this
-    class: it says what becomes of q, k and v, what decays, and what follows the recurrence.
+    conv is a short causal convolution and SiLU, or nothing if mixer.convolution is 0. q and k have mixer.key_heads
+    heads; n_heads / key_heads heads of v in a row share each of them. Each kind of mixer extends this class: it says
+    what becomes of q, k and v, what decays, and what follows the recurrence.
 
     Args:
       layer: the layer's spec.

@@ -102,9 +102,10 @@ def run(model: Any, vocab_size: int, length: int) -> Reference:
     logits = model(ids, use_cache=False, return_dict=True).logits
     start = prompt_of(length)
     out = model(ids[:1, :start], use_cache=True, return_dict=True)
+    cache = next(name for name in ("past_key_values", "cache_params") if name in out)  # the second is Mamba-2's
     cached = [out.logits[0, -1]]
     for i in range(start, length):
-        out = model(ids[:1, i : i + 1], past_key_values=out.past_key_values, use_cache=True, return_dict=True)
+        out = model(ids[:1, i : i + 1], **{cache: out[cache]}, use_cache=True, return_dict=True)
         cached.append(out.logits[0, -1])
     return Reference(tokens, logits.numpy(), torch.stack(cached).numpy())
 

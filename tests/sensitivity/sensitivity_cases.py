@@ -51,6 +51,7 @@ NEEDS: dict[str, Values] = {
     "model.attention.kernel": {"precision.params": "float32", "precision.compute": "float32"},  # which kernels have
     "model.attention.kind=mla": {"model.attention.v_dim": 12},  # as wide as its keys, for the same reason
     "model.attention.value_residual": {"model.n_layers": 2},
+    "model.mixer.convolution_bias": {"model.mixer.convolution": 4},
     "model.position.scaling=linear": {"model.position.scaling_factor": 4.0},
     "model.position.scaling=ntk": {"model.position.scaling_factor": 4.0},
     "model.position.scaling=yarn": _YARN,

@@ -12,8 +12,8 @@ from slm_core.hf.family import Family, imported
 from slm_core.hf.fields import Field, Fields, flag, number, whole, word
 from slm_core.hf.rules import TAPS, TRANSPOSED, Rule, fused, linear, norm, split, tensor, then
 
-UNLIMITED = ([0.0, math.inf], [0.0, {"__float__": "Infinity"}])
-"""No limit of the steps, as older and newer classes write it: JSON has no infinity."""
+UNLIMITED = ((0.0, math.inf), [0.0, math.inf], [0.0, {"__float__": "Infinity"}])
+"""No limit of the steps, as the class has it, and as older and newer ones write it: JSON has no infinity."""
 FIELDS = {
     "vocab_size": whole(32768),
     "hidden_size": whole(4096),

@@ -172,6 +172,12 @@ EXAMPLES = {
 }  # fmt: skip
 
 QWEN3_NEXT = Family(
-    "qwen3_next", "Qwen3NextForCausalLM", FIELDS, read, write, rules, unused=lambda config: ("mtp.",),
-    aliases={"num_local_experts": "num_experts"}, examples=EXAMPLES,
-)  # fmt: skip
+    "qwen3_next",
+    "Qwen3NextForCausalLM",
+    FIELDS,
+    read,
+    write,
+    rules,
+    unused=lambda config: ("mtp.",),
+    examples=EXAMPLES,
+)

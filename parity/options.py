@@ -86,8 +86,8 @@ _MIXERS: dict[str, Overrides] = {
         "mixer.chunk": 4, "norm.eps": 1e-2, "mlp.kind": "none",
     },
     "mamba2, groups, no MLP in turns": {
-        "n_layers": 4, "mixer.kind": "mamba2", "mixer.key_heads": 2, "mixer.convolution_bias": True,
-        "norm.placement": "output", "pattern": "mlp.kind=none | .", "memory.remat": "block",
+        "n_layers": 2, "mixer.kind": "mamba2", "mixer.key_heads": 2, "mixer.convolution_bias": True,
+        "norm.placement": "output", "norm.eps": 1e-2, "pattern": "mlp.kind=none | .", "memory.remat": "block",
     },
     "no MLP, post": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "post"},
     "no MLP, parallel": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "parallel"},

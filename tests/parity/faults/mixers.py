@@ -117,7 +117,7 @@ FAULTS = {
     ),
     "bias of the convolution forgotten": Fault(
         edited("slm_torch.layers.short_convolution:short_convolution", "bias.to(dtype)", "0 * bias.to(dtype)"),
-        "mixer.convolution_bias", "mixers", "gradients", "layers.3.mixer.q_conv",
+        "mixer.convolution_bias", "mixers", "logits", "layers.3.mixer.q_conv",
     ),
     "rates that begin alike": Fault(
         changed("slm_torch.layers.mamba2:LOG_RATE", lambda original: Spec("scalar", constant=1.0)),

@@ -1,8 +1,10 @@
 """The PyTorch twin's MLPs as graphs of sizes. See `torch_layers`."""
 
+from dataclasses import replace
+
 from slm_core.config.layers import LayerSpec, MlpSpec
 from slm_core.planner.graph import Graph, Value
-from slm_core.planner.torch_layers import Step, cast, linear, multiply, weight
+from slm_core.planner.torch_layers import Step, cast, linear, multiply
 
 
 def gelu(graph: Graph, up: Value) -> Value:
@@ -51,7 +53,7 @@ def dense(graph: Graph, s: Step, path: str, kind: str, x: Value) -> Value:
 
 def moe(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> tuple[Value, Value]:
     pairs = s.tokens * config.top_k
-    logits = _router(graph, s, path, config, x)
+    logits = _router(graph, s, path, x)
     scores = graph.op([logits], logits.size, saves_output=True)
     auxiliary_loss = graph.op([graph.op([logits], logits.size, saves_output=True)], 0, extra=logits.size)
     indices = 8 * pairs
@@ -76,11 +78,10 @@ def _inputs(s: Step, path: str) -> list[str]:
     return ["gate_proj", "up_proj"] if any(name.startswith(f"{path}.gate_proj.") for name in s.weights) else ["up_proj"]
 
 
-def _router(graph: Graph, s: Step, path: str, config: MlpSpec, x: Value) -> Value:
+def _router(graph: Graph, s: Step, path: str, x: Value) -> Value:
     """Adds the router's product and returns its logits, float32 or wider."""
-    x = cast(graph, x, x.size // s.compute * s.wide)
-    w = weight(graph, s, f"{path}.router.weight", s.wide)
-    return graph.op([x, w], s.tokens * config.experts * s.wide, saved=[x, w], product=True)
+    wider = replace(s, compute=s.wide)
+    return linear(graph, wider, f"{path}.router", cast(graph, x, x.size // s.compute * s.wide), s.tokens)
 
 
 def _experts(graph: Graph, s: Step, path: str, x: Value, rows: int) -> Value:

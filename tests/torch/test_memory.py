@@ -45,6 +45,16 @@ OPTIONS = {
         "data.document_mask": True,
     },
     "mixer, lora": {"model.mixer.kind": "kda", "finetune.kind": "lora", "finetune.frozen": "nf4"},
+    "mixture, frozen": {"model.mlp.kind": "moe", "finetune.kind": "lora", "finetune.frozen": "nf4"},
+    "mixture, int8, its router adapted": {
+        "model.mlp.kind": "moe",
+        "model.mlp.shared_experts": 1,
+        "model.mlp.router_bias": True,
+        "precision.compute": "float16",
+        "finetune.kind": "lora",
+        "finetune.frozen": "int8",
+        "finetune.targets": r"layers\..*(_proj|router)",
+    },
     "mixer, lora elsewhere": {
         "model.pattern": "mixer.kind=kda | .",
         "finetune.kind": "lora",

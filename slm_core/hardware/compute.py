@@ -12,13 +12,18 @@ BFLOAT16_CAPABILITY = (8, 0)
 
 _ROWS = 512
 """Tokens of a timed matrix product: enough to fill a small card, and few enough to take milliseconds."""
+_COLUMNS = 8192
+"""Most columns of a timed matrix: the head of a large vocabulary might not fit beside what other processes hold."""
+_TIMED = ("float32", "float16", "bfloat16")
+_NOISE = 1.1
+"""Factor up to which two times count as equal, so that all runs of a study choose alike."""
 
 
 def choose_compute(config: Config, vocab_size: int, device: Device, fits: Callable[[str], bool]) -> tuple[str, str]:
     """Chooses the compute dtype, and returns its name and the reason.
 
     Args:
-      device: its matrix products are timed only if it is a GPU without bfloat16.
+      device: its matrix products are timed if it is a GPU.
       fits: says of a dtype whether the run fits its memory limit if it computes in it.
 
     Raises:
@@ -36,15 +41,23 @@ def choose_compute(config: Config, vocab_size: int, device: Device, fits: Callab
         return "float64", "parameters are float64"
     if device.platform == "cpu":
         return "float32", "a CPU gains nothing from fewer bits"
-    if device.bfloat16:
-        return "bfloat16", f"{device.version} has it in hardware"
-    if not fits("float32"):  # nothing is timed, because timing takes memory as well
-        return "float16", f"{device.version} has no bfloat16, and float32 would not fit"
-    shapes = matmul_shapes(config, vocab_size)
-    half, single = (device.matmul_seconds(dtype, shapes) for dtype in ("float16", "float32"))
-    times = f"{device.version} has no bfloat16; matrix products of a layer and the head take {half * 1e3:.2f} ms in "
-    times += f"float16, {single * 1e3:.2f} ms in float32"
-    return "float16" if half <= single else "float32", times
+    half = "bfloat16" if device.bfloat16 else "float16"  # bfloat16 needs no loss scale
+    if not fits(half):  # the run will be refused: nothing is timed, because timing takes memory as well
+        return half, "nothing fits"
+    shapes = [(m, k, min(n, _COLUMNS)) for m, k, n in matmul_shapes(config, vocab_size)]
+    seconds = {dtype: device.matmul_seconds(dtype, shapes) for dtype in _TIMED}
+    if seconds[half] <= _NOISE * seconds["float32"]:
+        return half, _times(seconds, device)
+    if fits("float32"):
+        return "float32", _times(seconds, device)
+    return half, f"float32 would not fit; {_times(seconds, device)}"
+
+
+def _times(seconds: dict[str, float], device: Device) -> str:
+    """Says how long the timed products take in each dtype."""
+    names = {dtype: dtype for dtype in seconds} | ({} if device.bfloat16 else {"bfloat16": "emulated bfloat16"})
+    each = [f"{seconds[dtype] * 1e3:.2f} ms in {name}" for dtype, name in names.items()]
+    return f"matrix products of a layer and the head take {', '.join(each)}"
 
 
 def matmul_shapes(config: Config, vocab_size: int) -> Shapes:

@@ -3,6 +3,7 @@
 import os
 import resource
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -52,15 +53,18 @@ def probe(device: jax.Device, threads: int) -> Device:
     def matmul_seconds(dtype: str, shapes: Shapes) -> float:
         return _matmul_seconds(device, DTYPES[dtype], shapes)
 
-    name = device_name(device, threads)
+    def copy_seconds(size: int) -> float:
+        source, copy = jnp.zeros(size // 4, jnp.float32, device=device), jax.jit(jnp.copy)
+        return _fastest(lambda: copy(source))
+
+    times, name = (matmul_seconds, copy_seconds), device_name(device, threads)
     if device.platform == "cpu":
-        total, free = cpu_memory()
-        return Device("cpu", name, None, False, total, free, "JAX's function, in blocks of queries", matmul_seconds)
+        return Device("cpu", name, None, False, *cpu_memory(), "JAX's function, in blocks of queries", *times)
     major, minor = map(int, device.compute_capability.split("."))
     total, free = _gpu_memory(device)
     kernel = "flash: JAX's function would hold every score"
     bfloat16 = (major, minor) >= BFLOAT16_CAPABILITY
-    return Device("gpu", name, (major, minor), bfloat16, total, free, kernel, matmul_seconds)
+    return Device("gpu", name, (major, minor), bfloat16, total, free, kernel, *times)
 
 
 def device_name(device: jax.Device, threads: int) -> str:
@@ -131,9 +135,15 @@ def _matmul_seconds(device: jax.Device, dtype: jnp.dtype, shapes: Shapes) -> flo
     pairs = [(jnp.ones((m, k), dtype, device=device), jnp.ones((k, n), dtype, device=device)) for m, k, n in shapes]
     product = jax.jit(jnp.matmul)
 
+    return _fastest(lambda: [product(a, b) for a, b in pairs])
+
+
+def _fastest(work: Callable[[], object]) -> float:
+    """Times work, in seconds; the fastest of TRIES counts."""
+
     def seconds() -> float:
         began = time.perf_counter()
-        jax.block_until_ready([product(a, b) for a, b in pairs])
+        jax.block_until_ready(work())
         return time.perf_counter() - began
 
     seconds()  # compiles

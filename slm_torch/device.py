@@ -4,6 +4,7 @@ import ctypes
 import resource
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -53,9 +54,14 @@ def probe(device: torch.device) -> Device:
     def matmul_seconds(dtype: str, shapes: Shapes) -> float:
         return _matmul_seconds(device, DTYPES[dtype], shapes)
 
+    def copy_seconds(size: int) -> float:
+        source = torch.zeros(size // 4, device=device)
+        target = torch.empty_like(source)
+        return _fastest(device, lambda: target.copy_(source))
+
+    times, name = (matmul_seconds, copy_seconds), device_name(device)
     if device.type == "cpu":
-        total, free = cpu_memory()
-        return Device("cpu", device_name(device), None, False, total, free, "PyTorch's kernel for CPUs", matmul_seconds)
+        return Device("cpu", name, None, False, *cpu_memory(), "PyTorch's kernel for CPUs", *times)
     free, total = torch.cuda.mem_get_info()
     free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -63,7 +69,7 @@ def probe(device: torch.device) -> Device:
     kernel = "PyTorch's memory-efficient kernel"
     if capability >= FLASH_CAPABILITY:
         kernel = "PyTorch's FlashAttention in 16 bits, its memory-efficient kernel in 32"
-    return Device("gpu", device_name(device), capability, bfloat16, total, free, kernel, matmul_seconds)
+    return Device("gpu", name, capability, bfloat16, total, free, kernel, *times)
 
 
 def device_name(device: torch.device) -> str:
@@ -95,10 +101,15 @@ def _matmul_seconds(device: torch.device, dtype: torch.dtype, shapes: Shapes) ->
         for m, k, n in shapes
     ]
 
+    return _fastest(device, lambda: [a @ b for a, b in pairs])
+
+
+def _fastest(device: torch.device, work: Callable[[], object]) -> float:
+    """Times work on a device, in seconds; the fastest of TRIES counts."""
+
     def seconds() -> float:
         began = time.perf_counter()
-        for a, b in pairs:
-            a @ b
+        work()
         if device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - began

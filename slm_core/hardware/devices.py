@@ -35,6 +35,7 @@ class Device:
       total, free: bytes of its memory. Memory of other processes is not free; memory that this one reserves unused is.
       fused: the kernel that computes model.attention.kernel=fused there, for the user to read.
       matmul_seconds: times matrix products in a dtype.
+      copy_seconds: times a copy of an array of so many bytes.
     """
 
     platform: str
@@ -45,6 +46,7 @@ class Device:
     free: int
     fused: str
     matmul_seconds: Callable[[str, Shapes], float]
+    copy_seconds: Callable[[int], float]
 
     @property
     def version(self) -> str:
@@ -58,13 +60,24 @@ def has_nvidia_driver() -> bool:
     Both are needed. A container that was started without its GPU still sees the host's kernel module, and an image may
     ship the library on a machine without a device.
     """
-    if not any(Path(device).exists() for device in _DEVICES):
+    if not gpu_nodes():
         return False
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
     return True
+
+
+def gpu_nodes() -> bool:
+    """Returns whether a device node of an NVIDIA GPU is visible here."""
+    return any(Path(device).exists() for device in _DEVICES)
+
+
+def in_container() -> bool:
+    """Returns whether this process runs in a container of Docker, Podman or Kubernetes."""
+    marks = ("/.dockerenv", "/run/.containerenv", "/var/run/secrets/kubernetes.io")
+    return any(Path(mark).exists() for mark in marks)
 
 
 def quiet_jax() -> None:
@@ -125,11 +138,24 @@ def gpu_memory() -> tuple[int, int] | None:
 
     The memory of all processes counts, and no framework starts.
     """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
-    query = ["nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits", f"--id={first}"]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_PATIENCE).stdout
-        total, free = (round(float(number) * 2**20) for number in answer.split(","))
-    except (OSError, subprocess.SubprocessError, ValueError):
+        total, free = (round(float(number) * 2**20) for number in _ask_driver("memory.total,memory.free"))
+    except ValueError:
         return None
     return total, free
+
+
+def driver_facts() -> str:
+    """Returns the first visible GPU's name and the version of its driver, for the user to read; "": unknown."""
+    return ", driver ".join(_ask_driver("name,driver_version"))
+
+
+def _ask_driver(facts: str) -> list[str]:
+    """Asks nvidia-smi for facts about the first visible GPU; []: it does not answer."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip() or "0"
+    query = ["nvidia-smi", f"--query-gpu={facts}", "--format=csv,noheader,nounits", f"--id={first}"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_PATIENCE).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [word.strip() for word in answer.strip().split(",")]

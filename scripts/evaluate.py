@@ -32,6 +32,13 @@ DATA = {
 }
 """{field of the data section: flag}. None: as in the run; an imported run has the standard library's source."""
 
+DOCUMENTS = Flag(
+    "document_mask",
+    bool,
+    None,
+    "whether documents are kept apart, as data.document_mask; leave it out for the run's own",
+)
+
 SIZES = (
     Flag("batches", int, 0, "largest number of validation batches; 0: the run's train.eval_batches"),
     Flag("batch_size", int, 0, "windows per batch; 0: the run's train.batch_size, of an imported run 4"),
@@ -49,6 +56,7 @@ FLAGS = (
     STEP,
     Flag("framework", str, "", "twin that computes; empty: the run's own", choices=("", "torch", "flax")),
     *DATA.values(),
+    DOCUMENTS,
     *SIZES,
     Flag("tasks", str, "", "tasks of lm-evaluation-harness, instead of a text: names or YAML files, with commas"),
     *TASKS,
@@ -63,7 +71,7 @@ def run(invocation: Invocation) -> None:
 
     flags = invocation.flags
     _refuse_unread(flags)
-    saved = at_step(load_run(flags["run"]), flags["step"])
+    saved = _documents(at_step(load_run(flags["run"]), flags["step"]), flags["document_mask"])
     sizes = _sizes(flags, saved)
     if flags["json"] and not Path(flags["json"]).parent.is_dir():
         raise UserError(f"--json={flags['json']}: there is no folder {Path(flags['json']).parent}; make it")
@@ -79,7 +87,7 @@ def run(invocation: Invocation) -> None:
 
 def _refuse_unread(flags: dict[str, Any]) -> None:
     """Raises UserError if a flag is given that the others leave unread, or that is too small."""
-    unread = (*DATA.values(), *SIZES) if flags["tasks"] else TASKS
+    unread = (*DATA.values(), DOCUMENTS, *SIZES) if flags["tasks"] else TASKS
     for flag in unread:
         if flags[flag.name] != flag.default:
             reader = "without" if flags["tasks"] else "with"
@@ -87,6 +95,18 @@ def _refuse_unread(flags: dict[str, Any]) -> None:
     for name, least in (("num_fewshot", 0), ("limit", 1)):
         if flags[name] is not None and flags[name] < least:
             raise UserError(f"--{name}={flags[name]}: must be at least {least}; leave it out for all that there is")
+
+
+def _documents(saved: "SavedRun", apart: bool | None) -> "SavedRun":
+    """Returns the run with data.document_mask as given; None: its own. Raises UserError if its data has none."""
+    from slm_core.config.fields import with_values
+    from slm_core.config.validation import validate
+
+    if apart is None:
+        return saved
+    config = with_values(saved.config, {"data.document_mask": apart})
+    validate(config, ["data.document_mask"])
+    return saved._replace(config=config)
 
 
 def _answer(flags: dict[str, Any], saved: "SavedRun") -> None:

@@ -105,6 +105,20 @@ def test_an_imported_run_is_the_same_function(runs: Path, call):
     assert foreign["tokens"] == 2 * 3 * 20
 
 
+def test_documents_can_be_kept_apart_in_the_evaluation_alone(runs: Path, call):
+    folder = runs.parent / "documents"
+    folder.mkdir()
+    for i in range(40):
+        (folder / f"{i}.txt").write_text(f"document {i}: " + f"the {i}th line\n" * (i % 7))
+    words = ("--source=text", f"--path={folder}", f"--data_dir={runs.parent / 'data'}", "--val_fraction=0.5")
+    whole, apart, joined = (
+        measured(call, f"--run={runs / 'torch'}", *words, *masks)
+        for masks in ([], ["--document_mask"], ["--nodocument_mask"])
+    )
+    assert joined["loss"] == whole["loss"] and joined["tokens"] == whole["tokens"]
+    assert apart["tokens"] < whole["tokens"] and apart["loss"] != whole["loss"]  # the first of a document is no target
+
+
 def test_an_imported_run_ends_its_text_at_its_eos(runs: Path, call):
     words = (f"--run={runs / 'foreign'}", "--prompt=the 1", "--max_tokens=12", "--seed=3")
     whole = call(scripts.generate, *words)
@@ -132,6 +146,7 @@ def test_an_imported_run_ends_its_text_at_its_eos(runs: Path, call):
         (["--run=RUNS/flax", "--source=text", "--path=nothing-here.txt"], "nothing-here.txt"),
         (["--run=RUNS/flax", "--source=text"], "--path"),
         (["--run=RUNS/flax", "--val_fraction=2"], "data.val_fraction"),
+        (["--run=RUNS/flax", "--document_mask"], "data.document_mask=True"),
         (["--run=RUNS/flax", "--json=nowhere/out.jsonl"], "--json=nowhere/out.jsonl"),
     ],
 )

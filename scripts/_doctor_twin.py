@@ -1,7 +1,6 @@
 """Examines one twin for scripts/doctor.py, in a process of its own: prints what was found as a line of JSON."""
 
 import importlib
-import importlib.metadata
 import json
 import sys
 from typing import Any
@@ -13,6 +12,7 @@ from slm_core.config.fields import with_values
 from slm_core.config.presets import load
 from slm_core.hardware.devices import Device, spare_gpu
 from slm_core.planner.report import gigabytes
+from slm_core.protocols import Engine
 
 SHAPES = ((512, 128, 512), (512, 768, 3072), (2048, 768, 768))
 """(m, k, n) of products like those of the default model's MLP, of GPT-2's, and of its attention."""
@@ -34,10 +34,10 @@ def examine(twin: str, device: str) -> dict[str, Any]:
         load("configs/llama.py:tiny")[0],
         {"run.device": device, "precision.compute": "float32", "optim.warmup_steps": 1},
     )
-    losses = _losses(twin, config)
+    engine = importlib.import_module(f"slm_{twin}.trainer").build(config, VOCAB)
     facts = _probe(twin, config)
     return {
-        "version": f"{'PyTorch' if twin == 'torch' else 'JAX'} {importlib.metadata.version(PACKAGE[twin])}",
+        "version": engine.facts()["framework"],
         "device": facts.name,
         "platform": facts.platform,
         "capability": facts.capability,
@@ -45,11 +45,8 @@ def examine(twin: str, device: str) -> dict[str, Any]:
         "attention": facts.fused,
         "gflops": {" x ".join(map(str, shape)): _rates(facts, shape) for shape in SHAPES},
         "copy_gb_per_s": 2 * COPIED / facts.copy_seconds(COPIED) / 1e9,
-        "losses": losses,
+        "losses": _losses(engine),
     }
-
-
-PACKAGE = {"torch": "torch", "flax": "jax"}
 
 
 def _probe(twin: str, config: Config) -> Device:
@@ -65,10 +62,9 @@ def _rates(facts: Device, shape: tuple[int, int, int]) -> dict[str, float]:
     return {dtype: 2 * m * k * n / facts.matmul_seconds(dtype, [shape]) / 1e9 for dtype in dtypes}
 
 
-def _losses(twin: str, config: Config) -> list[float]:
-    """Trains a tiny model on random tokens, and returns its loss before each update."""
-    engine = importlib.import_module(f"slm_{twin}.trainer").build(config, VOCAB)
-    generator = np.random.default_rng(0)
+def _losses(engine: Engine) -> list[float]:
+    """Trains an engine on random tokens, and returns its loss before each update."""
+    generator, config = np.random.default_rng(0), engine.config
     shape = (UPDATES, config.train.batch_size, config.data.seq_len + 1)
     batches = generator.integers(0, VOCAB, shape, dtype=np.int32)
     return [float(engine.train_step(batch, 1e-3, step)["loss"]) for step, batch in enumerate(batches)]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slm_core.cli.command_line import Flag, Invocation, main
-from slm_core.errors import UserError
+from slm_core.cli.output_file import output_file
 
 ROOT = Path(__file__).resolve().parents[1]
 DESCRIPTION = """Examines this machine and this installation. Starts both twins, each in a process of its own, measures
@@ -51,8 +51,7 @@ class Finding(NamedTuple):
 
 def run(invocation: Invocation) -> None:
     flags = invocation.flags
-    if flags["json"] and not Path(flags["json"]).parent.is_dir():
-        raise UserError(f"--json={flags['json']}: there is no folder {Path(flags['json']).parent}; make it")
+    file = output_file("json", flags["json"], (".json",)) if flags["json"] else None
     from slm_core.logging import say
 
     twins = {}
@@ -60,14 +59,14 @@ def run(invocation: Invocation) -> None:
         say(f"examining {twin}: up to a minute")
         twins[twin] = _examine(twin, flags["device"])
     findings = [
-        *machine(), *packages(), gpu(twins, flags["device"]), *disk(),
+        *machine(), packages(), gpu(twins, flags["device"]), *disk(),
         *(started(twin, examined) for twin, examined in twins.items()), agreement(twins),
     ]  # fmt: skip
     _print(findings, twins)
-    if flags["json"]:
+    if file:
         whole = {"findings": [finding._asdict() for finding in findings], "twins": twins}
-        Path(flags["json"]).write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        print(f"written: {flags['json']}")
+        file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        print(f"written: {file}")
     if not all(finding.fine for finding in findings):
         raise SystemExit(1)
 
@@ -86,8 +85,8 @@ def machine() -> Iterator[Finding]:
     yield Finding("memory", free > 10**9, f"{gigabytes(free)} of {gigabytes(total)} free", remedy)
 
 
-def packages() -> Iterator[Finding]:
-    """Yields the packages that are missing or not of the version that this project asks for; or that all are there."""
+def packages() -> Finding:
+    """Finds the packages that are missing or not of the version that this project asks for."""
     from packaging.requirements import Requirement
 
     wrong, count = [], 0
@@ -104,7 +103,7 @@ def packages() -> Iterator[Finding]:
         if version not in requirement.specifier:
             wrong.append(f"{requirement.name} is {version} and not {requirement.specifier}")
     fact = ", ".join(wrong) or f"all {count} have the versions that this project asks for"
-    yield Finding("packages", not wrong, fact, "uv sync --locked")
+    return Finding("packages", not wrong, fact, "uv sync --locked")
 
 
 def gpu(twins: dict[str, dict[str, Any]], requested: str) -> Finding:
@@ -130,15 +129,12 @@ def disk() -> Iterator[Finding]:
     """Yields whether the folders that runs write to can be written, and have room."""
     from slm_core.planner.report import gigabytes
 
-    for name in ("models", "data"):
+    for name, field in {"models": "run.dir", "data": "data.dir"}.items():
         folder = Path(name) if Path(name).is_dir() else Path()
         free = shutil.disk_usage(folder).free
         fine = os.access(folder, os.W_OK) and free > ROOM
         fact = f"{gigabytes(free)} free" if os.access(folder, os.W_OK) else "cannot be written"
-        yield Finding(f"disk, {name}/", fine, fact, f"make room, or choose another folder: --config.{_FOLDERS[name]}")
-
-
-_FOLDERS = {"models": "run.dir=FOLDER", "data": "data.dir=FOLDER"}
+        yield Finding(f"disk, {name}/", fine, fact, f"make room, or choose another folder: --config.{field}=FOLDER")
 
 
 def started(twin: str, examined: dict[str, Any]) -> Finding:

@@ -103,9 +103,9 @@ def test_packages_must_be_there_and_of_the_right_version(monkeypatch):
         return "1.0" if name == "torch" else original(name)
 
     original = importlib.metadata.version
-    assert next(doctor.packages()).fine
+    assert doctor.packages().fine
     monkeypatch.setattr(importlib.metadata, "version", version)
-    found = next(doctor.packages())
+    found = doctor.packages()
     assert not found.fine and "optax is missing" in found.fact and "torch is 1.0 and not ==2.10.*" in found.fact
 
 

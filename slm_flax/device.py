@@ -132,10 +132,10 @@ def _gpu_memory(device: jax.Device) -> tuple[int, int]:
 
 def _matmul_seconds(device: jax.Device, dtype: jnp.dtype, shapes: Shapes) -> float:
     """Times matrix products one after another, in seconds; the fastest of TRIES counts."""
-    pairs = [(jnp.ones((m, k), dtype, device=device), jnp.ones((k, n), dtype, device=device)) for m, k, n in shapes]
-    product = jax.jit(jnp.matmul)
-
-    return _fastest(lambda: [product(a, b) for a, b in pairs])
+    with jax.enable_x64(True):  # else float64 is timed in float32
+        pairs = [(jnp.ones((m, k), dtype, device=device), jnp.ones((k, n), dtype, device=device)) for m, k, n in shapes]
+        product = jax.jit(jnp.matmul)
+        return _fastest(lambda: [product(a, b) for a, b in pairs])
 
 
 def _fastest(work: Callable[[], object]) -> float:

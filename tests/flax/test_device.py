@@ -15,6 +15,16 @@ from slm_flax import device
 MATRICES = [(4, 8, 16), (4, 16, 8)]
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_products_are_timed_in_the_dtype_that_is_asked_for(monkeypatch, dtype):
+    made = []
+    monkeypatch.setattr(device, "_fastest", lambda *given: made.extend(given[-1]()) or 1.0)
+    facts = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
+    assert facts.matmul_seconds(dtype, MATRICES) == 1.0
+    assert [str(y.dtype).removeprefix("torch.") for y in made] == [dtype] * 2
+    assert [tuple(y.shape) for y in made] == [(4, 16), (4, 8)]
+
+
 def test_a_cpu_is_found_with_its_memory():
     facts = device.probe(device.prepare_device(Config(run=Run(device="cpu"))), threads=1)
     assert (facts.platform, facts.capability, facts.bfloat16) == ("cpu", None, False)

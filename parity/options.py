@@ -89,10 +89,6 @@ _MIXERS: dict[str, Overrides] = {
         "n_layers": 2, "mixer.kind": "mamba2", "mixer.key_heads": 2, "mixer.convolution_bias": True,
         "norm.placement": "output", "norm.eps": 1e-2, "pattern": "mlp.kind=none | .", "memory.remat": "block",
     },
-    "no MLP, post": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "post"},
-    "no MLP, parallel": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "parallel"},
-    "no MLP, parallel, one norm": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "parallel_shared"},
-    "no MLP, sandwich": {"n_layers": 2, "mlp.kind": "none", "norm.placement": "sandwich", "memory.loss_chunk": 7},
     "hybrid": {  # outputs of a head are small at first, and its norm would make their rounding large
         "n_layers": 4, "pattern": "mixer.kind=gated_delta,mixer.chunk=4 | mixer.kind=gla | .", "norm.eps": 1e-2,
     },
@@ -149,11 +145,13 @@ _POSITIONS: dict[str, Overrides] = {
 }  # fmt: skip
 
 _WEIGHTS = {"one_plus": "1+w", "none": "no w"}
+_LESS: Overrides = {"residual_multiplier": 0.5, "n_layers": 2, "pattern": "mlp.kind=none | ."}
+"""Beside norms without weights, so that every placement also has a block without an MLP."""
 _NORMS: dict[str, Overrides] = {
     f"{placement}, {kind}, {_WEIGHTS[weight]}": {
         "norm.placement": placement, "norm.kind": kind, "norm.weight": weight,
         **({"norm.bias": True} if kind == "layernorm" else {}),
-        **({"residual_multiplier": 0.5} if weight == "none" else {}),
+        **(_LESS if weight == "none" else {}),
     }
     for placement, kinds in {
         "pre": ("layernorm", "rmsnorm"), "post": ("layernorm", "rmsnorm"), "sandwich": ("rmsnorm", "layernorm"),

@@ -23,6 +23,9 @@ from slm_flax.card import as_on_a_gpu, card
 from slm_flax.numerics import DTYPES
 from slm_flax.trainer import Engine
 
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+"""XLA plans the memory before LLVM makes the machine's code of the program, and that code never runs."""
+
 
 def measured(config: Config, vocab_size: int) -> int:
     """Counts the bytes of one update: its inputs, the outputs that are not written over them, and temporaries.
@@ -45,7 +48,7 @@ def planned(config: Config, vocab_size: int) -> Any:
 
 
 def compiled_update(config: Config, vocab_size: int) -> Compiled:
-    """Compiles the engine's update for a batch of the config."""
+    """Compiles the engine's update for a batch of the config, to read XLA's plan: do not run it, for it is slow."""
     on_card = config.run.device != "cpu"
     place = card() if on_card else None
     engine = unallocated(config, vocab_size)
@@ -59,8 +62,9 @@ def compiled_update(config: Config, vocab_size: int) -> Compiled:
     scalar = array((), DTYPES[config.precision.params])
     pieces = array((rows // micro, micro, config.data.seq_len + 1), jnp.int32)
     state = jax.tree.map(lambda x: array(x.shape, x.dtype), engine.state)
+    quick = None if on_card else QUICK
     with as_on_a_gpu() if on_card else contextlib.nullcontext():
-        return engine.update.lower(state, pieces, scalar, array(sites.shape, sites.dtype), scalar).compile()
+        return engine.update.lower(state, pieces, scalar, array(sites.shape, sites.dtype), scalar).compile(quick)
 
 
 def unallocated(config: Config, vocab_size: int) -> Engine:

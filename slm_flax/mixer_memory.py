@@ -4,7 +4,9 @@ import functools
 from dataclasses import replace
 
 from slm_core.config import Config, Memory, Run, Train
+from slm_core.config.fields import flatten
 from slm_core.planner.declarations import MixerMemory
+from slm_core.planner.kept import kept
 from slm_flax.card import has_card
 
 VOCAB, CHUNK = 8, 64
@@ -30,6 +32,10 @@ def mixer_memory(config: Config) -> MixerMemory:
 
 @functools.lru_cache(maxsize=64)
 def _planned(config: Config) -> MixerMemory:
+    return MixerMemory(*kept("slm_flax", flatten(config), lambda: list(_compiled(config))))
+
+
+def _compiled(config: Config) -> MixerMemory:
     from slm_flax.memory import planned  # it imports the trainer, which asks the planner
 
     one, three = (planned(replace(config, model=replace(config.model, n_layers=layers)), VOCAB) for layers in (1, 3))

@@ -13,8 +13,9 @@ OPTIONS = ("train.eval_every=0", "train.sample_every=0", "train.checkpoint_every
 """Settings of each run: it trains, and does nothing beside it until its last update."""
 
 DESCRIPTION = """Compares training speed between two checkouts: here and --other take turns, a process per run, each
-in its own environment. Prints tokens per second, the ratios of each round, and whether the losses are equal. Make the
-other one by `git worktree add ../before COMMIT`."""
+in its own environment. Every second round begins with this one, for a machine that grows warm grows slow. Prints tokens
+per second, the ratios of each round, and whether the losses are equal. Make the other one by
+`git worktree add ../before COMMIT`."""
 
 FLAGS = [
     Flag("other", str, "", "folder of the other checkout", required=True),
@@ -38,7 +39,7 @@ def run(invocation: Invocation) -> None:
     print(machine(), flush=True)
     rows = []
     for framework in ("torch", "flax") if flags["framework"] == "both" else (flags["framework"],):
-        rounds = [_round(framework, (other, ROOT), flags) for _ in range(flags["rounds"])]
+        rounds = [_round(framework, (other, ROOT), flags, i % 2) for i in range(flags["rounds"])]
         (there, here), losses = zip(*(speeds for speeds, _ in rounds), strict=True), [equal for _, equal in rounds]
         ratios = [new / old for old, new in zip(there, here, strict=True)]
         best = f"{max(there):,.0f}", f"{max(here):,.0f}", f"{max(here) / max(there):.3f}"
@@ -48,12 +49,17 @@ def run(invocation: Invocation) -> None:
     print(f"\n{markdown_table(head, rows)}")
 
 
-def _round(framework: str, checkouts: tuple[Path, ...], flags: dict) -> tuple[list[float], bool]:
-    """Trains once in each checkout. Returns their tokens per second, and whether their losses are equal."""
+def _round(framework: str, checkouts: tuple[Path, Path], flags: dict, first: int) -> tuple[list[float], bool]:
+    """Trains once in each checkout. Returns their tokens per second, and whether their losses are equal.
+
+    Args:
+      first: which checkout trains first, 0 or 1.
+    """
     from slm_core.training.metrics import read_metrics
 
-    speeds, losses = [], []
-    for checkout in checkouts:
+    speeds, losses = [0.0, 0.0], [[], []]
+    for which in (first, 1 - first):
+        checkout = checkouts[which]
         with tempfile.TemporaryDirectory() as folder:
             settings = (f"train.steps={flags['steps']}", f"run.dir={folder}", "run.name=run", *OPTIONS)
             command = ["uv", "run", f"scripts/train_{framework}.py", f"--config={flags['preset']}"]
@@ -64,9 +70,9 @@ def _round(framework: str, checkouts: tuple[Path, ...], flags: dict) -> tuple[li
             if done.returncode:
                 raise UserError(f"{checkout}: {(done.stderr.strip() or 'no output').splitlines()[-1]}")
             lines = [row for row in read_metrics(Path(folder) / "run" / "metrics.jsonl") if row["split"] == "train"]
-        speeds.append(statistics.median(row["tokens_per_second"] for row in lines[2:]))  # the first ones warm up
-        losses.append([row["loss"] for row in lines])
-        print(f"{framework}, {checkout.name}: {speeds[-1]:,.0f} tokens/s", flush=True)
+        speeds[which] = statistics.median(row["tokens_per_second"] for row in lines[2:])  # the first ones warm up
+        losses[which] = [row["loss"] for row in lines]
+        print(f"{framework}, {checkout.name}: {speeds[which]:,.0f} tokens/s", flush=True)
     return speeds, losses[0] == losses[1]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import msgspec
 import xxhash
 
 from slm_core.files import write_atomically
-from slm_core.runs.provenance import versions
 
 SOURCES = Path(__file__).resolve().parents[2]
+PACKAGES = ("jax", "jaxlib", "flax", "optax")
+"""Those that plan in XLA: in PyTorch a plan takes a second, and is not kept."""
 
 
 def kept(twin: str, question: Any, compute: Callable[[], list[int]]) -> list[int]:
@@ -26,7 +28,7 @@ def kept(twin: str, question: Any, compute: Callable[[], list[int]]) -> list[int
       twin: the package that computes the answer, such as "slm_flax".
       question: what the answer depends on, beside the sources; `json.dumps` takes it.
     """
-    asked = json.dumps([twin, question, _sources(twin), versions()], sort_keys=True).encode()
+    asked = json.dumps([twin, question, _sources(twin), _versions()], sort_keys=True).encode()
     try:
         file = Path.home() / ".cache" / "lm-workbench" / "plans" / f"{xxhash.xxh3_128_hexdigest(asked)}.json"
     except RuntimeError:  # this user has no home folder
@@ -46,3 +48,7 @@ def _sources(twin: str) -> str:
     for file in sorted(path for package in ("slm_core", twin) for path in (SOURCES / package).rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _versions() -> list[str]:
+    return [importlib.metadata.version(package) for package in PACKAGES]

@@ -1,5 +1,7 @@
 """Plans are kept on the disk until something that they depend on changes."""
 
+import importlib.metadata
+
 import pytest
 
 from slm_core.planner import kept as module
@@ -38,7 +40,7 @@ def test_changed_sources_ask_anew(sources, package):
 
 def test_other_versions_ask_anew(monkeypatch):
     kept("slm_flax", "rows", lambda: [1])
-    monkeypatch.setattr(module, "versions", lambda: {"jax": "0.0.1"})
+    monkeypatch.setattr(importlib.metadata, "version", {"jax": "0.0.1"}.get)
     assert kept("slm_flax", "rows", lambda: [2]) == [2]
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from parity.checks import CHECKS, compare_states, worst
+from parity.checks import CHECKS, compare_states, compare_values, worst
 from parity.pair import Pair
 from parity.probe import probe
 from parity.state_transfer import State, snapshot
@@ -48,10 +48,10 @@ def _distance(pair: Pair, check: str, engine: Engine, *states: State) -> float:
         finally:
             vars(pair)["probes"] = kept
     if check == "update":
-        updated = []
+        updated, metrics = [], []
         for state in states:
             engine.import_state(state)
-            engine.fetch(engine.train_step(pair.tokens, 0.1, 3))
+            metrics.append(engine.fetch(engine.train_step(pair.tokens, 0.1, 3)))
             updated.append(snapshot(engine))
-        return worst(compare_states(*updated))[0]
+        return worst([*compare_states(*updated), *compare_values(*metrics)])[0]
     return 0.0

@@ -112,3 +112,16 @@ def test_rounding_is_told_from_a_fault():
     pair = adapter_of_rank_1(**{"finetune.alpha": 1.0})
     assert all(result.passed for result in measure(pair, ONE_PASS))
     assert sensitivity(pair, "gradients") < 1e-13
+
+
+@pytest.mark.slow
+def test_an_update_is_as_sensitive_as_its_norm_of_gradients():
+    """The last bits of the weights move the norm by 1e-12 or more, and what the update makes by 1e-13 at most."""
+    values = {
+        "mixer.kind": "gla", "mixer.decay_rank": 1, "finetune.kind": "lora", "finetune.alpha": 16.5,
+        "position.kind": "learned", "n_layers": 3,
+    }  # fmt: skip
+    pair = Pair(replace(tiny("large gradients", values, "model"), checks=ONCE, optimized=False), "float64")
+    assert sensitivity(pair, "update") > 1e-12
+    del pair
+    release()

@@ -114,6 +114,16 @@ def test_a_validation_window_is_drawn_at_random_from_its_part(dataset):
     assert min(within) >= 0 and max(within) < 1 and 0.35 < np.mean(within) < 0.55
 
 
+def test_any_validation_window_can_be_drawn(dataset):
+    """Also if the parts cannot all be equal: no rest is left over at the end."""
+    expected = windows(dataset, "validation")
+    count = next(count for count in range(8, 20) if len(expected) % count == count - 1)
+    drawn = {
+        tuple(row) for seed in range(100) for batch in validation_batches(dataset, SEQ, count, 1, seed) for row in batch
+    }
+    assert drawn == set(expected)
+
+
 def test_mistakes_are_named(dataset):
     with pytest.raises(UserError, match="data.seq_len=100000: the validation split"):
         validation_batches(dataset, 100_000, 4, 4, seed=0)

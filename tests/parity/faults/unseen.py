@@ -10,6 +10,8 @@ OUTSIDE = "tests/outside/test_formulas.py"
 """Compares each formula with what others wrote."""
 RANDOM = "tests/outside/test_random_numbers.py"
 EXTREMES = "tests/conformance/test_extremes.py"
+NARROW = "tests/parity/test_narrow.py"
+"""Lists the functions that a model computes in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ PATHS = {
           """return [f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}" for layer in layers]""",
           """return sorted(f"{name[: match.start(1)]}{layer}{name[match.end(1) :]}" for layer in layers)"""),),
         "tests/flax/test_stack.py", "many_layers",
+    ),
+    "a document's first position that forgets the state that it continues": Unseen(
+        (("slm_torch/layers/documents.py", "(1, 0))", "(1, 0), value=True)"),),
+        "tests/conformance/test_recurrence.py", "chunks_are_the_formula",
     ),
     "a large 8-bit parameter without its last slice": Unseen(
         (("slm_flax/optim/adamw8bit.py", "lax.fori_loop(0, whole, ", "lax.fori_loop(0, whole - 1, "),),
@@ -126,9 +132,45 @@ HALF = {
              ("scores = wide_product(q, k.mT) * scale", "scores = (q @ k.mT) * scale")),
         EXTREMES, "half_precisions",
     ),
+    "both twins' RMSNorm in 16 bits": Unseen(
+        both("layers/rmsnorm.py",
+             ("self.normalised(x.to(wide(x.dtype)))", "self.normalised(x)"),
+             ("self.normalised(x.astype(wide(x.dtype)))", "self.normalised(x)")),
+        NARROW, "rmsnorm",
+    ),
+    "JAX's decay of Kimi Delta Attention in 16 bits": Unseen(
+        (("slm_flax/layers/kda.py",
+          "self.decay_up_proj(self.decay_down_proj(x)).astype(dtype) + self.step_bias[...])",
+          "self.decay_up_proj(self.decay_down_proj(x)) + self.step_bias[...].astype(x.dtype)).astype(dtype)"),),
+        NARROW, "kda",
+    ),
 }  # fmt: skip
 
 BOTH = {
+    "the bias of the logits multiplied": Unseen(
+        both("model.py",
+             ("""        if self.logit_factor != 1:
+            logits = logits * self.logit_factor
+        if self.head_bias is not None:
+            logits = logits + self.head_bias.to(logits.dtype)
+""",
+              """        if self.head_bias is not None:
+            logits = logits + self.head_bias.to(logits.dtype)
+        if self.logit_factor != 1:
+            logits = logits * self.logit_factor
+"""),
+             ("""        if self.logit_factor != 1:
+            logits = logits * self.logit_factor
+        if self.head_bias is not None:
+            logits = logits + self.head_bias[...].astype(logits.dtype)
+""",
+              """        if self.head_bias is not None:
+            logits = logits + self.head_bias[...].astype(logits.dtype)
+        if self.logit_factor != 1:
+            logits = logits * self.logit_factor
+""")),
+        "tests/conformance/test_layers.py", "logits_are_the_formula",
+    ),
     "the value residual of the layer before": Unseen(
         both("model.py", ("gives_values=mixed and i == 0", "gives_values=mixed")),
         "tests/conformance/test_layers.py", "value_residual",
@@ -170,6 +212,10 @@ BOTH = {
 }  # fmt: skip
 
 SHARED = {
+    "the end of a text, never drawn for validation": Unseen(
+        (("slm_core/data/pipeline.py", "dtype=np.int64) * total // count", "dtype=np.int64) * (total // count)"),),
+        "tests/core/data/test_pipeline.py", "can_be_drawn",
+    ),
     "a dropout mask that is the same at every update": Unseen(
         (("slm_core/model/dropout.py", "fold(mix(seed & MASK), step & MASK)", "fold(mix(seed & MASK), 0)"),), RANDOM,
     ),

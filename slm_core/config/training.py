@@ -292,11 +292,15 @@ class Train:
     """Length, batches, evaluation, checkpoints, samples.
 
     Each of `steps` updates reads `batch_size` sequences, in parts of `micro_batch_size` whose gradients are summed: the
-    parts change memory, and the result only by rounding. The `_every` fields count steps between evaluations,
+    parts change memory, and the result only by rounding. `minutes` chooses `steps` by the time that the run's own
+    updates, evaluations and samples take on this machine. The `_every` fields count steps between evaluations,
     checkpoints, lines of metrics, their details and text samples.
     """
 
     steps: int = option(600, "updates", low=1, high=STEPS)
+    minutes: float = option(
+        0.0, "the run lasts about so long: a short measurement chooses train.steps; 0: train.steps", low=0, high=1e5
+    )
     batch_size: int = option(16, "sequences per update", low=1, high=TOKENS)
     micro_batch_size: int = option(
         0,

@@ -42,6 +42,11 @@ def validate(config: Config, explicit: Collection[str] = (), needs_data: bool = 
         _check_data(config)
     for check in (_check_optim, _check_train, _check_precision, _check_run):
         check(config)
+    if config.train.minutes and "train.steps" in explicit:
+        raise UserError(
+            f"train.minutes={config.train.minutes:g} chooses train.steps, which is set to {config.train.steps} as well:"
+            " leave one of the two out"
+        )
 
 
 def check_values(config: Config) -> None:
@@ -203,7 +208,7 @@ def _check_optim(config: Config) -> None:
             f"model.mup_base_width={config.model.mup_base_width}: no rule says how optim.kind={optim.kind} scales with"
             " the width; set it to 0"
         )
-    if optim.warmup_steps is not None and optim.warmup_steps >= steps:
+    if optim.warmup_steps is not None and optim.warmup_steps >= steps and not config.train.minutes:
         raise UserError(
             f"optim.warmup_steps={optim.warmup_steps} must be less than train.steps={steps}:"
             f" set --config.optim.warmup_steps={steps // 10}, or leave it unset"
@@ -212,6 +217,13 @@ def _check_optim(config: Config) -> None:
 
 def _check_train(config: Config) -> None:
     batch, micro = config.train.batch_size, config.train.micro_batch_size
+    began = config.run.branch or config.run.resume_from
+    if config.train.minutes and began:
+        field = "run.branch" if config.run.branch else "run.resume_from"
+        raise UserError(
+            f"{field}={began}: train.minutes={config.train.minutes:g} plans a run from its first update; set"
+            " train.steps instead"
+        )
     if micro and batch % micro:
         raise UserError(
             f"train.micro_batch_size={micro} does not divide train.batch_size={batch}:"

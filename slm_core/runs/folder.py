@@ -65,6 +65,10 @@ class RunFolder:
         self.resolved = resolved
         add_to_description(self.path, resolved=resolved)
 
+    def plan(self, config: Config) -> None:
+        """Writes the config into config.json, with the steps that were chosen for its minutes."""
+        add_to_description(self.path, config=dataclasses.asdict(config))
+
     def changed_at(self, step: int) -> Changes:
         """Returns {field: [value before, value now]} of the settings that changed when the run went on at a step."""
         origin = [self.origin] if self.origin else []

@@ -18,7 +18,7 @@ from slm_core.runs.description import BEFORE_CONFIG, Changes, Origin, read_descr
 from slm_core.runs.naming import MAY_DIFFER
 
 SAFE = (
-    *MAY_DIFFER, "memory.", "train.steps", "train.log_every", "train.eval_every", "train.eval_batches",
+    *MAY_DIFFER, "memory.", "train.steps", "train.minutes", "train.log_every", "train.eval_every", "train.eval_batches",
     "train.micro_batch_size",
 )  # fmt: skip
 """Prefixes of the fields that may change while a run goes on. They change its weights by rounding alone; but a new

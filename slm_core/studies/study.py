@@ -133,6 +133,7 @@ class Study:
         """Raises UserError if a variant starts from a checkpoint, has no valid config, or has that of another."""
         for variant in self.variants:
             _refuse_checkpoint(self.config(variant))
+            _refuse_minutes(self.config(variant))
             _refuse_places(f"variant {variant.name!r}", variant.overrides, PLACES)
         _refuse_places("the study", self.overrides, ("run.dir", "run.name"))
         configs = [flatten(self.config(variant)) for variant in self.variants]
@@ -163,6 +164,15 @@ def _refuse_checkpoint(config: Config) -> None:
                 f"run.{field}={value}: every run of a study would start from that one checkpoint, whatever its seed;"
                 " leave it unset, or start from weights with finetune.base"
             )
+
+
+def _refuse_minutes(config: Config) -> None:
+    """Refuses to let the clock decide how long each run is: pairs would differ by more than their variant."""
+    if config.train.minutes:
+        raise UserError(
+            f"train.minutes={config.train.minutes:g}: each run of a study would choose its own train.steps; set"
+            " train.steps, and --match=time for variants of equal time"
+        )
 
 
 def with_companions(study: Study) -> Study:

@@ -2,6 +2,7 @@
 checkpoints and interruptions."""
 
 import copy
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_core.config import Config
+from slm_core.config.fields import with_values
 from slm_core.inference.evaluation import evaluate
 from slm_core.inference.sampling import generate
 from slm_core.model.weights import Weights
@@ -21,6 +23,7 @@ from slm_core.runs.weights import run_weights
 from slm_core.training.display.plain import make_display
 from slm_core.training.divergence import stop_if_diverged, stop_if_not_finite
 from slm_core.training.metrics import Metrics, finite
+from slm_core.training.minutes import keep_plan, planned_steps
 from slm_core.training.saving import Saver
 from slm_core.training.schedules import learning_rates
 from slm_core.training.signals import StopRequest, stop_on_signal
@@ -67,7 +70,10 @@ def train(
         folder belongs to another run, or the loss is not finite.
       KeyboardInterrupt: a second Ctrl-C or SIGTERM; nothing is saved then.
     """
+    began = time.perf_counter()
     check_trackers(config)
+    if config.train.minutes:
+        config = keep_plan(config, framework, preset, overrides)
     with start(config, framework, preset, overrides) as begin:
         run, progress = begin.run, begin.progress
         if progress.step == config.train.steps:
@@ -75,6 +81,9 @@ def train(
             print("to train it anew beside the old one: --config.run.resume=False")
             return _end(config, run, progress)
         engine = begin.engine(build, weights_of)
+        if config.train.minutes and not begin.checkpoint:
+            config = with_values(config, {"train.steps": planned_steps(config, engine, begin, began)})
+            run.plan(config)
         print_start(config, engine, begin.dataset, run, progress, begin.base)
         if not progress.step:
             print_companions(config, overrides)
@@ -104,7 +113,8 @@ class _Loop:
         """Trains until the last step or a signal. Either way the last act is a checkpoint."""
         self.display = make_display(self.progress.step, self.train.steps)
         folder, step = self.run_folder.path, self.progress.step
-        trackers = open_trackers(self.engine.config, self.engine.framework, folder, step)
+        resolved = with_values(self.engine.config, {"train.steps": self.train.steps})
+        trackers = open_trackers(resolved, self.engine.framework, folder, step)
         self.metrics = Metrics(folder, step, trackers)
         try:
             self.display.start()

@@ -99,6 +99,10 @@ class BigramEngine:
         self.calls.append(("export",))
         return {"params/embed.weight": self.weights.copy(), "optim/m/embed.weight": self.momentum.copy()}
 
+    def import_state(self, state: dict[str, np.ndarray]) -> None:
+        self.calls.append(("import",))
+        self.weights, self.momentum = state["params/embed.weight"], state["optim/m/embed.weight"]
+
     def restore(self, folder: Path) -> None:
         state = open_state(folder)
         self.weights, self.momentum = state["params/embed.weight"], state["optim/m/embed.weight"]

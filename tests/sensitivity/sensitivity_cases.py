@@ -89,7 +89,7 @@ NEEDS: dict[str, Values] = {
 OTHERS: dict[str, Any] = {
     "finetune.base": "../base", "finetune.targets": r"layers\..*q_proj",
     "run.resume_from": SOURCE, "run.branch": "mine",
-    "model.pattern": "attention.window=4", "train.micro_batch_size": 1, "data.path": "../other",
+    "model.pattern": "attention.window=4", "train.micro_batch_size": 1, "train.minutes": 0.005, "data.path": "../other",
     "data.text_field": "body", "data.subset": "second", "data.vocab_size": 280, "data.dir": "elsewhere",
     "data.task_symbols": 16,
     "data.val_fraction": 0.3, "run.dir": "elsewhere", "run.name": "mine", "optim.quantised_from": 4096,

@@ -118,3 +118,9 @@ def test_a_study_does_not_start_its_runs_from_one_checkpoint(study, fields):
     for each in (in_all, in_one):
         with pytest.raises(UserError, match=f"{list(fields)[-1]}=.*: every run of a study would start from that one"):
             each.check()
+
+
+def test_a_study_does_not_let_the_clock_decide(study):
+    overrides = {name: value for name, value in study.overrides.items() if name != "train.steps"}
+    with pytest.raises(UserError, match="train.minutes=5: each run of a study would choose its own train.steps"):
+        dataclasses.replace(study, overrides=overrides | {"train.minutes": 5.0}, adjusted={}).check()

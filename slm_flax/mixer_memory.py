@@ -6,7 +6,7 @@ from dataclasses import replace
 from slm_core.config import Config, Memory, Run, Train
 from slm_core.config.fields import flatten
 from slm_core.planner.declarations import MixerMemory
-from slm_core.planner.kept import kept
+from slm_core.planner.kept import kept_on_disk
 from slm_flax.card import has_card
 
 VOCAB, CHUNK = 8, 64
@@ -32,7 +32,7 @@ def mixer_memory(config: Config) -> MixerMemory:
 
 @functools.lru_cache(maxsize=64)
 def _planned(config: Config) -> MixerMemory:
-    return MixerMemory(*kept("slm_flax", flatten(config), lambda: list(_compiled(config))))
+    return MixerMemory(*kept_on_disk("slm_flax", flatten(config), lambda: list(_compiled(config))))
 
 
 def _compiled(config: Config) -> MixerMemory:

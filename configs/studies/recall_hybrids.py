@@ -9,17 +9,22 @@ HEADS = {"model.attention.n_heads": 8, "model.attention.head_dim": 32}
 """The heads of recall.py: with its preset's, attention learns nothing from these initial values."""
 
 
+def mixed_by(kind: str) -> dict:
+    return {"model.mixer.kind": kind, **STATE}
+
+
+def hybrid(kind: str) -> dict:
+    fields = ",".join(f"{name.removeprefix('model.')}={value}" for name, value in mixed_by(kind).items())
+    return {"model.pattern": f"3*{fields} | .", **HEADS}
+
+
 def get_study() -> dict:
-    pattern = "3*{} | .".format(",".join(f"{name.removeprefix('model.')}={value}" for name, value in STATE.items()))
     return {
         "question": "Does a recurrent mixer, or a hybrid of three to one with attention, recall values by their keys?",
         "config": "configs/tasks.py:mqar",
         "variants": {"attention": HEADS}
-        | {kind: {"model.mixer.kind": kind, **STATE} for kind in CORE}
-        | {
-            f"3 {kind}, 1 attention": {"model.pattern": pattern.replace("3*", f"3*mixer.kind={kind},"), **HEADS}
-            for kind in HYBRIDS
-        },
+        | {kind: mixed_by(kind) for kind in CORE}
+        | {f"3 {kind}, 1 attention": hybrid(kind) for kind in HYBRIDS},
         "overrides": {
             "model.n_layers": 4,
             "model.init_std": 0.125,  # 1 / sqrt(d_model), as in recall.py and recall_mixers.py

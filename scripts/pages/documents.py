@@ -94,12 +94,12 @@ def run(invocation: Invocation) -> None:
 
 def _corpus(folder: Path) -> Path:
     """Writes the documents as JSON lines, unless they are there."""
+    from slm_core.files import write_atomically
+
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "functions.jsonl"
     if not file.is_file():
-        lines = (json.dumps({"text": text}) + "\n" for text in functions())
-        file.with_suffix(".partial").write_text("".join(lines), encoding="utf-8")
-        file.with_suffix(".partial").rename(file)
+        write_atomically(file, "".join(json.dumps({"text": text}) + "\n" for text in functions()))
     return file
 
 

@@ -217,13 +217,12 @@ def _check_optim(config: Config) -> None:
 
 def _check_train(config: Config) -> None:
     batch, micro = config.train.batch_size, config.train.micro_batch_size
-    began = config.run.branch or config.run.resume_from
-    if config.train.minutes and began:
-        field = "run.branch" if config.run.branch else "run.resume_from"
-        raise UserError(
-            f"{field}={began}: train.minutes={config.train.minutes:g} plans a run from its first update; set"
-            " train.steps instead"
-        )
+    for field in ("branch", "resume_from"):
+        if config.train.minutes and (source := getattr(config.run, field)):
+            raise UserError(
+                f"run.{field}={source}: train.minutes={config.train.minutes:g} plans a run from its first update; set"
+                " train.steps instead"
+            )
     if micro and batch % micro:
         raise UserError(
             f"train.micro_batch_size={micro} does not divide train.batch_size={batch}:"

@@ -18,7 +18,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax")
 """Those that plan in XLA: in PyTorch a plan takes a second, and is not kept."""
 
 
-def kept(twin: str, question: Any, compute: Callable[[], list[int]]) -> list[int]:
+def kept_on_disk(twin: str, question: Any, compute: Callable[[], list[int]]) -> list[int]:
     """Returns the answer to a question, from the disk if an earlier process computed it there.
 
     A change of the twin, of `slm_core` or of an installed package asks anew. A folder that cannot be used keeps

@@ -77,24 +77,22 @@ def planned_steps(config: Config, engine: Engine, begin: Start, began: float) ->
             f"optim.warmup_steps={warm_up} must be less than the {steps} updates that fit in"
             f" train.minutes={config.train.minutes:g}: leave it unset"
         )
-    say(
-        f"train.minutes={config.train.minutes:g}: {steps:,} updates, at {1000 * update:.3g} ms each and what is between"
-    )
+    say(f"train.minutes={config.train.minutes:g}: {steps:,} updates of {update:.2g} s each")
     return steps
 
 
 def _update_seconds(config: Config, engine: Engine, begin: Start, limit: float) -> float:
     """Measures an update: the median of at least LEAST, and of as many as the limit of seconds allows."""
-    batches, times, until = begin.batches(), [], 0.0
-    for step in itertools.count():
-        started = time.perf_counter()
-        engine.fetch(engine.train_step(next(batches), config.optim.lr, step))
-        times.append(time.perf_counter() - started)
-        if step == 0:  # the first one compiles
-            until = time.perf_counter() + limit
-        elif step >= LEAST and time.perf_counter() > until:
-            return statistics.median(times[1:])
-    raise AssertionError
+    batches, steps, times = begin.batches(), itertools.count(), []
+
+    def update() -> None:
+        engine.fetch(engine.train_step(next(batches), config.optim.lr, next(steps)))
+
+    update()  # compiles
+    until = time.perf_counter() + limit
+    while len(times) < LEAST or time.perf_counter() <= until:
+        times.append(_seconds(update))
+    return statistics.median(times)
 
 
 def _beside(config: Config, engine: Engine, begin: Start) -> Iterable[tuple[int, float]]:
@@ -117,6 +115,10 @@ def _beside(config: Config, engine: Engine, begin: Start) -> Iterable[tuple[int,
 def _second_time(work: Callable[[], Any]) -> float:
     """Measures what work takes, in seconds, once it is compiled."""
     work()
+    return _seconds(work)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
